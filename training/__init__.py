@@ -1,0 +1,95 @@
+"""How a model learns: recipes, data, the loop, and the run directory that it leaves.
+
+    import training
+    run = training.train("digits_resnet", {"optimizer.learning_rate": 0.05})
+    training.evaluate(run)["accuracy"]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from training._data import Dataset, Split
+from training._data import register as register_dataset
+from training._recipe import (
+    AugmentConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    ScheduleConfig,
+    recipes,
+    resolve,
+)
+from training._recipe import register as register_recipe
+from training._run import Run
+
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "Dataset",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Recipe",
+    "Run",
+    "ScheduleConfig",
+    "Split",
+    "evaluate",
+    "recipes",
+    "register_dataset",
+    "register_recipe",
+    "resume",
+    "train",
+]
+
+
+def train(
+    recipe: Recipe | str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    run: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Run:
+    """Train a recipe to its end.
+
+    Args:
+        recipe: a registered name or a Recipe.
+        overrides: changed values by dotted key, such as {"optimizer.learning_rate": 0.05}.
+        run: the directory to make; `runs/<recipe>/<time>-<4 hex>` by default.
+        progress: show a progress bar, or a line an epoch where there is no terminal.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UnknownName: no such recipe, model or dataset.
+        BadOption: an unknown key or a value that cannot be.
+        DataError: the data is missing or unreadable.
+        TrainingError: the loss is not finite.
+        RunError: the directory is not free, or cannot be written.
+    """
+    from training._loop import train_new
+
+    return train_new(resolve(recipe, (overrides or {}).items()), run, progress=progress)
+
+
+def resume(run: Run | str | os.PathLike[str], *, progress: bool = False) -> Run:
+    """Go on with an interrupted run where its last checkpoint stands; a finished run is returned as it is."""
+    from training._loop import resume_run
+
+    return resume_run(run if isinstance(run, Run) else Run.open(run), progress=progress)
+
+
+def evaluate(run: Run | str | os.PathLike[str], split: str = "test") -> dict[str, Any]:
+    """Judge the model of a finished run on a split.
+
+    Returns:
+        accuracy and loss as floats, examples as an int, confusion as a matrix of counts (rows: truth).
+    """
+    from training._loop import evaluate_run
+
+    return evaluate_run(run if isinstance(run, Run) else Run.open(run), split)

@@ -1,0 +1,156 @@
+"""What happens beside the steps: watching the loss, stopping when asked, progress, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from zoo._errors import TrainingError, ZooError
+from zoo._lazy import keras, tf
+
+
+class Stopped(ZooError):
+    """Training was asked to stop, and its state is saved.
+
+    Args:
+        message: one line for people.
+        code: exit code of the command, 128 plus the signal.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StopRequest:
+    """Remembers the signal that asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as a wish to stop after the step; a second one stops at once, as usual."""
+        try:
+            before = {s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:
+            # Not the main thread: signals go elsewhere.
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.signal = number
+        for s, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            signal.signal(s, handler)
+
+
+def step_callback(epoch: int, skip: int, begin: Callable[[], None], end: Callable[[int], None]) -> Any:
+    """Return a Keras callback for one epoch.
+
+    Args:
+        epoch: the epoch, from 0.
+        skip: steps of it that were taken before.
+        begin: called after Keras has reset the metrics, to restore those of a resumed epoch.
+        end: called after each step with the steps taken in this epoch.
+    """
+
+    class Steps(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            begin()
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            check_finite(float(logs["loss"]), self.model, epoch, skip + batch + 1)
+            end(skip + batch + 1)
+
+    return Steps()
+
+
+def check_finite(loss: float, model: Any, epoch: int, step: int) -> None:
+    """Raise TrainingError if the loss, a mean since the epoch began, is no longer finite."""
+    if math.isfinite(loss):
+        return
+    broken = [v.path for v in model.trainable_variables if not bool(keras.ops.all(keras.ops.isfinite(v)))]
+    where = f"first weight that is not finite: {broken[0]}" if broken else "all weights are still finite"
+    raise TrainingError(
+        f"The loss became {loss} in epoch {epoch + 1}, step {step} ({where}). Lower optimizer.learning_rate, "
+        "set optimizer.clip_norm=1, or look at the data"
+    )
+
+
+class Clock:
+    """Counts the time spent, over all sessions, and the speed of an epoch."""
+
+    def __init__(self, seconds: float) -> None:
+        self._start = time.monotonic() - seconds
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training."""
+        return time.monotonic() - self._start
+
+
+class Board:
+    """TensorBoard's event files: one scalar a metric, by epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writers = {part: tf.summary.create_file_writer(str(folder / part)) for part in ("train", "validation")}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write the row of an epoch."""
+        for key, value in row.items():
+            if key == "epoch":
+                continue
+            part = "validation" if key.startswith("val_") else "train"
+            with self._writers[part].as_default():
+                tf.summary.scalar(key.removeprefix("val_"), value, step=row["epoch"])
+
+    def close(self) -> None:
+        """Write what is left and close the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+class Display:
+    """A progress bar on a terminal, a line an epoch elsewhere, nothing if not wanted."""
+
+    def __init__(self, name: str, epochs: int, steps: int, wanted: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._epochs, self._steps, self._wanted = epochs, steps, wanted
+        self.console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self.console, disable=not (wanted and self.console.is_terminal))
+        self._task = self._bar.add_task(name, total=epochs * steps, figures="")
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def step(self, epoch: int, step: int) -> None:
+        """Move the bar to a step of an epoch (from 0)."""
+        self._bar.update(self._task, completed=epoch * self._steps + step)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Show the figures of an epoch."""
+        figures = (
+            f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
+            f"{row['images_per_second']:,.0f} examples/s"
+        )
+        self._bar.update(self._task, figures=figures)
+        if self._wanted and not self.console.is_terminal:
+            self.console.print(figures, soft_wrap=True)

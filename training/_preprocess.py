@@ -1,0 +1,36 @@
+"""The preprocessing contract carried out by TensorFlow: in training, in evaluation and inside artifacts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zoo._lazy import tf
+from zoo._preprocessing import Preprocessing
+
+
+def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any:
+    """Decode an image, resize its shorter side to size / crop, and cut out the centre.
+
+    Args:
+        encoded: scalar string, the bytes of a JPEG, PNG, GIF, BMP or WebP file.
+        shape: (height, width, channels) wanted.
+        contract: how to resize and crop.
+
+    Returns:
+        float32 of `shape`, whole numbers from 0 to 255: what 8-bit inputs of an artifact hold too.
+    """
+    height, width, channels = shape
+    image = tf.cast(tf.io.decode_image(encoded, channels=channels, expand_animations=False), tf.float32)
+    size = tf.shape(image)[:2]
+    scale = tf.reduce_max(tf.constant([height, width], tf.float32) / contract.crop / tf.cast(size, tf.float32))
+    resized = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
+    image = tf.image.resize(image, resized, method=contract.interpolation, antialias=True)
+    top, left = (resized[0] - height) // 2, (resized[1] - width) // 2
+    image = image[top : top + height, left : left + width]
+    return tf.ensure_shape(tf.clip_by_value(tf.round(image), 0.0, 255.0), shape)
+
+
+def normalize(x: Any, contract: Preprocessing) -> Any:
+    """Return (x - mean) / std in float32, x of any shape with the channels last."""
+    scale, offset = contract.affine()
+    return tf.cast(x, tf.float32) * tf.constant(scale, tf.float32) + tf.constant(offset, tf.float32)

@@ -1,0 +1,197 @@
+"""The run directory: the only file that knows its files.
+
+    runs/<recipe>/<time>-<4 hex>/
+      recipe.json env.json metrics.jsonl tensorboard/ checkpoints/ model.keras exports/ report.html report.json
+      done.json    written last; a run without it is unfinished
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from training._files import read_json, whole_folder, write_bytes, write_json
+from training._recipe import Recipe
+from zoo._errors import BadOption, RunError
+
+VERSION = 1
+
+
+class Run:
+    """A run directory.
+
+    Attributes:
+        path: the directory.
+        recipe: the recipe it trains.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path = path
+        self.recipe = recipe
+
+    @classmethod
+    def create(cls, recipe: Recipe, path: str | os.PathLike[str] | None = None) -> Run:
+        """Make a new run directory, whole or not at all.
+
+        Args:
+            recipe: what it will train.
+            path: where; `runs/<recipe>/<time>-<4 hex>` by default.
+
+        Raises:
+            RunError: there is something at `path` already, or it cannot be written.
+        """
+        check_free(path)
+        place = Path(path) if path else _new_path(recipe.name)
+        with whole_folder(place) as beside:
+            write_json(beside / "recipe.json", {"version": VERSION, "recipe": recipe.to_json()})
+            write_json(beside / "env.json", environment())
+        return cls(place, recipe)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """Open a run directory.
+
+        Raises:
+            RunError: there is none, it is damaged, or it was written by another version of the layout.
+        """
+        place = Path(path)
+        if not (place / "recipe.json").is_file():
+            raise RunError(
+                f"Expected a run directory (with a recipe.json). Received: run={str(place)!r}. "
+                "Runs lie in runs/<recipe>/<time>; make one with: zoo train RECIPE"
+            )
+        content = read_json(place / "recipe.json")
+        version = content.get("version") if isinstance(content, dict) else None
+        if version != VERSION:
+            raise RunError(
+                f"This zoo reads run directories of version {VERSION}. Received: {place} of version {version}. "
+                "Use the zoo that wrote it, or train again."
+            )
+        try:
+            return cls(place, Recipe.from_json(content.get("recipe")))
+        except BadOption as error:
+            raise RunError(f"The recipe of {place} cannot be read: {error}") from error
+
+    @property
+    def model_path(self) -> Path:
+        """The trained model, in Keras' own format."""
+        return self.path / "model.keras"
+
+    @property
+    def exports(self) -> Path:
+        """The folder of artifacts."""
+        return self.path / "exports"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has ended and the model is there."""
+        return (self.path / "done.json").is_file()
+
+    def result(self) -> dict[str, Any]:
+        """Return what done.json says: metrics of the test split, labels, preprocessing, durations.
+
+        Raises:
+            RunError: the run is unfinished.
+        """
+        if not self.finished:
+            raise RunError(
+                f"Expected a finished run. Received: run={str(self.path)!r}, which has no done.json. "
+                f"Finish it by: zoo train --resume {self.path}"
+            )
+        return read_json(self.path / "done.json")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write done.json, which makes the run a finished one."""
+        write_json(self.path / "done.json", {"version": VERSION, **result})
+
+    def environment(self) -> dict[str, Any]:
+        """Return what env.json says of the machine and the versions."""
+        return read_json(self.path / "env.json")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return one row an epoch; a last line that was cut off is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        rows = []
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
+
+    def add_metrics(self, row: dict[str, Any]) -> None:
+        """Add the row of an epoch; rows of this epoch or later, from before a resume, give way."""
+        kept = [r for r in self.metrics() if r["epoch"] < row["epoch"]]
+        write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in [*kept, row]).encode())
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; a second one is refused. The lock goes with the process, however it ends."""
+        # fcntl is missing on Windows only, where nothing else here is supported either.
+        import fcntl
+
+        with open(self.path / ".lock", "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"Another process is training in this run. Received: run={str(self.path)!r}. "
+                    "Wait for it, or stop it."
+                ) from None
+            yield
+
+
+def check_free(path: str | os.PathLike[str] | None) -> None:
+    """Raise RunError if a new run cannot be made at `path` because something is there."""
+    if path and Path(path).exists() and (not Path(path).is_dir() or any(Path(path).iterdir())):
+        raise RunError(
+            f"A new run needs a folder that is not there yet. Received: run={str(path)!r}, which holds something. "
+            f"If it is an unfinished run, go on with it by: zoo train --resume {path}"
+        )
+
+
+def _new_path(name: str) -> Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / name / f"{now}-{secrets.token_hex(2)}"
+
+
+def environment() -> dict[str, Any]:
+    """Return what the machine and the installed versions are."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("tensorflow", "keras", "numpy", "ai-edge-litert", "litert-quantizer", "onnx", "onnxruntime", "tf2onnx"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return {
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def processor() -> str:
+    """Return the processor's name, as Linux tells it, else what Python knows."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,100 @@
+"""Any image-classification dataset of TensorFlow Datasets, without a download where it is prepared already."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+from training._data import Dataset, Split, datasets
+from training._recipe import DataConfig
+from zoo._errors import DataError, UnknownName, did_you_mean
+
+# Share of the training examples, from their end, that validates where a dataset has no split for it.
+VALIDATION = 0.1
+
+
+def load_by_name(config: DataConfig) -> Dataset:
+    """Return the TFDS dataset `config.name`; raises UnknownName or DataError."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(config.name, data_dir=config.path or None, try_gcs=False)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        known = [*datasets.names(), *tfds.list_builders()]
+        raise UnknownName(
+            f"Expected the name of a dataset of ours or of TFDS. Received: data.name={config.name!r}. "
+            f"{did_you_mean(config.name, known)}"
+        ) from error
+    return from_builder(builder, config.name)
+
+
+def from_builder(builder: Any, name: str, preprocessing: Any = None) -> Dataset:
+    """Return the Dataset of a TFDS builder, preparing it first if need be.
+
+    Args:
+        builder: a tfds.core.DatasetBuilder of labelled images.
+        name: what the dataset is called.
+        preprocessing: the data's own contract, if it states one.
+    """
+    image, label = _keys(builder, name)
+    _prepare(builder, name)
+    splits = {ours: _split(builder, spec, image, label) for ours, spec in _specs(builder).items()}
+    shape = tuple(size or 0 for size in builder.info.features[image].shape)
+    return Dataset(name, tuple(builder.info.features[label].names), shape, splits, preprocessing)
+
+
+def _prepare(builder: Any, name: str) -> None:
+    """Prepare the dataset where it is not yet; say what to put where if that needs a network that is not there."""
+    import tensorflow_datasets as tfds
+
+    if builder.data_path.exists():
+        return
+    # TFDS draws a progress bar for every file and prints what it does, which drowns ours.
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
+    except Exception as error:
+        # Each dataset fetches and unpacks in its own way, so that anything can come out here.
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(
+            f"The dataset {name!r} is not prepared and could not be downloaded ({reason}). Prepare it on a machine "
+            f"with a network (tfds build {name}) and put its folder at {builder.data_path}"
+        ) from error
+
+
+def _keys(builder: Any, name: str) -> tuple[str, str]:
+    """Return the names of the image and the label among the features."""
+    import tensorflow_datasets as tfds
+
+    keys = builder.info.supervised_keys
+    features = builder.info.features
+    if keys and isinstance(features[keys[0]], tfds.features.Image) and isinstance(features[keys[1]], tfds.features.ClassLabel):
+        return keys[0], keys[1]
+    raise DataError(f"Expected a dataset of images with one class each. Received: data.name={name!r} with {list(features)}")
+
+
+def _specs(builder: Any) -> dict[str, str]:
+    """Return our splits in TFDS' words; the end of "train" validates where nothing else does."""
+    have = builder.info.splits
+    specs = {"train": "train"}
+    if "validation" in have:
+        specs["validation"] = "validation"
+    else:
+        cut = have["train"].num_examples - round(VALIDATION * have["train"].num_examples)
+        specs |= {"train": f"train[:{cut}]", "validation": f"train[{cut}:]"}
+    return specs | ({"test": "test"} if "test" in have else {})
+
+
+def _split(builder: Any, spec: str, image: str, label: str) -> Split:
+    """Return one split, its images still encoded, in the order in which they are stored."""
+    import tensorflow_datasets as tfds
+
+    examples = builder.as_dataset(
+        split=spec,
+        decoders={image: tfds.decode.SkipDecoding()},
+        shuffle_files=False,
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+    return Split(examples.map(lambda e: (e[image], e[label])), builder.info.splits[spec].num_examples)

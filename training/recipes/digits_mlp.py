@@ -1,0 +1,26 @@
+"""The 64-128-64-10 perceptron on scikit-learn's digits."""
+
+from __future__ import annotations
+
+from training._recipe import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    ScheduleConfig,
+    register,
+)
+
+register(
+    Recipe(
+        name="digits_mlp",
+        model=ModelConfig("mlp", {"widths": [128, 64], "dropout": 0.2}),
+        data=DataConfig("digits", batch_size=64),
+        optimizer=OptimizerConfig("adamw", learning_rate=2e-3, weight_decay=1e-4),
+        schedule=ScheduleConfig("cosine", warmup_epochs=1),
+        epochs=40,
+        precision="float32",
+        strategy="one",
+        keep="last",
+    )
+)

@@ -1,0 +1,46 @@
+"""Heavy modules that are imported on first use, so that listing the zoo stays instant."""
+
+from __future__ import annotations
+
+import importlib
+import types
+from typing import Any
+
+from zoo._errors import MissingDependency
+
+
+class LazyModule(types.ModuleType):
+    """Stands for a module and imports it when an attribute is first asked for.
+
+    Args:
+        name: dotted name of the module.
+        package: what to `pip install` if it is missing; the first part of `name` by default.
+    """
+
+    def __init__(self, name: str, package: str | None = None) -> None:
+        super().__init__(name)
+        self._package = package or name.partition(".")[0]
+
+    def __getattr__(self, attribute: str) -> Any:
+        # Copying and inspection probe for dunders; that is no use of the module.
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return getattr(self._load(), attribute)
+
+    def _load(self) -> types.ModuleType:
+        try:
+            return importlib.import_module(self.__name__)
+        except ModuleNotFoundError as error:
+            # A module missing inside an installed package is a fault of that package, not a missing one.
+            if error.name != self.__name__.partition(".")[0]:
+                raise
+            raise MissingDependency(
+                f"This needs the package '{self._package}', which is not installed. "
+                f"Run: pip install {self._package}"
+            ) from error
+
+
+keras = LazyModule("keras")
+np = LazyModule("numpy")
+tf = LazyModule("tensorflow")
+layers = LazyModule("zoo._layers")

@@ -1,0 +1,187 @@
+"""One kind of registry for models, datasets, recipes and formats; and what is known of a model without building it."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import importlib
+import pkgutil
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+from zoo._errors import DuplicateName, UnknownName, did_you_mean
+from zoo._preprocessing import Preprocessing
+
+T = TypeVar("T")
+
+
+def natural(name: str) -> list[Any]:
+    """Return a sort key that puts resnet18 before resnet101."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+class Registry(Generic[T]):
+    """Names and what they stand for, found by looking into a package and at installed entry points.
+
+    Args:
+        kind: what is registered, in the words of error messages ("model").
+        package: a package whose modules without an underscore register themselves when imported.
+        group: an entry-point group whose entries, when loaded, register themselves.
+    """
+
+    def __init__(self, kind: str, package: str, group: str | None = None) -> None:
+        self.kind = kind
+        self._package = package
+        self._group = group
+        self._entries: dict[str, T] = {}
+        self._discovered = False
+
+    def add(self, name: str, entry: T) -> None:
+        """Register `entry` under `name`.
+
+        Raises:
+            DuplicateName: the name is taken.
+        """
+        if name in self._entries:
+            raise DuplicateName(
+                f"Each {self.kind} needs a name of its own. Received: name={name!r}, which is registered already. "
+                "Choose another name."
+            )
+        self._entries[name] = entry
+
+    def __getitem__(self, name: str) -> T:
+        """Return the entry of `name`, or raise UnknownName with the nearest one."""
+        self._discover()
+        try:
+            return self._entries[name]
+        except (KeyError, TypeError):
+            raise UnknownName(
+                f"Expected the name of a {self.kind}. Received: name={name!r}. "
+                f"{did_you_mean(str(name), self._entries)}"
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._entries
+
+    def names(self, *patterns: str, exclude: str | Iterable[str] = ()) -> list[str]:
+        """Return the names that match any of `patterns` (shell wildcards; all if none) and none of `exclude`."""
+        self._discover()
+        unwanted = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        return sorted(
+            (n for n in self._entries if _matches(n, patterns or ("*",)) and not _matches(n, unwanted)), key=natural
+        )
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self._package}.{module.name}")
+        if self._group:
+            self._load_entry_points()
+
+    def _load_entry_points(self) -> None:
+        from importlib.metadata import entry_points
+
+        for entry in entry_points(group=self._group):
+            try:
+                entry.load()
+            except Exception as error:
+                # One broken plug-in must not take the zoo away from everyone else.
+                warnings.warn(f"The {self.kind} plug-in {entry.value!r} did not load: {error}", stacklevel=2)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether any of the wildcard patterns matches the name."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """What is known of a model without building it; JSON-safe, and recomputed by the tests.
+
+    Args:
+        input_shape: default shape of one input, without the batch: (height, width, channels) or (features,).
+        classes: default number of classes.
+        min_size: smallest height and width of an image (0 where the input is no image).
+        paper: where the architecture was published.
+        tags: words to find it by.
+        preprocessing: the published contract, used unless the data states its own.
+        unsupported: pairs (format, reason) of exports that this model cannot have.
+        name: the registered name.
+        family: the file it comes from.
+        params: trainable parameters at the default input and classes.
+        input_dtype: dtype of the input.
+    """
+
+    input_shape: tuple[int, ...]
+    classes: int
+    min_size: int = 0
+    paper: str = ""
+    tags: tuple[str, ...] = ()
+    preprocessing: Preprocessing = Preprocessing()
+    unsupported: tuple[tuple[str, str], ...] = ()
+    name: str = ""
+    family: str = ""
+    params: int = 0
+    input_dtype: str = "float32"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as JSON-safe values, its name first."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values |= {
+            "input_shape": list(self.input_shape),
+            "tags": list(self.tags),
+            "preprocessing": self.preprocessing.to_json(),
+            "unsupported": dict(self.unsupported),
+        }
+        first = ("name", "family", "params", "input_shape", "input_dtype", "classes")
+        return {key: values[key] for key in (*first, *(k for k in values if k not in first))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A registered model: its spec, the function that builds it and the arguments that make it this variant."""
+
+    spec: ModelSpec
+    build: Callable[..., Any]
+    arguments: dict[str, Any]
+
+
+models: Registry[Model] = Registry("model", "zoo", "zoo.models")
+
+
+def register(
+    name: str, like: ModelSpec, *, params: int, family: str = "", **arguments: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register one variant of the decorated builder.
+
+    A builder takes the input tensor and the head (see `zoo._blocks.Head`), then keyword options, and returns
+    `head(features)`. The options not fixed by `arguments` are what `zoo.get(name, option=…)` accepts.
+
+    Args:
+        name: the variant's name.
+        like: what the variants of a family share; name, family and params are filled in.
+        params: trainable parameters at the default input and classes.
+        family: the family's name; the builder's module by default.
+        **arguments: options that make the variant.
+
+    Returns:
+        The decorator; it returns the builder unchanged.
+
+    Raises:
+        DuplicateName: the name is taken.
+    """
+
+    def decorate(build: Callable[..., Any]) -> Callable[..., Any]:
+        found = family or build.__module__.rpartition(".")[2]
+        spec = dataclasses.replace(like, name=name, family=found, params=params)
+        models.add(name, Model(spec, build, arguments))
+        return build
+
+    return decorate
