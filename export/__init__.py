@@ -1,0 +1,102 @@
+"""What ships: artifacts in the formats of phones and servers, each compared with its source in its real runtime.
+
+import export
+artifact = export.export(run, "tflite_int8")    # raises ParityError, and leaves no file, if it is not equal
+export.load(artifact.path)(images)              # any format, one callable
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from export._format import Format, Runtime, Tensor, Tolerance, formats
+from export._format import register as register_format
+from export._pipeline import Artifact, export_run, load_artifact, verify_artifact
+from training._run import Run
+
+__all__ = [
+    "Artifact",
+    "Format",
+    "Runtime",
+    "Tensor",
+    "Tolerance",
+    "export",
+    "export_all",
+    "formats",
+    "load",
+    "register_format",
+    "report",
+    "verify",
+]
+
+PathLike = str | os.PathLike[str]
+
+
+def export(run: Run | PathLike, fmt: str) -> Artifact:
+    """Export a finished run to one format.
+
+    Args:
+        run: a run or its directory.
+        fmt: a name of `export.formats.names()`.
+
+    Returns:
+        The artifact, at RUN/exports/FORMAT.
+
+    Raises:
+        UnknownName: no such format.
+        UnsupportedExport: the model's spec rules this format out.
+        ParityError: the artifact is not equal to its source; nothing of it is left.
+        ExportError: the converter failed.
+        RunError: the run is unfinished, in use or cannot be written.
+    """
+    return export_all(run, [fmt])[0]
+
+
+def export_all(run: Run | PathLike, names: Sequence[str]) -> list[Artifact]:
+    """Export a finished run to several formats through one child process; those that fail do not hold up others."""
+    return export_run(run if isinstance(run, Run) else Run.open(run), names)
+
+
+def verify(path: PathLike) -> Artifact:
+    """Repeat an artifact's comparison with its source, from the samples beside it.
+
+    Raises:
+        RunError: no artifact there.
+        ParityError: a byte was changed, or the artifact no longer equals its source.
+    """
+    return verify_artifact(Path(path))
+
+
+def load(path: PathLike, threads: int | None = None) -> Runtime:
+    """Load an artifact into its real runtime.
+
+    Args:
+        path: the artifact or its folder.
+        threads: threads of the runtime; its own choice by default.
+
+    Returns:
+        A callable from raw values (n, *shape), pixels 0 to 255, to float32 logits (n, classes).
+
+    Raises:
+        RunError: no artifact there.
+        ParityError: a byte was changed.
+    """
+    return load_artifact(Path(path), threads)
+
+
+def report(run: Run | PathLike, *, measure: bool = True) -> dict[str, Any]:
+    """Write report.json and report.html into a run.
+
+    Args:
+        run: a finished run or its directory.
+        measure: measure the latency of each artifact, one after the other, now and here.
+
+    Returns:
+        The content of report.json.
+    """
+    from export._content import report_run
+
+    return report_run(run if isinstance(run, Run) else Run.open(run), measure=measure)

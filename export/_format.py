@@ -81,6 +81,10 @@ class Runtime:
         """Return float32 logits (n, classes) of raw values (n, *shape), pixels from 0 to 255."""
         raise NotImplementedError
 
+    def classify_bytes(self, images: list[bytes]) -> np.ndarray | None:
+        """Return float32 logits (n, classes) of encoded images; None where the artifact takes no such input."""
+        return None
+
     def step(self, images: np.ndarray) -> None:
         """Run the artifact once on raw values of exactly its batch size."""
         raise NotImplementedError
@@ -99,4 +103,4 @@ def register(
     summary: str,
 ) -> None:
     """Register a format; raises DuplicateName if the name is taken."""
-    formats.add(name, Format(name, file, write, load, tolerance, summary))
+    formats.add(name, Format(name, file, write, load, tolerance, summary), write.__module__)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.ticker import MaxNLocator
     from matplotlib.transforms import Bbox
 
-# Matplotlib writes colours as hex. These stand in for the page's CSS variables, so that one drawing fits light and dark.
+# Matplotlib writes colours as hex; these stand in for the page's CSS variables, for light and dark alike.
 INK, MUTED, RULE, PAPER, FIRST, SECOND = (f"#00000{digit}" for digit in range(1, 7))
 VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", FIRST: "first", SECOND: "second"}
 
@@ -29,14 +29,19 @@ SHADES = 16
 LABEL_LENGTH = 18
 
 STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "zoo", "text.parse_math": False, "figure.dpi": 72, "savefig.dpi": 72,
-    "font.size": 10, "axes.labelsize": 10, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5, "legend.fontsize": 10,
-    "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.linewidth": 0.7, "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "axes.axisbelow": True, "grid.color": RULE, "grid.linewidth": 0.7, "legend.frameon": False,
-    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "zoo",
+    "grid.color": RULE,
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+    **dict.fromkeys(("text.color", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width", "grid.linewidth"), 0.7),
+    **dict.fromkeys(("font.size", "axes.labelsize", "legend.fontsize"), 10),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 9.5),
+    **dict.fromkeys(("figure.dpi", "savefig.dpi"), 72),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+}
 
 
 class Point(NamedTuple):
@@ -65,15 +70,17 @@ def dominated(point: Point, points: Sequence[Point]) -> bool:
     Returns:
         True if no one has a reason to choose `point`.
     """
-    return any(
-        p.passed and p.cost <= point.cost and p.accuracy >= point.accuracy
-        and (p.cost, p.accuracy) != (point.cost, point.accuracy)
-        for p in points
-    )  # fmt: skip
+    others = [p for p in points if p.passed and (p.cost, p.accuracy) != (point.cost, point.accuracy)]
+    return any(p.cost <= point.cost and p.accuracy >= point.accuracy for p in others)
+
+
+def percent_tick(share: float) -> str:
+    """Write a share as a percentage, with no more digits than it has."""
+    return f"{100 * share:.4g}%"
 
 
 def curves(
-    name: str, series: dict[str, list[tuple[int, float]]], *, alt: str, height: float = 2.7, tick: Callable | None = None
+    name: str, series: dict[str, list[tuple[int, float]]], *, alt: str, tick: Callable, height: float = 2.7
 ) -> str:
     """Draw lines over epochs.
 
@@ -81,21 +88,21 @@ def curves(
         name: Prefix of the ids inside the SVG, unique in the page.
         series: (epoch, value) pairs of each line; the first is drawn solid, the second dashed.
         alt: What a reader who does not see the plot should know.
+        tick: From a value to the text of its tick on the y axis.
         height: In inches.
-        tick: From a value to the text of its tick on the y axis; `f"{value:g}"` if None.
 
     Returns:
         An `<svg>` element.
     """
     with _canvas((WIDTH, height)) as figure:
         axes = figure.subplots()
-        styles = ((FIRST, "solid"), (SECOND, (0, (5, 1.5))))
-        for (label, points), (colour, dashes) in zip(series.items(), styles):
+        axes.set_prop_cycle(color=(FIRST, SECOND), linestyle=("solid", (0, (5, 1.5))))
+        for label, points in series.items():
             marker = "o" if len(points) <= 12 else ""
-            axes.plot(*zip(*points), label=label, color=colour, linestyle=dashes, linewidth=1.8, marker=marker, ms=4.5)
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1.8, marker=marker, markersize=4.5)
         _epoch_axis(axes, [epoch for points in series.values() for epoch, _ in points])
         axes.yaxis.set_major_locator(_ticks(4 if height > 2 else 2))
-        axes.yaxis.set_major_formatter(lambda value, _: tick(value) if tick else f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: tick(value))
         if len(series) > 1:
             axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderpad=0.2, handlelength=2.4)
         return _svg(figure, name, alt)
@@ -115,7 +122,8 @@ def confusion(matrix: list[list[int]], labels: Sequence[str], *, alt: str) -> st
     size = WIDTH if len(matrix) <= 12 else 7.2
     with _canvas((size, size)) as figure:
         axes = figure.subplots()
-        axes.set(aspect="equal", xlim=(0, len(matrix)), ylim=(len(matrix), 0), xlabel="Prediction", ylabel="Truth")
+        axes.set(aspect="equal", xlim=(0, len(matrix)), ylim=(len(matrix), 0))
+        axes.set(xlabel="Prediction", ylabel="Truth")
         axes.grid(False)
         axes.spines[:].set(visible=True, color=RULE)
         axes.tick_params(length=0)
@@ -148,15 +156,19 @@ def tradeoff(
         _accuracy_axis(axes, [p.accuracy for p in points] + ([source] if source is not None else []))
         if source is not None:
             axes.axhline(source, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-        best = sorted(p for p in points if p.passed and not dominated(p, points))
-        best.sort(key=lambda p: p.cost)
-        axes.plot([p.cost for p in best], [p.accuracy for p in best], drawstyle="steps-post", color=FIRST, lw=1, alpha=0.5)
+        best = sorted((p for p in points if p.passed and not dominated(p, points)), key=lambda p: p.cost)
+        # Drawn corner by corner, not by drawstyle, so that labels can keep off these lines.
+        corners = [
+            (cost, a.accuracy) for a, b in zip(best, best[1:] + best[-1:], strict=True) for cost in (a.cost, b.cost)
+        ]
+        axes.plot(*zip(*corners, strict=True), color=FIRST, linewidth=1, alpha=0.5)
+        guides = list(axes.lines)
         # The ones worth choosing come first, so that they get the best places.
         ordered = best + [p for p in points if p not in best]
         for point in ordered:
             _mark(axes, point, faint=point not in best)
         _freeze(figure)
-        _label(axes, ordered, best, source)
+        _label(axes, ordered, best, [line.get_transform().transform_path(line.get_path()) for line in guides])
         return _svg(figure, name, alt)
 
 
@@ -167,13 +179,13 @@ def _canvas(size: tuple[float, float]) -> Iterator[Figure]:
     from matplotlib.figure import Figure
 
     with matplotlib.style.context(STYLE, after_reset=True), warnings.catch_warnings():
-        # The browser's fonts draw the text; that matplotlib's own has no such glyph only makes a width inexact.
+        # The browser's fonts draw the text; a glyph that matplotlib's own lacks only makes a width inexact.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield Figure(figsize=size, layout="constrained")
 
 
 def _svg(figure: Figure, name: str, alt: str) -> str:
-    """Turn a figure into an `<svg>` element for inside a page: no namespaces, unique ids, the page's colours."""
+    """Turn a figure into an `<svg>` element for a page: no namespaces, unique ids, the page's colours."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())
@@ -225,7 +237,8 @@ def _cost_axis(axes: Axes, costs: list[float], tick: Callable[[float], str]) -> 
     from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = min(costs), max(costs)
-    pad = max((high / low) ** 0.18, 1.6)
+    # Less than a factor of 7 in all could hold a single one of these ticks.
+    pad = max((high / low) ** 0.18, 1.6, (7 * low / high) ** 0.5)
     axes.set_xscale("log")
     axes.set_xlim(low / pad, high * pad)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 60 else (1,), numticks=20))
@@ -240,53 +253,47 @@ def _accuracy_axis(axes: Axes, values: list[float]) -> None:
     axes.set_ylim(low - pad, high + pad)
     axes.yaxis.set_major_locator(_ticks(5))
     # Beyond 100% there is room for a label, but no value.
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%" if -1e-9 < value < 1 + 1e-9 else "")
+    axes.yaxis.set_major_formatter(lambda value, _: percent_tick(value) if 0 <= round(value, 9) <= 1 else "")
 
 
 def _mark(axes: Axes, point: Point, *, faint: bool) -> None:
     """Draw one artifact: a dot, faint if dominated, a cross if it failed parity."""
-    if point.passed:
-        axes.plot(point.cost, point.accuracy, "o", ms=7, color=FIRST, alpha=0.35 if faint else 1, mew=0, zorder=3)
-    else:
-        axes.plot(point.cost, point.accuracy, "x", ms=7, color=SECOND, mew=2, zorder=3)
+    shape, colour, edge = ("o", FIRST, 0) if point.passed else ("x", SECOND, 2)
+    line = axes.plot(point.cost, point.accuracy, shape, color=colour, markersize=7, markeredgewidth=edge, zorder=3)
+    line[0].set_alpha(0.35 if faint and point.passed else 1)
 
 
-def _label(axes: Axes, points: list[Point], best: list[Point], source: float | None) -> None:
-    """Write every artifact's name at the nearest free place, with a thin line to it where that is not beside it."""
-    from matplotlib.path import Path
+def _label(axes: Axes, points: list[Point], best: list[Point], lines: list[Path]) -> None:
+    """Write every artifact's name at the nearest free place, with a thin line to it if need be."""
     from matplotlib.transforms import Bbox
 
     anchors = [tuple(axes.transData.transform((p.cost, p.accuracy))) for p in points]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in anchors]
-    left, right = axes.get_xlim()
-    lines = [] if source is None else [Path(axes.transData.transform([(left, source), (right, source)]))]
-    for point, anchor in zip(points, anchors):
-        text = axes.annotate(
-            _short(point.label, 28), anchor, xycoords="figure pixels", va="bottom", zorder=4,
-            color=INK if point in best else MUTED, fontsize=9,
-        )  # fmt: skip
+    for point, anchor in zip(points, anchors, strict=True):
+        text = axes.annotate(_short(point.label, 28), anchor, xycoords="figure pixels", va="bottom", fontsize=9)
+        text.set(color=INK if point in best else MUTED, zorder=4)
         box = _free_place(anchor, text.get_window_extent(), taken, lines, axes.bbox)
         text.set_position(box.p0)
         taken.append(box)
         leader = _leader(anchor, box)
         if leader.get_extents().size.max() > 8:
             lines.append(leader)
-            axes.annotate(
-                "", leader.vertices[1], anchor, xycoords="figure pixels", textcoords="figure pixels", zorder=2,
-                arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 4, "shrinkB": 0},
-            )  # fmt: skip
+            arrow = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 4, "shrinkB": 0}
+            pixels = {"xycoords": "figure pixels", "textcoords": "figure pixels"}
+            axes.annotate("", leader.vertices[1], anchor, arrowprops=arrow, zorder=2, **pixels)
 
 
 def _free_place(anchor: tuple[float, float], extent: Bbox, taken: list[Bbox], lines: list[Path], frame: Bbox) -> Bbox:
-    """Look for a place of this extent near a point that covers no other box or line; else the least bad one."""
-    from matplotlib.transforms import Bbox
-
-    chosen, least = Bbox.from_bounds(anchor[0] + 6, anchor[1] - extent.height / 2, extent.width, extent.height), math.inf
-    for box in _rings(anchor, extent.width, extent.height):
+    """Look for a place near a point that covers no other box and no line; else give the least bad one."""
+    boxes = list(_rings(anchor, extent.width, extent.height))
+    chosen, least = boxes[0], math.inf
+    for box in boxes:
         if frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1:
             leader = _leader(anchor, box)
-            cost = 4 * box.count_overlaps(taken) + 2 * sum(line.intersects_bbox(box) for line in lines)
-            cost += sum(leader.intersects_bbox(other) for other in taken if not other.contains(*anchor))
+            cost = 4 * box.count_overlaps(taken)
+            cost += 2 * sum(line.intersects_bbox(box, filled=False) for line in lines)
+            others = (other for other in taken if not other.contains(*anchor))
+            cost += sum(leader.intersects_bbox(other, filled=False) for other in others)
             if cost < least:
                 chosen, least = box, cost
             if not cost:
@@ -334,7 +341,7 @@ def _opacity(count: int, row: list[int]) -> float:
 
 
 def _shade(axes: Axes, matrix: list[list[int]]) -> None:
-    """Fill the cells that are not zero, one path for each shade: 200 classes would be 40,000 elements else."""
+    """Fill the cells that are not zero, one path a shade: 200 classes would else be 40,000 elements."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
@@ -358,4 +365,4 @@ def _number(axes: Axes, matrix: list[list[int]]) -> None:
         for j, count in enumerate(row):
             if count:
                 colour = PAPER if _opacity(count, row) > 0.55 else INK
-                axes.text(j + 0.5, i + 0.52, str(count), ha="center", va="center", fontsize=size, color=colour)
+                axes.text(j + 0.5, i + 0.52, str(count), size=size, color=colour, ha="center", va="center")

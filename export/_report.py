@@ -30,9 +30,10 @@ def write_report(content: dict, folder: Path) -> Path:
     """Write report.json and report.html; the former ones stay whole until both new ones are.
 
     Args:
-        content: title, run, created, summary, recipe, curves, labels, confusion (rows: truth, columns: prediction)
-            and artifacts. Any of them, and any value inside, may be missing or None; the page then says what to do.
-            Accuracies are shares (0 to 1), sizes bytes, times milliseconds for artifacts and seconds for training.
+        content: title, run, created, summary, recipe, curves, labels, artifacts and confusion (rows: truth,
+            columns: prediction). Any of them, and any value inside, may be missing or None; the page then
+            says what to do. Accuracies are shares (0 to 1), sizes bytes, times of artifacts milliseconds,
+            the time of training seconds.
         folder: The run directory.
 
     Returns:
@@ -44,7 +45,7 @@ def write_report(content: dict, folder: Path) -> Path:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise RunError(f"Expected the directory of a run. Received: folder={str(folder)!r}. Train first: zoo train NAME")
+        raise RunError(f"Expected a run's directory. Received: folder={str(folder)!r}. Train first: zoo train NAME")
     content = _finite(content)
     texts = {"report.json": _json(content), "report.html": _html(content)}
     _replace(folder, texts)
@@ -68,10 +69,15 @@ def artifact_table(artifacts: list[dict], title: str = "") -> Table:
     for heading in ("format", "size", "latency", "accuracy", "parity"):
         table.add_column(heading, justify="left" if heading in ("format", "parity") else "right")
     styles = {True: "green", False: "bold red", None: "dim"}
-    for artifact in artifacts:
-        cells = size(artifact.get("bytes")), milliseconds(artifact.get("latency_ms")), percent(artifact.get("accuracy"))
-        passed = artifact.get("passed")
-        table.add_row(*map(Text, (artifact_name(artifact), *cells)), Text(parity(passed), style=styles[passed]))
+    for row in map(_gaps, artifacts):
+        cells = (
+            artifact_name(row),
+            size(row["bytes"]),
+            milliseconds(row["latency_ms"]),
+            percent(row["accuracy"]),
+        )
+        # As Text, for a name in square brackets would be read as markup.
+        table.add_row(*map(Text, cells), Text(parity(row["passed"]), style=styles[row["passed"]]))
     return table
 
 
@@ -102,10 +108,10 @@ def confused_pairs(matrix: list[list[int]], labels: list[str], limit: int = CONF
     Returns:
         Dicts with truth, prediction, count and share (of the images of that truth), most frequent first.
     """
-    wrong = ((count, -i, -j) for i, row in enumerate(matrix) for j, count in enumerate(row) if count and i != j)
+    cells = ((count, i, j) for i, row in enumerate(matrix) for j, count in enumerate(row) if count and i != j)
     return [
-        {"truth": labels[-i], "prediction": labels[-j], "count": count, "share": count / sum(matrix[-i])}
-        for count, i, j in heapq.nlargest(limit, wrong)
+        {"truth": labels[i], "prediction": labels[j], "count": count, "share": count / sum(matrix[i])}
+        for count, i, j in heapq.nsmallest(limit, cells, key=lambda cell: (-cell[0], *cell[1:]))
     ]
 
 
@@ -171,10 +177,11 @@ def _finite(value: Any) -> Any:
 
 
 def _json(content: dict) -> str:
-    """Serialize with indent 2, lists of plain numbers on one line: a row of a confusion matrix is one thing."""
+    """Serialize with indent 2, but lists of numbers on one line: a row of a confusion matrix is one thing."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     # A newline never stands raw inside a JSON string, so this finds lists only.
-    return re.sub(r'\[\n\s+([^\[\]{}"]+?)\n\s*\]', lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+    numbers = re.compile(r'\[\n([^\[\]{}"]+)\]')
+    return numbers.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def _replace(folder: Path, texts: dict[str, str]) -> None:
@@ -194,13 +201,10 @@ def _html(content: dict) -> str:
     """Fill the template."""
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(
-        percent=percent, size=size, milliseconds=milliseconds, duration=duration, points=points, parity=parity
-    )
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    blocks = {"trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **blocks)
+    environment.filters.update((f.__name__, f) for f in (percent, size, milliseconds, duration, points, parity))
     return environment.get_template(TEMPLATE).render(_view(content))
 
 
@@ -209,7 +213,9 @@ def _view(content: dict) -> dict:
     summary = _gaps(content.get("summary"))
     artifacts = [_gaps(artifact) for artifact in content.get("artifacts") or []]
     for artifact in artifacts:
-        artifact.update(name=artifact_name(artifact), difference=_minus(artifact["accuracy"], artifact["source_accuracy"]))
+        artifact["tolerance"] = _gaps(artifact["tolerance"])
+        artifact["name"] = artifact_name(artifact)
+        artifact["difference"] = _minus(artifact["accuracy"], artifact["source_accuracy"])
     run = content.get("run")
     return {
         "title": content.get("title") or "Report",
@@ -257,7 +263,14 @@ def _interval(accuracy: float | None, images: int | None) -> tuple[float, float]
 # Name, lines (label and key), height in inches, text of a value, text of a tick, and which value is best.
 CURVES = (
     ("Loss", {"training": "loss", "validation": "val_loss"}, 2.7, "{:.3g}".format, "{:g}".format, min),
-    ("Accuracy", {"training": "accuracy", "validation": "val_accuracy"}, 2.7, percent, lambda v: f"{100 * v:.4g}%", max),
+    (
+        "Accuracy",
+        {"training": "accuracy", "validation": "val_accuracy"},
+        2.7,
+        percent,
+        _plots.percent_tick,
+        max,
+    ),
     ("Learning rate", {"": "learning_rate"}, 1.5, None, "{:g}".format, None),
     ("Images per second", {"": "images_per_second"}, 1.5, None, "{:,.0f}".format, None),
 )
@@ -275,7 +288,7 @@ def _curves(rows: list[dict]) -> list[dict]:
             if best:
                 epoch, value = best(line, key=lambda point: point[1])
                 note = f"Best in {label}: {show(value)}, epoch {epoch}."
-            alt = f"{name} over {len(rows)} epochs, {' and '.join(filter(None, series)) or 'one line'}. {note}".strip()
+            alt = f"{name} over {len(rows)} epochs. {note}".strip()
             svg = _plots.curves(name.split()[0].lower(), series, alt=alt, height=height, tick=tick)
             drawn.append({"name": name, "note": note, "svg": svg})
     return drawn
@@ -283,7 +296,7 @@ def _curves(rows: list[dict]) -> list[dict]:
 
 def _line(rows: list[dict], key: str) -> list[tuple[int, float]]:
     """Collect one curve's points, leaving out the epochs in which it was not measured."""
-    found = ((row.get("epoch", number), row.get(key)) for number, row in enumerate(rows, 1))
+    found = ((row["epoch"] or number, row[key]) for number, row in enumerate(map(_gaps, rows), 1))
     return [(epoch, value) for epoch, value in found if value is not None]
 
 
@@ -298,10 +311,8 @@ def _confusion(content: dict) -> dict | None:
     images, right = sum(map(sum, matrix)), sum(row[index] for index, row in enumerate(matrix))
     alt = f"Confusion matrix of {len(matrix)} classes: {right} of {images} images on the diagonal."
     svg = _plots.confusion(matrix, labels, alt=alt) if len(matrix) <= _plots.DRAWN_CLASSES else None
-    return {
-        "svg": svg, "wide": len(matrix) > 12, "classes": len(matrix), "images": images, "wrong": images - right,
-        "pairs": confused_pairs(matrix, labels),
-    }  # fmt: skip
+    counts = {"classes": len(matrix), "images": images, "wrong": images - right}
+    return {**counts, "svg": svg, "pairs": confused_pairs(matrix, labels)}
 
 
 def _conditions(artifacts: list[dict]) -> dict[str, str]:
@@ -314,15 +325,16 @@ def _conditions(artifacts: list[dict]) -> dict[str, str]:
 def _tradeoffs(artifacts: list[dict]) -> list[dict]:
     """Draw accuracy against size and against latency, from the artifacts that have both."""
     sources = {a["source_accuracy"] for a in artifacts} - {None}
+    source = sources.pop() if len(sources) == 1 else None
     drawn = []
     for name, key, tick in (("size", "bytes", size), ("latency", "latency_ms", milliseconds)):
         shown = [a for a in artifacts if a["accuracy"] is not None and a[key]]
         dots = [_plots.Point(a["name"], a[key], a["accuracy"], a["passed"] is not False) for a in shown]
         if dots:
             best = [dot.label for dot in dots if dot.passed and not _plots.dominated(dot, dots)]
-            alt = f"Accuracy against {name} of {len(dots)} artifacts. Not dominated: {', '.join(best) or 'none'}."
-            source = sources.copy().pop() if len(sources) == 1 else None
-            drawn.append({"name": name, "svg": _plots.tradeoff(name, dots, alt=alt, tick=tick, source=source)})
+            alt = f"Accuracy against {name}, {len(dots)} artifacts; not dominated: {', '.join(best) or 'none'}."
+            svg = _plots.tradeoff(name, dots, alt=alt, tick=tick, source=source)
+            drawn.append({"name": name, "svg": svg})
     return drawn
 
 

@@ -1,8 +1,8 @@
 """How a model learns: recipes, data, the loop, and the run directory that it leaves.
 
-    import training
-    run = training.train("digits_resnet", {"optimizer.learning_rate": 0.05})
-    training.evaluate(run)["accuracy"]
+import training
+run = training.train("digits_resnet", {"optimizer.learning_rate": 0.05})
+training.evaluate(run)["accuracy"]
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from training._recipe import (
     OptimizerConfig,
     Recipe,
     ScheduleConfig,
-    recipes,
+    parse_override,
     resolve,
 )
+from training._recipe import recipes as _recipes
 from training._recipe import register as register_recipe
 from training._run import Run
 
@@ -39,7 +40,9 @@ __all__ = [
     "ScheduleConfig",
     "Split",
     "evaluate",
-    "recipes",
+    "parse_override",
+    "recipe",
+    "recipe_names",
     "register_dataset",
     "register_recipe",
     "resume",
@@ -75,6 +78,16 @@ def train(
     from training._loop import train_new
 
     return train_new(resolve(recipe, (overrides or {}).items()), run, progress=progress)
+
+
+def recipe(name: str) -> Recipe:
+    """Return a registered recipe; raises UnknownName."""
+    return _recipes[name]
+
+
+def recipe_names(*patterns: str) -> list[str]:
+    """Return the names of the recipes that match any of the shell wildcards, all without one."""
+    return _recipes.names(*patterns)
 
 
 def resume(run: Run | str | os.PathLike[str], *, progress: bool = False) -> Run:

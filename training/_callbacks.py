@@ -129,7 +129,12 @@ class Display:
 
         self._epochs, self._steps, self._wanted = epochs, steps, wanted
         self.console = Console(stderr=True, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+        )
         self._bar = Progress(*columns, console=self.console, disable=not (wanted and self.console.is_terminal))
         self._task = self._bar.add_task(name, total=epochs * steps, figures="")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import training
-from training._recipe import parse_override, recipes
+from training._recipe import recipes
 from training._run import Run
 from zoo._console import json_option, print_json, print_table
 from zoo._errors import BadOption
@@ -26,7 +26,13 @@ def list_recipes(patterns: tuple[str, ...], as_json: bool) -> None:
 
 @click.command("train")
 @click.argument("recipe", required=False)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, such as optimizer.learning_rate=0.05.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a value, such as optimizer.learning_rate=0.05.",
+)
 @click.option("--run", "path", metavar="DIR", help="The run directory to make.")
 @click.option("--resume", metavar="RUN", help="Go on with an interrupted run.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -42,7 +48,7 @@ def train(
             raise BadOption("--resume goes on with the run as it is, so that --set and --run cannot be given with it.")
         run = training.resume(resume, progress=not quiet)
     else:
-        run = training.train(recipe, dict(map(parse_override, overrides)), run=path, progress=not quiet)
+        run = training.train(recipe, dict(map(training.parse_override, overrides)), run=path, progress=not quiet)
     _print_result(run, as_json)
 
 
@@ -51,7 +57,9 @@ def _print_result(run: Run, as_json: bool) -> None:
     if as_json:
         print_json({"run": str(run.path), **test})
         return
-    click.echo(f"{run.path}: accuracy {test['accuracy']:.4f} on the {test['examples']} images of the {test['split']} split")
+    click.echo(
+        f"{run.path}: accuracy {test['accuracy']:.4f} on the {test['examples']} images of the {test['split']} split"
+    )
 
 
 @click.command("evaluate")

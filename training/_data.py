@@ -54,7 +54,7 @@ def register(name: str) -> Callable[[Callable[[DataConfig], Dataset]], Callable[
     """Register the decorated function, which takes a DataConfig and returns a Dataset."""
 
     def decorate(load: Callable[[DataConfig], Dataset]) -> Callable[[DataConfig], Dataset]:
-        datasets.add(name, load)
+        datasets.add(name, load, load.__module__)
         return load
 
     return decorate

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import typing
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from zoo._build import check_options
@@ -284,7 +285,7 @@ recipes: Registry[Recipe] = Registry("recipe", "training.recipes", "zoo.recipes"
 
 def register(recipe: Recipe) -> Recipe:
     """Register a recipe under its own name; raises DuplicateName if that is taken."""
-    recipes.add(recipe.name, recipe)
+    recipes.add(recipe.name, recipe, __name__)
     return recipe
 
 
@@ -295,5 +296,8 @@ def resolve(recipe: Recipe | str, overrides: Iterable[tuple[str, Any]] = ()) -> 
     elif not isinstance(recipe, Recipe):
         raise UnknownName(f"Expected the name of a recipe or a Recipe. Received: recipe={recipe!r}")
     resolved = recipe.override(**dict(overrides))
+    if resolved.data.path:
+        # The run outlives the folder it was started in.
+        resolved = resolved.override(**{"data.path": str(Path(resolved.data.path).expanduser().absolute())})
     check_options(resolved.model.name, resolved.model.options)
     return resolved

@@ -1,8 +1,8 @@
 """The run directory: the only file that knows its files.
 
-    runs/<recipe>/<time>-<4 hex>/
-      recipe.json env.json metrics.jsonl tensorboard/ checkpoints/ model.keras exports/ report.html report.json
-      done.json    written last; a run without it is unfinished
+runs/<recipe>/<time>-<4 hex>/
+  recipe.json env.json metrics.jsonl tensorboard/ checkpoints/ model.keras exports/ report.html report.json
+  done.json    written last; a run without it is unfinished
 """
 
 from __future__ import annotations
@@ -176,7 +176,16 @@ def environment() -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
-    for package in ("tensorflow", "keras", "numpy", "ai-edge-litert", "litert-quantizer", "onnx", "onnxruntime", "tf2onnx"):
+    for package in (
+        "tensorflow",
+        "keras",
+        "numpy",
+        "ai-edge-litert",
+        "litert-quantizer",
+        "onnx",
+        "onnxruntime",
+        "tf2onnx",
+    ):
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     return {

@@ -44,7 +44,9 @@ def open_device(recipe: Recipe) -> Device:
     precision = _precision(recipe.precision, gpus)
     if name == "one":
         if recipe.replicas > 1:
-            raise BadOption(f"strategy=one has one replica. Received: replicas={recipe.replicas}. Use strategy=mirrored.")
+            raise BadOption(
+                f"strategy=one has one replica. Received: replicas={recipe.replicas}. Use strategy=mirrored."
+            )
         strategy = tf.distribute.get_strategy()
     else:
         _check_rows(recipe, recipe.replicas or len(gpus) or 1)

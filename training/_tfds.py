@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
+import os
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 from training._data import Dataset, Split, datasets
 from training._recipe import DataConfig
 from zoo._errors import DataError, UnknownName, did_you_mean
+from zoo._lazy import tfds
 
 # Share of the training examples, from their end, that validates where a dataset has no split for it.
 VALIDATION = 0.1
@@ -16,8 +21,6 @@ VALIDATION = 0.1
 
 def load_by_name(config: DataConfig) -> Dataset:
     """Return the TFDS dataset `config.name`; raises UnknownName or DataError."""
-    import tensorflow_datasets as tfds
-
     try:
         builder = tfds.builder(config.name, data_dir=config.path or None, try_gcs=False)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -46,33 +49,60 @@ def from_builder(builder: Any, name: str, preprocessing: Any = None) -> Dataset:
 
 def _prepare(builder: Any, name: str) -> None:
     """Prepare the dataset where it is not yet; say what to put where if that needs a network that is not there."""
-    import tensorflow_datasets as tfds
-
     if builder.data_path.exists():
         return
-    # TFDS draws a progress bar for every file and prints what it does, which drowns ours.
-    tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        if _offline():
+            # TFDS would go on trying for minutes.
+            raise ConnectionError("no network")
+        with _quiet():
             builder.download_and_prepare()
     except Exception as error:
         # Each dataset fetches and unpacks in its own way, so that anything can come out here.
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise DataError(
-            f"The dataset {name!r} is not prepared and could not be downloaded ({reason}). Prepare it on a machine "
-            f"with a network (tfds build {name}) and put its folder at {builder.data_path}"
+            f"The dataset {name!r} is not prepared here and cannot be downloaded. Prepare it on a machine with a "
+            f"network (tfds build {name}) and put its folder at {builder.data_path} ({type(error).__name__}: {reason})"
         ) from error
+
+
+def _offline() -> bool:
+    """Tell whether this machine can reach nobody: no name is resolved and no proxy is set."""
+    if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
+        return False
+    try:
+        socket.getaddrinfo("www.tensorflow.org", 443)
+    except OSError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TFDS from drawing a bar for every file, printing what it does and logging every retry."""
+    tfds.disable_progress_bar()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:
     """Return the names of the image and the label among the features."""
-    import tensorflow_datasets as tfds
-
     keys = builder.info.supervised_keys
     features = builder.info.features
-    if keys and isinstance(features[keys[0]], tfds.features.Image) and isinstance(features[keys[1]], tfds.features.ClassLabel):
+    if (
+        keys
+        and isinstance(features[keys[0]], tfds.features.Image)
+        and isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
         return keys[0], keys[1]
-    raise DataError(f"Expected a dataset of images with one class each. Received: data.name={name!r} with {list(features)}")
+    raise DataError(
+        f"Expected a dataset of images with one class each. Received: data.name={name!r} with {list(features)}"
+    )
 
 
 def _specs(builder: Any) -> dict[str, str]:
@@ -89,8 +119,6 @@ def _specs(builder: Any) -> dict[str, str]:
 
 def _split(builder: Any, spec: str, image: str, label: str) -> Split:
     """Return one split, its images still encoded, in the order in which they are stored."""
-    import tensorflow_datasets as tfds
-
     examples = builder.as_dataset(
         split=spec,
         decoders={image: tfds.decode.SkipDecoding()},

@@ -1,9 +1,9 @@
 """A zoo of Keras models: names, what is known of them, and the networks themselves.
 
-    import zoo
-    model = zoo.get("resnet50")             # a keras.Model with random weights
-    zoo.names("resnet*")                    # without importing TensorFlow
-    zoo.spec("resnet50").params
+import zoo
+model = zoo.get("resnet50")             # a keras.Model with random weights
+zoo.names("resnet*")                    # without importing TensorFlow
+zoo.spec("resnet50").params
 """
 
 from __future__ import annotations

@@ -21,9 +21,7 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         """Return the command that the arguments name."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            raise click.UsageError(
-                f"Expected a command. Received: {args[0]!r}. {did_you_mean(args[0], self.commands)}"
-            )
+            raise click.UsageError(f"Expected a command. Received: {args[0]!r}. {did_you_mean(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
 

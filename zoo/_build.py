@@ -16,9 +16,7 @@ from zoo._registry import Model, ModelSpec, models
 from zoo._types import fit_type
 
 
-def build(
-    name: str, asked: dict[str, Any], options: dict[str, Any], *, dtype: str | None, weights: str | None
-) -> Any:
+def build(name: str, asked: dict[str, Any], options: dict[str, Any], *, dtype: str | None, weights: str | None) -> Any:
     """Build the model `name`; see `zoo.get`, whose arguments these are."""
     model = models[name]
     shape = _input_shape(model.spec, asked["input_shape"])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 from zoo._errors import MissingDependency
@@ -28,19 +32,42 @@ class LazyModule(types.ModuleType):
         return getattr(self._load(), attribute)
 
     def _load(self) -> types.ModuleType:
+        if self.__name__ in sys.modules:
+            return sys.modules[self.__name__]
         try:
-            return importlib.import_module(self.__name__)
+            with _quiet_start():
+                return importlib.import_module(self.__name__)
         except ModuleNotFoundError as error:
             # A module missing inside an installed package is a fault of that package, not a missing one.
             if error.name != self.__name__.partition(".")[0]:
                 raise
             raise MissingDependency(
-                f"This needs the package '{self._package}', which is not installed. "
-                f"Run: pip install {self._package}"
+                f"This needs the package '{self._package}', which is not installed. Run: pip install {self._package}"
             ) from error
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep what TensorFlow's libraries print while loading off standard error, if TF_CPP_MIN_LOG_LEVEL asks for quiet.
+
+    They obey that variable only once they are loaded. A failing import still raises.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "3":
+        yield
+        return
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 keras = LazyModule("keras")
 np = LazyModule("numpy")
 tf = LazyModule("tensorflow")
+tfds = LazyModule("tensorflow_datasets", "tensorflow-datasets")
 layers = LazyModule("zoo._layers")

@@ -36,10 +36,11 @@ class Registry(Generic[T]):
         self._package = package
         self._group = group
         self._entries: dict[str, T] = {}
+        self._origins: dict[str, str] = {}
         self._discovered = False
 
-    def add(self, name: str, entry: T) -> None:
-        """Register `entry` under `name`.
+    def add(self, name: str, entry: T, origin: str) -> None:
+        """Register `entry`, which the module `origin` defines, under `name`.
 
         Raises:
             DuplicateName: the name is taken.
@@ -50,6 +51,11 @@ class Registry(Generic[T]):
                 "Choose another name."
             )
         self._entries[name] = entry
+        self._origins[name] = origin
+
+    def origins(self) -> set[str]:
+        """Return the modules that the entries so far come from; another process imports them to have the same."""
+        return set(self._origins.values())
 
     def __getitem__(self, name: str) -> T:
         """Return the entry of `name`, or raise UnknownName with the nearest one."""
@@ -58,8 +64,7 @@ class Registry(Generic[T]):
             return self._entries[name]
         except (KeyError, TypeError):
             raise UnknownName(
-                f"Expected the name of a {self.kind}. Received: name={name!r}. "
-                f"{did_you_mean(str(name), self._entries)}"
+                f"Expected the name of a {self.kind}. Received: name={name!r}. {did_you_mean(str(name), self._entries)}"
             ) from None
 
     def __contains__(self, name: object) -> bool:
@@ -181,7 +186,7 @@ def register(
     def decorate(build: Callable[..., Any]) -> Callable[..., Any]:
         found = family or build.__module__.rpartition(".")[2]
         spec = dataclasses.replace(like, name=name, family=found, params=params)
-        models.add(name, Model(spec, build, arguments))
+        models.add(name, Model(spec, build, arguments), build.__module__)
         return build
 
     return decorate

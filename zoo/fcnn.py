@@ -70,9 +70,7 @@ def _repeated(widths: tuple[int, ...], depth: int) -> tuple[int, ...]:
     if not depth:
         return widths
     if depth < 0 or len(widths) != 1:
-        raise BadOption(
-            f"depth repeats one width, so it needs exactly one, and at least 1. Received: depth={depth}, widths={widths}"
-        )
+        raise BadOption(f"depth repeats one width, so it needs exactly one. Received: depth={depth}, widths={widths}")
     return widths * depth
 
 

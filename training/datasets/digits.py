@@ -13,9 +13,10 @@ from typing import Any
 
 from training._data import Dataset, register
 from training._recipe import DataConfig
+from zoo._lazy import tfds
 from zoo._preprocessing import Preprocessing
 
-TRAIN, VALIDATION, TEST = range(0, 1293), range(1293, 1437), range(1437, 1797)
+TRAIN, VALIDATION, TEST = range(1293), range(1293, 1437), range(1437, 1797)
 # scikit-learn's 17 levels of grey, 0 to 16, spread over 8 bits.
 LEVELS = 255 / 16
 
@@ -33,7 +34,6 @@ def digits(config: DataConfig) -> Dataset:
 @functools.cache
 def _builder_class() -> Any:
     """Return the TFDS builder's class; made here because its base class is a heavy import."""
-    import tensorflow_datasets as tfds
 
     class Digits(tfds.core.GeneratorBasedBuilder):
         """scikit-learn's handwritten digits."""

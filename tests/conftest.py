@@ -1,0 +1,70 @@
+"""What the tests share: one trained run and its artifacts, made once a session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).resolve().parent.parent
+# A network that learns the digits well enough, in seconds, for differences in accuracy to mean something.
+QUICK = {"model.name": "resnet_tiny", "epochs": 6, "schedule.warmup_epochs": 1, "data.augment.rotate": 0}
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def quick() -> dict:
+    """Overrides that make `digits_resnet` a matter of seconds."""
+    return dict(QUICK)
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """A finished run of a tiny ResNet on the real digits."""
+    import training
+
+    return training.train("digits_resnet", QUICK, run=tmp_path_factory.mktemp("runs") / "digits")
+
+
+@pytest.fixture(scope="session")
+def artifacts(digits_run):
+    """The run exported to every format, by name."""
+    import export
+
+    return {a.format: a for a in export.export_all(digits_run, export.formats.names(exclude="their_*"))}
+
+
+@pytest.fixture
+def zoo_command(capsys):
+    """Run the command in this process; returns (exit code, standard output, standard error)."""
+    from zoo.__main__ import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def python():
+    """Start Python in a process of its own, in the repository; returns the Popen."""
+
+    def start(*arguments: object, **options: object) -> subprocess.Popen:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, **options}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+        return subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, **options)
+
+    return start

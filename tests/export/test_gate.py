@@ -1,0 +1,338 @@
+"""The gate and the manifest: what is not equal, not whole or not as written is refused, and nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import export
+import training
+from export._format import Runtime, Tensor, Tolerance
+from export._manifest import NAME, SAMPLES, write_manifest
+from export._verify import compare, require
+from training._files import read_json, write_json
+from training._run import Run
+from zoo._errors import ExportError, ParityError, RunError, UnsupportedExport
+
+THEIR_FORMATS = '''
+import os
+from export._format import Tolerance, register
+from export import tflite
+
+
+def broken(source, path):
+    """A converter that gets one kernel wrong."""
+    kernel = next(w for w in source.model.trainable_variables if "kernel" in w.path)
+    kept = kernel.numpy()
+    kernel.assign(-kept)
+    try:
+        tflite.write(source, path)
+    finally:
+        kernel.assign(kept)
+
+
+def dying(source, path):
+    os.abort()
+
+
+def raising(source, path):
+    raise ValueError("no such operator:\\nFancy")
+
+
+def renamed(source, path):
+    source.metadata["labels"] = source.metadata["labels"][::-1]
+    try:
+        tflite.write(source, path)
+    finally:
+        source.metadata["labels"] = source.metadata["labels"][::-1]
+
+
+for name, write in {"broken": broken, "dying": dying, "raising": raising, "renamed": renamed}.items():
+    register(f"their_{name}", file="model.tflite", write=write, load=tflite.LiteRuntime,
+             tolerance=Tolerance(1e-4, 1.0, 0.0), summary=name)
+'''
+
+
+@pytest.fixture(scope="module")
+def their_formats(tmp_path_factory):
+    """Formats of a third party, each wrong in its own way; gone again afterwards."""
+    folder = tmp_path_factory.mktemp("their_formats")
+    (folder / "their_formats.py").write_text(THEIR_FORMATS)
+    sys.path.insert(0, str(folder))
+    export.formats.names()
+    entries, origins = dict(export.formats._entries), dict(export.formats._origins)
+    import their_formats
+
+    yield their_formats
+    sys.path.remove(str(folder))
+    export.formats._entries, export.formats._origins = entries, origins
+
+
+@pytest.fixture
+def run(digits_run, tmp_path):
+    """A copy of the trained run without artifacts."""
+    shutil.copytree(digits_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("exports", "tensorboard"))
+    return Run.open(tmp_path / "run")
+
+
+@pytest.fixture
+def artifact(artifacts, tmp_path):
+    """Copy an artifact, to be spoilt."""
+
+    def copy(name):
+        shutil.copytree(artifacts[name].path.parent, tmp_path / name)
+        return tmp_path / name
+
+    return copy
+
+
+def visible(run):
+    """Return what an export left in the run."""
+    return sorted(p.name for p in run.exports.iterdir()) if run.exports.exists() else []
+
+
+def test_wrong_weights_are_refused_and_leave_nothing(run, their_formats):
+    """One negated kernel: ParityError with the figures; the format beside it is exported all the same."""
+    with pytest.raises(ParityError, match=r"their_broken.*not equal.*largest difference.*accuracy"):
+        export.export_all(run, ["their_broken", "onnx"])
+    assert visible(run) == ["onnx"]
+
+
+def test_wrong_metadata_is_refused(run, their_formats):
+    """Labels in another order would serve wrong answers with right figures."""
+    with pytest.raises(ParityError, match="metadata"):
+        export.export(run, "their_renamed")
+    assert visible(run) == []
+
+
+def test_dying_converter_is_one_line(run, their_formats):
+    """A converter that takes its process down is named with the signal, and leaves nothing."""
+    with pytest.raises(ExportError, match=r"killed by signal 6"):
+        export.export(run, "their_dying")
+    assert visible(run) == []
+
+
+def test_failing_converter_is_one_line(run, their_formats, zoo_command):
+    """What a converter complains of is on the one line, and the exit code is 2."""
+    code, out, err = zoo_command("export", run.path, "--format", "their_raising")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "no such operator: Fancy" in err
+    assert visible(run) == []
+
+
+def test_unsupported_format_is_refused_before_anything_runs(run, monkeypatch):
+    """A spec that rules a format out gives its reason."""
+    import dataclasses
+
+    from zoo._registry import models
+
+    model = models["resnet_tiny"]
+    spec = dataclasses.replace(model.spec, unsupported=(("tflite", "it has a layer that phones lack"),))
+    monkeypatch.setitem(models._entries, "resnet_tiny", dataclasses.replace(model, spec=spec))
+    with pytest.raises(UnsupportedExport, match="a layer that phones lack"):
+        export.export(run, "tflite")
+
+
+def test_rebuild_that_is_another_function_is_refused(run):
+    """If the recipe no longer builds what model.keras holds, nothing is exported."""
+    changed = read_json(run.path / "recipe.json")
+    changed["recipe"]["model"]["name"] = "resnet20"
+    write_json(run.path / "recipe.json", changed)
+    with pytest.raises(ExportError, match="ended with code"):
+        export.export(run.path, "onnx")
+    assert visible(run) == []
+
+
+def test_export_killed_leaves_nothing_visible(run, python):
+    """kill -9 while the child converts: only a hidden folder, which the next export removes."""
+    process = python("-m", "zoo", "export", run.path, "--all")
+    deadline = time.monotonic() + 120
+    while not list(run.exports.glob(".writing-*/*/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert all(name.startswith(".") or (run.exports / name / NAME).is_file() for name in visible(run))
+    export.export(run, "onnx")
+    assert not [name for name in visible(run) if name.startswith(".")]
+
+
+def test_second_export_replaces_the_first(run):
+    """The same format again: still one whole artifact."""
+    export.export(run, "onnx")
+    export.export(run, "onnx")
+    assert visible(run) == ["onnx"]
+    export.verify(run.exports / "onnx")
+
+
+def test_training_and_export_do_not_meet(run):
+    """A run in use is not exported."""
+    with run.lock():
+        command = [sys.executable, "-m", "zoo", "export", run.path, "--format", "onnx"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Another process" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["onnx", "saved_model", "tflite_int8"])
+def test_one_changed_byte_is_found(artifact, name):
+    """In any file, at the beginning, in the middle or at the end: verify and load refuse."""
+    folder = artifact(name)
+    export.verify(folder)
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        content = file.read_bytes()
+        for place in {0, len(content) // 2, len(content) - 1} if content else ():
+            file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            with pytest.raises((ParityError, RunError)):
+                export.verify(folder)
+            with pytest.raises((ParityError, RunError)):
+                export.load(folder)
+        file.write_bytes(content)
+    export.verify(folder)
+
+
+def test_files_missing_added_or_cut_off_are_found(artifact):
+    """The manifest names every file, and there are no others."""
+    folder = artifact("onnx")
+    (folder / "more.txt").write_text("")
+    with pytest.raises(ParityError, match=r"more\.txt was added"):
+        export.verify(folder)
+    (folder / "more.txt").unlink()
+    content = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ParityError, match=r"model\.onnx was changed"):
+        export.verify(folder / "model.onnx")
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ParityError, match=r"model\.onnx is missing"):
+        export.verify(folder)
+
+
+def test_wrong_weight_under_right_digests_is_found(artifact):
+    """Whoever changes a weight and signs the manifest anew is found by the comparison."""
+    import onnx
+
+    folder = artifact("onnx")
+    model = onnx.load(folder / "model.onnx")
+    tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    weights = onnx.numpy_helper.to_array(tensor).copy()
+    weights.flat[0] += 10.0
+    tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+    onnx.save(model, folder / "model.onnx")
+    manifest = json.loads((folder / NAME).read_text())
+    write_manifest(folder, {k: v for k, v in manifest.items() if k not in ("version", "files", "digest", "bytes")})
+    export.load(folder)
+    with pytest.raises(ParityError, match="not equal to its source"):
+        export.verify(folder)
+
+
+def test_manifest_of_another_version_is_refused(artifact, zoo_command):
+    """With one line that names both versions."""
+    folder = artifact("onnx")
+    write_json(folder / NAME, {**read_json(folder / NAME), "version": 99})
+    code, out, err = zoo_command("verify", folder)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "version 1" in err
+    assert "version 99" in err
+
+
+def test_verify_and_load_need_no_run(artifacts, tmp_path):
+    """An artifact's folder is its own proof, wherever it is copied."""
+    shutil.copytree(artifacts["tflite"].path.parent, tmp_path / "shipped")
+    assert export.verify(tmp_path / "shipped" / "model.tflite").parity["passed"]
+
+
+@pytest.mark.parametrize("arguments", [
+    ("export", "{run}", "--format", "tflite_int9"),
+    ("export", "{run}"),
+    ("export", "{run}/nowhere", "--format", "onnx"),
+    ("verify", "{run}"),
+    ("verify", "{run}/nowhere"),
+    ("report", "{run}/nowhere"),
+])  # fmt: skip
+def test_bad_input_is_one_line(zoo_command, run, arguments):
+    """Exit code 2, one line on standard error, nothing on standard output, nothing left."""
+    code, out, err = zoo_command(*(a.format(run=run.path) for a in arguments))
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert visible(run) == []
+
+
+def test_unfinished_run_is_refused(tmp_path):
+    """A run without done.json has no model yet."""
+    run = Run.create(training.recipe("digits_mlp"), tmp_path / "run")
+    with pytest.raises(RunError, match="--resume"):
+        export.export(run, "onnx")
+
+
+class Fake(Runtime):
+    """A runtime that answers what a test wants; only the comparison is under test here."""
+
+    def __init__(self, logits, name="image", batch=None):
+        self.logits, self.batch, self.metadata = logits, batch, EXPECTED
+        self.inputs = (Tensor(name, (batch, 2), "float32"),)
+        self.outputs = (Tensor("logits", (batch, 3), "float32"),)
+
+    def __call__(self, images):
+        return self.logits[images[:, 0].astype(int)]
+
+
+EXPECTED = {"input": "image", "output": "logits"}
+LOGITS = np.array([[3.0, 0, 0], [0, 3, 0], [0, 0, 3], [3, 0, 0]], "float32")
+SAMPLE = {"inputs": np.stack([np.arange(4.0), np.zeros(4)], 1), "labels": np.array([0, 1, 2, 0]), "logits": LOGITS}
+
+
+@pytest.mark.parametrize(("logits", "passes"), [
+    (LOGITS, True),
+    (LOGITS + 1e-5, True),
+    (LOGITS + 1e-2, False),
+    (LOGITS[:, ::-1], False),
+    (np.full_like(LOGITS, np.nan), False),
+    (np.where(LOGITS == 3, np.inf, LOGITS), False),
+])  # fmt: skip
+def test_comparison(logits, passes):
+    """Small differences pass; large ones, other answers, NaN and infinity do not."""
+    parity = compare(Fake(np.ascontiguousarray(logits)), SAMPLE, Tolerance(1e-4, 1.0, 0.0), EXPECTED)
+    assert parity.passed is passes
+    if not passes:
+        with pytest.raises(ParityError, match="fake is not equal"):
+            require(parity, "fake")
+
+
+def test_comparison_sees_accuracy_and_agreement():
+    """A wide tolerance on logits does not hide a lost answer."""
+    wrong = LOGITS.copy()
+    wrong[3] = [0, 1, 0]
+    parity = compare(Fake(wrong), SAMPLE, Tolerance(10.0, 0.5, 0.1), EXPECTED)
+    assert (parity.accuracy, parity.agreement, parity.passed) == (0.75, 0.75, False)
+    assert compare(Fake(wrong), SAMPLE, Tolerance(10.0, 0.5, 0.25), EXPECTED).passed
+    assert not compare(Fake(wrong), SAMPLE, Tolerance(10.0, 0.8, 1.0), EXPECTED).passed
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda r: setattr(r, "inputs", (Tensor("x", (None, 2), "float32"),)),
+    lambda r: setattr(r, "outputs", (Tensor("logits", (None, 4), "float32"),)),
+    lambda r: setattr(r, "metadata", None),
+    lambda r: setattr(r, "logits", r.logits[:, :2]),
+])  # fmt: skip
+def test_comparison_sees_names_shapes_and_metadata(spoil):
+    """Another name, another size or missing metadata is no equal artifact."""
+    runtime = Fake(LOGITS)
+    spoil(runtime)
+    with pytest.raises(ParityError):
+        compare(runtime, SAMPLE, Tolerance(1e-4, 1.0, 0.0), EXPECTED)
+
+
+def test_samples_are_the_whole_test_split(artifacts):
+    """All 360 images, as they stand in the dataset."""
+    from training.datasets.digits import TEST, load_pixels
+
+    with np.load(artifacts["onnx"].path.parent / SAMPLES) as file:
+        images, labels = load_pixels()
+        np.testing.assert_array_equal(file["inputs"], images[TEST.start :])
+        np.testing.assert_array_equal(file["labels"], labels[TEST.start :])

@@ -1,0 +1,40 @@
+"""ResNet-18 on your own folder of images, one sub-folder a class.
+
+Command: zoo train folder_resnet18 --set data.path=FOLDER
+Hardware: 2 CPU cores; more images or more pixels want a GPU.
+Time: TODO
+Result: TODO
+"""
+
+from __future__ import annotations
+
+from training._recipe import (
+    AugmentConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    ScheduleConfig,
+    register,
+)
+
+register(
+    Recipe(
+        name="folder_resnet18",
+        # A residual branch that starts as nothing makes a rate this high safe from the first step.
+        model=ModelConfig("resnet18", {"zero_init": True}),
+        data=DataConfig(
+            "folder",
+            batch_size=32,
+            image_size=(96, 96),
+            channels=3,
+            augment=AugmentConfig(flip=True, shift=0.1, zoom=0.1),
+        ),
+        optimizer=OptimizerConfig("sgd", learning_rate=0.05, weight_decay=5e-4),
+        schedule=ScheduleConfig("cosine", warmup_epochs=2),
+        loss=LossConfig(label_smoothing=0.1),
+        epochs=20,
+        keep="best",
+    )
+)
