@@ -6,16 +6,14 @@ afterwards, because freezing and optimizing a graph copies every weight it holds
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
-import logging
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export._format import Runtime, Tensor, Tolerance, register
+from export._quiet import quiet
 from zoo._errors import UnsupportedExport
 from zoo._lazy import LazyModule, keras, np, tf
 
@@ -49,7 +47,7 @@ def write(source: Source, path: Path) -> None:
     Raises:
         UnsupportedExport: the model has an operator that ONNX lacks.
     """
-    with _quiet("tf2onnx"):
+    with quiet():
         model = _convert(source)
     _check(model)
     _name_batch(model)
@@ -69,6 +67,7 @@ def write_int8(source: Source, path: Path) -> None:
     """
     model = onnx.load(str(source.shared("onnx")))
     _convolve_batch_norms(model)
+    _drop_unused(model)
     model = _quantize(model, source, path.parent)
     _keep_logits_float(model)
     _drop_unused(model)
@@ -194,24 +193,12 @@ def _options(threads: int | None) -> Any:
     return options
 
 
-@contextlib.contextmanager
-def _quiet(name: str | None) -> Iterator[None]:
-    """Silence a logger below errors."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _quantize(model: ModelProto, source: Source, scratch: Path) -> ModelProto:
     """Return the model with Q/DQ pairs at the ranges seen on the calibration data."""
     tool = importlib.import_module("onnxruntime.quantization")
     # Attention loses accuracy in 8 bits and gains no time between its products, so these alone are quantized there.
     attention = any(node.op_type == "Softmax" for node in model.graph.node)
-    with _quiet(None), tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with quiet(), tempfile.TemporaryDirectory(dir=scratch) as folder:
         floating, quantized = f"{folder}/float.onnx", f"{folder}/int8.onnx"
         onnx.save(model, floating)
         tool.quantize_static(

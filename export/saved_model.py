@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export._format import Runtime, Tensor, Tolerance, register
+from export._quiet import quiet
 from zoo._errors import BadOption, UnsupportedExport
 from zoo._lazy import np, tf
 
@@ -35,7 +33,7 @@ def write(source: Source, path: Path) -> None:
     module = tf.Module()
     module.weights = [variable.value for variable in source.model.variables]
     signatures = {"serving_default": _serve(source)}
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         labels = Path(folder) / "labels.txt"
         labels.write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
         module.table = _label_table(str(labels))
@@ -80,18 +78,6 @@ def _label_table(path: str) -> Any:
         path, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
     )
     return tf.lookup.StaticHashTable(lines, default_value="")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence TensorFlow below errors."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _set_threads(threads: int) -> None:

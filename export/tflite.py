@@ -5,22 +5,18 @@ The float32 file is converted once; LiteRT Quantizer makes the others from it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import json
-import logging
 import mmap
 import os
 import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export._format import Runtime, Tensor, Tolerance, register
+from export._quiet import quiet
 from zoo._errors import UnsupportedExport
-from zoo._lazy import LazyModule, np, tf
+from zoo._lazy import LazyModule, np, quiet_libraries, tf
 
 if TYPE_CHECKING:
     from export._source import Source
@@ -39,6 +35,7 @@ recipe_manager = LazyModule("litert_quantizer.recipe_manager", "litert-quantizer
 SIGNATURE = "serving_default"
 METADATA = b"zoo"
 PIXELS = (0.0, 255.0)
+CASTS = {"QUANTIZE", "DEQUANTIZE"}  # they stand around an operator that stayed in float32, and are no cause
 
 
 def write(source: Source, path: Path) -> None:
@@ -53,7 +50,7 @@ def write(source: Source, path: Path) -> None:
     """
     module = tf.Module()
     module.weights = [variable.value for variable in source.model.variables]
-    with _quiet():
+    with quiet():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([_trace(source)], module)
         try:
             content = converter.convert()
@@ -137,7 +134,7 @@ def _calibrate(floating: Path, source: Source) -> dict[str, Any]:
     samples = [{name: source.calibration[i : i + 1]} for i in range(len(source.calibration))]
     recipes = recipe_manager.RecipeManager()
     recipes.load_quantization_recipe(recipe.static_wi8_ai8())
-    with _quiet():
+    with quiet():
         tool = calibrator.Calibrator(
             str(floating),
             num_threads=os.cpu_count() or 1,
@@ -155,7 +152,7 @@ def _calibrate(floating: Path, source: Source) -> dict[str, Any]:
 
 def _quantize(tool: Any, ranges: dict[str, Any] | None = None) -> bytes:
     """Return the quantized file's content."""
-    with _quiet():
+    with quiet():
         result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 
@@ -172,7 +169,7 @@ def _refuse_float(content: bytes) -> None:
     if floats:
         raise UnsupportedExport(
             "tflite_int8 needs operators that LiteRT runs in int8. "
-            f"Received: operators={', '.join(sorted(floats))}. Use tflite_dynamic, or other layers."
+            f"Received: operators={', '.join(sorted(floats - CASTS) or floats)}. Use tflite_dynamic, or other layers."
         )
 
 
@@ -195,22 +192,6 @@ def _finish(content: bytes, metadata: dict[str, Any], path: Path) -> None:
     path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the converter's and the quantizer's progress bars, warnings and logs below errors."""
-    loggers = [logging.getLogger(name) for name in ("absl", "tensorflow", None)]
-    levels = [logger.level for logger in loggers]
-    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
 class LiteRuntime(Runtime):
     """A .tflite file in LiteRT on the processor, with the XNNPACK delegate that LiteRT applies by itself.
 
@@ -220,8 +201,9 @@ class LiteRuntime(Runtime):
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=threads)
-        self._interpreter.allocate_tensors()
+        with quiet_libraries():
+            self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
         names = self._interpreter.get_signature_list()[SIGNATURE]
         (self._input,), (self._output,) = (
             self._interpreter.get_input_details(),

@@ -35,7 +35,7 @@ class LazyModule(types.ModuleType):
         if self.__name__ in sys.modules:
             return sys.modules[self.__name__]
         try:
-            with _quiet_start():
+            with quiet_libraries():
                 return importlib.import_module(self.__name__)
         except ModuleNotFoundError as error:
             # A module missing inside an installed package is a fault of that package, not a missing one.
@@ -47,10 +47,10 @@ class LazyModule(types.ModuleType):
 
 
 @contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Keep what TensorFlow's libraries print while loading off standard error, if TF_CPP_MIN_LOG_LEVEL asks for quiet.
+def quiet_libraries() -> Iterator[None]:
+    """Keep what native libraries print off standard error, if TF_CPP_MIN_LOG_LEVEL asks for quiet.
 
-    They obey that variable only once they are loaded. A failing import still raises.
+    TensorFlow obeys that variable only once it is loaded, LiteRT never. What fails still raises.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "3":
         yield

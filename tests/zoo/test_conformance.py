@@ -171,11 +171,11 @@ def test_without_head(name):
 
 
 @light_model
-def test_layer_names_are_stable(model):
-    """Building once more gives the same layer names, each of them once."""
-    names = [layer.name for layer in model.layers]
+def test_names_inside_are_stable(model):
+    """Building once more gives layers, and operations that are no layer, the same names, each of them once."""
+    names = [operation.name for operation in model.operations]
     assert len(set(names)) == len(names)
-    assert names == [layer.name for layer in zoo.get(model.name, input_shape=smallest(model.name)).layers]
+    assert names == [operation.name for operation in zoo.get(model.name, input_shape=smallest(model.name)).operations]
 
 
 @every_name

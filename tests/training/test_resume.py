@@ -1,0 +1,197 @@
+"""Interrupted and resumed training ends exactly where uninterrupted training does."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import time
+
+import pytest
+
+import training
+from training import Run
+from training._checkpoint import _read
+from training._data import load_dataset
+from zoo._errors import RunError
+
+# Everything that has a state: momentum, batch norm, dropout, augmentation, a schedule, the best epoch so far.
+CHANGES = {
+    "model.name": "resnet_tiny",
+    "model.options.dropout": 0.2,
+    "epochs": 3,
+    "schedule.warmup_epochs": 1,
+    "data.batch_size": 16,
+    "data.augment.flip": "true",
+    "keep": "best",
+}
+STEPS = 1293 // 16
+
+
+def command(*arguments, **changes):
+    """Return the arguments of Python for `zoo train`."""
+    return ["-m", "zoo", "train", *arguments, *(f"--set={key}={value}" for key, value in changes.items()), "--quiet"]
+
+
+def last(run):
+    """Return the path of the last checkpoint."""
+    return run / "checkpoints/last.safetensors"
+
+
+def when_at(run, process, epoch, step):
+    """Wait until the last checkpoint of a run stands at a step of an epoch, or later."""
+    until = time.monotonic() + 180
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(RunError):
+            progress = _read(last(run))[1]
+            if (progress.epoch, progress.step) >= (epoch, step):
+                return
+        time.sleep(0.01)
+    process.kill()
+    pytest.fail(f"Never came to epoch {epoch}, step {step}: {process.communicate()}")
+
+
+def ended(process):
+    """Wait for the end of a process; return its exit code, standard output and standard error."""
+    try:
+        out, err = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def stop(python, run, arguments, number, at):
+    """Start training, send a signal at (epoch, step), and return what came of it."""
+    process = python(*arguments)
+    when_at(run, process, *at)
+    process.send_signal(number)
+    return ended(process)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, python):
+    """One run from end to end, and beside it one that is stopped by SIGTERM, SIGINT and kill -9 and resumed each time.
+
+    Returns the two runs, a copy of the second as SIGTERM left it, and what each stop came to.
+    """
+    folder = tmp_path_factory.mktemp("resume")
+    whole, broken = folder / "whole", folder / "broken"
+    load_dataset(training.DataConfig("digits"))
+    uninterrupted = python(*command("digits_resnet", "--run", whole, **CHANGES))
+    # A checkpoint after each step, so that there is one wherever kill -9 falls.
+    start = command("digits_resnet", "--run", broken, **CHANGES, checkpoint_seconds=0)
+    resume = command("--resume", broken)
+    stops = {"SIGTERM": stop(python, broken, start, signal.SIGTERM, (0, 20))}
+    places = {"SIGTERM": _read(last(broken))[1]}
+    shutil.copytree(broken, folder / "copy")
+    for name, number, at in (("SIGINT", signal.SIGINT, (1, 20)), ("SIGKILL", signal.SIGKILL, (2, 20))):
+        stops[name] = stop(python, broken, resume, number, at)
+        places[name] = _read(last(broken))[1]
+    # What kill -9 leaves when it falls into the writing of a checkpoint.
+    (broken / "checkpoints/.writing-999999-last.safetensors").write_bytes(b"half")
+    stops["end"] = ended(python(*resume))
+    stops["whole"] = ended(uninterrupted)
+    return {"whole": whole, "broken": broken, "copy": folder / "copy", "stops": stops, "places": places}
+
+
+def assert_equal(one, two):
+    """Compare two finished runs: every variable to the bit, every figure of every epoch, the result."""
+    for name in ("last", "best"):
+        (arrays1, progress1), (arrays2, progress2) = (
+            _read(run / f"checkpoints/{name}.safetensors") for run in (one, two)
+        )
+        assert len(arrays1) == len(arrays2)
+        pairs = zip(sorted(arrays1.items()), sorted(arrays2.items()), strict=True)
+        assert [key for (key, a), (_, b) in pairs if a.tobytes() != b.tobytes()] == []
+        assert (progress1.epoch, progress1.best) == (progress2.epoch, progress2.best)
+    rows = [Run.open(run).metrics() for run in (one, two)]
+    for row in (*rows[0], *rows[1]):
+        del row["seconds"], row["images_per_second"]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == CHANGES["epochs"]
+    results = [Run.open(run).result() for run in (one, two)]
+    for key in ("test", "best", "preprocessing", "splits", "parameters"):
+        assert results[0][key] == results[1][key]
+
+
+def test_uninterrupted_run_finishes(story):
+    """Both runs end well, with one line of result."""
+    for name in ("whole", "end"):
+        code, out, err = story["stops"][name]
+        assert (code, err) == (0, "")
+        assert "accuracy" in out
+
+
+@pytest.mark.parametrize(("name", "number"), [("SIGTERM", 15), ("SIGINT", 2)])
+def test_signal_saves_and_tells_how_to_go_on(story, name, number):
+    """SIGTERM and SIGINT stop after the step: exit code 128 + n, and one line with the command that goes on."""
+    code, out, err = story["stops"][name]
+    assert code == 128 + number, err
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"zoo train --resume {story['broken']}" in err
+    place = story["places"][name]
+    assert f"epoch {place.epoch}, step {place.step}" in err
+
+
+def test_stops_fell_into_the_middle_of_epochs(story):
+    """The test tests something: each stop left an epoch half done."""
+    assert story["stops"]["SIGKILL"][0] == -9
+    for place in story["places"].values():
+        assert 0 < place.step < STEPS
+    assert [place.epoch for place in story["places"].values()] == [0, 1, 2]
+
+
+def test_resumed_run_equals_the_uninterrupted_one(story):
+    """After SIGTERM, SIGINT and kill -9, all weights, moments, averages and figures are those of one go."""
+    assert_equal(story["whole"], story["broken"])
+
+
+def test_resumed_run_leaves_no_scraps(story):
+    """What kill -9 left half written is gone when the run is finished."""
+    assert [p.name for p in story["broken"].rglob(".writing*")] == []
+
+
+def test_resuming_in_a_process_that_built_other_models_before(story):
+    """The Python API goes on in a process that has other models in it, and ends in the same place."""
+    import zoo
+
+    zoo.get("mlp_tiny", dropout=0.5)
+    run = training.resume(story["copy"])
+    assert run.finished
+    assert_equal(story["whole"], story["copy"])
+
+
+def test_resuming_a_finished_run_returns_at_once(story, zoo_command):
+    """A finished run is returned as it is, and nothing in it changes."""
+    run = story["whole"]
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    start = time.monotonic()
+    code, out, err = zoo_command("train", "--resume", run)
+    assert (code, err) == (0, "")
+    assert str(run) in out
+    assert training.resume(run).path == run
+    assert time.monotonic() - start < 2
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_resuming_from_a_damaged_checkpoint_is_refused(story, tmp_path, zoo_command):
+    """A checkpoint that cannot be read stops the command in one line; nothing is begun anew in silence."""
+    shutil.copytree(story["whole"], tmp_path / "run")
+    (tmp_path / "run/done.json").unlink()
+    content = last(tmp_path / "run").read_bytes()
+    last(tmp_path / "run").write_bytes(content[:-100])
+    code, out, err = zoo_command("train", "--resume", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "last.safetensors" in err
+    assert last(tmp_path / "run").read_bytes() == content[:-100]
+
+
+def test_run_that_was_killed_before_its_result_is_finished_by_resume(story, tmp_path):
+    """If only the model and the result are missing, resuming makes them, the same as before."""
+    shutil.copytree(story["whole"], tmp_path / "run")
+    wanted = Run.open(story["whole"]).result()
+    for name in ("done.json", "model.keras"):
+        (tmp_path / "run" / name).unlink()
+    run = training.resume(tmp_path / "run")
+    assert run.result()["test"] == wanted["test"]
+    assert run.result()["best"] == wanted["best"]
