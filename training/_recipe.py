@@ -285,7 +285,7 @@ recipes: Registry[Recipe] = Registry("recipe", "training.recipes", "zoo.recipes"
 
 def register(recipe: Recipe) -> Recipe:
     """Register a recipe under its own name; raises DuplicateName if that is taken."""
-    recipes.add(recipe.name, recipe, __name__)
+    recipes.add(recipe.name, recipe)
     return recipe
 
 

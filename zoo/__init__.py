@@ -29,7 +29,7 @@ def get(
     input_shape: tuple[int, ...] | None = None,
     include_top: bool = True,
     weights: str | None = None,
-    activation: str | None = None,
+    classifier_activation: str | None = None,
     dtype: str | None = None,
     **options: Any,
 ) -> keras.Model:
@@ -41,10 +41,10 @@ def get(
         input_shape: shape of one input, (height, width, channels) or (features,); the spec's by default.
         include_top: False returns the feature map (n, h, w, c) instead of logits.
         weights: path of a `.keras` or `.weights.h5` file of the same network; None for random weights.
-        activation: a Keras activation after the logits, such as "softmax"; None returns logits.
+        classifier_activation: a Keras activation after the logits, such as "softmax"; None returns logits.
         dtype: Keras dtype policy of the layers, such as "mixed_bfloat16"; the global one by default. Logits are
             float32 whatever the policy.
-        **options: options of the family, such as `dropout=0.2` or `widths=(64, 64)`; `zoo show NAME` lists them.
+        **options: options of the family, such as `dropout=0.2` or `activation="tanh"`; `zoo show NAME` lists them.
 
     Returns:
         A functional keras.Model from one input (n, *input_shape) of preprocessed values, named "image" or
@@ -54,7 +54,8 @@ def get(
         UnknownName: no such model.
         BadOption: an option that the model does not have, or a value it cannot take.
     """
-    asked = {"classes": classes, "input_shape": input_shape, "include_top": include_top, "activation": activation}
+    asked = {"classes": classes, "input_shape": input_shape, "include_top": include_top}
+    asked["classifier_activation"] = classifier_activation
     return build(name, asked, options, dtype=dtype, weights=weights)
 
 

@@ -60,9 +60,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _complain(f"{error.format_message()} See: {context.command_path if context else 'zoo'} --help", 2)
     except (KeyboardInterrupt, click.Abort):
         return _complain("Stopped", 130)
-    except BrokenPipeError:
-        # Whoever read the output has enough; Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # click answers a closed pipe so: whoever read the output has enough.
         return 0
     except OSError as error:
         return _complain(f"{error.filename or 'A file'}: {error.strerror or error}", 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from zoo._errors import BadOption
+from zoo._errors import BadOption, did_you_mean
 from zoo._lazy import keras, layers
 
 
@@ -63,11 +63,12 @@ class Head:
 
     def __call__(self, x: Any, dropout: float | None = None) -> Any:
         """Return float32 logits (n, classes) of a feature map (n, h, w, c) or features (n, c)."""
+        rate = check_rate(self.dropout if dropout is None else dropout)
         if not self.include_top:
             return x
         if len(x.shape) > 2:
             x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-        x = drop(x, self.dropout if dropout is None else dropout, name="head_dropout")
+        x = drop(x, rate, name="head_dropout")
         return self.logits(x) if self.classes else x
 
     def logits(self, x: Any) -> Any:
@@ -80,6 +81,29 @@ class Head:
 
 def drop(x: Any, rate: float, *, name: str) -> Any:
     """Drop a share of the features in training; nothing at all where the rate is 0."""
+    return keras.layers.Dropout(rate, name=name)(x) if check_rate(rate) else x
+
+
+def check_rate(rate: float) -> float:
+    """Return a rate of dropout, or raise BadOption."""
     if not 0 <= rate < 1:
         raise BadOption(f"dropout must be at least 0 and below 1. Received: dropout={rate}")
-    return keras.layers.Dropout(rate, name=name)(x) if rate else x
+    return rate
+
+
+def check_activation(name: str, activation: str) -> str:
+    """Return the name of a Keras activation, or raise BadOption for the option `name`."""
+    known = [n for n in dir(keras.activations) if n[0].islower() and n not in ("deserialize", "get", "serialize")]
+    if activation not in known:
+        raise BadOption(
+            f"{name} must be one of Keras' activations. Received: {name}={activation!r}. "
+            f"{did_you_mean(activation, known)}"
+        )
+    return activation
+
+
+def check_counts(name: str, counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Return numbers of layers or channels, or raise BadOption if one is less than 1."""
+    if any(count < 1 for count in counts):
+        raise BadOption(f"{name} must be at least 1 everywhere. Received: {name}={counts}")
+    return counts

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import typing
+import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo._blocks import Head
+from zoo._blocks import Head, check_activation
 from zoo._errors import BadOption, did_you_mean
 from zoo._lazy import keras
 from zoo._registry import Model, ModelSpec, models
 from zoo._types import fit_type
+
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16", "float64")
 
 
 def build(name: str, asked: dict[str, Any], options: dict[str, Any], *, dtype: str | None, weights: str | None) -> Any:
@@ -41,14 +46,10 @@ def dtype_policy(name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
+    if name not in POLICIES:
+        raise BadOption(f"dtype must be one of {', '.join(POLICIES)}. Received: dtype={name!r}")
     before = keras.config.dtype_policy()
-    try:
-        keras.config.set_dtype_policy(name)
-    except (ValueError, TypeError):
-        raise BadOption(
-            "dtype must be a Keras dtype policy: float32, mixed_bfloat16, mixed_float16, bfloat16 or float16. "
-            f"Received: dtype={name!r}"
-        ) from None
+    keras.config.set_dtype_policy(name)
     try:
         yield
     finally:
@@ -100,31 +101,31 @@ def _head(spec: ModelSpec, asked: dict[str, Any]) -> Head:
     if classes < 0:
         raise BadOption(f"classes must be at least 1, or 0 for pooled features. Received: classes={classes}")
     include_top = fit_type(asked["include_top"], bool, "include_top")
-    return Head(classes, include_top, _activation(asked["activation"]))
+    return Head(classes, include_top, _activation(asked["classifier_activation"], classes))
 
 
-def _activation(name: str | None) -> str | None:
+def _activation(name: str | None, classes: int) -> str | None:
     """Return the name of a Keras activation, or raise BadOption."""
-    if name is not None:
-        try:
-            keras.activations.get(name)
-        except ValueError:
-            known = [n for n in dir(keras.activations) if n.islower() and not n.startswith("_")]
-            raise BadOption(
-                f"activation must be one of Keras'. Received: activation={name!r}. {did_you_mean(name, known)}"
-            ) from None
+    if name is None:
+        return None
+    check_activation("classifier_activation", name)
+    if not classes:
+        raise BadOption(f"classes=0 leaves no logits to activate. Received: classifier_activation={name!r}")
     return name
 
 
 def _load(network: Any, weights: str) -> None:
     """Load the weights of a file written by Keras for the same network."""
-    path = Path(weights)
-    if path.suffix not in (".keras", ".h5") or not path.is_file():
+    path = Path(weights) if isinstance(weights, (str, os.PathLike)) else None
+    if path is None or path.suffix not in (".keras", ".h5") or not path.is_file():
         raise BadOption(
-            f"weights must be the path of an existing .keras or .weights.h5 file. Received: weights={str(weights)!r}"
+            f"weights must be the path of an existing .keras or .weights.h5 file. Received: weights={weights!r}"
         )
     try:
-        network.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            # Keras warns of each layer that differs before it raises.
+            warnings.simplefilter("ignore", UserWarning)
+            network.load_weights(path)
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:300]
         raise BadOption(f"weights must fit {network.name}. Received: weights={str(path)!r}: {reason}") from error

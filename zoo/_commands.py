@@ -8,6 +8,7 @@ import click
 
 from zoo._build import options_of
 from zoo._console import json_option, print_json, print_table
+from zoo._errors import UnknownName, did_you_mean
 from zoo._registry import models
 
 
@@ -21,6 +22,9 @@ def list_models(
     patterns: tuple[str, ...], exclude: tuple[str, ...], family: str | None, tag: str | None, as_json: bool
 ) -> None:
     """List the models whose names match PATTERNS (shell wildcards; all of them if there are none)."""
+    everything = [models[name].spec for name in models.names()]
+    _check_known("family", family, {s.family for s in everything})
+    _check_known("tag", tag, {t for s in everything for t in s.tags})
     specs = [models[name].spec for name in models.names(*patterns, exclude=exclude)]
     specs = [s for s in specs if family in (None, s.family) and (tag is None or tag in s.tags)]
     if as_json:
@@ -28,6 +32,13 @@ def list_models(
         return
     rows = [(s.name, s.family, f"{s.params:,}", size(s.input_shape), s.classes, s.paper) for s in specs]
     print_table(("name", "family", "parameters", "input", "classes", "paper"), rows, right=(2, 4))
+
+
+def _check_known(option: str, value: str | None, known: set[str]) -> None:
+    if value is not None and value not in known:
+        raise UnknownName(
+            f"Expected a {option} that a model has. Received: {option}={value!r}. {did_you_mean(value, known)}"
+        )
 
 
 @click.command("show")

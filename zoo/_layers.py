@@ -38,6 +38,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
+            # The kernel wants float32 statistics; a pure half-precision policy has none.
+            and keras.backend.standardize_dtype(self.variable_dtype) == "float32"
         )
 
     def _fused(self, inputs: Any, training: bool) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import importlib
+import inspect
 import pkgutil
 import re
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from zoo._errors import DuplicateName, UnknownName, did_you_mean
+from zoo._errors import BadOption, DuplicateName, UnknownName, did_you_mean
 from zoo._preprocessing import Preprocessing
 
 T = TypeVar("T")
@@ -37,21 +38,25 @@ class Registry(Generic[T]):
         self._group = group
         self._entries: dict[str, T] = {}
         self._origins: dict[str, str] = {}
-        self._discovered = False
+        self._discovered = self._discovering = False
 
-    def add(self, name: str, entry: T, origin: str) -> None:
-        """Register `entry`, which the module `origin` defines, under `name`.
+    def add(self, name: str, entry: T, origin: str = "") -> None:
+        """Register `entry` under `name`; `origin` is the module that defines it, if it is more than data.
 
         Raises:
             DuplicateName: the name is taken.
         """
+        if not origin.startswith(f"{self._package}."):
+            # Our own names come first, so that it is the newcomer who hears of a clash.
+            self._discover()
         if name in self._entries:
             raise DuplicateName(
                 f"Each {self.kind} needs a name of its own. Received: name={name!r}, which is registered already. "
                 "Choose another name."
             )
         self._entries[name] = entry
-        self._origins[name] = origin
+        if origin:
+            self._origins[name] = origin
 
     def origins(self) -> set[str]:
         """Return the modules that the entries so far come from; another process imports them to have the same."""
@@ -80,9 +85,17 @@ class Registry(Generic[T]):
         )
 
     def _discover(self) -> None:
-        if self._discovered:
+        if self._discovered or self._discovering:
             return
-        self._discovered = True
+        self._discovering = True
+        try:
+            self._import_all()
+            self._discovered = True
+        finally:
+            self._discovering = False
+
+    def _import_all(self) -> None:
+        """Import the content modules and load the entry points."""
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
@@ -161,6 +174,10 @@ class Model:
 models: Registry[Model] = Registry("model", "zoo", "zoo.models")
 
 
+# What `zoo.get` takes itself; no family can have an option of such a name.
+RESERVED = {"name", "classes", "input_shape", "include_top", "weights", "classifier_activation", "dtype"}
+
+
 def register(
     name: str, like: ModelSpec, *, params: int, family: str = "", **arguments: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -181,9 +198,13 @@ def register(
 
     Raises:
         DuplicateName: the name is taken.
+        BadOption: an option has the name of an argument of `zoo.get`.
     """
 
     def decorate(build: Callable[..., Any]) -> Callable[..., Any]:
+        taken = RESERVED & (arguments.keys() | inspect.signature(build).parameters.keys())
+        if taken:
+            raise BadOption(f"zoo.get has arguments of its own of these names. Received: {sorted(taken)}. Rename them.")
         found = family or build.__module__.rpartition(".")[2]
         spec = dataclasses.replace(like, name=name, family=found, params=params)
         models.add(name, Model(spec, build, arguments), build.__module__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from zoo._blocks import Head, drop
+from zoo._blocks import Head, check_activation, check_counts, drop
 from zoo._errors import BadOption
 from zoo._lazy import keras
 from zoo._preprocessing import Preprocessing
@@ -57,6 +57,7 @@ def fcnn(
     """
     if len(x.shape) > 2:
         x = keras.layers.Flatten(name="flatten")(x)
+    check_activation("activation", activation)
     for i, width in enumerate(_repeated(widths, depth), start=1):
         x = keras.layers.Dense(width, activation, kernel_regularizer=_penalty(l1, l2), name=f"dense{i}")(x)
         x = drop(x, dropout, name=f"dropout{i}")
@@ -65,8 +66,7 @@ def fcnn(
 
 def _repeated(widths: tuple[int, ...], depth: int) -> tuple[int, ...]:
     """Return the width of each hidden layer."""
-    if any(width < 1 for width in widths):
-        raise BadOption(f"widths must be whole numbers of at least 1. Received: widths={widths}")
+    check_counts("widths", widths)
     if not depth:
         return widths
     if depth < 0 or len(widths) != 1:
@@ -76,6 +76,6 @@ def _repeated(widths: tuple[int, ...], depth: int) -> tuple[int, ...]:
 
 def _penalty(l1: float, l2: float) -> Any:
     """Return the regularizer of a kernel, or None."""
-    if l1 < 0 or l2 < 0:
+    if not (l1 >= 0 and l2 >= 0):
         raise BadOption(f"l1 and l2 must be at least 0. Received: l1={l1}, l2={l2}")
     return keras.regularizers.L1L2(l1, l2) if l1 or l2 else None

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from zoo._blocks import Head, conv_norm
+from zoo._blocks import Head, check_counts, conv_norm
+from zoo._errors import BadOption
 from zoo._lazy import keras
 from zoo._preprocessing import IMAGENET as IMAGENET_PIXELS
 from zoo._preprocessing import Preprocessing
@@ -52,9 +53,17 @@ def padding(x: Any, filters: int, stride: int, *, name: str) -> Any:
     if stride > 1:
         x = keras.layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(x)
     missing = filters - x.shape[-1]
-    if missing:
-        x = keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [missing // 2, missing - missing // 2]])
-    return x
+    if not missing:
+        return x
+    # Told that the channels come first, the layer takes width and channels for height and width.
+    around = ((0, 0), (missing // 2, missing - missing // 2))
+    return keras.layers.ZeroPadding2D(around, data_format="channels_first", name=f"{name}_channels")(x)
+
+
+def check_depths(depths: tuple[int, ...], stages: int) -> None:
+    """Raise BadOption unless there is a depth of at least 1 for each stage."""
+    if len(check_counts("depths", depths)) != stages:
+        raise BadOption(f"depths must have one number for each of the {stages} stages. Received: depths={depths}")
 
 
 imagenet = partial(
@@ -90,6 +99,7 @@ def resnet(
     Returns:
         The head's output, logits (n, classes).
     """
+    check_depths(depths, 4)
     x = conv_norm(x, 64, 7, 2, name="stem")
     x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     # The values are at least 0 after the ReLU, so that zeros pad a maximum as well as minus infinity does.
@@ -134,6 +144,8 @@ def cifar_resnet(
     Returns:
         The head's output, logits (n, classes).
     """
+    check_depths(depths, 3)
+    check_counts("width", (width,))
     x = conv_norm(x, width, 3, name="stem")
     widths = tuple(width * 2**stage for stage in range(len(depths)))
     x = _stages(x, basic, widths, depths, shortcut=padding, zero=zero_init)

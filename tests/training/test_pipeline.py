@@ -70,6 +70,7 @@ def numbered():
 
     yield load
     del datasets._entries["test_numbered"]
+    datasets._origins.pop("test_numbered", None)
 
 
 def features(seed=1, batch_size=16, **data):

@@ -151,7 +151,7 @@ def test_reduced_precision(name):
 @light_name
 def test_odd_shapes_and_scores(name):
     """Odd sizes, one channel and another number of classes build; softmax gives float32 scores that sum to 1."""
-    model = zoo.get(name, input_shape=odd(name), classes=3, activation="softmax")
+    model = zoo.get(name, input_shape=odd(name), classes=3, classifier_activation="softmax")
     scores = outputs(model, inputs(odd(name)))
     assert scores.shape == (2, 3)
     assert scores.dtype == np.float32

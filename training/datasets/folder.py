@@ -106,7 +106,7 @@ def _split(root: Path, files: Files, bad: set[Path]) -> Split:
         raise DataError(f"Expected images that can be decoded. Received: {root} with none left in a split.")
     paths, labels = zip(*pairs, strict=True)
     examples = tf.data.Dataset.from_tensor_slices((list(paths), np.array(labels, "int64")))
-    return Split(examples.map(lambda p, y: (tf.io.read_file(p), y), num_parallel_calls=tf.data.AUTOTUNE), len(pairs))
+    return Split(examples.map(lambda p, y: (tf.io.read_file(p), y), num_parallel_calls=os.cpu_count()), len(pairs))
 
 
 def find_bad(paths: Iterable[Path]) -> Iterator[Path]:
