@@ -15,7 +15,7 @@ from typing import Any
 from training._data import Dataset, Split, register
 from training._recipe import DataConfig
 from zoo._errors import DataError
-from zoo._lazy import np, tf
+from zoo._lazy import np, quiet_libraries, tf
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
@@ -112,7 +112,8 @@ def _split(root: Path, files: Files, bad: set[Path]) -> Split:
 def find_bad(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield the files that TensorFlow cannot decode, as training would do it."""
     paths = list(paths)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # The JPEG library complains on standard error itself; the names of the files say more.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, quiet_libraries():
         for path, good in zip(paths, pool.map(_decodes, paths), strict=True):
             if not good:
                 yield path
