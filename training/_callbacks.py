@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo._errors import TrainingError, ZooError
-from zoo._lazy import keras, tf
+from zoo._lazy import keras, np, tf
+
+ADVICE = "Lower optimizer.learning_rate, set optimizer.clip_norm=1, or look at the data"
 
 
 class Stopped(ZooError):
@@ -76,15 +78,34 @@ def step_callback(epoch: int, skip: int, begin: Callable[[], None], end: Callabl
 
 
 def check_finite(loss: float, model: Any, epoch: int, step: int) -> None:
-    """Raise TrainingError if the loss, a mean since the epoch began, is no longer finite."""
+    """Raise TrainingError if a loss is not finite.
+
+    Args:
+        loss: a mean since the epoch (from 0) began, or over the validation split.
+        model: named in the message by its first broken weight.
+        epoch: epochs completed.
+        step: steps completed after them.
+    """
     if math.isfinite(loss):
         return
-    broken = [v.path for v in model.trainable_variables if not bool(keras.ops.all(keras.ops.isfinite(v)))]
-    where = f"first weight that is not finite: {broken[0]}" if broken else "all weights are still finite"
-    raise TrainingError(
-        f"The loss became {loss} in epoch {epoch + 1}, step {step} ({where}). Lower optimizer.learning_rate, "
-        "set optimizer.clip_norm=1, or look at the data"
-    )
+    broken = broken_weight(model)
+    where = f"first weight that is not finite: {broken}" if broken else "all weights are still finite"
+    raise TrainingError(f"The loss became {loss} in epoch {epoch + 1}, step {step} ({where}). {ADVICE}")
+
+
+def check_weights(model: Any, epoch: int, step: int) -> None:
+    """Raise TrainingError if a weight is not finite: what a checkpoint holds must be worth going back to."""
+    broken = broken_weight(model)
+    if broken:
+        raise TrainingError(f"A weight, {broken}, is no longer finite in epoch {epoch + 1}, step {step}. {ADVICE}")
+
+
+def broken_weight(model: Any) -> str | None:
+    """Return the path of the first weight that is not finite, None if all are."""
+    for variable in model.weights:
+        if not np.isfinite(np.asarray(variable)).all():
+            return variable.path
+    return None
 
 
 class Clock:

@@ -65,9 +65,11 @@ def load_checkpoint(path: Path, model: Any) -> Progress:
 def load_weights(path: Path, model: Any) -> None:
     """Put only the weights of a checkpoint into a model, compiled or not; raises RunError."""
     arrays, _ = _read(path)
-    for name, variable in _named("model", model.variables):
+    variables = dict(_named("model", model.variables))
+    for name, variable in variables.items():
         if name not in arrays or arrays[name].shape != tuple(variable.shape):
             raise RunError(f"Expected a checkpoint of the model {model.name!r}. Received: {path}, which lacks {name}.")
+    for name, variable in variables.items():
         variable.assign(arrays[name])
 
 
@@ -91,6 +93,6 @@ def _variables(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _named(group: str, variables: Any) -> Iterator[tuple[str, Any]]:
-    # Paths may repeat (two dropout layers' generators); positions do not, and the model's code fixes them.
+    # Positions are fixed by the model's code; paths hold numbers that count what the process has built before.
     for i, variable in enumerate(variables):
-        yield f"{group}/{i:04d}/{variable.path}", variable
+        yield f"{group}/{i:04d}/{variable.name}", variable

@@ -11,14 +11,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import zoo
-from training._callbacks import Board, Clock, Display, Stopped, StopRequest, step_callback
+from training._callbacks import (
+    Board,
+    Clock,
+    Display,
+    Stopped,
+    StopRequest,
+    check_finite,
+    check_weights,
+    step_callback,
+)
 from training._checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
 from training._files import write_atomic
 from training._optimizer import make_optimizer
 from training._pipeline import Pipeline, open_pipeline
 from training._recipe import Recipe
 from training._run import Run, check_free, processor
-from training._strategy import Device, open_device
+from training._strategy import Device, check_divisible, open_device
 from zoo._build import dtype_policy
 from zoo._errors import RunError, TrainingError
 from zoo._lazy import keras, np
@@ -63,6 +72,7 @@ def _prepare(recipe: Recipe) -> tuple[Device, Pipeline, Any]:
     """Return the device, the data and the compiled model, its initial weights drawn from the seed."""
     device = open_device(recipe)
     pipeline = open_pipeline(recipe, zoo.spec(recipe.model.name))
+    check_divisible(pipeline.batch_size, device.replicas)
     with device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
         model = build_model(recipe, pipeline)
         compile_model(model, recipe, pipeline.steps_per_epoch, device.jit_compile)
@@ -151,6 +161,7 @@ class Session:
         figures = {name: float(values[-1]) for name, values in history.history.items()}
         validation = self.model.evaluate(self.pipeline.evaluate("validation"), return_dict=True, verbose=0)
         figures |= {f"val_{name}": float(value) for name, value in validation.items()}
+        check_finite(figures["val_loss"], self.model, epoch, self.pipeline.steps_per_epoch)
         examples = (self.pipeline.steps_per_epoch - skip) * self.pipeline.batch_size
         return {
             "epoch": epoch + 1,
@@ -171,12 +182,14 @@ class Session:
         due = time.monotonic() - self._saved > self.recipe.checkpoint_seconds
         # The end of an epoch has a checkpoint of its own, after validation.
         if (due or self.stop.signal) and step < self.pipeline.steps_per_epoch:
+            check_weights(self.model, self.progress.epoch, step)
             self._save(step=step)
         if self.stop.signal and step < self.pipeline.steps_per_epoch:
             self._raise_stopped()
 
     def _end_epoch(self, row: dict[str, Any]) -> None:
         """Save; as the best if it is."""
+        check_weights(self.model, self.progress.epoch, self.pipeline.steps_per_epoch)
         better = row["val_accuracy"] >= self.progress.best
         best = {"best": row["val_accuracy"], "best_epoch": row["epoch"]} if better else {}
         advanced = dataclasses.replace(self.progress, epoch=row["epoch"], step=0, **best)

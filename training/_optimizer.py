@@ -22,9 +22,9 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
     wanted = {"momentum": config.momentum, "nesterov": config.nesterov}
     arguments = {name: value for name, value in wanted.items() if name in known}
     rate = make_schedule(recipe.schedule, config.learning_rate, recipe.epochs, steps_per_epoch)
-    optimizer = cls(
-        rate, weight_decay=config.weight_decay or None, global_clipnorm=config.clip_norm or None, **arguments
-    )
+    # Without decay most of Keras' optimizers want None; those made for it want a number.
+    decay = config.weight_decay or (None if known["weight_decay"].default is None else 0.0)
+    optimizer = cls(rate, weight_decay=decay, global_clipnorm=config.clip_norm or None, **arguments)
     if config.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
@@ -36,7 +36,7 @@ def _optimizer_class(name: str) -> Any:
     classes = {
         n.lower(): c
         for n, c in inspect.getmembers(keras.optimizers, inspect.isclass)
-        if issubclass(c, base) and c is not base and n != "LossScaleOptimizer"
+        if issubclass(c, base) and c is not base and "weight_decay" in inspect.signature(c).parameters
     }
     if name.lower() not in classes:
         raise BadOption(

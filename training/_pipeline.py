@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from training._augment import augment, is_active
@@ -88,7 +90,8 @@ class Pipeline:
             return batches.map(lambda i: (tf.gather(x, i), tf.gather(y, i)), PARALLEL)
         # One draw gives each epoch a seed of its own.
         seed = int(np.random.default_rng([self.recipe.seed, epoch]).integers(1 << 31))
-        examples = split.examples.shuffle(min(SHUFFLE, split.count), seed, reshuffle_each_iteration=False)
+        with _no_global_seed():
+            examples = split.examples.shuffle(min(SHUFFLE, split.count), seed, reshuffle_each_iteration=False)
         return self._decoded(examples.skip(skip * self.batch_size)).batch(self.batch_size, drop_remainder=True)
 
     def _prepare_training(self, batch: Any, step: Any) -> tuple[Any, Any]:
@@ -127,6 +130,18 @@ class Pipeline:
         return {}
 
 
+@contextlib.contextmanager
+def _no_global_seed() -> Iterator[None]:
+    """Forget TensorFlow's global seed for a while, which a shuffle would mix with its own."""
+    nothing = 87654321  # what get_seed says where no global seed is set
+    before, _ = tf.compat.v1.get_seed(1)
+    tf.random.set_seed(None)
+    try:
+        yield
+    finally:
+        tf.random.set_seed(None if before == nothing else before)
+
+
 def _served(batches: Any) -> Any:
     """Prepare batches ahead, with parallelism as stated.
 
@@ -155,7 +170,7 @@ def open_pipeline(recipe: Recipe, spec: ModelSpec) -> Pipeline:
     if len(shape) != 3 and is_active(recipe.data.augment):
         raise BadOption(f"data.augment applies to images. Received: {dataset.name} of shape {shape}")
     contract = recipe.data.preprocessing or dataset.preprocessing or spec.preprocessing
-    if len(contract.mean) > 1 and shape[-1] == 1:
+    if shape[-1] == 1 and 3 in (len(contract.mean), len(contract.std)):
         contract = _grey(contract)
     contract.check(shape[-1])
     return Pipeline(dataset, recipe, shape, contract)

@@ -20,7 +20,8 @@ def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any
         float32 of `shape`, whole numbers from 0 to 255: what 8-bit inputs of an artifact hold too.
     """
     height, width, channels = shape
-    image = tf.cast(tf.io.decode_image(encoded, channels=channels, expand_animations=False), tf.float32)
+    image = tf.cast(tf.io.decode_image(encoded, expand_animations=False), tf.float32)
+    image = _with_channels(image, channels)
     size = tf.shape(image)[:2]
     scale = tf.reduce_max(tf.constant([height, width], tf.float32) / contract.crop / tf.cast(size, tf.float32))
     resized = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
@@ -28,6 +29,19 @@ def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any
     top, left = (resized[0] - height) // 2, (resized[1] - width) // 2
     image = image[top : top + height, left : left + width]
     return tf.ensure_shape(tf.clip_by_value(tf.round(image), 0.0, 255.0), shape)
+
+
+def _with_channels(image: Any, channels: int) -> Any:
+    """Return an image (h, w, any) with 1 channel (its luminance) or 3; transparency is left out.
+
+    TensorFlow's decoders cannot do this themselves for every format.
+    """
+    have = tf.shape(image)[-1]
+    colour = tf.cond(have < 3, lambda: tf.repeat(image[..., :1], 3, axis=-1), lambda: image[..., :3])
+    colour = tf.ensure_shape(colour, (None, None, 3))
+    if channels == 3:
+        return colour
+    return tf.cond(have < 3, lambda: image[..., :1], lambda: tf.image.rgb_to_grayscale(colour))
 
 
 def normalize(x: Any, contract: Preprocessing) -> Any:

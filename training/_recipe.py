@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 from collections.abc import Iterable
 from pathlib import Path
@@ -169,14 +170,15 @@ CHOICES = {
     "keep": ("best", "last"),
     "schedule.name": ("constant", "cosine"),
     "data.augment.fill": ("constant", "reflect", "nearest"),
+    "data.channels": (0, 1, 3),
 }
 # Smallest value, largest value and whether the ends are allowed.
 LIMITS = {
     "epochs": (1, 1e6),
     "replicas": (0, 4096),
+    "seed": (0, 2**31 - 1),
     "checkpoint_seconds": (0, 1e9),
     "data.batch_size": (1, 1e6),
-    "data.channels": (0, 4),
     "data.augment.shift": (0, 1),
     "data.augment.rotate": (0, 180),
     "data.augment.zoom": (0, 0.99),
@@ -192,11 +194,16 @@ LIMITS = {
 
 def _check(recipe: Recipe) -> None:
     """Raise BadOption for a value that no recipe can have."""
+    if not re.fullmatch(r"\w[\w.-]*", recipe.name):
+        raise BadOption(
+            f"name must be letters, digits, '_', '-' and '.', as it names a folder. Received: {recipe.name!r}"
+        )
     for key, allowed in CHOICES.items():
         value = _value(recipe, key)
         if value not in allowed:
+            known = [str(choice) for choice in allowed]
             raise BadOption(
-                f"{key} must be one of {', '.join(allowed)}. Received: {key}={value!r}. {did_you_mean(value, allowed)}"
+                f"{key} must be one of {', '.join(known)}. Received: {key}={value!r}. {did_you_mean(str(value), known)}"
             )
     for key, (low, high) in LIMITS.items():
         value = _value(recipe, key)
@@ -228,13 +235,15 @@ def parse_override(text: str) -> tuple[str, Any]:
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     """Change one value in nested JSON; the types are checked when the recipe is rebuilt."""
     *parents, last = key.split(".")
+    if not all((*parents, last)):
+        raise BadOption(f"A key is written a.b, without empty parts. Received: {key!r}")
     wanted: Any = Recipe
     place = values
     for depth, part in enumerate(parents, start=1):
         wanted = _field_type(wanted, part, key)
         if dataclasses.is_dataclass(wanted) and place[part] is None:
             place[part] = json.loads(json.dumps(dataclasses.asdict(wanted())))
-        if not isinstance(place[part], dict):
+        if not isinstance(place.get(part), dict):
             raise BadOption(f"{'.'.join(parents[:depth])} holds one value, not keys. Received: {key}={value!r}")
         place = place[part]
     if _field_type(wanted, last, key) is str and not isinstance(value, str):

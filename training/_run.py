@@ -48,7 +48,7 @@ class Run:
             RunError: there is something at `path` already, or it cannot be written.
         """
         check_free(path)
-        place = Path(path) if path else _new_path(recipe.name)
+        place = Path(os.path.abspath(path or _new_path(recipe.name)))
         with whole_folder(place) as beside:
             write_json(beside / "recipe.json", {"version": VERSION, "recipe": recipe.to_json()})
             write_json(beside / "env.json", environment())
@@ -154,7 +154,13 @@ class Run:
                     f"Another process is training in this run. Received: run={str(self.path)!r}. "
                     "Wait for it, or stop it."
                 ) from None
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Remove what a killed process was writing."""
+        for left in (*self.path.glob(".writing-*"), *self.checkpoints.glob(".writing-*")):
+            left.unlink(missing_ok=True)
 
 
 def check_free(path: str | os.PathLike[str] | None) -> None:

@@ -49,7 +49,7 @@ def open_device(recipe: Recipe) -> Device:
             )
         strategy = tf.distribute.get_strategy()
     else:
-        _check_rows(recipe, recipe.replicas or len(gpus) or 1)
+        check_divisible(recipe.data.batch_size, recipe.replicas or len(gpus) or 1)
         strategy = tf.distribute.MirroredStrategy(_devices(recipe.replicas, gpus))
     # XLA on CPU is slower than oneDNN; its loss scaling under a mirrored strategy crashes (keras#18666).
     return Device(strategy, name, precision, jit_compile=bool(gpus) and name == "one")
@@ -76,11 +76,12 @@ def _devices(replicas: int, gpus: list[Any]) -> list[str]:
     return [f"CPU:{i}" for i in range(count)]
 
 
-def _check_rows(recipe: Recipe, replicas: int) -> None:
-    if replicas > recipe.data.batch_size:
+def check_divisible(batch_size: int, replicas: int) -> None:
+    """Raise BadOption unless every replica gets the same share of a batch, at least one row."""
+    if batch_size % replicas:
         raise BadOption(
-            f"Each replica needs a row of the batch. Received: replicas={replicas}, "
-            f"data.batch_size={recipe.data.batch_size}"
+            "A batch is divided evenly among the replicas. "
+            f"Received: replicas={replicas}, a batch of {batch_size}. Change replicas or data.batch_size."
         )
 
 

@@ -23,7 +23,7 @@ def load_by_name(config: DataConfig) -> Dataset:
     """Return the TFDS dataset `config.name`; raises UnknownName or DataError."""
     try:
         builder = tfds.builder(config.name, data_dir=config.path or None, try_gcs=False)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError, ImportError) as error:
         known = [*datasets.names(), *tfds.list_builders()]
         raise UnknownName(
             f"Expected the name of a dataset of ours or of TFDS. Received: data.name={config.name!r}. "
@@ -32,27 +32,28 @@ def load_by_name(config: DataConfig) -> Dataset:
     return from_builder(builder, config.name)
 
 
-def from_builder(builder: Any, name: str, preprocessing: Any = None) -> Dataset:
+def from_builder(builder: Any, name: str, preprocessing: Any = None, *, local: bool = False) -> Dataset:
     """Return the Dataset of a TFDS builder, preparing it first if need be.
 
     Args:
         builder: a tfds.core.DatasetBuilder of labelled images.
         name: what the dataset is called.
         preprocessing: the data's own contract, if it states one.
+        local: whether it is prepared from what is on the machine.
     """
     image, label = _keys(builder, name)
-    _prepare(builder, name)
+    _prepare(builder, name, local)
     splits = {ours: _split(builder, spec, image, label) for ours, spec in _specs(builder).items()}
     shape = tuple(size or 0 for size in builder.info.features[image].shape)
     return Dataset(name, tuple(builder.info.features[label].names), shape, splits, preprocessing)
 
 
-def _prepare(builder: Any, name: str) -> None:
+def _prepare(builder: Any, name: str, local: bool) -> None:
     """Prepare the dataset where it is not yet; say what to put where if that needs a network that is not there."""
     if builder.data_path.exists():
         return
     try:
-        if _offline():
+        if not local and _offline():
             # TFDS would go on trying for minutes.
             raise ConnectionError("no network")
         with _quiet():

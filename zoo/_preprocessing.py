@@ -32,7 +32,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not self.std or any(s <= 0 for s in self.std):
             raise BadOption(f"preprocessing.std must be numbers above 0. Received: std={self.std}")
-        if len(self.mean) not in (1, len(self.std)) and len(self.std) != 1:
+        if not self.mean or (len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std))):
             raise BadOption(
                 "preprocessing.mean and std must have one number for all channels or one for each. "
                 f"Received: mean={self.mean}, std={self.std}"
@@ -49,8 +49,9 @@ class Preprocessing:
         """Raise BadOption if `mean` or `std` has neither 1 nor `channels` numbers."""
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
+                wanted = "1 number" if channels == 1 else f"1 or {channels} numbers"
                 raise BadOption(
-                    f"preprocessing.{name} must have 1 or {channels} numbers for data of {channels} channels. "
+                    f"preprocessing.{name} must have {wanted} for data of {channels} channels. "
                     f"Received: {name}={values}"
                 )
 

@@ -405,14 +405,14 @@ REFUSED = {
     "no folder": (["digits_mlp", "--set", "data.name=folder"], "data.path"),
     "two channels": (["digits_resnet", "--set", "data.channels=2"], "data.channels"),
     "no mean": (["digits_mlp", "--set", "data.preprocessing.mean=[]"], "mean"),
-    "three means": (["digits_mlp", "--set", "data.preprocessing.std=[1,2]"], "channels"),
+    "two deviations": (["digits_mlp", "--set", "data.preprocessing.std=[1,2]"], "channels"),
     "unknown optimizer": (["digits_mlp", "--set", "optimizer.name=sgdd"], "Did you mean 'sgd'"),
     "wrapping optimizer": (["digits_mlp", "--set", "optimizer.name=multioptimizer"], "optimizer.name"),
     "long warm-up": (["digits_mlp", "--set", "epochs=1"], "schedule.warmup_epochs must be less than"),
     "one with two": (["digits_mlp", "--set", "replicas=2"], "strategy=mirrored"),
     "more replicas than rows": (
         ["digits_mlp", "--set", "strategy=mirrored", "--set", "replicas=8", "--set", "data.batch_size=4"],
-        "row of the batch",
+        "divided evenly",
     ),
     "name that leads elsewhere": (
         ["digits_mlp", "--set", "name=../x", "--set", "epochs=1", "--set", "schedule.warmup_epochs=0"],

@@ -28,7 +28,7 @@ def digits(config: DataConfig) -> Dataset:
 
     builder = _builder_class()(data_dir=config.path or None)
     # Mean and standard deviation of the training pixels.
-    return from_builder(builder, "digits", Preprocessing(mean=(78.0,), std=(95.7,)))
+    return from_builder(builder, "digits", Preprocessing(mean=(78.0,), std=(95.7,)), local=True)
 
 
 @functools.cache

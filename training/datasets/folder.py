@@ -100,10 +100,11 @@ def _same_classes(root: Path, split: str, labels: tuple[str, ...], files: Files)
 
 
 def _split(root: Path, files: Files, bad: set[Path]) -> Split:
-    """Return the examples of a split, class after class; the pipeline shuffles."""
+    """Return the examples of a split, the classes mixed, since large data is shuffled by parts only."""
     pairs = [(str(p), i) for i, images in enumerate(files.values()) for p in images if p not in bad]
     if not pairs:
         raise DataError(f"Expected images that can be decoded. Received: {root} with none left in a split.")
+    pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
     paths, labels = zip(*pairs, strict=True)
     examples = tf.data.Dataset.from_tensor_slices((list(paths), np.array(labels, "int64")))
     return Split(examples.map(lambda p, y: (tf.io.read_file(p), y), num_parallel_calls=os.cpu_count()), len(pairs))
