@@ -30,7 +30,7 @@ def ours() -> list[float]:
 
     import training
 
-    def noise(config: training.DataConfig) -> training.Dataset:
+    def noise(_: training.DataConfig) -> training.Dataset:
         x, y = images()
         encoded = tf.data.Dataset.from_tensor_slices((x, y)).map(lambda i, label: (tf.io.encode_png(i), label))
         split = training.Split(encoded, len(x))
@@ -55,17 +55,21 @@ def ours() -> list[float]:
 
 
 def keras() -> list[float]:
-    """Train keras.applications.ResNet50 as its documentation shows."""
+    """Train keras.applications.ResNet50 as its documentation shows; timed from the first to the last step only."""
     import keras
 
+    class Timer(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            rates.append(len(x) / (time.perf_counter() - self.start))
+
+    rates: list[float] = []
     x, y = images()
     model = keras.applications.ResNet50(weights=None, input_shape=(SIZE, SIZE, 3), classes=CLASSES)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", ["accuracy"])
-    rates = []
-    for _ in range(EPOCHS):
-        start = time.perf_counter()
-        model.fit(x.astype("float32"), y, batch_size=BATCH, epochs=1, verbose=0)
-        rates.append(len(x) / (time.perf_counter() - start))
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x.astype("float32"), y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[Timer()])
     return rates
 
 

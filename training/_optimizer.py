@@ -7,7 +7,9 @@ from typing import Any
 
 from training._recipe import Recipe, ScheduleConfig
 from zoo._errors import BadOption, did_you_mean
-from zoo._lazy import keras
+from zoo._lazy import LazyModule, keras
+
+fused = LazyModule("training._sgd")
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
@@ -31,13 +33,13 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
 
 
 def _optimizer_class(name: str) -> Any:
-    """Return the Keras optimizer whose class has this name, whatever the case."""
+    """Return the Keras optimizer whose class has this name, whatever the case, or our faster one of that name."""
     base = keras.optimizers.Optimizer
     classes = {
         n.lower(): c
         for n, c in inspect.getmembers(keras.optimizers, inspect.isclass)
         if issubclass(c, base) and c is not base and "weight_decay" in inspect.signature(c).parameters
-    }
+    } | {c.__name__.lower(): c for c in (fused.SGD,)}
     if name.lower() not in classes:
         raise BadOption(
             f"optimizer.name must be one of Keras' optimizers. Received: optimizer.name={name!r}. "

@@ -92,9 +92,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        self.links += [
-            value for key, value in attrs if key in ("src", "href", "srcset", "data", "action", "poster")
-        ]
+        self.links += [value for key, value in attrs if key in ("src", "href", "srcset", "data", "action", "poster")]
         self.ids += [value for key, value in attrs if key == "id"]
         if tag not in ("meta", "br"):
             self.open.append(tag)
@@ -272,17 +270,13 @@ def test_only_all_reads_as_all(value, text):
     assert percent(value) == text
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (999_900, "1 MB"), (312_344, "312 kB")]
-)
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (999_900, "1 MB"), (312_344, "312 kB")])
 def test_sizes(count, text):
     assert size(count) == text
 
 
 def test_dominated_artifacts():
-    small, good, worse = (
-        _plots.Point(*values) for values in (("a", 1, 0.90), ("b", 2, 0.95), ("c", 3, 0.95))
-    )
+    small, good, worse = (_plots.Point(*values) for values in (("a", 1, 0.90), ("b", 2, 0.95), ("c", 3, 0.95)))
     broken = _plots.Point("d", 1, 0.99, passed=False)
     points = [small, good, worse, broken, small]
     assert [_plots.dominated(point, points) for point in points[:3]] == [False, False, True]

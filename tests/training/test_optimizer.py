@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 
@@ -152,3 +153,35 @@ def test_clip_norm_limits_all_gradients_together():
     assert moved(0.0) == pytest.approx(norm)
     assert moved(0.5) == pytest.approx(0.5)
     assert moved(2 * norm) == pytest.approx(norm)
+
+
+def _apply(optimizer, weight, gradient):
+    optimizer.apply([gradient], [weight])
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_fused_sgd_equals_keras(nesterov):
+    """The same weights after some steps of momentum, decay, clipping and a schedule, and really the fused operation."""
+    import keras
+    import tensorflow as tf
+
+    from training._sgd import SGD
+
+    random_ = np.random.default_rng(0)
+    start, gradients = random_.normal(size=(5, 3)), random_.normal(size=(6, 5, 3))
+    ends = []
+    for cls in (SGD, keras.optimizers.SGD):
+        schedule = keras.optimizers.schedules.CosineDecay(0.1, 6)
+        optimizer = cls(schedule, momentum=0.9, nesterov=nesterov, weight_decay=1e-2, global_clipnorm=1.0)
+        weight = keras.Variable(start.astype("float32"), name="kernel")
+        optimizer.build([weight])
+        step = tf.function(functools.partial(_apply, optimizer, weight))
+        for gradient in gradients:
+            step(tf.constant(gradient, tf.float32))
+        operations = {
+            op.type for op in step.get_concrete_function(tf.constant(gradients[0], tf.float32)).graph.get_operations()
+        }
+        assert ("ResourceApplyKerasMomentum" in operations) is (cls is SGD)
+        ends.append(weight.numpy())
+    np.testing.assert_allclose(*ends, rtol=1e-6, atol=1e-7)
+    assert np.abs(ends[0] - start).max() > 0.1
