@@ -1,4 +1,15 @@
-"""ResNet-20 on scikit-learn's digits."""
+"""ResNet-20 on scikit-learn's digits.
+
+Command: zoo train digits_resnet
+Hardware: 2 CPU cores.
+Time: 41 s.
+Result: test accuracy 0.9833, 0.9861 and 0.9694 with seeds 1, 2 and 3, mean 0.9796, on the last 360 images.
+
+Chosen by five-fold cross-validation over contiguous blocks of the first 1,437 images, which is where other writers
+begin: shifts of half a pixel beat those of a whole one (accuracy 0.984 against 0.973) and more (0.972) or less of all
+(0.974); SGD beats AdamW (0.969); batches of 32 (0.981), a rate of 0.05 (0.979) and a wider, shallower network (0.978)
+change little; 60 epochs have a lower loss than 40 (0.539 against 0.545).
+"""
 
 from __future__ import annotations
 
@@ -17,11 +28,11 @@ register(
     Recipe(
         name="digits_resnet",
         model=ModelConfig("resnet20"),
-        data=DataConfig("digits", batch_size=64, augment=AugmentConfig(shift=0.1, rotate=12, zoom=0.12)),
+        data=DataConfig("digits", batch_size=64, augment=AugmentConfig(shift=0.06, rotate=8, zoom=0.08)),
         optimizer=OptimizerConfig("sgd", learning_rate=0.1, weight_decay=5e-4),
         schedule=ScheduleConfig("cosine", warmup_epochs=2),
         loss=LossConfig(label_smoothing=0.1),
-        epochs=40,
+        epochs=60,
         precision="float32",
         strategy="one",
         keep="last",

@@ -2,8 +2,8 @@
 
 Command: zoo train folder_resnet18 --set data.path=FOLDER
 Hardware: 2 CPU cores; more images or more pixels want a GPU.
-Time: TODO
-Result: TODO
+Time: 139 s for 1,149 training images.
+Result: test accuracy 1.0000 on 143 images, seed 1; the images were scikit-learn's digits as JPEGs of 64x64 pixels.
 """
 
 from __future__ import annotations
