@@ -13,6 +13,8 @@ import training
 from export._format import formats
 from export._manifest import SAMPLES
 from export._verify import encode_png, read_samples
+from training._data import datasets
+from zoo._registry import models
 
 NAMES = ("onnx", "onnx_int8", "saved_model", "tflite", "tflite_dynamic", "tflite_fp16", "tflite_int8")
 FLOATS = ("onnx", "saved_model", "tflite")
@@ -197,10 +199,13 @@ def table_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("third_party")
     (folder / "their_iris.py").write_text(THEIR_CODE)
     sys.path.insert(0, str(folder))
+    kept = [(r, dict(r._entries), dict(r._origins)) for r in (models, datasets) if r.names()]
     import their_iris
 
     yield training.train(their_iris.RECIPE, run=folder / "run")
     sys.path.remove(str(folder))
+    for registry, entries, origins in kept:
+        registry._entries, registry._origins = entries, origins
 
 
 THEIR_CODE = """
