@@ -6,10 +6,9 @@ import inspect
 from typing import Any
 
 from training._recipe import Recipe, ScheduleConfig
+from training._sgd import fused_sgd
 from zoo._errors import BadOption, did_you_mean
-from zoo._lazy import LazyModule, keras
-
-fused = LazyModule("training._sgd")
+from zoo._lazy import keras
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
@@ -39,7 +38,7 @@ def _optimizer_class(name: str) -> Any:
         n.lower(): c
         for n, c in inspect.getmembers(keras.optimizers, inspect.isclass)
         if issubclass(c, base) and c is not base and "weight_decay" in inspect.signature(c).parameters
-    } | {c.__name__.lower(): c for c in (fused.SGD,)}
+    } | {"sgd": fused_sgd()}
     if name.lower() not in classes:
         raise BadOption(
             f"optimizer.name must be one of Keras' optimizers. Received: optimizer.name={name!r}. "
