@@ -1,11 +1,16 @@
 """Layers that Keras lacks or runs slowly. Imports Keras: reach it through `zoo._lazy.layers`.
 
-Both layers compute what Keras' own compute and differ only in the kernel that does it, so they are saved under the
-name of Keras' own: a `.keras` file of a zoo model opens with Keras alone.
+The first ones compute what Keras' own compute and differ only in the kernel that does it, so they are saved under the
+name of Keras' own: a `.keras` file of such a model opens with Keras alone. The last two Keras has no layer for.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import os
+import platform
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -69,11 +74,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 class Conv2D(keras.layers.Conv2D):
-    """Convolution whose kernel gradient is one matrix product in bfloat16 training on CPU, where that is faster.
+    """Convolution through the fastest of TensorFlow's kernels on CPU; elsewhere and otherwise it is Keras' own.
 
-    oneDNN's backward-weights kernel reaches a tenth of the speed of its matrix product on 1x1 kernels and on small
-    feature maps (measured: 3 to 7 times slower). Forward and input gradient are TensorFlow's own; inference, exports,
-    other dtypes and other devices never leave Keras' way.
+    The kernel gradient of bfloat16 training is one matrix product where that is faster: oneDNN's backward-weights
+    kernel reaches a tenth of its speed on 1x1 kernels and on small feature maps (measured: 3 to 7 times slower).
+    A convolution in groups is TensorFlow's own operation: Keras has XLA compile it (measured: 300 times slower),
+    which no converter understands.
     """
 
     # Above this many output positions an image, gathering the patches of a larger kernel costs more than it saves.
@@ -81,12 +87,37 @@ class Conv2D(keras.layers.Conv2D):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return the convolution of inputs (n, height, width, channels)."""
-        if not (training and self._patchable(inputs)):
-            return super().call(inputs)
-        outputs = _convolve(inputs, self.kernel, self.strides, self.padding.upper())
+        if self._groupable():
+            return self._finish(self._grouped(inputs, bool(training)))
+        if training and self._patchable(inputs):
+            return self._finish(_convolve(inputs, self.kernel, self.strides, self.padding.upper()))
+        return super().call(inputs)
+
+    def _finish(self, outputs: Any) -> Any:
+        """Add the bias and activate."""
         if self.use_bias:
             outputs = keras.ops.add(outputs, keras.ops.cast(self.bias, outputs.dtype))
         return outputs if self.activation is None else self.activation(outputs)
+
+    def _grouped(self, inputs: Any, training: bool) -> Any:
+        """Convolve in groups, which TensorFlow reads off the kernel's shape.
+
+        On CPU it has a gradient for that in oneDNN only, which is faster in bfloat16 and slower in float32 than one
+        convolution for each group.
+        """
+        import tensorflow as tf
+
+        kernel, step = tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype), list(self.strides)
+        in_bfloat16 = keras.backend.standardize_dtype(inputs.dtype) == "bfloat16"
+        if training and not _has_gpu() and not (in_bfloat16 and _has_onednn()):
+            parts = zip(tf.split(inputs, self.groups, -1), tf.split(kernel, self.groups, -1), strict=True)
+            return tf.concat([tf.nn.conv2d(x, k, step, self.padding.upper()) for x, k in parts], -1)
+        return tf.nn.conv2d(inputs, kernel, step, self.padding.upper())
+
+    def _groupable(self) -> bool:
+        """Tell whether TensorFlow's operation can do these groups."""
+        plain = self.data_format == "channels_last" and self.dilation_rate == (1, 1)
+        return self.groups > 1 and plain and _on_tensorflow()
 
     def _patchable(self, inputs: Any) -> bool:
         """Tell whether the gradient by patches is the same and is faster."""
@@ -110,6 +141,11 @@ def _has_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _has_onednn() -> bool:
+    """Tell whether TensorFlow's CPU kernels are oneDNN's: on x86, unless it is switched off."""
+    return platform.machine() in ("x86_64", "AMD64") and os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
 
 
 def _convolve(inputs: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:
@@ -142,6 +178,165 @@ def _patches(x: Any, size: Any, step: list[int], padding: str) -> Any:
     return tf.reshape(x, [-1, x.shape[-1]])
 
 
+class VarianceScaling(keras.initializers.VarianceScaling):
+    """Keras' initializer, which draws nothing while weights are about to be loaded (see `weights_follow`)."""
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        """Return the initial values of a kernel of this shape."""
+        return keras.ops.zeros(shape, dtype) if _weights_follow.get() else super().__call__(shape, dtype)
+
+
+_weights_follow: contextvars.ContextVar[bool] = contextvars.ContextVar("weights_follow", default=False)
+
+
+@contextlib.contextmanager
+def weights_follow(yes: bool = True) -> Iterator[None]:
+    """Leave kernels at zero inside, since they will be overwritten: 138 million numbers take a second to draw."""
+    token = _weights_follow.set(yes)
+    try:
+        yield
+    finally:
+        _weights_follow.reset(token)
+
+
+class Activation(keras.layers.Activation):
+    """Keras' activation, with the exact GELU (arXiv:1606.08415) written so that every converter knows it.
+
+    TensorFlow's own goes through Erfc, which ONNX does not have; x / 2 * (1 + erf(x / sqrt 2)) is the same function.
+    In half precision that sum cancels, so that TensorFlow's own stays; exports are made in float32.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return the activated inputs."""
+        exact = self.activation is keras.activations.gelu and _on_tensorflow()
+        if not (exact and keras.backend.standardize_dtype(inputs.dtype) == "float32"):
+            return super().call(inputs)
+        return 0.5 * inputs * (1.0 + keras.ops.erf(inputs * 0.7071067811865476))
+
+
+class Dense(keras.layers.Dense):
+    """Keras' dense layer with DropConnect (Wan et al. 2013): a share of the weights is dropped for each batch.
+
+    Args:
+        units: outputs.
+        activation: as in Keras.
+        drop_connect: share of the kernel's weights set to zero in training, the rest scaled up to make good for it.
+        **options: those of keras.layers.Dense.
+    """
+
+    def __init__(self, units: int, activation: Any = None, *, drop_connect: float = 0.0, **options: Any) -> None:
+        super().__init__(units, activation, **options)
+        self.drop_connect = drop_connect
+        if drop_connect:
+            self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Return the outputs (..., units) of inputs (..., features)."""
+        if not (training and self.drop_connect):
+            return super().call(inputs)
+        kernel = keras.random.dropout(
+            keras.ops.convert_to_tensor(self.kernel), self.drop_connect, seed=self.seed_generator
+        )
+        x = keras.ops.matmul(inputs, keras.ops.cast(kernel, inputs.dtype))
+        if self.bias is not None:
+            x = keras.ops.add(x, keras.ops.cast(self.bias, x.dtype))
+        return x if self.activation is None else self.activation(x)
+
+
+class LayerNormalization(keras.layers.LayerNormalization):
+    """Keras' layer normalization over the last axis, from operations that LiteRT has int8 kernels for.
+
+    Keras multiplies the mean out of the difference, which leaves a negation in the graph.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return inputs (..., channels), normalized."""
+        if self.axis not in (-1, [-1], len(inputs.shape) - 1, [len(inputs.shape) - 1]):
+            return super().call(inputs)
+        # Half precision has too few digits for a sum of squares.
+        x = keras.ops.cast(inputs, "float32")
+        x = x - keras.ops.mean(x, axis=-1, keepdims=True)
+        variance = keras.ops.mean(keras.ops.square(x), axis=-1, keepdims=True)
+        x = x * keras.ops.rsqrt(variance + self.epsilon)
+        x = x if self.gamma is None else x * keras.ops.cast(self.gamma, "float32")
+        x = x if self.beta is None else x + keras.ops.cast(self.beta, "float32")
+        return keras.ops.cast(x, inputs.dtype)
+
+
+@keras.saving.register_keras_serializable("zoo")
+class LayerScale(keras.layers.Layer):
+    """Multiply each channel by a learnt scale (Touvron et al. 2021, arXiv:2103.17239, equation 6).
+
+    Args:
+        initial: what each scale starts at.
+        **options: those of keras.layers.Layer.
+    """
+
+    def __init__(self, initial: float = 1e-6, **options: Any) -> None:
+        super().__init__(**options)
+        self.initial = initial
+
+    def build(self, input_shape: Any) -> None:
+        """Make one scale for each channel."""
+        self.gamma = self.add_weight(
+            shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.initial), name="gamma"
+        )
+
+    def call(self, inputs: Any) -> Any:
+        """Return inputs (..., channels), scaled."""
+        return inputs * keras.ops.cast(self.gamma, inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes this layer."""
+        return super().get_config() | {"initial": self.initial}
+
+
+@keras.saving.register_keras_serializable("zoo")
+class LocalResponseNormalization(keras.layers.Layer):
+    """Divide by what neighbouring channels answer (Krizhevsky et al. 2012, section 3.3).
+
+    y = x / (bias + alpha * sum of x² over 2 * radius + 1 channels) ** beta
+
+    Args:
+        radius: neighbours on each side.
+        bias: k of the paper.
+        alpha: alpha of the paper.
+        beta: beta of the paper.
+        **options: those of keras.layers.Layer.
+    """
+
+    def __init__(
+        self, radius: int = 2, bias: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.radius, self.bias, self.alpha, self.beta = radius, bias, alpha, beta
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Return inputs (n, height, width, channels), normalized."""
+        fused = keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16")
+        if training and fused and _on_tensorflow():
+            import tensorflow as tf
+
+            return tf.nn.local_response_normalization(inputs, self.radius, self.bias, self.alpha, self.beta)
+        squares = keras.ops.pad(inputs * inputs, [(0, 0)] * 3 + [(self.radius, self.radius)])
+        channels = inputs.shape[-1]
+        total = sum(squares[..., i : i + channels] for i in range(2 * self.radius + 1))
+        return inputs * self._power(self.bias + self.alpha * total)
+
+    def _power(self, x: Any) -> Any:
+        """Return x ** -beta; LiteRT has an int8 kernel for the inverse root, none for powers."""
+        if self.beta != 0.75:
+            return keras.ops.power(x, -self.beta)
+        root = keras.ops.rsqrt(x)
+        return root * keras.ops.rsqrt(x * root)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes this layer."""
+        own = {"radius": self.radius, "bias": self.bias, "alpha": self.alpha, "beta": self.beta}
+        return super().get_config() | own
+
+
 # See the module's docstring: saved as Keras' own, since nothing but the kernel differs.
-for _layer in (BatchNormalization, Conv2D):
+for _layer in (Activation, BatchNormalization, Conv2D, Dense, LayerNormalization):
     _layer.__module__ = "keras.layers"
+VarianceScaling.__module__ = "keras.initializers"

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import zoo
 from zoo import _blocks, _layers, resnet
+from zoo._errors import BadOption
 
 # Shares of the largest value. bfloat16 keeps 8 bits of a number and float16 11: the kernels sum in another order, and
 # an output or gradient that is rounded once more is off by up to one unit in the last place.
@@ -159,7 +160,6 @@ SMALL = [
 LARGE = [
     pytest.param((8, 8), {"kernel_size": 3, "padding": "same"}, id="64 positions"),
     pytest.param((None, None), {"kernel_size": 3, "padding": "same"}, id="free size"),
-    pytest.param((7, 7), {"kernel_size": 3, "padding": "same", "groups": 2}, id="groups"),
     pytest.param((7, 7), {"kernel_size": 3, "padding": "same", "dilation_rate": 2}, id="dilation"),
 ]
 
@@ -188,7 +188,7 @@ def test_conv_takes_the_patches(size, options):
 
 @pytest.mark.parametrize(("size", "options"), LARGE)
 def test_conv_leaves_large_maps_alone(size, options):
-    """Large or free maps, groups and dilation take Keras' way."""
+    """Large or free maps and dilation take Keras' way."""
     shape, ours, theirs = conv_twins(size, options)
     assert operations(ours, shape) == operations(theirs, shape)
 
@@ -202,6 +202,33 @@ def test_conv_is_untouched_elsewhere(dtype, training):
     found = operations(ours, shape, training)
     assert found == operations(theirs, shape, training)
     assert "IdentityN" not in found
+
+
+# 4 groups of 2 channels; XLA, which Keras asks for, is the reference and takes seconds each.
+GROUPED = [
+    pytest.param({"kernel_size": 3, "padding": "same"}, id="3x3"),
+    pytest.param({"kernel_size": 3, "strides": 2, "use_bias": True, "activation": "relu"}, id="3x3 stride 2 bias relu"),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("options", GROUPED)
+def test_groups_are_keras_groups(options, dtype):
+    """Outputs, in training and not, and gradients are Keras' own, without a function for XLA in the graph."""
+    shape = (4, 7, 9, 8)
+    ours, theirs = twins("Conv2D", shape, filters=8, groups=4, dtype=dtype, **options)
+    for actual, expected in zip(learn(ours, draw(*shape)), learn(theirs, draw(*shape)), strict=True):
+        close(actual, expected, SHARE[dtype])
+    close(ours(draw(*shape)), theirs(draw(*shape)), SHARE[dtype])
+    assert not any("Call" in name for name in operations(ours, shape) | operations(ours, shape, training=False))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_groups_of_a_dilated_kernel_are_keras_way(training):
+    """What the operation does not know is left to Keras."""
+    shape = (2, 7, 7, 4)
+    ours, theirs = twins("Conv2D", shape, filters=4, groups=2, kernel_size=3, dilation_rate=2)
+    close(ours(draw(*shape), training=training), theirs(draw(*shape)), 1e-5)
 
 
 def test_conv_of_any_size_by_patches():
@@ -235,7 +262,9 @@ def test_shortcut_of_option_a(size, filters, stride):
     before = (filters - 4) // 2
     expected = np.pad(values[:, ::stride, ::stride], [(0, 0)] * 3 + [(before, filters - 4 - before)])
     # Keras before 3.13 makes no model of an input that is its own output.
-    model = keras.Model(image, keras.layers.Identity()(resnet.padding(image, filters, stride, name="a")))
+    model = keras.Model(
+        image, keras.layers.Identity()(resnet.padding(image, filters, stride, resnet.Units(), name="a"))
+    )
     assert model.weights == []
     np.testing.assert_array_equal(model(values), expected)
 
@@ -277,3 +306,104 @@ def test_dropout_acts_in_training_only(name):
     model.trainable = False  # so that batch statistics do not differ between the calls
     assert not np.array_equal(model(values, training=True), model(values, training=True))
     np.testing.assert_array_equal(model(values, training=False), model(values, training=False))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_gelu_is_keras_gelu(dtype):
+    """The exact GELU and its gradient; in float32 without the operation that ONNX does not have."""
+    ours, theirs = twins("Activation", (4, 5, 6), activation="gelu", dtype=dtype)
+    for actual, expected in zip(learn(ours, 3 * draw(4, 5, 6)), learn(theirs, 3 * draw(4, 5, 6)), strict=True):
+        close(actual, expected, SHARE[dtype] / 10)
+    assert ("Erfc" in operations(ours, (4, 5, 6))) == (dtype != "float32")
+
+
+def test_other_activations_are_keras_own():
+    """Nothing but the exact GELU is touched."""
+    for name in ("relu", "silu", "tanh", "relu6"):
+        ours, theirs = twins("Activation", (4, 5), activation=name)
+        assert operations(ours, (4, 5)) == operations(theirs, (4, 5))
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 8), (4, 7, 8)])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_layer_norm_is_keras_layer_norm(shape, dtype):
+    """Outputs and gradients are Keras' own, and there is no negation in the graph."""
+    ours, theirs = twins("LayerNormalization", shape, epsilon=1e-6, dtype=dtype)
+    for actual, expected in zip(learn(ours, 3 * draw(*shape) + 1), learn(theirs, 3 * draw(*shape) + 1), strict=True):
+        close(actual, expected, SHARE[dtype])
+
+
+def test_layer_norm_over_other_axes_is_keras_way():
+    """Any other axis, and none of the weights."""
+    for options in ({"axis": (1, 2)}, {"center": False, "scale": False}, {"axis": 1}):
+        ours, theirs = twins("LayerNormalization", (3, 4, 5), **options)
+        close(ours(draw(3, 4, 5)), theirs(draw(3, 4, 5)), 1e-5)
+
+
+def lrn_by_hand(x, radius=2, bias=2.0, alpha=1e-4, beta=0.75):
+    """Section 3.3 of the paper, channel by channel."""
+    y = np.empty_like(x)
+    for i in range(x.shape[-1]):
+        near = x[..., max(0, i - radius) : i + radius + 1]
+        y[..., i] = x[..., i] / (bias + alpha * (near**2).sum(-1)) ** beta
+    return y
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.5, "bias": 1.0}, {"radius": 1, "beta": 0.5, "alpha": 0.1}])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_local_response_normalization(options, training, dtype):
+    """It is the paper's formula, in training, where it is one operation, as in inference."""
+    x = 5 * draw(2, 3, 4, 7)
+    layer = _layers.LocalResponseNormalization(dtype=dtype, **options)
+    close(tf.cast(layer(x, training=training), "float32"), lrn_by_hand(x, **options), 2 * SHARE[dtype])
+
+
+def test_layer_scale():
+    """Each channel is multiplied by its own scale, which starts at the given value."""
+    layer = _layers.LayerScale(0.5)
+    np.testing.assert_array_equal(layer(draw(2, 3, 4)), 0.5 * draw(2, 3, 4))
+    layer.gamma.assign([1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(layer(draw(2, 3, 4)), draw(2, 3, 4) * np.array([1, 2, 3, 4], "float32"))
+    assert _layers.LayerScale.from_config(layer.get_config()).initial == 0.5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_drop_connect(dtype):
+    """In training a share of the weights is 0 and the others are larger by as much; in inference all are there."""
+    ours, theirs = twins("Dense", (4, 50), units=40, dtype=dtype)
+    close(ours(draw(4, 50)), theirs(draw(4, 50)), 1e-6)
+    layer = _layers.Dense(40, drop_connect=0.25, use_bias=False, dtype=dtype)
+    layer.build((None, 50))
+    layer.kernel.assign(np.ones((50, 40)))
+    kernel = np.asarray(tf.cast(layer(np.eye(50, dtype="float32"), training=True), "float32"))
+    assert set(np.unique(kernel)) == {0.0, np.float32(tf.cast(tf.cast(1 / 0.75, layer.compute_dtype), "float32"))}
+    assert 0.2 < (kernel == 0).mean() < 0.3
+    assert (np.asarray(layer(np.eye(50, dtype="float32"))) == 1).all()
+
+
+def pooled(x, size, axis):
+    """Means over the windows of PyTorch's adaptive average pooling along one axis."""
+    n = x.shape[axis]
+    windows = [range(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
+    return np.stack([x.take(list(w), axis).mean(axis) for w in windows], axis)
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (14, 21), (3, 2), (1, 1), (9, 30), (7, 10)])
+def test_adaptive_pool(shape):
+    """Any map becomes 7x7 by the means of PyTorch's windows."""
+    image = keras.Input((*shape, 3))
+    model = keras.Model(image, keras.layers.Identity()(_blocks.adaptive_pool(image, 7, name="pool")))
+    values = draw(2, *shape, 3)
+    close(model(values), tf.constant(pooled(pooled(values, 7, 1), 7, 2)), 1e-6)
+
+
+def test_nothing_is_drawn_while_weights_follow():
+    """Kernels stay at zero inside, and are drawn again after it, however it ends."""
+    with _layers.weights_follow():
+        assert not np.any(zoo.get("mlp_tiny").get_layer("dense1").kernel.numpy())
+    with pytest.raises(BadOption), _layers.weights_follow():
+        zoo.get("mlp_tiny", depth=-1)
+    model = zoo.get("mlp_tiny")
+    assert np.all(model.get_layer("dense1").kernel.numpy() != 0)
+    assert keras.Model.from_config(model.get_config()).get_layer("dense1").kernel.numpy().any()
