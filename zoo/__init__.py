@@ -4,31 +4,53 @@ import zoo
 model = zoo.get("resnet50")             # a keras.Model with random weights
 zoo.names("resnet*")                    # without importing TensorFlow
 zoo.spec("resnet50").params
+zoo.features("resnet50", levels=(1, 2, 3, 4))   # a keras.Model of feature maps
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo._build import build
+from zoo._build import Request, build, build_features
 from zoo._errors import ZooError
+from zoo._heads import MultiClass, MultiLabel, Regression
 from zoo._preprocessing import Preprocessing
+from zoo._published import Weights
 from zoo._registry import ModelSpec, models, register
+from zoo._weights import write_weights
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ModelSpec", "Preprocessing", "ZooError", "families", "get", "names", "register", "spec"]
+__all__ = [
+    "ModelSpec",
+    "MultiClass",
+    "MultiLabel",
+    "Preprocessing",
+    "Regression",
+    "Weights",
+    "ZooError",
+    "families",
+    "features",
+    "get",
+    "names",
+    "register",
+    "save_weights",
+    "spec",
+]
 
 
 def get(
     name: str,
     *,
     classes: int | None = None,
+    heads: Any = None,
     input_shape: tuple[int, ...] | None = None,
     include_top: bool = True,
-    weights: str | None = None,
+    weights: Any = None,
     classifier_activation: str | None = None,
     dtype: str | None = None,
     **options: Any,
@@ -38,13 +60,19 @@ def get(
     Args:
         name: a name of `zoo.names()`.
         classes: number of logits; 0 for the pooled features; the spec's number by default.
+        heads: instead of classes, a `MultiClass`, `MultiLabel` or `Regression`, or several over one trunk by name, as
+            in `{"species": 10, "age": Regression()}`; the network then returns a dictionary.
         input_shape: shape of one input, (height, width, channels) or (features,); the spec's by default.
         include_top: False returns the feature map (n, h, w, c) instead of logits.
-        weights: path of a `.keras` or `.weights.h5` file of the same network; None for random weights.
+        weights: where the weights come from; None for random ones. A path (`.keras`, `.weights.h5`, or `.safetensors`
+            named as ours, timm's or torchvision's), a keras.Model of keras.applications or of this zoo, "imagenet"
+            (the first of `zoo.spec(name).weights`), "keras" (keras.applications' own file) or "timm/<model>.<tag>"
+            (the Hugging Face hub). Named weights leave a head of another size random; files must fit as a whole. The
+            first convolution is summed for one channel and tiled for more than three.
         classifier_activation: a Keras activation after the logits, such as "softmax"; None returns logits.
         dtype: Keras dtype policy of the layers, such as "mixed_bfloat16"; the global one by default. Logits are
             float32 whatever the policy.
-        **options: options of the family, such as `dropout=0.2` or `activation="tanh"`; `zoo show NAME` lists them.
+        **options: options of the family, such as `dropout=0.2` or `activation="silu"`; `zoo show NAME` lists them.
 
     Returns:
         A functional keras.Model from one input (n, *input_shape) of preprocessed values, named "image" or
@@ -52,11 +80,54 @@ def get(
 
     Raises:
         UnknownName: no such model.
-        BadOption: an option that the model does not have, or a value it cannot take.
+        BadOption: an option that the model does not have, a value it cannot take, or weights that do not fit.
+        DataError: the weights cannot be downloaded or read.
     """
-    asked = {"classes": classes, "input_shape": input_shape, "include_top": include_top}
-    asked["classifier_activation"] = classifier_activation
-    return build(name, asked, options, dtype=dtype, weights=weights)
+    request = Request(classes, heads, input_shape, include_top, classifier_activation, dtype)
+    return build(name, request, weights, options)
+
+
+def features(
+    name: str,
+    levels: Sequence[int] | None = None,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    weights: Any = None,
+    dtype: str | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a model that returns the feature maps of a network, one for each stride.
+
+    Args:
+        name: a name of `zoo.names()`, of a network for images.
+        levels: which maps, as numbers of `zoo.spec(name).feature_info`; negative ones count from the end; all by
+            default.
+        input_shape: as for `zoo.get`.
+        weights: as for `zoo.get`.
+        dtype: as for `zoo.get`.
+        **options: options of the family.
+
+    Returns:
+        A functional keras.Model from images (n, *input_shape) to a list of maps (n, h, w, c).
+
+    Raises:
+        UnknownName: no such model.
+        BadOption: a level or an option that the model does not have, or weights that do not fit.
+    """
+    return build_features(name, levels, Request(input_shape=input_shape, dtype=dtype), weights, options)
+
+
+def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Write the weights of a model as safetensors, keys "layer/variable"; `zoo.get(name, weights=path)` reads them.
+
+    Args:
+        model: a model of this zoo.
+        path: a file ending in `.safetensors`, written whole or not at all.
+
+    Raises:
+        BadOption: another ending.
+    """
+    write_weights(model, Path(path))
 
 
 def spec(name: str) -> ModelSpec:

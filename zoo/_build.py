@@ -3,36 +3,97 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
-import os
 import typing
-import warnings
-import zipfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from zoo._blocks import Head, check_activation
 from zoo._errors import BadOption, did_you_mean
-from zoo._lazy import keras
+from zoo._fit import load_state
+from zoo._heads import Head, tasks_of
+from zoo._lazy import keras, layers
 from zoo._registry import Model, ModelSpec, models
 from zoo._types import fit_type
+from zoo._weights import open_weights
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16", "float64")
 
 
-def build(name: str, asked: dict[str, Any], options: dict[str, Any], *, dtype: str | None, weights: str | None) -> Any:
-    """Build the model `name`; see `zoo.get`, whose arguments these are."""
-    model = models[name]
-    shape = _input_shape(model.spec, asked["input_shape"])
-    head = _head(model.spec, asked)
-    arguments = model.arguments | _checked(model, options)
-    with dtype_policy(dtype):
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a user asks of a model beside the family's own options; see `zoo.get`, whose arguments these are."""
+
+    classes: int | None = None
+    heads: Any = None
+    input_shape: tuple[int, ...] | None = None
+    include_top: bool = True
+    classifier_activation: str | None = None
+    dtype: str | None = None
+
+
+def build(name: str, request: Request, weights: Any, options: dict[str, Any]) -> Any:
+    """Build the model `name` and load its weights; see `zoo.get`."""
+    return _network(models[name], request, weights, options)[0]
+
+
+def build_features(name: str, levels: Any, request: Request, weights: Any, options: dict[str, Any]) -> Any:
+    """Build the model that returns the feature maps; see `zoo.features`."""
+    network, maps = _network(models[name], dataclasses.replace(request, include_top=False), weights, options)
+    if not maps:
+        raise BadOption(f"{name} has no feature maps. Received: name={name!r}. Choose a network for images.")
+    return keras.Model(network.input, [maps[i] for i in _levels(levels, len(maps))], name=f"{name}_features")
+
+
+def _levels(levels: Any, count: int) -> list[int]:
+    """Return the numbers of feature maps, or raise BadOption."""
+    chosen = fit_type(tuple(range(count)) if levels is None else levels, tuple[int, ...], "levels")
+    if not chosen or not all(-count <= i < count for i in chosen):
+        raise BadOption(f"levels must be from 0 to {count - 1}, or negative from the end. Received: levels={levels}")
+    return list(chosen)
+
+
+def _network(model: Model, request: Request, weights: Any, options: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """Return the network with its weights, and its feature maps."""
+    arguments = checked_options(model, options)
+    if weights is None:
+        return construct(model, request, arguments)
+    with layers.weights_follow():
+        source = open_weights(model, weights, lambda: _candidates(model, request, arguments))
+        arguments = {**source.layout.arguments, **arguments}
+        network, maps = construct(model, request, arguments, source.front)
+        default = Request(input_shape=network.input_shape[1:])
+        load_state(network, source, lambda: construct(model, default, arguments)[0])
+    return network, maps
+
+
+def _candidates(model: Model, request: Request, arguments: dict[str, Any]) -> Iterator[Any]:
+    """Yield networks that a file of weights may fit: as asked for, or with the default number of channels."""
+    yield construct(model, request, arguments)[0]
+    shape = _input_shape(model.spec, request.input_shape)
+    default = (*shape[:-1], model.spec.input_shape[-1])
+    if len(shape) == 3 and shape != default:
+        yield construct(model, dataclasses.replace(request, input_shape=default), arguments)[0]
+
+
+def construct(
+    model: Model, request: Request, options: dict[str, Any], front: Callable[[Any], Any] | None = None
+) -> tuple[Any, list[Any]]:
+    """Return the network with random weights, and its feature maps.
+
+    Args:
+        model: the registered model.
+        request: what was asked for.
+        options: those of the family, checked.
+        front: layers between the input and the network, if its weights want any.
+    """
+    shape = _input_shape(model.spec, request.input_shape)
+    head = _head(model.spec, request)
+    with dtype_policy(request.dtype):
         inputs = keras.Input(shape, name=input_name(shape), dtype="float32")
-        network = keras.Model(inputs, model.build(inputs, head, **arguments), name=name)
-    if weights is not None:
-        _load(network, weights)
-    return network
+        x = inputs if front is None else front(inputs)
+        outputs = model.build(x, head, **_arguments(model.build, {**model.arguments, **options}))
+        return keras.Model(inputs, outputs, name=model.spec.name), head.levels
 
 
 def input_name(shape: tuple[int, ...]) -> str:
@@ -57,27 +118,59 @@ def dtype_policy(name: str | None) -> Iterator[None]:
 
 
 def options_of(model: Model) -> dict[str, inspect.Parameter]:
-    """Return the options that a user may give: the builder's keyword-only parameters."""
-    parameters = inspect.signature(model.build).parameters.values()
-    hidden = {name for name, value in model.arguments.items() if callable(value)}
-    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in hidden}
+    """Return the options that a user may give, each with its default and type.
+
+    They are the builder's keyword-only parameters; one that is a dataclass is a group and stands for its fields.
+    """
+    found = {}
+    for parameter in _parameters(model.build):
+        fields = _fields(parameter)
+        for option in fields or [parameter]:
+            if not callable(model.arguments.get(option.name)):
+                found[option.name] = option
+    return found
+
+
+def _parameters(build: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the keyword-only parameters of a builder with their types resolved."""
+    types = typing.get_type_hints(build)
+    parameters = inspect.signature(build).parameters.values()
+    return [p.replace(annotation=types.get(p.name, Any)) for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def _fields(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """Return the fields of a group of options as parameters; none if it is a single option."""
+    if not dataclasses.is_dataclass(parameter.annotation):
+        return []
+    types, kind = typing.get_type_hints(parameter.annotation), inspect.Parameter.KEYWORD_ONLY
+    fields = dataclasses.fields(parameter.annotation)
+    return [inspect.Parameter(f.name, kind, default=f.default, annotation=types[f.name]) for f in fields]
+
+
+def _arguments(build: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as the builder takes them, those of a group put together."""
+    rest, groups = dict(options), {}
+    for parameter in _parameters(build):
+        names = [field.name for field in _fields(parameter)]
+        if names:
+            groups[parameter.name] = parameter.annotation(**{name: rest.pop(name) for name in names if name in rest})
+    return rest | groups
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:
     """Raise UnknownName or BadOption if `zoo.get(name, **options)` would, as far as can be told without Keras."""
-    _checked(models[name], options)
+    checked_options(models[name], options)
 
 
-def _checked(model: Model, options: dict[str, Any]) -> dict[str, Any]:
+def checked_options(model: Model, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options as the builder's types, or raise BadOption."""
     known = options_of(model)
-    types = typing.get_type_hints(model.build)
     for name in options:
         if name not in known:
             raise BadOption(
                 f"{model.spec.name} has no such option. Received: {name}={options[name]!r}. {did_you_mean(name, known)}"
             )
-    return {name: fit_type(value, types[name], name) for name, value in options.items()}
+    return {name: fit_type(value, known[name].annotation, name) for name, value in options.items()}
 
 
 def _input_shape(spec: ModelSpec, shape: Any) -> tuple[int, ...]:
@@ -95,37 +188,14 @@ def _input_shape(spec: ModelSpec, shape: Any) -> tuple[int, ...]:
     return shape
 
 
-def _head(spec: ModelSpec, asked: dict[str, Any]) -> Head:
+def _head(spec: ModelSpec, request: Request) -> Head:
     """Return the head that was asked for."""
-    classes = spec.classes if asked["classes"] is None else fit_type(asked["classes"], int, "classes")
+    if request.classes is not None and request.heads is not None:
+        raise BadOption(
+            f"classes and heads exclude each other. Received: classes={request.classes}, heads={request.heads}"
+        )
+    classes = spec.classes if request.classes is None else fit_type(request.classes, int, "classes")
     if classes < 0:
         raise BadOption(f"classes must be at least 1, or 0 for pooled features. Received: classes={classes}")
-    include_top = fit_type(asked["include_top"], bool, "include_top")
-    return Head(classes, include_top, _activation(asked["classifier_activation"], classes))
-
-
-def _activation(name: str | None, classes: int) -> str | None:
-    """Return the name of a Keras activation, or raise BadOption."""
-    if name is None:
-        return None
-    check_activation("classifier_activation", name)
-    if not classes:
-        raise BadOption(f"classes=0 leaves no logits to activate. Received: classifier_activation={name!r}")
-    return name
-
-
-def _load(network: Any, weights: str) -> None:
-    """Load the weights of a file written by Keras for the same network."""
-    path = Path(weights) if isinstance(weights, (str, os.PathLike)) else None
-    if path is None or path.suffix not in (".keras", ".h5") or not path.is_file():
-        raise BadOption(
-            f"weights must be the path of an existing .keras or .weights.h5 file. Received: weights={weights!r}"
-        )
-    try:
-        with warnings.catch_warnings():
-            # Keras warns of each layer that differs before it raises.
-            warnings.simplefilter("ignore", UserWarning)
-            network.load_weights(path)
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BadOption(f"weights must fit {network.name}. Received: weights={str(path)!r}: {reason}") from error
+    include_top = fit_type(request.include_top, bool, "include_top")
+    return Head(tasks_of(classes, request.heads, request.classifier_activation), include_top)

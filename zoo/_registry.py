@@ -9,11 +9,12 @@ import inspect
 import pkgutil
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from zoo._errors import BadOption, DuplicateName, UnknownName, did_you_mean
 from zoo._preprocessing import Preprocessing
+from zoo._published import Layout, Weights
 
 T = TypeVar("T")
 
@@ -123,6 +124,8 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 class ModelSpec:
     """What is known of a model without building it; JSON-safe, and recomputed by the tests.
 
+    What is counted rather than stated, `gmacs` and `feature_info`, are properties.
+
     Args:
         input_shape: default shape of one input, without the batch: (height, width, channels) or (features,).
         classes: default number of classes.
@@ -135,6 +138,7 @@ class ModelSpec:
         family: the file it comes from.
         params: trainable parameters at the default input and classes.
         input_dtype: dtype of the input.
+        weights: published weights, the best first: `weights="imagenet"` stands for it.
     """
 
     input_shape: tuple[int, ...]
@@ -148,6 +152,26 @@ class ModelSpec:
     family: str = ""
     params: int = 0
     input_dtype: str = "float32"
+    weights: tuple[Weights, ...] = ()
+
+    @property
+    def gmacs(self) -> float:
+        """Multiply-adds of one input in billions, read from what was counted once; a plug-in's model is built."""
+        return self._facts()["gmacs"]
+
+    @property
+    def feature_info(self) -> tuple[dict[str, Any], ...]:
+        """What `zoo.features` returns, from the finest to the coarsest; where it is known from, see `gmacs`.
+
+        Each has "level" (the number that `zoo.features` takes), "layer" (the layer that made the map), "stride" (of
+        a pixel of the map in pixels of the image, as a power of two) and "channels".
+        """
+        return tuple(self._facts()["features"])
+
+    def _facts(self) -> dict[str, Any]:
+        from zoo._facts import facts
+
+        return facts(self.name)
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON-safe values, its name first."""
@@ -157,6 +181,7 @@ class ModelSpec:
             "tags": list(self.tags),
             "preprocessing": self.preprocessing.to_json(),
             "unsupported": dict(self.unsupported),
+            "weights": [entry.to_json() for entry in self.weights],
         }
         first = ("name", "family", "params", "input_shape", "input_dtype", "classes")
         return {key: values[key] for key in (*first, *(k for k in values if k not in first))}
@@ -164,26 +189,41 @@ class ModelSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A registered model: its spec, the function that builds it and the arguments that make it this variant."""
+    """A registered model.
+
+    Args:
+        spec: what is known of it.
+        build: the function that builds it.
+        arguments: those that make it this variant.
+        layouts: how other libraries name its layers, by library: "torchvision", "timm" or "keras".
+    """
 
     spec: ModelSpec
     build: Callable[..., Any]
     arguments: dict[str, Any]
+    layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
 
 
 models: Registry[Model] = Registry("model", "zoo", "zoo.models")
 
 
 # What `zoo.get` takes itself; no family can have an option of such a name.
-RESERVED = {"name", "classes", "input_shape", "include_top", "weights", "classifier_activation", "dtype"}
+RESERVED = {"name", "classes", "heads", "input_shape", "include_top", "weights", "classifier_activation", "dtype"}
 
 
 def register(
-    name: str, like: ModelSpec, *, params: int, family: str = "", **arguments: Any
+    name: str,
+    like: ModelSpec,
+    *,
+    params: int,
+    family: str = "",
+    weights: Sequence[Weights] = (),
+    layouts: Mapping[str, Layout] | None = None,
+    **arguments: Any,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register one variant of the decorated builder.
 
-    A builder takes the input tensor and the head (see `zoo._blocks.Head`), then keyword options, and returns
+    A builder takes the input tensor and the head (see `zoo._heads.Head`), then keyword options, and returns
     `head(features)`. The options not fixed by `arguments` are what `zoo.get(name, option=…)` accepts.
 
     Args:
@@ -191,6 +231,8 @@ def register(
         like: what the variants of a family share; name, family and params are filled in.
         params: trainable parameters at the default input and classes.
         family: the family's name; the builder's module by default.
+        weights: published weights of this variant, the best first.
+        layouts: how other libraries name the layers, by library.
         **arguments: options that make the variant.
 
     Returns:
@@ -206,8 +248,8 @@ def register(
         if taken:
             raise BadOption(f"zoo.get has arguments of its own of these names. Received: {sorted(taken)}. Rename them.")
         found = family or build.__module__.rpartition(".")[2]
-        spec = dataclasses.replace(like, name=name, family=found, params=params)
-        models.add(name, Model(spec, build, arguments), build.__module__)
+        spec = dataclasses.replace(like, name=name, family=found, params=params, weights=tuple(weights))
+        models.add(name, Model(spec, build, arguments, layouts or {}), build.__module__)
         return build
 
     return decorate

@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("zoo", "training", "export")  # each may import those before it
 COMMAND = "zoo/__main__.py"  # puts the rooms together, so that it alone imports all of them
 HEAVY = {
-    "PIL", "ai_edge_litert", "jinja2", "keras", "litert_quantizer", "matplotlib", "numpy", "onnx", "onnxruntime",
-    "rich", "safetensors", "sklearn", "tensorflow", "tensorflow_datasets", "tensorflow_model_optimization", "tf2onnx",
-    "tf_keras", "zoo._layers",
+    "PIL", "ai_edge_litert", "huggingface_hub", "jax", "jinja2", "keras", "litert_quantizer", "matplotlib", "numpy",
+    "onnx", "onnxruntime", "rich", "safetensors", "sklearn", "tensorflow", "tensorflow_datasets",
+    "tensorflow_model_optimization", "tf2onnx", "tf_keras", "zoo._layers",
 }  # fmt: skip
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 # Where a package is not called what is imported.

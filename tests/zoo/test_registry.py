@@ -67,7 +67,7 @@ def message(error):
     [
         (["resnet18"], {}, ["resnet18"]),
         (["resnet?0"], {}, ["resnet20", "resnet50"]),
-        (["resnet[13]*"], {"exclude": "resnet3*"}, ["resnet18", "resnet101", "resnet110", "resnet152"]),
+        (["resnet[13]*"], {"exclude": ["resnet3*", "*_v?"]}, ["resnet18", "resnet101", "resnet110", "resnet152"]),
         (["resnet5?", "mlp_*"], {"exclude": ["*50", "*_tiny"]}, ["mlp_mnist", "resnet56"]),
         (["mlp*", "resnet18"], {"family": "resnet"}, ["resnet18"]),
         (["RESNET*"], {}, []),
@@ -114,8 +114,8 @@ def test_duplicate_is_refused(added):
         ("resnet500", "Did you mean 'resnet50'?"),
         ("ResNet50", "Did you mean 'resnet50'?"),
         ("mlp-mnist", "Did you mean 'mlp_mnist'?"),
-        ("", "Known: mlp, "),
-        (None, "Known: mlp, "),
+        ("", "Known: alexnet, "),
+        (None, "Known: alexnet, "),
         (["resnet50"], "Did you mean 'resnet50'?"),
     ],
 )

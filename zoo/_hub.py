@@ -1,0 +1,87 @@
+"""Published weights fetched once: from the Hugging Face hub as safetensors, from keras.applications by Keras itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from zoo._errors import DataError, MissingDependency
+from zoo._lazy import keras
+
+FILE = "model.safetensors"
+
+
+def home() -> Path:
+    """Return the folder where users put weights by hand: $ZOO_HOME, or ~/.cache/keras-zoo."""
+    return Path(os.environ.get("ZOO_HOME") or Path.home() / ".cache" / "keras-zoo")
+
+
+def fetch(source: str) -> Path:
+    """Return the file of "timm/<model>.<tag>", from `home()` or the hub's cache, or downloaded and checked.
+
+    Raises:
+        DataError: it cannot be downloaded, or what came is not what the hub says it is.
+        MissingDependency: huggingface_hub is not installed.
+    """
+    own = home() / f"{source}.safetensors"
+    return own if own.is_file() else _checked(_download(source, own), source)
+
+
+def _download(source: str, own: Path) -> Path:
+    """Return the file in the cache of huggingface_hub, which shows progress and resumes."""
+    try:
+        from huggingface_hub import hf_hub_download
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            "Weights of the Hugging Face hub need the package 'huggingface_hub'. Run: pip install huggingface_hub"
+        ) from error
+    try:
+        return Path(hf_hub_download(source, FILE))
+    except (OSError, ValueError) as error:
+        # The reasons of the hub fill a page; its first line says which it is.
+        reason = str(error).strip().partition("\n")[0][:200]
+        address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+        raise DataError(
+            f"weights={source!r} could not be downloaded: {reason} Put {address}/{source}/resolve/main/{FILE} to {own}"
+        ) from error
+
+
+def _checked(path: Path, source: str) -> Path:
+    """Compare a file with the SHA-256 that the hub names it by in its cache."""
+    stored = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", stored.name) and _digest(stored) != stored.name:
+        stored.unlink()
+        raise DataError(f"weights={source!r}: {path} was damaged and has been removed. Run again to download it anew.")
+    return path
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slowly(file)
+
+
+def _slowly(file: Any) -> str:
+    """Return the SHA-256 of a file on Python 3.10."""
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b""):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def fetch_keras(name: str) -> Any:
+    """Return the network NAME of keras.applications with its ImageNet weights, giving logits.
+
+    Raises:
+        DataError: Keras cannot download them.
+    """
+    try:
+        return getattr(keras.applications, name)(weights="imagenet", classifier_activation=None)
+    except Exception as error:  # Keras raises a bare Exception when a download fails.
+        address = re.search(r"https?://\S+?(?=[:\s]|$)", str(error))
+        if address is None:
+            raise
+        file = Path.home() / ".keras" / "models" / address[0].rpartition("/")[2]
+        raise DataError(f"weights='keras' could not be downloaded. Put {address[0]} to {file}") from error

@@ -1,0 +1,258 @@
+"""Weights from wherever they are, opened as arrays under the names of their library; `zoo._fit` puts them into place.
+
+Nothing here unpickles or executes what comes from a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo._errors import BadOption, did_you_mean
+from zoo._hub import fetch, fetch_keras
+from zoo._lazy import keras, np
+from zoo._published import Layout, Weights
+from zoo._registry import Model
+
+SUFFIXES = (".keras", ".h5", ".safetensors")
+# Files of ours name a layer as the network does.
+OURS = Layout(rules=((r"(.*)", "{0}"),), ignored=(r"auxiliary.*",))
+FORMAT = {"format": "keras-zoo"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Opened weights.
+
+    Args:
+        origin: what the user gave, for messages.
+        arrays: values by their key, "layer/variable" of Keras or "module.parameter" of PyTorch.
+        layout: how their layers are called.
+        torch: the keys and shapes are PyTorch's.
+        named: published weights, which may leave a new head random.
+        bgr: the first convolution takes blue first and is to be turned round.
+        front: layers that they want before the network, or None.
+    """
+
+    origin: str
+    arrays: Mapping[str, Any]
+    layout: Layout = OURS
+    torch: bool = False
+    named: bool = False
+    bgr: bool = False
+    front: Callable[[Any], Any] | None = None
+
+
+def open_weights(model: Model, weights: Any, like: Callable[[], Iterable[Any]]) -> Source:
+    """Open weights for a model.
+
+    Args:
+        model: the registered model.
+        weights: what the user gave, see `zoo.get`.
+        like: gives networks, one after the other, that a `.weights.h5` file may fit.
+
+    Raises:
+        BadOption: neither a name nor a readable file, or the model has no such weights.
+        DataError: they cannot be downloaded.
+    """
+    if not isinstance(weights, (str, os.PathLike)):
+        if not isinstance(weights, keras.Model):
+            raise BadOption(f"weights must be a path, a name or a keras.Model. Received: weights={weights!r}")
+        return _from_network(model, weights, f"weights=<{weights.name}>")
+    text = os.fspath(weights)
+    if text in ("imagenet", "keras") or text.startswith(("timm/", "keras/", "torchvision/")):
+        return _from_name(model, text)
+    path = Path(text)
+    if not path.name.endswith(SUFFIXES) or not path.is_file():
+        raise BadOption(
+            f"weights must be 'imagenet', 'keras', 'timm/<model>.<tag>' or the path of an existing file "
+            f"({', '.join(SUFFIXES)}). Received: weights={text!r}"
+        )
+    return _from_file(model, path, like)
+
+
+def _from_name(model: Model, name: str) -> Source:
+    """Open published weights."""
+    entry = _entry(model, name)
+    library = entry.source.partition("/")[0]
+    if library == "torchvision":
+        raise BadOption(
+            f"{entry.source} is published as a pickle only, which is never opened here. Received: weights={name!r}. "
+            "With torchvision installed, safetensors.torch.save_file(model.state_dict(), 'x.safetensors') makes a file "
+            "for weights='x.safetensors'."
+        )
+    if library == "keras":
+        opened = _from_network(model, fetch_keras(entry.source.partition("/")[2]), f"weights={name!r}")
+    else:
+        opened = _from_safetensors(model, fetch(entry.source), f"weights={name!r}")
+    return dataclasses.replace(opened, named=True, bgr=entry.bgr)
+
+
+def _entry(model: Model, name: str) -> Weights:
+    """Return the published weights of a name, or raise BadOption."""
+    known = model.spec.weights
+    if name == "imagenet":
+        found = list(known[:1])
+    elif name == "keras":
+        found = [entry for entry in known if entry.source.startswith("keras/")]
+    else:
+        found = [entry for entry in known if entry.source == name]
+        if not found and name.startswith("timm/") and model.layouts:
+            found = [Weights(name, 0.0)]
+    if not found:
+        hint = did_you_mean(name, [entry.source for entry in known]) if known else "None are published for it."
+        raise BadOption(f"{model.spec.name} has no such weights. Received: weights={name!r}. {hint}")
+    return found[0]
+
+
+def _from_file(model: Model, path: Path, like: Callable[[], Iterable[Any]]) -> Source:
+    """Open a file; one that cannot be read is the user's to mend."""
+    origin = f"weights={str(path)!r}"
+    if path.suffix == ".safetensors":
+        return _from_safetensors(model, path, origin)
+    try:
+        with warnings.catch_warnings():
+            # Keras warns of each layer that differs before it raises.
+            warnings.simplefilter("ignore", UserWarning)
+            if path.suffix == ".keras":
+                return _from_network(model, keras.saving.load_model(path, compile=False, safe_mode=True), origin)
+            return _from_network(model, _filled(path, like()), origin)
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, BadOption):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise BadOption(f"weights must fit {model.spec.name}. Received: {origin}: {reason}") from error
+
+
+def _filled(path: Path, networks: Iterable[Any]) -> Any:
+    """Return the first network that a `.weights.h5` file fits; raises what Keras says of the first one."""
+    first = None
+    for network in networks:
+        try:
+            network.load_weights(path)
+        except (ValueError, KeyError) as error:
+            first = first or error
+        else:
+            return network
+    raise first
+
+
+def _from_safetensors(model: Model, path: Path, origin: str) -> Source:
+    """Open a safetensors file in our layout or in one of PyTorch's."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            keys, ours = list(file.keys()), (file.metadata() or {}).get("format") == FORMAT["format"]
+            arrays = {key: _plain(file.get_tensor(key)) for key in keys}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise BadOption(f"weights must be a safetensors file that can be read. Received: {origin}: {error}") from error
+    if ours or any("/" in key for key in keys):
+        return Source(origin, arrays)
+    libraries = {name: layout for name, layout in model.layouts.items() if name != "keras"}
+    if not libraries:
+        raise BadOption(f"{model.spec.name} knows no files of timm or torchvision. Received: {origin}")
+    modules = {key.rpartition(".")[0] for key in keys}
+    layout = max(libraries.values(), key=lambda layout: layout.coverage(modules))
+    return Source(origin, arrays, layout, torch=True)
+
+
+def _plain(array: Any) -> Any:
+    """Return an array of numbers in float32, whatever float the file has."""
+    return array if array.dtype.kind in "iub" else array.astype("float32")
+
+
+def _from_network(model: Model, network: Any, origin: str) -> Source:
+    """Take the weights of a network of keras.applications or of this zoo."""
+    found = list(_flat(network))
+    names = _renumbered([layer.name for layer in found])
+    arrays = {
+        f"{name}/{_variable(variable.name)}": keras.ops.convert_to_numpy(variable)
+        for name, layer in zip(names, found, strict=True)
+        for variable in layer.weights
+    }
+    layout = model.layouts.get("keras")
+    if layout is None or layout.coverage({key.rpartition("/")[0] for key in arrays}) < 0.5:
+        return Source(origin, {f"{n.name}/{v.name}": keras.ops.convert_to_numpy(v) for n in found for v in n.weights})
+    return Source(origin, arrays, layout, front=_front(found))
+
+
+def write_weights(network: Any, path: Path) -> None:
+    """Write the weights of a network as safetensors in our layout; see `zoo.save_weights`."""
+    from safetensors.numpy import save
+
+    arrays = {
+        f"{layer.name}/{v.name}": keras.ops.convert_to_numpy(v) for layer in network.layers for v in layer.weights
+    }
+    if path.suffix != ".safetensors":
+        raise BadOption(f"path must end in .safetensors. Received: path={str(path)!r}")
+    hidden = path.with_name(f".{path.name}.writing")
+    try:
+        hidden.write_bytes(save(arrays, metadata=FORMAT | {"model": network.name}))
+        hidden.replace(path)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def _variable(name: str) -> str:
+    """Return the name of a variable; the one that Keras leaves without is the scale of a LayerScale."""
+    return "gamma" if re.fullmatch(r"variable(_\d+)?", name) else name
+
+
+def _flat(network: Any) -> Iterable[Any]:
+    """Yield the layers of a network and of the networks inside it."""
+    for layer in network.layers:
+        if hasattr(layer, "layers"):
+            yield from _flat(layer)
+        else:
+            yield layer
+
+
+def _renumbered(names: list[str]) -> list[str]:
+    """Return automatic names (conv2d_94) counted from 0 in the order of their making, others as they are."""
+    automatic = re.compile(r"(conv2d|batch_normalization|dense|normalization)(?:_(\d+))?")
+    numbers: dict[str, list[int]] = {}
+    for match in filter(None, map(automatic.fullmatch, names)):
+        numbers.setdefault(match[1], []).append(int(match[2] or 0))
+    order = {kind: sorted(found) for kind, found in numbers.items()}
+
+    def renamed(name: str) -> str:
+        match = automatic.fullmatch(name)
+        return f"{match[1]}_{order[match[1]].index(int(match[2] or 0))}" if match else name
+
+    return list(map(renamed, names))
+
+
+def _front(found: list[Any]) -> Callable[[Any], Any] | None:
+    """Return what the layers that scale pixels inside a network do before it, as one layer; None if there are none."""
+    scale, offset = np.ones(1), np.zeros(1)
+    scaling = [layer for layer in found if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))]
+    for layer in scaling:
+        factor, shift = _affine(layer)
+        scale, offset = scale * factor, offset * factor + shift
+    if not scaling:
+        return None
+
+    def front(x: Any) -> Any:
+        # Other than three channels were not there when the figures were taken: their average is the nearest.
+        fits = scale.size in (1, x.shape[-1])
+        factor, shift = (scale, offset) if fits else (scale.mean(keepdims=True), offset.mean(keepdims=True))
+        values = [v.tolist() if v.size > 1 else v.item() for v in (factor, shift)]
+        return keras.layers.Rescaling(*values, name="rescaling", dtype="float32")(x)
+
+    return front
+
+
+def _affine(layer: Any) -> tuple[Any, Any]:
+    """Return (factor, shift) of a Rescaling or Normalization layer, by channel or for all."""
+    if isinstance(layer, keras.layers.Rescaling):
+        return np.asarray(layer.scale, "float64").reshape(-1), np.asarray(layer.offset, "float64").reshape(-1)
+    mean, variance = (np.asarray(v, "float64").reshape(-1) for v in (layer.mean, layer.variance))
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    return 1.0 / deviation, -mean / deviation
