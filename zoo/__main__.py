@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from export import _commands as export_commands
+from export import formats
 from training import _commands as training_commands
 from zoo import _commands as zoo_commands
 from zoo._errors import ZooError, did_you_mean
@@ -25,7 +26,11 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+# What a room tells of itself to the commands of rooms that may not import it.
+ROOMS = {"formats": formats.names}
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "obj": ROOMS})
 @click.version_option(package_name="keras-zoo", prog_name="zoo")
 def zoo() -> None:
     """Keras models by name, trained by recipe, exported as artifacts that are proven equal to their source."""

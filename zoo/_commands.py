@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,7 +12,11 @@ import click
 from zoo._build import options_of
 from zoo._console import json_option, print_json, print_table
 from zoo._errors import UnknownName, did_you_mean
+from zoo._facts import facts
 from zoo._registry import models
+
+WIDTH = 100
+KEY = 15  # columns
 
 
 @click.command("list")
@@ -43,38 +50,135 @@ def _check_known(option: str, value: str | None, known: set[str]) -> None:
 
 @click.command("show")
 @click.argument("name")
+@click.option("--plot", metavar="FILE", help="Draw the architecture into a .png, .svg or .pdf file.")
 @json_option
-def show_model(name: str, as_json: bool) -> None:
-    """Show what is known of the model NAME."""
-    content = describe(name)
+@click.pass_obj
+def show_model(rooms: dict[str, Callable[[], list[str]]] | None, name: str, plot: str | None, as_json: bool) -> None:
+    """Show what is known of the model NAME: what it costs, its options, published weights and stages."""
+    content = describe(name, (rooms or {}).get("formats", list)())
+    if plot is not None:
+        from zoo._plot import draw
+
+        draw(content, Path(plot))
     if as_json:
         print_json(content)
         return
-    for key, value in content.items():
-        for line, text in enumerate(_lines(value)):
-            click.echo(f"{key if line == 0 else '':14}{text}")
+    _print_lines(content)
+    _print_weights(content["weights"])
+    _print_options(content["options"])
+    _print_stages(content["stages"], content["gmacs"])
+    if plot is not None:
+        click.echo(f"\nDrawn to {plot}")
 
 
-def describe(name: str) -> dict[str, Any]:
-    """Return the spec of a model and the options that `zoo.get` takes for it, JSON-safe."""
+def describe(name: str, formats: list[str]) -> dict[str, Any]:
+    """Return all that is known of a model, JSON-safe.
+
+    Args:
+        name: a registered name.
+        formats: those that there are; the ones that the model cannot have are left out.
+
+    Returns:
+        The spec, what was counted (see `zoo._summary.summarize`), "options" that `zoo.get` takes with their defaults,
+        and "formats".
+    """
     model = models[name]
     defaults = {n: model.arguments.get(n, p.default) for n, p in options_of(model).items()}
-    return model.spec.to_json() | {"options": {n: list(v) if isinstance(v, tuple) else v for n, v in defaults.items()}}
+    impossible = dict(model.spec.unsupported)
+    return model.spec.to_json() | {
+        **facts(name),
+        "options": {n: list(v) if isinstance(v, tuple) else v for n, v in defaults.items()},
+        "formats": [fmt for fmt in formats if fmt not in impossible],
+    }
 
 
-def size(shape: tuple[int, ...]) -> str:
+def size(shape: Any) -> str:
     """Return a shape as people write it: 224x224x3."""
-    return "x".join(map(str, shape))
+    return "x".join("?" if n is None else str(n) for n in shape)
 
 
-def _lines(value: Any) -> list[str]:
-    """Return a value as lines for people."""
-    if isinstance(value, dict):
-        return [f"{key}: {_text(v)}" for key, v in value.items()] or ["none"]
-    return [_text(value)]
+def layers_text(layers: dict[str, int], separator: str = ", ") -> str:
+    """Return what a stage consists of, the most frequent layers first: 9 Conv2D, 3 Add."""
+    ordered = sorted(layers.items(), key=lambda item: -item[1])
+    return separator.join(f"{count} {layer}" for layer, count in ordered)
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def macs_unit(gmacs: float) -> tuple[str, float]:
+    """Return the unit that suits a network of so many GMACs, and how many of it one GMAC has."""
+    units = (("GMACs", 1.0), ("MMACs", 1e3), ("kMACs", 1e6))
+    return next(((unit, per) for unit, per in units if gmacs * per >= 0.1), units[-1])
+
+
+def _print_lines(content: dict[str, Any]) -> None:
+    """Print what fits into a line or two each."""
+    smallest = f", at least {size([content['min_size']] * 2)}" if content["min_size"] else ""
+    memory = content["memory"]
+    lines = {
+        "name": content["name"],
+        "family": content["family"],
+        "tags": ", ".join(content["tags"]) or "none",
+        "paper": content["paper"] or "none",
+        "input": f"{size(content['input_shape'])}, {content['input_dtype']}{smallest}",
+        "classes": f"{content['classes']:,}",
+        "parameters": f"{content['params']:,}",
+        "GMACs": _plain(content["gmacs"]),
+        "memory": f"{memory['weights_mib']:g} MiB of weights; {memory['inference_mib']:g} MiB to infer and "
+        f"{memory['training_mib']:g} MiB to train one input, float32",
+        "preprocessing": _preprocessing(content),
+        "formats": ", ".join(content["formats"]) or "none",
+    }
+    for key, text in lines.items():
+        _print_line(key, text)
+    for fmt, reason in content["unsupported"].items():
+        _print_line("unsupported", f"{fmt}: {reason}")
+
+
+def _print_line(key: str, text: str) -> None:
+    first, *others = textwrap.wrap(text, WIDTH - KEY, break_long_words=False, break_on_hyphens=False) or [""]
+    # click leaves the style away where no terminal reads.
+    click.echo(click.style(key.ljust(KEY), bold=True) + first)
+    for line in others:
+        click.echo(" " * KEY + line)
+
+
+def _preprocessing(content: dict[str, Any]) -> str:
+    contract = content["preprocessing"]
+    mean, std = (", ".join(f"{v:g}" for v in contract[key]) for key in ("mean", "std"))
+    resize = f"; {contract['interpolation']}, crop {contract['crop']:g}" if content["min_size"] else ""
+    return f"(x - mean) / std; mean {mean}; std {std}{resize}"
+
+
+def _plain(value: float) -> str:
+    """Return four significant digits, never as a power of ten."""
+    text = f"{value:.12f}" if 0 < value < 1e-4 else f"{value:.4g}"
+    return text.rstrip("0") if "." in text else text
+
+
+def _print_weights(entries: list[dict[str, Any]]) -> None:
+    if entries:
+        click.echo()
+        rows = [(w["source"], f"{w['top1']:.2f}", size([w["size"]] * 2), w["reference"]) for w in entries]
+        print_table(("published weights", "top-1 %", "at", "stated in"), rows, right=(1,))
+
+
+def _print_options(options: dict[str, Any]) -> None:
+    if options:
+        click.echo()
+        rows = [(name, repr(tuple(v) if isinstance(v, list) else v)) for name, v in options.items()]
+        print_table(("option", "default"), rows)
+
+
+def _print_stages(stages: list[dict[str, Any]], gmacs: float) -> None:
+    """Print the table of stages, long lists of layers folded so that it keeps to the width."""
+    unit, per = macs_unit(gmacs)
+    full = [(s["name"], size(s["output"]), f"{s['params']:,}", f"{s['gmacs'] * per:,.3f}") for s in stages]
+    head = ("stage", "layers", "output", "parameters", unit)
+    taken = sum(max(len(head[i if i == 0 else i + 1]), *(len(row[i]) for row in full)) + 2 for i in range(4))
+    rows = []
+    for stage, (name, *rest) in zip(stages, full, strict=True):
+        # A count stays with its layer.
+        text = layers_text(stage["layers"], ",\n").replace(" ", "\0").replace("\n", " ")
+        first, *others = textwrap.wrap(text, WIDTH - taken, break_long_words=False, break_on_hyphens=False)
+        rows += [(name, first.replace("\0", " "), *rest), *(("", t.replace("\0", " "), "", "", "") for t in others)]
+    click.echo()
+    print_table(head, rows, right=(3, 4))

@@ -1,4 +1,7 @@
-"""The tables of the README, generated from the registries: `make readme` writes them, a test compares them."""
+"""What is generated from the registries: the facts of every model, and the tables of the README.
+
+`make readme` writes them, the tests compare them.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,35 @@ from pathlib import Path
 
 import export
 import zoo
+from zoo import _facts
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def models() -> str:
     """Return the table of models."""
-    lines = ["| model | family | parameters | input | classes | smallest |", "|---|---|--:|---|--:|---|"]
+    lines = [
+        "| model | family | parameters | GMACs | input | classes | smallest | published top-1 |",
+        "|---|---|--:|--:|---|--:|---|---|",
+    ]
     for name in zoo.names():
         spec = zoo.spec(name)
         size = "x".join(map(str, spec.input_shape))
         smallest = f"{spec.min_size}x{spec.min_size}" if spec.min_size else "any"
-        lines.append(f"| `{name}` | {spec.family} | {spec.params:,} | {size} | {spec.classes} | {smallest} |")
+        lines.append(
+            f"| `{name}` | {spec.family} | {spec.params:,} | {spec.gmacs:.4g} | {size} | {spec.classes} | {smallest} | "
+            f"{published(spec)} |"
+        )
     return "\n".join(lines)
+
+
+def published(spec: zoo.ModelSpec) -> str:
+    """Return what the first published weights reach, where they are, and the size if it is not the model's own."""
+    if not spec.weights:
+        return ""
+    best = spec.weights[0]
+    size = "" if best.size == spec.input_shape[0] else f" at {best.size}x{best.size}"
+    return f"{best.top1:g}%{size} (`{best.source}`)"
 
 
 def formats() -> str:
@@ -44,4 +63,6 @@ def render(text: str) -> str:
 
 
 if __name__ == "__main__":
+    # The table is made from the file.
+    _facts.FILE.write_text(_facts.to_text({name: _facts.count(name) for name in zoo.names()}), encoding="utf-8")
     README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")

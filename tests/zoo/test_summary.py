@@ -1,0 +1,232 @@
+"""What a network costs, counted by hand; the conformance suite compares the record with what is built."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+import zoo
+from zoo import _facts
+from zoo._registry import models
+from zoo._summary import summarize
+
+NAMES = zoo.names()
+
+
+def test_every_model_is_recorded():
+    """The file has the names of the registry, one a line, in their order."""
+    text = _facts.FILE.read_text(encoding="utf-8")
+    assert list(json.loads(text)) == NAMES
+    assert text == _facts.to_text(json.loads(text))
+    assert [line.split('"')[1] for line in text.splitlines()[1:-1]] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_add_up(name):
+    """No parameter and no multiply-add is lost or counted twice, and names are unique."""
+    spec, content = zoo.spec(name), _facts.facts(name)
+    stages = content["stages"]
+    assert sum(s["params"] for s in stages) == spec.params
+    assert sum(s["gmacs"] for s in stages) == pytest.approx(content["gmacs"], rel=1e-3)
+    assert len({s["name"] for s in stages}) == len(stages)
+    assert stages[-1]["name"] == "head"
+    assert stages[-1]["output"] == [spec.classes]
+    assert all(s["layers"] for s in stages)
+    assert content["memory"]["training_mib"] >= content["memory"]["inference_mib"] > 0
+    assert content["memory"]["weights_mib"] >= float(f"{spec.params * 4 / 2**20:.4g}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_end_the_stages(name):
+    """Each marked map is what its stage puts out; strides are powers of two that grow."""
+    spec, content = zoo.spec(name), _facts.facts(name)
+    info = spec.feature_info
+    assert list(info) == content["features"]
+    assert [f["level"] for f in info] == list(range(len(info)))
+    assert all(f["stride"] == 2 ** round(math.log2(f["stride"])) for f in info)
+    assert [f["stride"] for f in info] == sorted({f["stride"] for f in info})
+    if len(spec.input_shape) != 3:
+        assert info == ()
+        return
+    assert [f["channels"] for f in info] == [s["output"][-1] for s in content["stages"][:-1]]
+    for feature, stage in zip(info, content["stages"], strict=False):
+        assert abs(math.log2(spec.input_shape[0] / stage["output"][0] / feature["stride"])) <= 0.5
+
+
+@pytest.mark.parametrize("name", zoo.names("*_tiny"))
+def test_feature_info_is_what_features_returns(name):
+    """The levels of `zoo.features` have these layers and channels."""
+    info = zoo.spec(name).feature_info
+    if info:
+        maps = zoo.features(name).outputs
+        assert [f["channels"] for f in info] == [x.shape[-1] for x in maps]
+        network = zoo.get(name)
+        assert [network.get_layer(f["layer"]).output.shape for f in info] == [x.shape for x in maps]
+
+
+# (layer, input shape, multiply-adds by hand)
+BY_HAND = [
+    (lambda layers: layers.Conv2D(6, 3, padding="same"), (8, 8, 4), 8 * 8 * 6 * 9 * 4),
+    (lambda layers: layers.Conv2D(6, 3, strides=2), (9, 9, 4), 4 * 4 * 6 * 9 * 4),
+    (lambda layers: layers.Conv2D(6, 3, groups=2, padding="same"), (8, 8, 4), 8 * 8 * 6 * 9 * 2),
+    (lambda layers: layers.Conv2D(6, (1, 5), padding="same"), (8, 8, 4), 8 * 8 * 6 * 5 * 4),
+    (lambda layers: layers.Conv1D(6, 3, padding="same"), (8, 4), 8 * 6 * 3 * 4),
+    (lambda layers: layers.Conv3D(2, 3, padding="same"), (4, 4, 4, 3), 64 * 2 * 27 * 3),
+    (lambda layers: layers.DepthwiseConv2D(3, padding="same"), (8, 8, 4), 8 * 8 * 4 * 9),
+    (lambda layers: layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), (8, 8, 4), 8 * 8 * 8 * 9),
+    (lambda layers: layers.SeparableConv2D(6, 3, padding="same"), (8, 8, 4), 8 * 8 * (4 * 9 + 4 * 6)),
+    (lambda layers: layers.Conv2DTranspose(6, 3, strides=2, padding="same"), (8, 8, 4), 8 * 8 * 4 * 9 * 6),
+    (lambda layers: layers.Dense(5), (7,), 35),
+    (lambda layers: layers.Dense(5), (3, 7), 3 * 35),
+    (lambda layers: layers.EinsumDense("abc,cde->abde", (3, 2, 5)), (3, 7), 3 * 7 * 2 * 5),
+    (lambda layers: layers.EinsumDense("...x,xy->...y", 5), (7,), 35),
+    (lambda layers: layers.BatchNormalization(), (8, 8, 4), 0),
+    (lambda layers: layers.MaxPooling2D(), (8, 8, 4), 0),
+]
+
+
+@pytest.mark.parametrize(("make", "shape", "expected"), BY_HAND)
+def test_multiply_adds_by_hand(make, shape, expected):
+    """One layer counts what its formula says."""
+    import keras
+
+    inputs = keras.Input(shape)
+    content = summarize(keras.Model(inputs, make(keras.layers)(inputs)), [])
+    assert content["gmacs"] == float(f"{expected / 1e9:.4g}")
+
+
+def test_shared_layer_counts_for_every_call():
+    """A layer that is called twice computes twice and has its parameters once."""
+    import keras
+
+    inputs, dense = keras.Input((4,)), keras.layers.Dense(4, name="dense")
+    content = summarize(keras.Model(inputs, dense(dense(inputs))), [])
+    assert content["gmacs"] == 32 / 1e9
+    assert content["stages"] == [
+        {"name": "head", "layers": {"Dense": 2}, "output": [4], "params": 20, "gmacs": 32 / 1e9}
+    ]
+
+
+def test_derived_layer_counts_as_what_it_derives_from():
+    """A family's own kind of convolution is one."""
+    import keras
+
+    class Own(keras.layers.Conv2D):
+        pass
+
+    inputs = keras.Input((8, 8, 4))
+    content = summarize(keras.Model(inputs, Own(6, 1, name="own")(inputs)), [])
+    assert content["gmacs"] == 8 * 8 * 6 * 4 / 1e9
+    assert content["stages"][0]["layers"] == {"Own": 1}
+
+
+def test_memory_by_hand():
+    """A shortcut stays alive until it is added; what nobody needs any more does not."""
+    import keras
+
+    layers = keras.layers
+    inputs = keras.Input((1024, 256))  # 1 MiB
+    x = layers.ReLU(name="a")(inputs)
+    y = layers.ReLU(name="b")(x)
+    y = layers.ReLU(name="c")(y)
+    network = keras.Model(inputs, layers.Add(name="sum")([x, y]))
+    # Alive at once: x, b's output and c's; and then x, c's and the sum.
+    assert summarize(network, [])["memory"] == {"weights_mib": 0.0, "inference_mib": 3.0, "training_mib": 5.0}
+    chain = keras.Model(inputs, y)
+    assert summarize(chain, [])["memory"] == {"weights_mib": 0.0, "inference_mib": 2.0, "training_mib": 4.0}
+    normalized = keras.Model(inputs, layers.BatchNormalization()(inputs))
+    assert summarize(normalized, [])["memory"]["weights_mib"] == float(f"{4 * 256 * 4 / 2**20:.4g}")
+
+
+def test_branch_beside_a_map_is_not_of_its_stage():
+    """A stage is what its map depends on, whatever else runs before."""
+    import keras
+
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 1, name="stem_conv")(inputs)
+    marked = layers.Conv2D(4, 1, name="body_conv2")(layers.Conv2D(4, 1, name="body_conv1")(x))
+    beside = layers.Flatten(name="beside")(layers.Conv2D(2, 1, name="beside_conv")(x))
+    out = layers.Concatenate(name="join")([beside, layers.Flatten(name="flat")(marked)])
+    content = summarize(keras.Model(inputs, out), [x, marked])
+    assert [(s["name"], sum(s["layers"].values())) for s in content["stages"]] == [
+        ("stem", 1),
+        ("body", 2),
+        ("head", 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([["stem"], ["stage1_a", "stage1_b"]], ["stem", "stage1", "head"]),
+        ([["block1_a"], ["block2_a", "block3_a", "block10_a"]], ["block1", "block2-10", "head"]),
+        ([["stem"], ["stage1_a", "stage1_b", "stage1_c", "next"]], ["stem", "stage1", "head"]),
+        ([["conv_1"], ["conv_2", "conv_3"]], ["conv", "conv_3", "head"]),
+        ([["conv_1"], ["conv_1_of_the_second", "conv_1_once_more"]], ["conv", "conv_1", "head"]),
+        ([["a"], ["a_" + "b" * 20]], ["a", "level 1", "head"]),
+        ([["mixed5b", "mixed5d"], ["one", "two"]], ["mixed5b-5d", "one-two", "head"]),
+    ],
+)
+def test_names_of_stages(parts, expected):
+    """Stages are called as their layers are, and by their number where that says nothing."""
+    import keras
+
+    inputs = x = keras.Input((4,))
+    maps = []
+    for names in parts:
+        for name in names:
+            x = keras.layers.Dense(4, name=name)(x)
+        maps.append(x)
+    network = keras.Model(inputs, keras.layers.Dense(2, name="logits")(x))
+    assert [s["name"] for s in summarize(network, maps)["stages"]] == expected
+
+
+def test_model_of_someone_else_is_counted():
+    """A name that is not in the file is built; another network of the same name is not mistaken for it."""
+
+    def register(width):
+        from zoo._lazy import keras
+
+        @zoo.register("theirs", zoo.ModelSpec((8, 8, 3), 5, 4), params=10 * width + 5 * (width + 1), family="theirs")
+        def theirs(x, head):
+            return head(head.level(keras.layers.Conv2D(width, 3, 2, "same", use_bias=False, name="conv")(x)))
+
+    try:
+        for width in (2, 3):
+            register(width)
+            spec = zoo.spec("theirs")
+            assert spec.gmacs == float(f"{(16 * width * 27 + 5 * width) / 1e9:.4g}")
+            assert spec.feature_info == ({"level": 0, "layer": "conv", "stride": 2, "channels": width},)
+            models._entries.pop("theirs")
+    finally:
+        models._entries.pop("theirs", None)
+        models._origins.pop("theirs", None)
+
+
+def test_facts_belong_to_the_caller():
+    """Whoever changes what was returned changes nobody else's."""
+    zoo.spec("resnet50").feature_info[0]["channels"] = 0
+    _facts.facts("resnet50")["stages"].clear()
+    assert zoo.spec("resnet50").feature_info[0]["channels"] == 64
+    assert _facts.facts("resnet50")["stages"]
+
+
+def test_other_options_are_counted_otherwise():
+    """The control: what is built with other classes is not what is recorded."""
+    from zoo._build import Request, construct
+
+    changed = summarize(*construct(models["resnet_tiny"], Request(classes=11), {}))
+    recorded = _facts.facts("resnet_tiny")
+    assert changed != recorded
+    assert changed["features"] == recorded["features"]
+
+
+def test_facts_need_no_keras(python):
+    """What is recorded is told without building anything."""
+    code = "import sys, zoo; s = zoo.spec('resnet50'); print(s.gmacs, len(s.feature_info))\n"
+    code += "print(*{'keras', 'tensorflow', 'numpy'} & set(sys.modules))"
+    out, err = python("-c", code).communicate(timeout=60)
+    assert out.split("\n") == ["4.089 5", "", ""], err
