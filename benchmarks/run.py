@@ -1,6 +1,6 @@
 """Measure training, export and inference, ours against peers in turns, each in a process of its own.
 
-    python benchmarks/run.py [listing] [training] [inference]
+    python benchmarks/run.py [listing] [building] [training] [inference] [pytorch]
 
 Prints one line a measurement and, at the end, the ratios that the project promises. Machines are noisy: read the
 ratios, which are of medians over turns.
@@ -16,6 +16,14 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TURNS = 3
+# Model, pixels, batch, and how many times eager PyTorch we promise.
+PYTORCH = (
+    ("resnet50", 160, 16, 1.2),
+    ("densenet121", 160, 16, 1.2),
+    ("inception_v3", 224, 8, 1.2),
+    ("mobilenet_v2", 160, 16, 1.2),
+    ("vgg16", 160, 8, 2.0),
+)
 
 
 def measure(script: str, *arguments: str) -> dict:
@@ -27,18 +35,48 @@ def measure(script: str, *arguments: str) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def training() -> None:
-    """ResNet-50, 160 px, batch 16: our training in bfloat16 against keras.applications with `fit` as it comes."""
-    rates: dict[str, list[float]] = {"ours": [], "keras": []}
+def rates(peer: str, model: str, size: int, batch: int) -> tuple[list[float], list[float]]:
+    """Return images/s by epoch, ours and the peer's, measured in turns."""
+    found: dict[str, list[float]] = {"ours": [], peer: []}
     for turn in range(TURNS):
-        for who, found in rates.items():
-            epochs = measure("resnet50_training.py", who)["images_per_second"]
-            found += epochs
-            print(f"training  turn {turn + 1}  {who:6}  images/s by epoch {[round(e, 1) for e in epochs]}", flush=True)
-    ours, keras = (statistics.median(found) for found in rates.values())
-    best, best_keras = (max(found) for found in rates.values())
-    print(f"training  ours {ours:.1f} images/s, Keras as it comes {keras:.1f}: {ours / keras:.2f} times (at least 3.0)")
-    print(f"training  best epochs: {best:.1f} against {best_keras:.1f}: {best / best_keras:.2f} times")
+        for who, epochs in found.items():
+            one = measure("throughput.py", who, model, str(size), str(batch))["images_per_second"]
+            epochs += one
+            print(f"training  {model}  turn {turn + 1}  {who:6} images/s {[round(e, 1) for e in one]}", flush=True)
+    return found["ours"], found[peer]
+
+
+def compare(peer: str, model: str, size: int, batch: int, least: float) -> None:
+    """Print how many times faster ours trains, by medians and by the best epochs."""
+    ours, theirs = rates(peer, model, size, batch)
+    by_median = statistics.median(ours) / statistics.median(theirs)
+    print(
+        f"training  {model}, {size} px, batch {batch}: ours {statistics.median(ours):.1f} images/s, {peer} "
+        f"{statistics.median(theirs):.1f}: {by_median:.2f} times, best epochs {max(ours) / max(theirs):.2f} times "
+        f"(at least {least})",
+        flush=True,
+    )
+
+
+def training() -> None:
+    """ResNet-50: our training in bfloat16 against keras.applications with `fit` as it comes."""
+    compare("keras", "resnet50", 160, 16, 3.0)
+
+
+def pytorch() -> None:
+    """Five networks: our training in bfloat16 against eager PyTorch; needs torch and torchvision."""
+    for model, size, batch, least in PYTORCH:
+        compare("torch", model, size, batch, least)
+
+
+def building() -> None:
+    """How long a network takes to build, in turns with keras.applications: random, and with weights to load."""
+    for name, row in measure("building.py").items():
+        print(
+            f"building  {name:10} ours {row['random']:.3f} s, with weights {row['weights']:.3f} s, Keras "
+            f"{row['keras']:.3f} s: {row['random'] / row['keras']:.2f} and {row['weights'] / row['keras']:.2f} times "
+            f"(at most {row['most']})"
+        )
 
 
 def inference() -> None:
@@ -67,12 +105,18 @@ def listing() -> None:
         print(f"listing   zoo {' '.join(command):14} {statistics.median(times):.3f} s (at most 0.3)")
 
 
-PARTS = {"listing": listing, "training": training, "inference": inference}
+PARTS = {
+    "listing": listing,
+    "building": building,
+    "training": training,
+    "inference": inference,
+    "pytorch": pytorch,
+}
 
 
 def main() -> None:
-    """Run the parts named on the command line, all of them by default."""
-    wanted = sys.argv[1:] or list(PARTS)
+    """Run the parts named on the command line; by default all that need nothing beside the zoo."""
+    wanted = sys.argv[1:] or [name for name in PARTS if name != "pytorch"]
     unknown = [name for name in wanted if name not in PARTS]
     if unknown:
         sys.exit(f"Expected one or more of {', '.join(PARTS)}. Received: {unknown[0]!r}")

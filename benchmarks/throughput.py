@@ -1,0 +1,112 @@
+"""Training images/s of one network: `python benchmarks/throughput.py ours|keras|torch MODEL SIZE BATCH`.
+
+Ours is `training.train` itself, with its pipeline, checks, metrics and checkpoints, under mixed_bfloat16. Keras' is the
+network of keras.applications with compile and fit as they come. PyTorch's is torchvision's, eager, channels_last, under
+bfloat16 autocast; it needs `pip install torch torchvision`. All see the same random images and take SGD with momentum.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+STEPS, CLASSES, EPOCHS = 8, 1000, 5
+KERAS = {"resnet50": "ResNet50"}
+
+
+def images(size: int, batch: int) -> tuple:
+    """Return random images (n, size, size, 3) as uint8 and labels."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (STEPS * batch, size, size, 3), "uint8"), rng.integers(0, CLASSES, STEPS * batch)
+
+
+def ours(model: str, size: int, batch: int) -> list[float]:
+    """Train by recipe; the figures are those of the run's metrics."""
+    import tensorflow as tf
+
+    import training
+
+    def noise(_: training.DataConfig) -> training.Dataset:
+        x, y = images(size, batch)
+        encoded = tf.data.Dataset.from_tensor_slices((x, y)).map(lambda i, label: (tf.io.encode_png(i), label))
+        split = training.Split(encoded, len(x))
+        few = training.Split(encoded.take(batch), batch)
+        labels = tuple(str(i) for i in range(CLASSES))
+        return training.Dataset("noise", labels, (size, size, 3), {"train": split, "validation": few})
+
+    training.register_dataset("noise")(noise)
+    recipe = training.Recipe(
+        name="bench",
+        model=training.ModelConfig(model),
+        data=training.DataConfig("noise", batch_size=batch),
+        optimizer=training.OptimizerConfig("sgd", learning_rate=1e-4),
+        epochs=EPOCHS,
+        precision="mixed_bfloat16",
+        strategy="one",
+        keep="last",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = training.train(recipe, run=Path(folder) / "run")
+        return [row["images_per_second"] for row in run.metrics()]
+
+
+def keras(model: str, size: int, batch: int) -> list[float]:
+    """Train the network of keras.applications as its documentation shows; timed from first to last step only."""
+    import keras
+
+    class Timer(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            rates.append(len(x) / (time.perf_counter() - self.start))
+
+    rates: list[float] = []
+    x, y = images(size, batch)
+    build = getattr(keras.applications, KERAS[model])
+    network = build(weights=None, input_shape=(size, size, 3), classes=CLASSES)
+    network.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    network.fit(x.astype("float32"), y, batch_size=batch, epochs=EPOCHS, verbose=0, callbacks=[Timer()])
+    return rates
+
+
+def torch(model: str, size: int, batch: int) -> list[float]:
+    """Train torchvision's network eagerly, as fast as PyTorch does without compiling."""
+    import torch
+    import torchvision
+
+    # Inception is compared without its auxiliary classifier, as ours is.
+    options = {"aux_logits": False} if model == "inception_v3" else {}
+    network = getattr(torchvision.models, model)(**options).train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), 1e-4, momentum=0.9, nesterov=True)
+    pixels, labels = images(size, batch)
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    x, y = x.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels)
+
+    def step(i: int) -> None:
+        part = slice(i * batch, (i + 1) * batch)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(network(x[part]), y[part])
+        loss.backward()
+        optimizer.step()
+
+    rates = []
+    for _ in range(EPOCHS):
+        start = time.perf_counter()
+        for i in range(STEPS):
+            step(i)
+        rates.append(len(x) / (time.perf_counter() - start))
+    return rates
+
+
+if __name__ == "__main__":
+    who, name, *numbers = sys.argv[1:]
+    found = {"ours": ours, "keras": keras, "torch": torch}[who](name, *map(int, numbers))
+    # The first epoch traces and compiles.
+    print(json.dumps({"images_per_second": found[1:]}))
