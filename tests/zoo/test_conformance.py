@@ -10,33 +10,54 @@ import numpy as np
 import pytest
 
 import zoo
+from zoo._build import Request, construct
 from zoo._errors import BadOption
+from zoo._facts import facts
+from zoo._lazy import layers
+from zoo._registry import models
+from zoo._summary import summarize
 
-# From the papers, torchvision and Keras: none of these numbers was read off this code.
+# From the papers, torchvision, timm and Keras: none of these numbers was read off this code.
 PUBLISHED = {
-    "mlp_mnist": 109_386,
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-    "resnet20": 269_722,
-    "resnet32": 464_154,
-    "resnet44": 658_586,
-    "resnet56": 853_018,
-    "resnet110": 1_727_962,
-}
+    "mlp_mnist": 109_386, "cnn": 225_034, "alexnet": 60_965_224, "alexnet_owt": 61_100_840,
+    "vgg11": 132_863_336, "vgg13": 133_047_848, "vgg16": 138_357_544, "vgg19": 143_667_240,
+    "vgg11_bn": 132_868_840, "vgg13_bn": 133_053_736, "vgg16_bn": 138_365_992, "vgg19_bn": 143_678_248,
+    "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032, "resnet101": 44_549_160,
+    "resnet152": 60_192_808, "resnet20": 269_722, "resnet32": 464_154, "resnet44": 658_586, "resnet56": 853_018,
+    "resnet110": 1_727_962, "resnet50d": 25_576_264, "resnext50_32x4d": 25_028_904, "wide_resnet50_2": 68_883_240,
+    "resnet50_v2": 25_568_360, "resnetv2_50": 25_549_352, "resnetv2_101": 44_541_480,
+    "googlenet": 6_624_904, "inception_v3": 23_834_568,
+    "densenet121": 7_978_856, "densenet161": 28_681_000, "densenet169": 14_149_480, "densenet201": 20_013_928,
+    "mobilenet_v2": 3_504_872, "efficientnet_b0": 5_288_548, "convnext_tiny": 28_589_128,
+}  # fmt: skip
+AUXILIARY = {"googlenet": 13_004_888, "inception_v3": 27_161_264}
+# GMACs as torchvision publishes them.
+GMACS = {
+    "alexnet_owt": 0.714, "vgg11": 7.609, "vgg13": 11.308, "vgg16": 15.47, "vgg19": 19.632,
+    "resnet18": 1.814, "resnet34": 3.664, "resnet50": 4.089, "resnet101": 7.801, "resnet152": 11.514,
+    "resnext50_32x4d": 4.23, "wide_resnet50_2": 11.398, "googlenet": 1.498, "inception_v3": 5.713,
+    "densenet121": 2.834, "densenet161": 7.728, "densenet169": 3.36, "densenet201": 4.291,
+    "mobilenet_v2": 0.301, "efficientnet_b0": 0.386, "convnext_tiny": 4.456,
+}  # fmt: skip
 SPEC_KEYS = {
     "name", "family", "params", "input_shape", "input_dtype", "classes", "min_size", "paper", "tags",
-    "preprocessing", "unsupported",
+    "preprocessing", "unsupported", "weights",
 }  # fmt: skip
-# Sorted by size, so that the light names are a prefix: pytest then builds each model once for all tests.
+# Sorted by size, so that pytest builds each model once for all tests. What is larger than the small variants runs in
+# seconds each, minutes together: those are marked slow.
 NAMES = sorted(zoo.names(), key=lambda name: zoo.spec(name).params)
-LIGHT = [name for name in NAMES if zoo.spec(name).params < 26e6]
-every_model = pytest.mark.parametrize("model", NAMES, indirect=True)
-light_model = pytest.mark.parametrize("model", LIGHT, indirect=True)
+TINY = [name for name in NAMES if zoo.spec(name).params < 400_000]
+
+
+def marked(names):
+    """Names as parameters, the ones that are not small marked slow."""
+    return [name if name in TINY else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+every_model = pytest.mark.parametrize("model", marked(NAMES), indirect=True)
 every_name = pytest.mark.parametrize("name", NAMES)
-light_name = pytest.mark.parametrize("name", LIGHT)
+every_name_in_time = pytest.mark.parametrize("name", marked(NAMES))
+image_name = pytest.mark.parametrize("name", [name for name in NAMES if zoo.spec(name).min_size])
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +106,32 @@ def test_published_parameters():
     assert {name: zoo.spec(name).params for name in PUBLISHED} == PUBLISHED
 
 
-@every_model
-def test_spec_is_what_was_built(model):
-    """Parameters, shapes, dtype and names are those of the spec."""
-    spec = zoo.spec(model.name)
-    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == spec.params
-    assert model.input_shape == (None, *spec.input_shape)
-    assert model.output_shape == (None, spec.classes)
-    assert model.inputs[0].dtype == spec.input_dtype
-    assert model.inputs[0].name == ("image" if len(spec.input_shape) == 3 else "features")
-    assert model.layers[-1].name == "logits"
+@every_name
+def test_spec_and_facts_are_what_is_built(name):
+    """Parameters, shapes, dtype, names, GMACs, feature maps and stages are as stated, built without drawing weights."""
+    spec = zoo.spec(name)
+    with layers.weights_follow():
+        network, maps = construct(models[name], Request(), {})
+    assert sum(int(np.prod(v.shape)) for v in network.trainable_variables) == spec.params
+    assert network.input_shape == (None, *spec.input_shape)
+    assert network.output_shape == (None, spec.classes)
+    assert network.inputs[0].dtype == spec.input_dtype
+    assert network.inputs[0].name == ("image" if len(spec.input_shape) == 3 else "features")
+    assert network.layers[-1].name == "logits"
+    found = summarize(network, maps)
+    assert found == facts(name), "run `make readme`"
+    assert found["gmacs"] == pytest.approx(GMACS.get(name, found["gmacs"]), rel=0.01)
+    assert bool(spec.feature_info) == bool(spec.min_size)
+
+
+@pytest.mark.parametrize(("name", "params"), AUXILIARY.items())
+def test_auxiliary_classifiers(name, params):
+    """They add the published number of parameters and outputs of their own, in training as in inference."""
+    with layers.weights_follow():
+        network = zoo.get(name, auxiliary=True)
+    assert sum(int(np.prod(v.shape)) for v in network.trainable_variables) == params
+    assert all(key == "logits" or key.startswith("auxiliary") for key in network.output)
+    assert {tuple(output.shape) for output in network.output.values()} == {(None, 1000)}
 
 
 @every_model
@@ -108,7 +145,7 @@ def test_logits(model):
     assert np.ptp(logits, axis=1).min() > 0
 
 
-@light_model
+@every_model
 def test_saved_and_loaded(model):
     """Both kinds of file give the same weights and the same logits back."""
     import keras
@@ -126,7 +163,7 @@ def test_saved_and_loaded(model):
         close(outputs(copy, values), expected, 1e-4)
 
 
-@light_name
+@every_name_in_time
 def test_reduced_precision(name):
     """Under mixed_bfloat16 the smallest input gives float32 logits and a gradient for every weight."""
     import keras
@@ -148,7 +185,7 @@ def test_reduced_precision(name):
     assert sum(float(np.abs(g).sum()) for g in gradients) > 0
 
 
-@light_name
+@every_name_in_time
 def test_odd_shapes_and_scores(name):
     """Odd sizes, one channel and another number of classes build; softmax gives float32 scores that sum to 1."""
     model = zoo.get(name, input_shape=odd(name), classes=3, classifier_activation="softmax")
@@ -159,23 +196,77 @@ def test_odd_shapes_and_scores(name):
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
-@light_name
+@every_name_in_time
 def test_without_head(name):
-    """classes=0 gives the pooled features; include_top=False what comes before the pooling."""
+    """classes=0 gives the features before the logits; include_top=False the last feature map."""
     features = zoo.get(name, classes=0, input_shape=smallest(name))
     maps = zoo.get(name, include_top=False, input_shape=smallest(name))
     assert len(features.output_shape) == 2
-    assert maps.output_shape[-1] == features.output_shape[-1]
     assert len(maps.output_shape) == (4 if zoo.spec(name).min_size else 2)
     assert "logits" not in {layer.name for layer in features.layers + maps.layers}
+    assert np.isfinite(outputs(features, inputs(smallest(name)))).all()
 
 
-@light_model
+@every_name_in_time
+def test_heads(name):
+    """Several tasks over one trunk give a dictionary of float32 outputs, each of its size."""
+    heads = {"species": 4, "age": zoo.Regression(), "tags": zoo.MultiLabel(3, activation="sigmoid")}
+    model = zoo.get(name, heads=heads, input_shape=smallest(name), dtype="mixed_bfloat16")
+    found = {task: np.asarray(y) for task, y in model(inputs(smallest(name))).items()}
+    assert {task: y.shape for task, y in found.items()} == {"species": (2, 4), "age": (2, 1), "tags": (2, 3)}
+    assert {y.dtype.name for y in found.values()} == {"float32"}
+    assert ((found["tags"] > 0) & (found["tags"] < 1)).all()
+    assert zoo.get(name, heads=zoo.Regression(2), input_shape=smallest(name)).output_shape == (None, 2)
+
+
+@every_name_in_time
+def test_hidden_activation_and_dropout_are_options(name):
+    """Every family takes another activation, which changes the network, and dropout of the features."""
+    model = zoo.get(name, activation="tanh", dropout=0.25, input_shape=smallest(name))
+    used = {layer.activation.__name__ for layer in model.layers if getattr(layer, "activation", None)}
+    hidden = [v for v in zoo.get(name, input_shape=smallest(name)).layers if getattr(v, "activation", None)]
+    assert "tanh" in used or len(hidden) <= 1
+    assert any(getattr(layer, "rate", None) == 0.25 for layer in model.layers) or len(hidden) <= 1
+
+
+@pytest.mark.parametrize("name", marked([name for name in NAMES if zoo.spec(name).min_size]))
+def test_features(name):
+    """The maps have the strides and channels of feature_info, at the default size and at an odd one."""
+    levels = zoo.spec(name).feature_info
+    model = zoo.features(name)
+    height = zoo.spec(name).input_shape[0]
+    assert [shape[-1] for shape in model.output_shape] == [level["channels"] for level in levels]
+    assert [2 ** round(np.log2(height / shape[1])) for shape in model.output_shape] == [v["stride"] for v in levels]
+    some = zoo.features(name, levels=(0, -1), input_shape=odd(name))
+    maps = some(inputs(odd(name)))
+    assert [m.shape[-1] for m in maps] == [levels[0]["channels"], levels[-1]["channels"]]
+    assert all(np.isfinite(m).all() and np.ptp(m) > 0 for m in maps)
+
+
+@pytest.mark.parametrize("levels", [(), (9,), (-9,), ("a",), 1.5])
+def test_bad_levels_are_refused(levels):
+    """One line says which levels there are."""
+    with pytest.raises(BadOption, match="levels must be"):
+        zoo.features("resnet_tiny", levels=levels)
+
+
+def test_features_of_a_network_without_maps():
+    """A network of dense layers has none."""
+    with pytest.raises(BadOption, match="mlp has no feature maps"):
+        zoo.features("mlp")
+
+
+@every_model
 def test_names_inside_are_stable(model):
     """Building once more gives layers, and operations that are no layer, the same names, each of them once."""
     names = [operation.name for operation in model.operations]
     assert len(set(names)) == len(names)
-    assert names == [operation.name for operation in zoo.get(model.name, input_shape=smallest(model.name)).operations]
+    assert names == [operation.name for operation in zoo.get(model.name).operations]
+
+
+def contract(values):
+    """A preprocessing contract from its JSON."""
+    return zoo.Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 @every_name
@@ -185,14 +276,16 @@ def test_spec_is_closed_and_json_safe(name):
     content = json.loads(json.dumps(spec.to_json(), allow_nan=False))
     assert content == spec.to_json()
     assert set(content) == SPEC_KEYS
-    contract = {k: tuple(v) if isinstance(v, list) else v for k, v in content["preprocessing"].items()}
     content |= {
+        "weights": tuple(
+            zoo.Weights(**v | {"preprocessing": contract(v["preprocessing"])}) for v in content["weights"]
+        ),
         "input_shape": tuple(content["input_shape"]),
         "tags": tuple(content["tags"]),
-        "preprocessing": zoo.Preprocessing(**contract),
+        "preprocessing": contract(content["preprocessing"]),
         "unsupported": tuple(content["unsupported"].items()),
     }
-    assert zoo.ModelSpec(**content) == spec
+    assert zoo.ModelSpec(**content).to_json() == spec.to_json()
     assert spec.name == name
     assert spec.family in zoo.families()
     assert spec.paper
@@ -200,7 +293,7 @@ def test_spec_is_closed_and_json_safe(name):
     spec.preprocessing.check(spec.input_shape[-1])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if zoo.spec(name).min_size])
+@image_name
 def test_smaller_than_smallest_is_refused(name):
     """One pixel less than the spec's smallest size is an error, in height and in width."""
     size = zoo.spec(name).min_size
@@ -221,16 +314,59 @@ assert not {"zoo", "zoo._layers"} & set(sys.modules)
 """
 
 
+def own_layers(model):
+    """Names of the layers that Keras does not have."""
+    return {type(layer).__name__ for layer in model.layers if type(layer).__module__.startswith("zoo")}
+
+
+def saved_cases(names, folder, suffix):
+    """Save each model with the outputs that it gives, one folder each; returns what is not Keras' own, by family."""
+    own = {}
+    for name in names:
+        model = zoo.get(name)
+        place = folder / name
+        if own_layers(model):
+            own[zoo.spec(name).family] = own_layers(model)
+            if suffix == ".keras":
+                continue
+        place.mkdir()
+        model.save(place / "model.keras") if suffix == ".keras" else zoo.save_weights(model, place / f"model{suffix}")
+        values = inputs(model.input_shape[1:])
+        np.savez(place / "case.npz", inputs=values, outputs=outputs(model, values))
+    return own
+
+
+def smallest_of_each_family():
+    """The name of the smallest model of each family."""
+    return [min(zoo.names(family=family), key=lambda n: zoo.spec(n).params) for family in zoo.families()]
+
+
 def test_files_open_without_the_zoo(tmp_path, python):
     """The smallest model of each family opens with Keras alone, in a process where the zoo cannot be imported."""
-    for family in zoo.families():
-        name = min(zoo.names(family=family), key=lambda n: zoo.spec(n).params)
-        model = zoo.get(name)
-        folder = tmp_path / family
-        folder.mkdir()
-        model.save(folder / "model.keras")
-        values = inputs(model.input_shape[1:])
-        np.savez(folder / "case.npz", inputs=values, outputs=outputs(model, values))
+    own = saved_cases(smallest_of_each_family(), tmp_path, ".keras")
+    assert own == {"alexnet": {"LocalResponseNormalization"}, "convnext": {"LayerScale"}}
     process = python("-c", LOAD, *tmp_path.iterdir(), cwd=tmp_path, env={"PYTHONPATH": ""})
     _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+
+
+JAX = """
+import sys
+from pathlib import Path
+import keras, numpy as np, zoo
+assert keras.backend.backend() == "jax"
+for folder in map(Path, sys.argv[1:]):
+    model = zoo.get(folder.name, weights=folder / "model.safetensors")
+    case = np.load(folder / "case.npz")
+    found, expected = np.asarray(model(case["inputs"])), case["outputs"]
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max(), folder
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_same_outputs_on_jax(tmp_path, python):
+    """The small models of every family give the same outputs under Keras' JAX backend, without TensorFlow."""
+    saved_cases(TINY, tmp_path, ".safetensors")
+    process = python("-c", JAX, *tmp_path.iterdir(), env={"KERAS_BACKEND": "jax"})
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
