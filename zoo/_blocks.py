@@ -51,7 +51,7 @@ def conv(
 def depthwise(x: Any, size: int, stride: int = 1, *, name: str, padding: str = "even", use_bias: bool = False) -> Any:
     """Convolve each channel by itself; padding as in `conv`."""
     x, padding = _padded(x, size, stride, padding, name)
-    return keras.layers.DepthwiseConv2D(
+    return layers.DepthwiseConv2D(
         size,
         strides=stride,
         padding=padding,

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from zoo import _blocks, _layers, resnet
+from zoo import _blocks, _kernels, _layers, resnet
 from zoo._errors import BadOption
 
 # Shares of the largest value. bfloat16 keeps 8 bits of a number and float16 11: the kernels sum in another order, and
@@ -158,7 +158,7 @@ SMALL = [
 ]
 # Here the kernel gradient is TensorFlow's.
 LARGE = [
-    pytest.param((8, 8), {"kernel_size": 3, "padding": "same"}, id="64 positions"),
+    pytest.param((11, 10), {"kernel_size": 3, "padding": "same"}, id="110 positions"),
     pytest.param((None, None), {"kernel_size": 3, "padding": "same"}, id="free size"),
     pytest.param((7, 7), {"kernel_size": 3, "padding": "same", "dilation_rate": 2}, id="dilation"),
 ]
@@ -182,7 +182,7 @@ def test_conv_is_keras_conv(size, options):
 def test_conv_takes_the_patches(size, options):
     """In bfloat16 training on CPU the kernel gradient is a matrix product; Keras' own is not."""
     shape, ours, theirs = conv_twins(size, options)
-    assert ("Conv2DBackpropFilter" in operations(ours, shape)) == _layers._has_gpu()
+    assert ("Conv2DBackpropFilter" in operations(ours, shape)) == _kernels.has_gpu()
     assert "Conv2DBackpropFilter" in operations(theirs, shape)
 
 
@@ -202,6 +202,42 @@ def test_conv_is_untouched_elsewhere(dtype, training):
     found = operations(ours, shape, training)
     assert found == operations(theirs, shape, training)
     assert "IdentityN" not in found
+
+
+DEPTHWISE = [
+    pytest.param((9, 8), {"kernel_size": 3, "padding": "same"}, id="3x3"),
+    pytest.param((9, 8), {"kernel_size": 7, "padding": "same", "use_bias": True}, id="7x7 bias"),
+    pytest.param((9, 8), {"kernel_size": 3, "strides": 2}, id="3x3 stride 2 valid"),
+    pytest.param((9, 8), {"kernel_size": 5, "strides": 2, "padding": "same"}, id="5x5 stride 2 same"),
+    pytest.param((9, 8), {"kernel_size": 4, "padding": "same", "activation": "relu"}, id="4x4 relu"),
+]
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float32"])
+@pytest.mark.parametrize(("size", "options"), DEPTHWISE)
+def test_depthwise_is_keras_depthwise(size, options, dtype):
+    """Outputs and gradients of input, kernel and bias are Keras' own up to a rounding."""
+    shape = (4, *size, 6)
+    ours, theirs = twins("DepthwiseConv2D", shape, dtype=dtype, **options)
+    for actual, expected in zip(learn(ours, draw(*shape)), learn(theirs, draw(*shape)), strict=True):
+        close(actual, expected, SHARE[dtype])
+    found = operations(ours, shape)
+    if dtype == "float32" or _kernels.has_gpu():
+        assert found == operations(theirs, shape)
+    elif options.get("strides") != 2 and options["kernel_size"] % 2:
+        assert "DepthwiseConv2dNativeBackpropInput" not in found
+    assert operations(ours, shape, training=False) == operations(theirs, shape, training=False)
+
+
+@pytest.mark.parametrize("rows", [1, _kernels.FEW_ROWS, _kernels.FEW_ROWS + 1])
+def test_large_dense_is_keras_dense(rows):
+    """A large kernel gives Keras' outputs and gradients, few rows those of float32 too."""
+    shape = (rows, 1024)
+    ours, theirs = twins("Dense", shape, units=1024, dtype="mixed_bfloat16")
+    for actual, expected in zip(learn(ours, draw(*shape)), learn(theirs, draw(*shape)), strict=True):
+        close(actual, expected, SHARE["mixed_bfloat16"])
+    assert "Cast" in operations(theirs, shape)
+    assert operations(ours, shape, training=False) == operations(theirs, shape, training=False)
 
 
 # 4 groups of 2 channels; XLA, which Keras asks for, is the reference and takes seconds each.
@@ -234,7 +270,7 @@ def test_groups_of_a_dilated_kernel_are_keras_way(training):
 def test_conv_of_any_size_by_patches():
     """A 1x1 kernel needs no known map size."""
     shape, ours, _ = conv_twins((None, None), {"kernel_size": 1})
-    assert ("Conv2DBackpropFilter" in operations(ours, shape)) == _layers._has_gpu()
+    assert ("Conv2DBackpropFilter" in operations(ours, shape)) == _kernels.has_gpu()
 
 
 @pytest.mark.parametrize("size", [8, 9])

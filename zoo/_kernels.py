@@ -1,0 +1,139 @@
+"""TensorFlow operations for bfloat16 training on CPU whose gradients take another road than TensorFlow's own.
+
+Each is the same function; measured on two cores with AMX. Nothing here is used in inference, on GPUs or in exports.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+# Up to this many rows, a product with a large matrix is bound by reading the matrix, not by arithmetic.
+FEW_ROWS = 32
+
+
+def has_gpu() -> bool:
+    """Tell whether TensorFlow sees a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def has_onednn() -> bool:
+    """Tell whether TensorFlow's CPU kernels are oneDNN's: on x86, unless it is switched off."""
+    return platform.machine() in ("x86_64", "AMD64") and os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
+
+
+def convolve(inputs: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:
+    """Convolve (n, h, w, c) by (kh, kw, c, filters); the kernel's gradient is patches(inputs)ᵀ · upstream."""
+    import tensorflow as tf
+
+    step = [1, *strides, 1]
+
+    @tf.custom_gradient
+    def function(x: Any, k: Any) -> Any:
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            to_input = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(x), filter=k, out_backprop=upstream, strides=step, padding=padding
+            )
+            patches = _patches(x, tuple(k.shape[:2]), strides, padding)
+            rows = tf.reshape(upstream, [-1, k.shape[-1]])
+            return to_input, tf.reshape(tf.matmul(patches, rows, transpose_a=True), k.shape)
+
+        return tf.nn.conv2d(x, k, step, padding), gradient
+
+    return function(inputs, tf.cast(tf.convert_to_tensor(kernel), inputs.dtype))
+
+
+def _patches(x: Any, size: tuple[int, int], strides: tuple[int, int], padding: str) -> Any:
+    """Return what the kernel sees at each output position, one row each; slices are copied faster than patches."""
+    import tensorflow as tf
+
+    if size == (1, 1):
+        return tf.reshape(x if strides == (1, 1) else x[:, :: strides[0], :: strides[1]], [-1, x.shape[-1]])
+    (before, count, after), (left, width, right) = (
+        _around(n, k, s, padding) for n, k, s in zip(x.shape[1:3], size, strides, strict=True)
+    )
+    x = tf.pad(x, [[0, 0], [before, after], [left, right], [0, 0]]) if padding == "SAME" else x
+    seen = [
+        x[:, i : i + (count - 1) * strides[0] + 1 : strides[0], j : j + (width - 1) * strides[1] + 1 : strides[1]]
+        for i in range(size[0])
+        for j in range(size[1])
+    ]
+    return tf.reshape(tf.concat(seen, axis=3), [-1, len(seen) * x.shape[-1]])
+
+
+def _around(length: int, size: int, stride: int, padding: str) -> tuple[int, int, int]:
+    """Return (zeros before, output positions, zeros after) of one axis."""
+    if padding == "VALID":
+        return 0, (length - size) // stride + 1, 0
+    count = -(-length // stride)
+    total = max((count - 1) * stride + size - length, 0)
+    return total // 2, count, total - total // 2
+
+
+def depthwise(inputs: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:
+    """Convolve each channel by itself: (n, h, w, c) by (kh, kw, c, 1).
+
+    The gradient of the input is a convolution by the turned kernel, which is faster forwards, where the sizes agree.
+    Else it is taken in float32: at a stride the bfloat16 kernel takes 4 to 10 times as long.
+    """
+    import tensorflow as tf
+
+    step = [1, *strides, 1]
+    turned = strides == (1, 1) and padding == "SAME" and all(size % 2 for size in kernel.shape[:2])
+
+    @tf.custom_gradient
+    def function(x: Any, k: Any) -> Any:
+        def to_input(upstream: Any) -> Any:
+            if turned:
+                return tf.nn.depthwise_conv2d(upstream, k[::-1, ::-1], step, padding)
+            found = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+                input_sizes=tf.shape(x),
+                filter=tf.cast(k, tf.float32),
+                out_backprop=tf.cast(upstream, tf.float32),
+                strides=step,
+                padding=padding,
+            )
+            return tf.cast(found, x.dtype)
+
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            to_kernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                input=x, filter_sizes=tf.shape(k), out_backprop=upstream, strides=step, padding=padding
+            )
+            return to_input(upstream), to_kernel
+
+        return tf.nn.depthwise_conv2d(x, k, step, padding), gradient
+
+    return function(inputs, tf.cast(tf.convert_to_tensor(kernel), inputs.dtype))
+
+
+def multiply(inputs: Any, kernel: Any) -> Any:
+    """Multiply (n, features) by a large float32 kernel (features, units).
+
+    For few rows the kernel is read as it is: rounding it to bfloat16 and its gradient back costs more than the product.
+    """
+    import tensorflow as tf
+
+    few = tf.shape(inputs)[0] <= FEW_ROWS
+
+    def product(a: Any, b: Any, dtype: Any, **transposed: bool) -> Any:
+        """Return a · b, in float32 for few rows, in bfloat16 else."""
+        return tf.cond(
+            few,
+            lambda: tf.cast(tf.matmul(tf.cast(a, tf.float32), tf.cast(b, tf.float32), **transposed), dtype),
+            lambda: tf.cast(tf.matmul(tf.cast(a, inputs.dtype), tf.cast(b, inputs.dtype), **transposed), dtype),
+        )
+
+    @tf.custom_gradient
+    def function(x: Any, k: Any) -> Any:
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            to_input = product(upstream, k, x.dtype, transpose_b=True)
+            return to_input, product(x, upstream, tf.float32, transpose_a=True)
+
+        y = product(x, k, x.dtype)
+        y.set_shape([x.shape[0], k.shape[1]])
+        return y, gradient
+
+    return function(inputs, kernel)
