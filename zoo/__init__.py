@@ -67,8 +67,9 @@ def get(
         weights: where the weights come from; None for random ones. A path (`.keras`, `.weights.h5`, or `.safetensors`
             named as ours, timm's or torchvision's), a keras.Model of keras.applications or of this zoo, "imagenet"
             (the first of `zoo.spec(name).weights`), "keras" (keras.applications' own file) or "timm/<model>.<tag>"
-            (the Hugging Face hub). Named weights leave a head of another size random; files must fit as a whole. The
-            first convolution is summed for one channel and tiled for more than three.
+            (the Hugging Face hub). Named weights leave a head of another size random; files must fit as a whole, but
+            for heads that they do not have. For another number of channels than theirs the first convolution is summed
+            (for one) or tiled and scaled.
         classifier_activation: a Keras activation after the logits, such as "softmax"; None returns logits.
         dtype: Keras dtype policy of the layers, such as "mixed_bfloat16"; the global one by default. Logits are
             float32 whatever the policy.

@@ -68,12 +68,14 @@ def _network(model: Model, request: Request, weights: Any, options: dict[str, An
 
 
 def _candidates(model: Model, request: Request, arguments: dict[str, Any]) -> Iterator[Any]:
-    """Yield networks that a file of weights may fit: as asked for, or with the default number of channels."""
-    yield construct(model, request, arguments)[0]
+    """Yield networks that a file of weights may fit: as asked for, with the default head or none, other channels."""
     shape = _input_shape(model.spec, request.input_shape)
     default = (*shape[:-1], model.spec.input_shape[-1])
-    if len(shape) == 3 and shape != default:
-        yield construct(model, dataclasses.replace(request, input_shape=default), arguments)[0]
+    heads = [request, dataclasses.replace(request, classes=None, heads=None, include_top=True)]
+    heads.append(dataclasses.replace(heads[1], classes=0, classifier_activation=None))
+    for input_shape in dict.fromkeys([shape, default] if len(shape) == 3 else [shape]):
+        for asked in heads:
+            yield construct(model, dataclasses.replace(asked, input_shape=input_shape), arguments)[0]
 
 
 def construct(

@@ -47,8 +47,8 @@ def load_state(network: Any, source: Source, whole: Callable[[], Any]) -> None:
     plan = _plan(network, source)
     extra = _fold_biases(network, source, plan)
     if extra and _lacks_top(network):
-        complete = _keys(whole(), source)
-        extra = [key for key in extra if key.rpartition("/" if not source.torch else ".")[0] not in complete]
+        top = _keys(whole(), source) - _keys(network, source)
+        extra = [key for key in extra if _module(key, source) not in top]
     _require(network, source, plan, extra)
     for layer in network.layers:
         for variable in layer.weights:
@@ -67,7 +67,7 @@ def _plan(network: Any, source: Source) -> Plan:
         found = Plan()
         for variable in layer.weights:
             _find(layer, variable, source, layer in first, found)
-        if layer in heads and (found.missing or found.differing) and (source.named or new_task):
+        if layer in heads and _is_fresh(found, source, new_task):
             plan.fresh.append(layer)
             plan.used |= found.used
             continue
@@ -78,18 +78,22 @@ def _plan(network: Any, source: Source) -> Plan:
     return plan
 
 
+def _is_fresh(found: Plan, source: Source, new_task: bool) -> bool:
+    """Tell whether a head starts at random: published weights have none of its size, or a file none of its name."""
+    return bool(found.missing or found.differing) if source.named else new_task and bool(found.missing)
+
+
 def _find(layer: Any, variable: Any, source: Source, first: bool, plan: Plan) -> None:
     """Add the array of one variable to the plan, or what is wrong with it."""
     ours, key = _key(layer, variable), _their_key(layer, variable, source)
     if key is None or key not in source.arrays:
-        missing_scale = key is not None and variable.name == "gamma" and _their_mean(key, source) in source.arrays
-        if missing_scale:
+        if key is not None and _has_no_scale(key, source):
             plan.values[ours] = np.ones(variable.shape, "float32")
         else:
             plan.missing.append(key or ours)
         return
     plan.used.add(key)
-    array = _arranged(source.arrays[key], layer, variable, source.torch)
+    array = _arranged(source.arrays[key], layer, variable, source.library == "torch")
     if first and variable.name == "kernel" and array.ndim == 4:
         array = _for_channels(array[:, :, ::-1] if source.bgr else array, variable.shape[2])
     if array.shape != tuple(variable.shape):
@@ -101,18 +105,24 @@ def _key(layer: Any, variable: Any) -> str:
     return f"{layer.name}/{variable.name}"
 
 
+def _module(key: str, source: Source) -> str:
+    """Return what a key of theirs belongs to."""
+    return key.rpartition("." if source.library == "torch" else "/")[0]
+
+
 def _their_key(layer: Any, variable: Any, source: Source) -> str | None:
     """Return the key that a variable has in the source; None if no rule covers its layer."""
     name = source.layout.rename(layer.name)
-    if name is None or not source.torch:
+    if name is None or source.library != "torch":
         return name and f"{name}/{variable.name}"
     # A parameter that stands for itself, such as a layer scale, has no module around it.
     return name if name in source.arrays else f"{name}.{TORCH.get(variable.name, variable.name)}"
 
 
-def _their_mean(key: str, source: Source) -> str:
-    """Return the key of the moving average beside a scale."""
-    return key[: -len("weight")] + "running_mean" if source.torch else key[: -len("gamma")] + "moving_mean"
+def _has_no_scale(key: str, source: Source) -> bool:
+    """Tell whether this is the scale of a norm that Keras built without one, which stands for ones."""
+    module, _, variable = key.rpartition("/")
+    return source.library == "keras" and variable == "gamma" and f"{module}/moving_mean" in source.arrays
 
 
 def _arranged(array: Any, layer: Any, variable: Any, torch: bool) -> Any:
@@ -171,13 +181,10 @@ def _first_layers(network: Any) -> set[Any]:
 
 
 def _heads(network: Any) -> set[Any]:
-    """Return the dense layers that the outputs come from."""
+    """Return the dense layers that give predictions, which `Head.logits` names so."""
     found = {output._keras_history.operation for output in network.outputs}
-    return {
-        layer
-        for layer in (_before(f) if isinstance(f, keras.layers.Activation) else f for f in found)
-        if isinstance(layer, keras.layers.Dense)
-    }
+    layers_ = {_before(layer) if isinstance(layer, keras.layers.Activation) else layer for layer in found}
+    return {layer for layer in layers_ if layer.name.endswith("logits") or layer.name.startswith("auxiliary")}
 
 
 def _lacks_top(network: Any) -> bool:
@@ -206,10 +213,9 @@ def _fold_biases(network: Any, source: Source, plan: Plan) -> list[str]:
     if not extra:
         return []
     ours: Mapping[Any, Any] = {source.layout.rename(layer.name): layer for layer in network.layers if layer.weights}
-    separator = "." if source.torch else "/"
     left = []
     for key in extra:
-        name, _, variable = key.rpartition(separator)
+        name, variable = _module(key, source), key[len(_module(key, source)) + 1 :]
         norm = _norm_behind(ours[name]) if variable == "bias" and name in ours else None
         mean = norm and f"{norm.name}/moving_mean"
         if mean in plan.values:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from zoo._errors import DataError, MissingDependency
 from zoo._lazy import keras
 
 FILE = "model.safetensors"
+TIMEOUT = 10  # seconds
 
 
 def home() -> Path:
@@ -33,20 +37,37 @@ def fetch(source: str) -> Path:
 def _download(source: str, own: Path) -> Path:
     """Return the file in the cache of huggingface_hub, which shows progress and resumes."""
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
     except ModuleNotFoundError as error:
         raise MissingDependency(
             "Weights of the Hugging Face hub need the package 'huggingface_hub'. Run: pip install huggingface_hub"
         ) from error
+    address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{source}/resolve/main/{FILE}"
     try:
+        cached = try_to_load_from_cache(source, FILE)
+        if isinstance(cached, str):
+            return Path(cached)
+        _reach(address)
         return Path(hf_hub_download(source, FILE))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # The client lets through what its transport raises, which is of no one kind.
         # The reasons of the hub fill a page; its first line says which it is.
         reason = str(error).strip().partition("\n")[0][:200]
-        address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        raise DataError(
-            f"weights={source!r} could not be downloaded: {reason} Put {address}/{source}/resolve/main/{FILE} to {own}"
-        ) from error
+        raise DataError(f"weights={source!r} could not be downloaded: {reason} Put {address} to {own}") from error
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirection as it is: that someone answers is all that is asked."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Return no request to follow."""
+
+
+def _reach(address: str) -> None:
+    """Raise OSError at once if nobody answers; the client of the hub tries for half a minute."""
+    opener = urllib.request.build_opener(_NoRedirect)
+    # Any status is an answer; the client says best what is wrong.
+    with contextlib.suppress(urllib.error.HTTPError):
+        opener.open(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT).close()
 
 
 def _checked(path: Path, source: str) -> Path:
@@ -83,5 +104,6 @@ def fetch_keras(name: str) -> Any:
         address = re.search(r"https?://\S+?(?=[:\s]|$)", str(error))
         if address is None:
             raise
-        file = Path.home() / ".keras" / "models" / address[0].rpartition("/")[2]
+        home_of_keras = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        file = home_of_keras / "models" / address[0].rpartition("/")[2]
         raise DataError(f"weights='keras' could not be downloaded. Put {address[0]} to {file}") from error

@@ -18,7 +18,7 @@ from zoo._errors import BadOption, did_you_mean
 from zoo._hub import fetch, fetch_keras
 from zoo._lazy import keras, np
 from zoo._published import Layout, Weights
-from zoo._registry import Model
+from zoo._registry import Model, models
 
 SUFFIXES = (".keras", ".h5", ".safetensors")
 # Files of ours name a layer as the network does.
@@ -34,7 +34,7 @@ class Source:
         origin: what the user gave, for messages.
         arrays: values by their key, "layer/variable" of Keras or "module.parameter" of PyTorch.
         layout: how their layers are called.
-        torch: the keys and shapes are PyTorch's.
+        library: whose keys and shapes they are: "ours", "keras" or "torch".
         named: published weights, which may leave a new head random.
         bgr: the first convolution takes blue first and is to be turned round.
         front: layers that they want before the network, or None.
@@ -43,7 +43,7 @@ class Source:
     origin: str
     arrays: Mapping[str, Any]
     layout: Layout = OURS
-    torch: bool = False
+    library: str = "ours"
     named: bool = False
     bgr: bool = False
     front: Callable[[Any], Any] | None = None
@@ -66,15 +66,22 @@ def open_weights(model: Model, weights: Any, like: Callable[[], Iterable[Any]]) 
             raise BadOption(f"weights must be a path, a name or a keras.Model. Received: weights={weights!r}")
         return _from_network(model, weights, f"weights=<{weights.name}>")
     text = os.fspath(weights)
+    if _is_file(text):
+        return _from_file(model, Path(text), like)
     if text in ("imagenet", "keras") or text.startswith(("timm/", "keras/", "torchvision/")):
         return _from_name(model, text)
-    path = Path(text)
-    if not path.name.endswith(SUFFIXES) or not path.is_file():
-        raise BadOption(
-            f"weights must be 'imagenet', 'keras', 'timm/<model>.<tag>' or the path of an existing file "
-            f"({', '.join(SUFFIXES)}). Received: weights={text!r}"
-        )
-    return _from_file(model, path, like)
+    raise BadOption(
+        f"weights must be 'imagenet', 'keras', 'timm/<model>.<tag>' or the path of an existing file "
+        f"({', '.join(SUFFIXES)}). Received: weights={text!r}"
+    )
+
+
+def _is_file(text: str) -> bool:
+    """Tell whether a text is the path of a file that may hold weights."""
+    try:
+        return text.endswith(SUFFIXES) and Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or not one
+        return False
 
 
 def _from_name(model: Model, name: str) -> Source:
@@ -90,7 +97,8 @@ def _from_name(model: Model, name: str) -> Source:
     if library == "keras":
         opened = _from_network(model, fetch_keras(entry.source.partition("/")[2]), f"weights={name!r}")
     else:
-        opened = _from_safetensors(model, fetch(entry.source), f"weights={name!r}")
+        path = fetch(entry.source)
+        opened = _from_safetensors(model, path, f"weights={name!r} ({path})")
     return dataclasses.replace(opened, named=True, bgr=entry.bgr)
 
 
@@ -103,7 +111,7 @@ def _entry(model: Model, name: str) -> Weights:
         found = [entry for entry in known if entry.source.startswith("keras/")]
     else:
         found = [entry for entry in known if entry.source == name]
-        if not found and name.startswith("timm/") and model.layouts:
+        if not found and name.startswith("timm/") and set(model.layouts) - {"keras"}:
             found = [Weights(name, 0.0)]
     if not found:
         hint = did_you_mean(name, [entry.source for entry in known]) if known else "None are published for it."
@@ -120,10 +128,13 @@ def _from_file(model: Model, path: Path, like: Callable[[], Iterable[Any]]) -> S
         with warnings.catch_warnings():
             # Keras warns of each layer that differs before it raises.
             warnings.simplefilter("ignore", UserWarning)
-            if path.suffix == ".keras":
-                return _from_network(model, keras.saving.load_model(path, compile=False, safe_mode=True), origin)
-            return _from_network(model, _filled(path, like()), origin)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+            if path.suffix != ".keras":
+                return _from_network(model, _filled(path, like()), origin)
+            loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if not isinstance(loaded, keras.Model):
+            raise BadOption(f"weights must be those of a model. Received: {origin}, a {type(loaded).__name__}")
+        return _from_network(model, loaded, origin)
+    except (ValueError, TypeError, OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         if isinstance(error, BadOption):
             raise
         reason = " ".join(str(error).split())[:300]
@@ -136,7 +147,7 @@ def _filled(path: Path, networks: Iterable[Any]) -> Any:
     for network in networks:
         try:
             network.load_weights(path)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, RuntimeError) as error:
             first = first or error
         else:
             return network
@@ -149,23 +160,30 @@ def _from_safetensors(model: Model, path: Path, origin: str) -> Source:
 
     try:
         with safe_open(path, "np") as file:
-            keys, ours = list(file.keys()), (file.metadata() or {}).get("format") == FORMAT["format"]
+            keys, metadata = list(file.keys()), file.metadata() or {}
             arrays = {key: _plain(file.get_tensor(key)) for key in keys}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise BadOption(f"weights must be a safetensors file that can be read. Received: {origin}: {error}") from error
-    if ours or any("/" in key for key in keys):
+    if metadata.get("format") == FORMAT["format"] or any("/" in key for key in keys):
+        _check_model(model, metadata.get("model", model.spec.name), origin)
         return Source(origin, arrays)
     libraries = {name: layout for name, layout in model.layouts.items() if name != "keras"}
     if not libraries:
         raise BadOption(f"{model.spec.name} knows no files of timm or torchvision. Received: {origin}")
     modules = {key.rpartition(".")[0] for key in keys}
     layout = max(libraries.values(), key=lambda layout: layout.coverage(modules))
-    return Source(origin, arrays, layout, torch=True)
+    return Source(origin, arrays, layout, "torch")
+
+
+def _check_model(model: Model, name: str, origin: str) -> None:
+    """Raise BadOption for weights of another registered model, which may fit by name and shape all the same."""
+    if name != model.spec.name and name in models:
+        raise BadOption(f"weights must fit {model.spec.name}. Received: {origin}, which were made for {name}")
 
 
 def _plain(array: Any) -> Any:
     """Return an array of numbers in float32, whatever float the file has."""
-    return array if array.dtype.kind in "iub" else array.astype("float32")
+    return array if array.dtype.kind in "iub" or array.dtype == "float64" else array.astype("float32")
 
 
 def _from_network(model: Model, network: Any, origin: str) -> Source:
@@ -179,8 +197,9 @@ def _from_network(model: Model, network: Any, origin: str) -> Source:
     }
     layout = model.layouts.get("keras")
     if layout is None or layout.coverage({key.rpartition("/")[0] for key in arrays}) < 0.5:
+        _check_model(model, network.name, origin)
         return Source(origin, {f"{n.name}/{v.name}": keras.ops.convert_to_numpy(v) for n in found for v in n.weights})
-    return Source(origin, arrays, layout, front=_front(found))
+    return Source(origin, arrays, layout, "keras", front=_front(found))
 
 
 def write_weights(network: Any, path: Path) -> None:
@@ -192,6 +211,8 @@ def write_weights(network: Any, path: Path) -> None:
     }
     if path.suffix != ".safetensors":
         raise BadOption(f"path must end in .safetensors. Received: path={str(path)!r}")
+    if not path.parent.is_dir():
+        raise BadOption(f"path must lie in an existing folder. Received: path={str(path)!r}")
     hidden = path.with_name(f".{path.name}.writing")
     try:
         hidden.write_bytes(save(arrays, metadata=FORMAT | {"model": network.name}))
