@@ -196,7 +196,9 @@ def _from_network(model: Model, network: Any, origin: str) -> Source:
         for variable in layer.weights
     }
     layout = model.layouts.get("keras")
-    if layout is None or layout.coverage({key.rpartition("/")[0] for key in arrays}) < 0.5:
+    modules = {key.rpartition("/")[0] for key in arrays}
+    if layout is None or layout.coverage(modules) < 0.5:
+        _check_keras(model, modules, origin)
         _check_model(model, network.name, origin)
         return Source(origin, {f"{n.name}/{v.name}": keras.ops.convert_to_numpy(v) for n in found for v in n.weights})
     return Source(origin, arrays, layout, "keras", front=_front(found))
@@ -219,6 +221,18 @@ def write_weights(network: Any, path: Path) -> None:
         hidden.replace(path)
     finally:
         hidden.unlink(missing_ok=True)
+
+
+def _check_keras(model: Model, modules: set[str], origin: str) -> None:
+    """Raise BadOption for a network of keras.applications that is another variant of this family."""
+    family = [name for name in models.names() if models[name].spec.family == model.spec.family]
+    keras_layouts = {name: models[name].layouts["keras"] for name in family if "keras" in models[name].layouts}
+    twins = [name for name, layout in keras_layouts.items() if layout.coverage(modules) > 0.9]
+    if twins:
+        raise BadOption(
+            f"weights must fit {model.spec.name}. Received: {origin}, a network of keras.applications, which is built "
+            f"otherwise. {did_you_mean(model.spec.name, twins)}"
+        )
 
 
 def _variable(name: str) -> str:

@@ -844,3 +844,12 @@ def test_auxiliary_classifiers_are_loaded(name, tmp_path):
     theirs = theirs or [v for k, v in state.items() if k.startswith("aux") and k.endswith("fc2.bias")]
     assert theirs
     assert all(any(np.array_equal(value, bias) for bias in taken if bias.shape == value.shape) for value in theirs)
+
+
+@pytest.mark.parametrize(("name", "theirs", "hint"), [("resnet50", "ResNet50", "Did you mean 'resnet50_v1'")])
+def test_variant_of_keras_is_named(name, theirs, hint):
+    """A network of keras.applications that is built otherwise names the variant that takes it."""
+    import keras
+
+    with pytest.raises(BadOption, match=hint):
+        zoo.get(name, weights=getattr(keras.applications, theirs)(weights=None, input_shape=(32, 32, 3)))
