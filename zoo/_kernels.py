@@ -9,9 +9,6 @@ import os
 import platform
 from typing import Any
 
-# Up to this many rows, a product with a large matrix is bound by reading the matrix, not by arithmetic.
-FEW_ROWS = 32
-
 
 def has_gpu() -> bool:
     """Tell whether TensorFlow sees a GPU."""
@@ -107,33 +104,3 @@ def depthwise(inputs: Any, kernel: Any, strides: tuple[int, int], padding: str) 
         return tf.nn.depthwise_conv2d(x, k, step, padding), gradient
 
     return function(inputs, tf.cast(tf.convert_to_tensor(kernel), inputs.dtype))
-
-
-def multiply(inputs: Any, kernel: Any) -> Any:
-    """Multiply (n, features) by a large float32 kernel (features, units).
-
-    For few rows the kernel is read as it is: rounding it to bfloat16 and its gradient back costs more than the product.
-    """
-    import tensorflow as tf
-
-    few = tf.shape(inputs)[0] <= FEW_ROWS
-
-    def product(a: Any, b: Any, dtype: Any, **transposed: bool) -> Any:
-        """Return a · b, in float32 for few rows, in bfloat16 else."""
-        return tf.cond(
-            few,
-            lambda: tf.cast(tf.matmul(tf.cast(a, tf.float32), tf.cast(b, tf.float32), **transposed), dtype),
-            lambda: tf.cast(tf.matmul(tf.cast(a, inputs.dtype), tf.cast(b, inputs.dtype), **transposed), dtype),
-        )
-
-    @tf.custom_gradient
-    def function(x: Any, k: Any) -> Any:
-        def gradient(upstream: Any) -> tuple[Any, Any]:
-            to_input = product(upstream, k, x.dtype, transpose_b=True)
-            return to_input, product(x, upstream, tf.float32, transpose_a=True)
-
-        y = product(x, k, x.dtype)
-        y.set_shape([x.shape[0], k.shape[1]])
-        return y, gradient
-
-    return function(inputs, kernel)

@@ -192,16 +192,12 @@ class Activation(keras.layers.Activation):
 class Dense(keras.layers.Dense):
     """Keras' dense layer with DropConnect (Wan et al. 2013): a share of the weights is dropped for each batch.
 
-    In bfloat16 training on CPU, a large kernel and few rows are multiplied without rounding the kernel first.
-
     Args:
         units: outputs.
         activation: as in Keras.
         drop_connect: share of the kernel's weights set to zero in training, the rest scaled up to make good for it.
         **options: those of keras.layers.Dense.
     """
-
-    LARGE = 1 << 20
 
     def __init__(self, units: int, activation: Any = None, *, drop_connect: float = 0.0, **options: Any) -> None:
         super().__init__(units, activation, **options)
@@ -211,24 +207,14 @@ class Dense(keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return the outputs (..., units) of inputs (..., features)."""
-        if training and self.drop_connect:
-            kernel = keras.ops.convert_to_tensor(self.kernel)
-            kernel = keras.random.dropout(kernel, self.drop_connect, seed=self.seed_generator)
-            x = keras.ops.matmul(inputs, keras.ops.cast(kernel, inputs.dtype))
-        elif training and self._is_large(inputs):
-            # The variable itself: its value is rounded to the compute dtype.
-            x = _kernels.multiply(inputs, self.kernel._value)
-        else:
+        if not (training and self.drop_connect):
             return super().call(inputs)
+        kernel = keras.ops.convert_to_tensor(self.kernel)
+        kernel = keras.random.dropout(kernel, self.drop_connect, seed=self.seed_generator)
+        x = keras.ops.matmul(inputs, keras.ops.cast(kernel, inputs.dtype))
         if self.bias is not None:
             x = keras.ops.add(x, keras.ops.cast(self.bias, x.dtype))
         return x if self.activation is None else self.activation(x)
-
-    def _is_large(self, inputs: Any) -> bool:
-        """Tell whether reading the kernel is what takes time."""
-        shape = self.kernel.shape
-        large = len(inputs.shape) == 2 and shape[0] * shape[1] >= self.LARGE
-        return large and self.variable_dtype == "float32" and _in_bfloat16_on_cpu(inputs)
 
 
 class LayerNormalization(keras.layers.LayerNormalization):

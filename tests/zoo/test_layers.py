@@ -229,17 +229,6 @@ def test_depthwise_is_keras_depthwise(size, options, dtype):
     assert operations(ours, shape, training=False) == operations(theirs, shape, training=False)
 
 
-@pytest.mark.parametrize("rows", [1, _kernels.FEW_ROWS, _kernels.FEW_ROWS + 1])
-def test_large_dense_is_keras_dense(rows):
-    """A large kernel gives Keras' outputs and gradients, few rows those of float32 too."""
-    shape = (rows, 1024)
-    ours, theirs = twins("Dense", shape, units=1024, dtype="mixed_bfloat16")
-    for actual, expected in zip(learn(ours, draw(*shape)), learn(theirs, draw(*shape)), strict=True):
-        close(actual, expected, SHARE["mixed_bfloat16"])
-    assert "Cast" in operations(theirs, shape)
-    assert operations(ours, shape, training=False) == operations(theirs, shape, training=False)
-
-
 # 4 groups of 2 channels; XLA, which Keras asks for, is the reference and takes seconds each.
 GROUPED = [
     pytest.param({"kernel_size": 3, "padding": "same"}, id="3x3"),
