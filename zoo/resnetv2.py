@@ -62,11 +62,24 @@ def imagenet_stem(x: Any, head: Head, *, slim: bool, **_: Any) -> Any:
     x = head.level(conv(x, 64, 7, 2, use_bias=slim, name="stem"))
     if slim:
         # Values below 0 lose to the zeros at the edge, as they did when the weights were trained.
-        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-        return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+        return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(zero_border(x, name="stem_pool_pad"))
     # At stride 2 "same" would pad even sizes at the end only; every second one of all maxima is PyTorch's pooling.
     x = keras.layers.MaxPooling2D(3, 1, padding="same", name="stem_pool")(x)
     return keras.layers.MaxPooling2D(1, 2, name="stem_pool_subsample")(x)
+
+
+def zero_border(x: Any, *, name: str) -> Any:
+    """Put one pixel of zeros around a map.
+
+    ONNX Runtime takes a padding layer before maximum pooling for the pooling's own, which is minus infinity.
+    """
+    for axis, part in ((1, "rows"), (2, "columns")):
+        rest = [(0, 0), (0, 0)]
+        rest[axis - 1] = (0, x.shape[axis] - 1)
+        edge = keras.layers.Cropping2D(rest, name=f"{name}_{part}_edge")(x)
+        edge = keras.layers.Rescaling(0.0, name=f"{name}_{part}_zeros")(edge)
+        x = keras.layers.Concatenate(axis=axis, name=f"{name}_{part}")([edge, x, edge])
+    return x
 
 
 def small_stem(x: Any, _: Head, *, slim: bool, width: int) -> Any:
