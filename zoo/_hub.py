@@ -11,8 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from zoo._errors import DataError, MissingDependency
-from zoo._lazy import keras
+from zoo._errors import DataError
+from zoo._lazy import hub, keras
 
 FILE = "model.safetensors"
 TIMEOUT = 10  # seconds
@@ -36,19 +36,14 @@ def fetch(source: str) -> Path:
 
 def _download(source: str, own: Path) -> Path:
     """Return the file in the cache of huggingface_hub, which shows progress and resumes."""
-    try:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    except ModuleNotFoundError as error:
-        raise MissingDependency(
-            "Weights of the Hugging Face hub need the package 'huggingface_hub'. Run: pip install huggingface_hub"
-        ) from error
+    download = hub.hf_hub_download
     address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{source}/resolve/main/{FILE}"
     try:
-        cached = try_to_load_from_cache(source, FILE)
+        cached = hub.try_to_load_from_cache(source, FILE)
         if isinstance(cached, str):
             return Path(cached)
         _reach(address)
-        return Path(hf_hub_download(source, FILE))
+        return Path(download(source, FILE))
     except Exception as error:  # The client lets through what its transport raises, which is of no one kind.
         # The reasons of the hub fill a page; its first line says which it is.
         reason = str(error).strip().partition("\n")[0][:200]

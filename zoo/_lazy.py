@@ -69,5 +69,6 @@ def quiet_libraries() -> Iterator[None]:
 keras = LazyModule("keras")
 np = LazyModule("numpy")
 tf = LazyModule("tensorflow")
+hub = LazyModule("huggingface_hub")
 tfds = LazyModule("tensorflow_datasets", "tensorflow-datasets")
 layers = LazyModule("zoo._layers")

@@ -35,11 +35,13 @@ class Weights:
     bgr: bool = False
     reference: str = ""
 
+    def __post_init__(self) -> None:
+        tables = {"timm": TIMM_RESULTS, "torchvision": TORCHVISION_RESULTS, "keras": KERAS_RESULTS}
+        object.__setattr__(self, "reference", self.reference or tables[self.source.partition("/")[0]])
+
     def to_json(self) -> dict[str, Any]:
         """Return the entry as JSON-safe values."""
-        tables = {"timm": TIMM_RESULTS, "torchvision": TORCHVISION_RESULTS, "keras": KERAS_RESULTS}
-        reference = self.reference or tables[self.source.partition("/")[0]]
-        return dataclasses.asdict(self) | {"preprocessing": self.preprocessing.to_json(), "reference": reference}
+        return dataclasses.asdict(self) | {"preprocessing": self.preprocessing.to_json()}
 
 
 @dataclasses.dataclass(frozen=True)
