@@ -78,8 +78,8 @@ class Conv2D(keras.layers.Conv2D):
 
     The kernel gradient of bfloat16 training is one matrix product where that is faster: oneDNN's backward-weights
     kernel reaches a tenth of its speed on 1x1 kernels and on small feature maps (measured: 3 to 7 times slower).
-    A convolution in groups is TensorFlow's own operation: Keras has XLA compile it (measured: 300 to 1,000 times slower),
-    which no converter understands.
+    A convolution in groups is TensorFlow's own operation: Keras has XLA compile it, which no converter understands
+    (measured: 300 to 1,000 times slower).
     """
 
     # Above this many output positions an image, gathering the patches of a larger kernel costs more than it saves.
