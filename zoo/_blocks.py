@@ -124,11 +124,13 @@ def dense(
     dtype: str | None = None,
     regularizer: Any = None,
     drop_connect: float = 0.0,
+    use_bias: bool = True,
 ) -> Any:
     """Apply a dense layer with Keras' own initialization and, unless `activation` is None, activate in it."""
     return layers.Dense(
         units,
         activation,
+        use_bias=use_bias,
         kernel_initializer=layers.VarianceScaling(*GLOROT),
         kernel_regularizer=regularizer,
         drop_connect=drop_connect,
@@ -189,9 +191,10 @@ def check_rate(rate: float, name: str = "dropout") -> float:
     return rate
 
 
-def check_activation(name: str, activation: str) -> str:
-    """Return the name of a Keras activation, or raise BadOption for the option `name`."""
+def check_activation(name: str, activation: str, more: tuple[str, ...] = ()) -> str:
+    """Return the name of a Keras activation or of one `more`, or raise BadOption for the option `name`."""
     known = [n for n in dir(keras.activations) if n[0].islower() and n not in ("deserialize", "get", "serialize")]
+    known += more
     if activation not in known:
         raise BadOption(
             f"{name} must be one of Keras' activations. Received: {name}={activation!r}. "

@@ -17,6 +17,13 @@ from zoo._registry import Model, ModelSpec, models
 from zoo._types import fit_type
 from zoo._weights import open_weights
 
+# What input_shape means, by the names of the inputs.
+SHAPES = {
+    ("image",): "(height, width, channels)",
+    ("features",): "one or more sizes",
+    ("ids",): "(length,)",
+    ("source", "target"): "(source length, target length)",
+}
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16", "float64")
 
 
@@ -71,6 +78,9 @@ def _candidates(model: Model, request: Request, arguments: dict[str, Any]) -> It
     """Yield networks that a file of weights may fit: as asked for, with the default head or none, other channels."""
     shape = _input_shape(model.spec, request.input_shape)
     default = (*shape[:-1], model.spec.input_shape[-1])
+    if model.spec.task == "generate":
+        yield construct(model, request, arguments)[0]
+        return
     heads = [request, dataclasses.replace(request, classes=None, heads=None, include_top=True)]
     heads.append(dataclasses.replace(heads[1], classes=0, classifier_activation=None))
     for input_shape in dict.fromkeys([shape, default] if len(shape) == 3 else [shape]):
@@ -92,15 +102,24 @@ def construct(
     shape = _input_shape(model.spec, request.input_shape)
     head = _head(model.spec, request)
     with dtype_policy(request.dtype):
-        inputs = keras.Input(shape, name=input_name(shape), dtype="float32")
+        inputs = make_inputs(model.spec, shape)
         x = inputs if front is None else front(inputs)
-        outputs = model.build(x, head, **_arguments(model.build, {**model.arguments, **options}))
+        outputs = model.build(x, head, **_arguments(model.build, {**_defaults(model), **options}))
         return keras.Model(inputs, outputs, name=model.spec.name), head.levels
 
 
-def input_name(shape: tuple[int, ...]) -> str:
-    """Return the name of the input: "image" for (height, width, channels), "features" otherwise."""
-    return "image" if len(shape) == 3 else "features"
+def make_inputs(spec: ModelSpec, shape: tuple[int, ...]) -> Any:
+    """Return the input of a network as a Keras tensor; a dictionary of them by name where there are several."""
+    if len(spec.inputs) == 1:
+        return keras.Input(shape, name=spec.inputs[0], dtype=spec.input_dtype)
+    lengths = zip(spec.inputs, shape, strict=True)
+    return {name: keras.Input((length,), name=name, dtype=spec.input_dtype) for name, length in lengths}
+
+
+def _defaults(model: Model) -> dict[str, Any]:
+    """Return the options that make the variant."""
+    known = {"vocabulary": model.spec.vocabulary} if model.spec.vocabulary else {}
+    return known | model.arguments
 
 
 @contextlib.contextmanager
@@ -178,10 +197,11 @@ def checked_options(model: Model, options: dict[str, Any]) -> dict[str, Any]:
 def _input_shape(spec: ModelSpec, shape: Any) -> tuple[int, ...]:
     """Return the input's shape, checked against what the network can take."""
     shape = fit_type(spec.input_shape if shape is None else shape, tuple[int, ...], "input_shape")
-    image = len(spec.input_shape) == 3
-    if not shape or min(shape) < 1 or (image and len(shape) != 3):
-        wanted = "(height, width, channels)" if image else "one or more sizes"
-        raise BadOption(f"{spec.name} needs input_shape to be {wanted} of at least 1. Received: input_shape={shape}")
+    image = spec.inputs == ("image",)
+    if not shape or min(shape) < 1 or (len(shape) != len(spec.input_shape) and spec.inputs != ("features",)):
+        raise BadOption(
+            f"{spec.name} needs input_shape to be {SHAPES[spec.inputs]} of at least 1. Received: input_shape={shape}"
+        )
     if image and min(shape[:2]) < spec.min_size:
         raise BadOption(
             f"{spec.name} needs images of at least {spec.min_size}x{spec.min_size} pixels. "
@@ -200,4 +220,16 @@ def _head(spec: ModelSpec, request: Request) -> Head:
     if classes < 0:
         raise BadOption(f"classes must be at least 1, or 0 for pooled features. Received: classes={classes}")
     include_top = fit_type(request.include_top, bool, "include_top")
+    if spec.task == "generate":
+        return _generating_head(spec, request, include_top and bool(classes))
     return Head(tasks_of(classes, request.heads, request.classifier_activation), include_top)
+
+
+def _generating_head(spec: ModelSpec, request: Request, include_top: bool) -> Head:
+    """Return the head of a network whose classes are its vocabulary."""
+    if request.classes or request.heads is not None:
+        raise BadOption(
+            f"{spec.name} predicts the tokens of its vocabulary: set vocabulary= instead. "
+            f"Received: classes={request.classes}, heads={request.heads}"
+        )
+    return Head(tasks_of(spec.classes, None, request.classifier_activation), include_top)

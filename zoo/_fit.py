@@ -94,6 +94,8 @@ def _find(layer: Any, variable: Any, source: Source, first: bool, plan: Plan) ->
         return
     plan.used.add(key)
     array = _arranged(source.arrays[key], layer, variable, source.library == "torch")
+    if hasattr(layer, "resampled"):
+        array = layer.resampled(array)
     if first and variable.name == "kernel" and array.ndim == 4:
         array = _for_channels(array[:, :, ::-1] if source.bgr else array, variable.shape[2])
     if array.shape != tuple(variable.shape):

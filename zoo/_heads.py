@@ -52,16 +52,23 @@ class Head:
         tasks: what to predict by name; the name "" stands for the only one; none leaves the pooled features.
         include_top: False returns the feature map as it is.
         levels: feature maps that the builder marked, from the finest to the coarsest.
+        attention: weights of attention (n, heads, queries, keys) in the order of the blocks.
     """
 
     tasks: Mapping[str, Task]
     include_top: bool = True
     levels: list[Any] = dataclasses.field(default_factory=list)
+    attention: list[Any] = dataclasses.field(default_factory=list)
 
     def level(self, x: Any) -> Any:
         """Mark a feature map (n, h, w, c), the last of its size, and return it."""
         self.levels.append(x)
         return x
+
+    def attend(self, weights: Any) -> Any:
+        """Keep weights of attention (n, heads, queries, keys) and return them."""
+        self.attention.append(weights)
+        return weights
 
     def __call__(self, x: Any, dropout: float = 0.0, *, neck: Callable[[Any], Any] | None = None) -> Any:
         """Return the predictions of a feature map (n, h, w, c) or of features (n, c).
@@ -87,6 +94,16 @@ class Head:
         outputs = {task: _predict(x, what, f"{task}_{name}" if task else name) for task, what in self.tasks.items()}
         return outputs.get("", outputs)
 
+    def words(self, x: Any, embedding: Callable[..., Any]) -> Any:
+        """Return float32 logits (n, t, vocabulary) of vectors (n, t, width) by a `TokenEmbedding`, activated if asked.
+
+        Without the top, the vectors are returned as they are.
+        """
+        if not self.include_top:
+            return x
+        logits = embedding(x, reverse=True)
+        return _activated(logits, self.tasks[""], "logits")
+
     def beside(self, logits: Any, auxiliary: Mapping[str, Callable[[], Any]]) -> Any:
         """Return the logits and those of auxiliary classifiers, functions that give features (n, c), by name.
 
@@ -105,7 +122,11 @@ def pool(x: Any) -> Any:
 
 
 def _predict(x: Any, task: Task, name: str) -> Any:
-    x = dense(x, task.units, name=name, dtype="float32")
+    return _activated(dense(x, task.units, name=name, dtype="float32"), task, name)
+
+
+def _activated(x: Any, task: Task, name: str) -> Any:
+    """Return what a task wants of its logits."""
     if task.activation is None:
         return x
     scores = name.replace("logits", "scores") if "logits" in name else f"{name}_scores"

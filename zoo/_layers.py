@@ -207,6 +207,11 @@ class Dense(keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return the outputs (..., units) of inputs (..., features)."""
+        middle = tuple(inputs.shape[1:-1])
+        if middle and None not in middle:
+            # One matrix product: Keras would compute the shape it returns to in the graph.
+            flat = self.call(keras.ops.reshape(inputs, (-1, inputs.shape[-1])), training)
+            return keras.ops.reshape(flat, (-1, *middle, self.units))
         if not (training and self.drop_connect):
             return super().call(inputs)
         kernel = keras.ops.convert_to_tensor(self.kernel)
@@ -232,6 +237,12 @@ class LayerNormalization(keras.layers.LayerNormalization):
         x = x if self.gamma is None else x * keras.ops.cast(self.gamma, "float32")
         x = x if self.beta is None else x + keras.ops.cast(self.beta, "float32")
         return keras.ops.cast(x, inputs.dtype)
+
+
+@keras.saving.register_keras_serializable("zoo")
+def gelu_tanh(x: Any) -> Any:
+    """Return the approximate GELU (arXiv:1606.08415, section 2): x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x³)))."""
+    return keras.activations.gelu(x, approximate=True)
 
 
 @keras.saving.register_keras_serializable("zoo")

@@ -127,8 +127,9 @@ class ModelSpec:
     What is counted rather than stated, `gmacs` and `feature_info`, are properties.
 
     Args:
-        input_shape: default shape of one input, without the batch: (height, width, channels) or (features,).
-        classes: default number of classes.
+        input_shape: default shape of one input, without the batch: (height, width, channels), (features,), (length,)
+            of token ids, or (source length, target length).
+        classes: default number of classes; of a network that writes a sequence, the vocabulary.
         min_size: smallest height and width of an image (0 where the input is no image).
         paper: where the architecture was published.
         tags: words to find it by.
@@ -139,6 +140,9 @@ class ModelSpec:
         params: trainable parameters at the default input and classes.
         input_dtype: dtype of the input.
         weights: published weights, the best first: `weights="imagenet"` stands for it.
+        vocabulary: tokens that it knows by default, 0 where the input is no text.
+        task: "classify" for one answer to an input, logits (n, classes); "tag" for one to each token, (n, length,
+            classes); "generate" for a sequence written from another, (n, target length, vocabulary).
     """
 
     input_shape: tuple[int, ...]
@@ -153,6 +157,15 @@ class ModelSpec:
     params: int = 0
     input_dtype: str = "float32"
     weights: tuple[Weights, ...] = ()
+    vocabulary: int = 0
+    task: str = "classify"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs: "image", "features" or "ids", or "source" and "target" of a sequence to write."""
+        if self.task == "generate":
+            return ("source", "target")
+        return ("ids" if self.vocabulary else "image" if len(self.input_shape) == 3 else "features",)
 
     @property
     def gmacs(self) -> float:
