@@ -104,7 +104,7 @@ def construct(
     with dtype_policy(request.dtype):
         inputs = make_inputs(model.spec, shape)
         x = inputs if front is None else front(inputs)
-        outputs = model.build(x, head, **_arguments(model.build, {**_defaults(model), **options}))
+        outputs = model.build(x, head, **_arguments(model.build, {**default_options(model), **options}))
         return keras.Model(inputs, outputs, name=model.spec.name), head.levels
 
 
@@ -116,7 +116,7 @@ def make_inputs(spec: ModelSpec, shape: tuple[int, ...]) -> Any:
     return {name: keras.Input((length,), name=name, dtype=spec.input_dtype) for name, length in lengths}
 
 
-def _defaults(model: Model) -> dict[str, Any]:
+def default_options(model: Model) -> dict[str, Any]:
     """Return the options that make the variant."""
     known = {"vocabulary": model.spec.vocabulary} if model.spec.vocabulary else {}
     return known | model.arguments

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from zoo._build import options_of
+from zoo._build import default_options, options_of
 from zoo._console import json_option, print_json, print_table
 from zoo._errors import UnknownName, did_you_mean
 from zoo._facts import facts
@@ -17,6 +17,11 @@ from zoo._registry import models
 
 WIDTH = 100
 KEY = 15  # columns
+TASKS = {
+    "classify": "one answer to each input",
+    "tag": "one answer to each token",
+    "generate": "a sequence written from another",
+}
 
 
 @click.command("list")
@@ -83,7 +88,8 @@ def describe(name: str, formats: list[str]) -> dict[str, Any]:
         and "formats".
     """
     model = models[name]
-    defaults = {n: model.arguments.get(n, p.default) for n, p in options_of(model).items()}
+    fixed = default_options(model)
+    defaults = {n: fixed.get(n, p.default) for n, p in options_of(model).items()}
     impossible = dict(model.spec.unsupported)
     return model.spec.to_json() | {
         **facts(name),
@@ -119,6 +125,7 @@ def _print_lines(content: dict[str, Any]) -> None:
         "tags": ", ".join(content["tags"]) or "none",
         "paper": content["paper"] or "none",
         "input": f"{size(content['input_shape'])}, {content['input_dtype']}{smallest}",
+        "task": TASKS[content["task"]],
         "classes": f"{content['classes']:,}",
         "parameters": f"{content['params']:,}",
         "GMACs": _plain(content["gmacs"]),
@@ -142,6 +149,8 @@ def _print_line(key: str, text: str) -> None:
 
 
 def _preprocessing(content: dict[str, Any]) -> str:
+    if content["vocabulary"]:
+        return f"token ids below {content['vocabulary']:,}, by the vocabulary of the data"
     contract = content["preprocessing"]
     mean, std = (", ".join(f"{v:g}" for v in contract[key]) for key in ("mean", "std"))
     resize = f"; {contract['interpolation']}, crop {contract['crop']:g}" if content["min_size"] else ""

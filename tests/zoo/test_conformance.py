@@ -41,7 +41,7 @@ GMACS = {
 }  # fmt: skip
 SPEC_KEYS = {
     "name", "family", "params", "input_shape", "input_dtype", "classes", "min_size", "paper", "tags",
-    "preprocessing", "unsupported", "weights",
+    "preprocessing", "unsupported", "weights", "vocabulary", "task",
 }  # fmt: skip
 # Sorted by size, so that pytest builds each model once for all tests. What is larger than the small variants runs in
 # seconds each, minutes together: those are marked slow.
@@ -71,9 +71,39 @@ def model(request):
     return model
 
 
-def inputs(shape, count=2):
-    """Preprocessed values for `count` examples."""
-    return np.random.default_rng(1).standard_normal((count, *shape)).astype("float32")
+def normal(shape):
+    """Numbers around 0."""
+    return np.random.default_rng(1).standard_normal(shape).astype("float32")
+
+
+def tokens(spec, length, count):
+    """Token ids, the last half of the last example padded."""
+    ids = np.random.default_rng(length).integers(1, spec.vocabulary, (count, length)).astype("int32")
+    ids[-1, -(length // 2) :] = 0
+    return ids
+
+
+def inputs(name, shape=None, count=2):
+    """What the network `name` takes, for `count` examples: preprocessed values or token ids, by name if several."""
+    spec = zoo.spec(name)
+    shape = shape or spec.input_shape
+    if not spec.vocabulary:
+        return normal((count, *shape))
+    if len(spec.inputs) == 1:
+        return tokens(spec, *shape, count)
+    return {key: tokens(spec, length, count) for key, length in zip(spec.inputs, shape, strict=True)}
+
+
+def predicted(name, classes=None, shape=None, count=2):
+    """The shape of the logits."""
+    spec = zoo.spec(name)
+    length = (shape or spec.input_shape)[-1:] if spec.task != "classify" else ()
+    return (count, *length, spec.classes if classes is None else classes)
+
+
+def input_shapes(network):
+    """The shape of each input by name."""
+    return {tensor.name: tuple(tensor.shape) for tensor in network.inputs}
 
 
 def outputs(model, values):
@@ -84,16 +114,16 @@ def outputs(model, values):
 def smallest(name, channels=None):
     """The smallest input shape that the spec allows."""
     spec = zoo.spec(name)
-    if len(spec.input_shape) == 1:
+    if len(spec.input_shape) < 3:
         return spec.input_shape
     return (spec.min_size, spec.min_size, channels or spec.input_shape[-1])
 
 
 def odd(name):
-    """A shape of odd, unequal height and width and one channel, or an odd number of features."""
+    """A shape of odd, unequal height and width and one channel, or odd numbers of features or tokens."""
     spec = zoo.spec(name)
     size = spec.min_size | 1
-    return (13,) if len(spec.input_shape) == 1 else (size, size + 4, 1)
+    return (size, size + 4, 1) if spec.inputs == ("image",) else (13, 11)[: len(spec.input_shape)]
 
 
 def close(actual, expected, share):
@@ -113,11 +143,12 @@ def test_spec_and_facts_are_what_is_built(name):
     with layers.weights_follow():
         network, maps = construct(models[name], Request(), {})
     assert sum(int(np.prod(v.shape)) for v in network.trainable_variables) == spec.params
-    assert network.input_shape == (None, *spec.input_shape)
-    assert network.output_shape == (None, spec.classes)
-    assert network.inputs[0].dtype == spec.input_dtype
-    assert network.inputs[0].name == ("image" if len(spec.input_shape) == 3 else "features")
-    assert network.layers[-1].name == "logits"
+    lengths = [(length,) for length in spec.input_shape] if len(spec.inputs) > 1 else [spec.input_shape]
+    assert input_shapes(network) == {key: (None, *n) for key, n in zip(spec.inputs, lengths, strict=True)}
+    assert network.output_shape == predicted(name, count=None)
+    assert {tensor.dtype for tensor in network.inputs} == {spec.input_dtype}
+    assert spec.task == "generate" or "logits" in {layer.name for layer in network.layers[-3:]}
+    assert spec.task != "generate" or spec.classes == spec.vocabulary
     found = summarize(network, maps)
     assert found == facts(name), "run `make readme`"
     assert found["gmacs"] == pytest.approx(GMACS.get(name, found["gmacs"]), rel=0.01)
@@ -137,12 +168,12 @@ def test_auxiliary_classifiers(name, params):
 @every_model
 def test_logits(model):
     """The default model gives finite logits that depend on the input."""
-    logits = outputs(model, inputs(model.input_shape[1:]))
-    assert logits.shape == (2, zoo.spec(model.name).classes)
+    logits = outputs(model, inputs(model.name))
+    assert logits.shape == predicted(model.name)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
     assert np.ptp(logits, axis=0).max() > 0
-    assert np.ptp(logits, axis=1).min() > 0
+    assert np.ptp(logits, axis=-1).min() > 0
 
 
 @every_model
@@ -150,7 +181,7 @@ def test_saved_and_loaded(model):
     """Both kinds of file give the same weights and the same logits back."""
     import keras
 
-    values = inputs(model.input_shape[1:])
+    values = inputs(model.name)
     expected = outputs(model, values)
     with tempfile.TemporaryDirectory() as folder:
         whole, weights = Path(folder, "model.keras"), Path(folder, "model.weights.h5")
@@ -175,12 +206,13 @@ def test_reduced_precision(name):
     hidden = {layer.compute_dtype for layer in model.layers[1:-1]}
     assert not hidden or "bfloat16" in hidden
     with tf.GradientTape() as tape:
-        logits = model(inputs(smallest(name), count=4), training=True)
-        loss = tf.reduce_mean(logits * inputs(logits.shape[1:], count=4))
+        logits = model(inputs(name, smallest(name), count=4), training=True)
+        loss = tf.reduce_mean(logits * normal(logits.shape))
     assert logits.dtype == tf.float32
     assert np.isfinite(logits).all()
     gradients = tape.gradient(loss, model.trainable_variables)
     assert [v.path for v, g in zip(model.trainable_variables, gradients, strict=True) if g is None] == []
+    gradients = [tf.convert_to_tensor(g) for g in gradients]
     assert all(np.isfinite(g).all() for g in gradients)
     assert sum(float(np.abs(g).sum()) for g in gradients) > 0
 
@@ -188,37 +220,46 @@ def test_reduced_precision(name):
 @every_name_in_time
 def test_odd_shapes_and_scores(name):
     """Odd sizes, one channel and another number of classes build; softmax gives float32 scores that sum to 1."""
-    model = zoo.get(name, input_shape=odd(name), classes=3, classifier_activation="softmax")
-    scores = outputs(model, inputs(odd(name)))
-    assert scores.shape == (2, 3)
+    generates = zoo.spec(name).task == "generate"
+    wanted = {"vocabulary": 3 + zoo.spec(name).vocabulary} if generates else {"classes": 3}
+    model = zoo.get(name, input_shape=odd(name), classifier_activation="softmax", **wanted)
+    scores = outputs(model, inputs(name, odd(name)))
+    assert scores.shape == predicted(name, *wanted.values(), shape=odd(name))
     assert scores.dtype == np.float32
     assert (scores >= 0).all()
-    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(scores.sum(axis=-1), 1, rtol=1e-5)
 
 
 @every_name_in_time
 def test_without_head(name):
-    """classes=0 gives the features before the logits; include_top=False the last feature map."""
+    """classes=0 gives the features before the logits; include_top=False the last feature map or sequence."""
     features = zoo.get(name, classes=0, input_shape=smallest(name))
     maps = zoo.get(name, include_top=False, input_shape=smallest(name))
-    assert len(features.output_shape) == 2
-    assert len(maps.output_shape) == (4 if zoo.spec(name).min_size else 2)
+    spec = zoo.spec(name)
+    assert len(features.output_shape) == (2 if spec.task == "classify" else 3)
+    assert len(maps.output_shape) == (4 if spec.min_size else 3 if spec.vocabulary else 2)
     assert "logits" not in {layer.name for layer in features.layers + maps.layers}
     if "pool" in {layer.name for layer in features.layers}:
         assert maps.output_shape[-1] == features.output_shape[-1]
-    assert np.isfinite(outputs(features, inputs(smallest(name)))).all()
+    assert np.isfinite(outputs(features, inputs(name, smallest(name)))).all()
 
 
 @every_name_in_time
 def test_heads(name):
     """Several tasks over one trunk give a dictionary of float32 outputs, each of its size."""
     heads = {"species": 4, "age": zoo.Regression(), "tags": zoo.MultiLabel(3, activation="sigmoid")}
+    if zoo.spec(name).task == "generate":
+        with pytest.raises(BadOption, match="predicts the tokens of its vocabulary"):
+            zoo.get(name, heads=heads)
+        return
     model = zoo.get(name, heads=heads, input_shape=smallest(name), dtype="mixed_bfloat16")
-    found = {task: np.asarray(y) for task, y in model(inputs(smallest(name))).items()}
-    assert {task: y.shape for task, y in found.items()} == {"species": (2, 4), "age": (2, 1), "tags": (2, 3)}
+    found = {task: np.asarray(y) for task, y in model(inputs(name, smallest(name))).items()}
+    units = {"species": 4, "age": 1, "tags": 3}
+    assert {task: y.shape for task, y in found.items()} == {task: predicted(name, n) for task, n in units.items()}
     assert {y.dtype.name for y in found.values()} == {"float32"}
     assert ((found["tags"] > 0) & (found["tags"] < 1)).all()
-    assert zoo.get(name, heads=zoo.Regression(2), input_shape=smallest(name)).output_shape == (None, 2)
+    single = zoo.get(name, heads=zoo.Regression(2), input_shape=smallest(name))
+    assert single.output_shape == predicted(name, 2, count=None)
 
 
 @every_name_in_time
@@ -243,7 +284,7 @@ def test_features(name):
     assert [shape[-1] for shape in model.output_shape] == [level["channels"] for level in levels]
     assert [2 ** round(np.log2(height / shape[1])) for shape in model.output_shape] == [v["stride"] for v in levels]
     some = zoo.features(name, levels=(0, -1), input_shape=odd(name))
-    maps = some(inputs(odd(name)))
+    maps = some(inputs(name, odd(name)))
     assert [m.shape[-1] for m in maps] == [levels[0]["channels"], levels[-1]["channels"]]
     assert all(np.isfinite(m).all() and np.ptp(m) > 0 for m in maps)
 
@@ -297,6 +338,7 @@ def test_spec_is_closed_and_json_safe(name):
     assert spec.family in zoo.families()
     assert spec.paper
     assert spec.tags
+    assert spec.task in ("classify", "tag", "generate")
     spec.preprocessing.check(spec.input_shape[-1])
 
 
@@ -315,7 +357,7 @@ import keras, numpy as np
 for folder in sys.argv[1:]:
     model = keras.saving.load_model(folder + "/model.keras")
     case = np.load(folder + "/case.npz")
-    found, expected = np.asarray(model(case["inputs"])), case["outputs"]
+    found, expected = np.asarray(model(case["values"])), case["outputs"]
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max(), folder
 assert not {"zoo", "zoo._layers"} & set(sys.modules)
 """
@@ -338,8 +380,9 @@ def saved_cases(names, folder, suffix):
                 continue
         place.mkdir()
         model.save(place / "model.keras") if suffix == ".keras" else zoo.save_weights(model, place / f"model{suffix}")
-        values = inputs(model.input_shape[1:])
-        np.savez(place / "case.npz", inputs=values, outputs=outputs(model, values))
+        values = inputs(name)
+        named = values if isinstance(values, dict) else {"values": values}
+        np.savez(place / "case.npz", outputs=outputs(model, values), **named)
     return own
 
 
@@ -364,8 +407,9 @@ import keras, numpy as np, zoo
 assert keras.backend.backend() == "jax"
 for folder in map(Path, sys.argv[1:]):
     model = zoo.get(folder.name, weights=folder / "model.safetensors")
-    case = np.load(folder / "case.npz")
-    found, expected = np.asarray(model(case["inputs"])), case["outputs"]
+    case = dict(np.load(folder / "case.npz"))
+    expected = case.pop("outputs")
+    found = np.asarray(model(case.get("values", case)))
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max(), folder
 assert "tensorflow" not in sys.modules
 """
