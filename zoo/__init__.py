@@ -5,6 +5,7 @@ model = zoo.get("resnet50")             # a keras.Model with random weights
 zoo.names("resnet*")                    # without importing TensorFlow
 zoo.spec("resnet50").params
 zoo.features("resnet50", levels=(1, 2, 3, 4))   # a keras.Model of feature maps
+zoo.generate(zoo.get("transformer_base"), ids)  # token ids (n, 128) written from token ids (n, 128)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo._build import Request, build, build_features
+from zoo._decoding import generate as write_sequences
 from zoo._errors import ZooError
 from zoo._heads import MultiClass, MultiLabel, Regression
 from zoo._preprocessing import Preprocessing
@@ -24,6 +26,7 @@ from zoo._weights import write_weights
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 __all__ = [
     "ModelSpec",
@@ -35,6 +38,7 @@ __all__ = [
     "ZooError",
     "families",
     "features",
+    "generate",
     "get",
     "names",
     "register",
@@ -95,27 +99,49 @@ def features(
     input_shape: tuple[int, ...] | None = None,
     weights: Any = None,
     dtype: str | None = None,
+    kind: str = "maps",
     **options: Any,
 ) -> keras.Model:
-    """Build a model that returns the feature maps of a network, one for each stride.
+    """Build a model that returns the feature maps of a network, or how much its tokens look at one another.
 
     Args:
-        name: a name of `zoo.names()`, of a network for images.
-        levels: which maps, as numbers of `zoo.spec(name).feature_info`; negative ones count from the end; all by
-            default.
+        name: a name of `zoo.names()`.
+        levels: which maps, as numbers of `zoo.spec(name).feature_info`, or which attention, as its number in the order
+            of the blocks; negative ones count from the end; all by default.
         input_shape: as for `zoo.get`.
         weights: as for `zoo.get`.
         dtype: as for `zoo.get`.
+        kind: "maps" for feature maps, which networks for images have, or "attention" for the weights of attention.
         **options: options of the family.
 
     Returns:
-        A functional keras.Model from images (n, *input_shape) to a list of maps (n, h, w, c).
+        A functional keras.Model from inputs (n, *input_shape) to a list of maps (n, h, w, c), or of weights
+        (n, heads, queries, keys) that sum to 1 over the keys; where there is one only, to this one.
 
     Raises:
         UnknownName: no such model.
         BadOption: a level or an option that the model does not have, or weights that do not fit.
     """
-    return build_features(name, levels, Request(input_shape=input_shape, dtype=dtype), weights, options)
+    return build_features(name, levels, Request(input_shape=input_shape, dtype=dtype), weights, options, kind)
+
+
+def generate(model: keras.Model, source: np.ndarray, beams: int = 1, penalty: float = 0.6) -> np.ndarray:
+    """Write a sequence for each source, token by token, by a network whose task is "generate".
+
+    Args:
+        model: a network of `zoo.get`, or one loaded from its `.keras` file.
+        source: token ids (n, source length), padded with 0 at the end.
+        beams: beginnings kept at each step (beam search); 1 takes the likeliest token each time.
+        penalty: exponent of the length that log-probabilities are divided by (Wu et al. 2016, arXiv:1609.08144);
+            0 prefers short sequences.
+
+    Returns:
+        Token ids (n, target length), int32: up to and with the one that ends the sequence, then 0.
+
+    Raises:
+        BadOption: the network writes no sequences, or ids or options that it cannot take.
+    """
+    return write_sequences(model, source, beams, penalty)
 
 
 def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:

@@ -26,7 +26,7 @@ class Block:
     """What the blocks of a transformer have in common.
 
     Args:
-        heads: heads of each attention.
+        attention_heads: heads of each attention.
         hidden: units of the feed-forward network, 0 for four times the width; two thirds of it where it is gated,
             which keeps the number of parameters.
         activation: "gelu", "gelu_tanh", the gated "reglu", "geglu" and "swiglu", or any of Keras' activations.
@@ -38,7 +38,7 @@ class Block:
         layer_scale: initial scale of each channel of a branch (arXiv:2103.17239); 0 for no such scale.
     """
 
-    heads: int = 4
+    attention_heads: int = 4
     hidden: int = 0
     activation: str = "gelu"
     norm: str = "pre"
@@ -51,9 +51,12 @@ class Block:
     def check(self, width: int) -> Block:
         """Return the block, or raise BadOption if it cannot have this width."""
         check_counts("width", (width,))
-        check_counts("heads", (self.heads,))
-        if width % self.heads:
-            raise BadOption(f"width must be a multiple of heads. Received: width={width}, heads={self.heads}")
+        check_counts("attention_heads", (self.attention_heads,))
+        if width % self.attention_heads:
+            raise BadOption(
+                "width must be a multiple of attention_heads. "
+                f"Received: width={width}, attention_heads={self.attention_heads}"
+            )
         check_activation("activation", self.activation, (*GATED, *OWN))
         if self.norm not in ("pre", "post"):
             raise BadOption(f"norm must be 'pre' or 'post'. Received: norm={self.norm!r}")
@@ -126,7 +129,7 @@ def self_attention(
 ) -> Any:
     """Let each vector of x (n, t, width) look at all; one dense layer makes queries, keys and values."""
     qkv = dense(x, 3 * x.shape[-1], name=f"{name}_qkv", use_bias=block.attention_bias)
-    q, k, v = sequence.SplitHeads(block.heads, 3, name=f"{name}_split")(qkv)
+    q, k, v = sequence.SplitHeads(block.attention_heads, 3, name=f"{name}_split")(qkv)
     if cached:
         k, v = sequence.Cache(x.shape[1], name=f"{name}_cache")([k, v])
     return _attend(q, k, v, block, head, name, biases)
@@ -137,8 +140,8 @@ def memory_attention(x: Any, memory: Any, block: Block, head: Head, *, name: str
     width = x.shape[-1]
     query = dense(x, width, name=f"{name}_query", use_bias=block.attention_bias)
     key_value = dense(memory, 2 * width, name=f"{name}_key_value", use_bias=block.attention_bias)
-    (q,) = sequence.SplitHeads(block.heads, 1, name=f"{name}_split")(query)
-    parts = sequence.SplitHeads(block.heads, 2, name=f"{name}_memory_split")(key_value)
+    (q,) = sequence.SplitHeads(block.attention_heads, 1, name=f"{name}_split")(query)
+    parts = sequence.SplitHeads(block.attention_heads, 2, name=f"{name}_memory_split")(key_value)
     k, v = sequence.Memory(name=f"{name}_kept")(parts)
     return _attend(q, k, v, block, head, name, biases)
 
@@ -175,3 +178,10 @@ def activate(x: Any, activation: str, *, name: str) -> Any:
 def layer_norm(x: Any, epsilon: float, *, name: str) -> Any:
     """Normalize each vector."""
     return layers.LayerNormalization(epsilon=epsilon, name=name)(x)
+
+
+def check_positions(positions: str) -> str:
+    """Return which positions a sequence gets, or raise BadOption."""
+    if positions not in ("learned", "sinusoidal"):
+        raise BadOption(f"positions must be 'learned' or 'sinusoidal'. Received: positions={positions!r}")
+    return positions

@@ -24,6 +24,8 @@ SHAPES = {
     ("ids",): "(length,)",
     ("source", "target"): "(source length, target length)",
 }
+# What `zoo.features` returns: in words, and which networks have it.
+KINDS = {"maps": ("feature maps", "for images"), "attention": ("attention", "with attention")}
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16", "float64")
 
 
@@ -44,12 +46,17 @@ def build(name: str, request: Request, weights: Any, options: dict[str, Any]) ->
     return _network(models[name], request, weights, options)[0]
 
 
-def build_features(name: str, levels: Any, request: Request, weights: Any, options: dict[str, Any]) -> Any:
-    """Build the model that returns the feature maps; see `zoo.features`."""
-    network, maps = _network(models[name], dataclasses.replace(request, include_top=False), weights, options)
-    if not maps:
-        raise BadOption(f"{name} has no feature maps. Received: name={name!r}. Choose a network for images.")
-    return keras.Model(network.input, [maps[i] for i in _levels(levels, len(maps))], name=f"{name}_features")
+def build_features(
+    name: str, levels: Any, request: Request, weights: Any, options: dict[str, Any], kind: str = "maps"
+) -> Any:
+    """Build the model that returns the feature maps or the weights of attention; see `zoo.features`."""
+    if kind not in KINDS:
+        raise BadOption(f"kind must be one of {', '.join(KINDS)}. Received: kind={kind!r}")
+    network, head = _network(models[name], dataclasses.replace(request, include_top=False), weights, options)
+    found, (what, which) = head.attention if kind == "attention" else head.levels, KINDS[kind]
+    if not found:
+        raise BadOption(f"{name} has no {what}. Received: name={name!r}. Choose a network {which}.")
+    return keras.Model(network.input, [found[i] for i in _levels(levels, len(found))], name=f"{name}_features")
 
 
 def _levels(levels: Any, count: int) -> list[int]:
@@ -60,18 +67,18 @@ def _levels(levels: Any, count: int) -> list[int]:
     return list(chosen)
 
 
-def _network(model: Model, request: Request, weights: Any, options: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """Return the network with its weights, and its feature maps."""
+def _network(model: Model, request: Request, weights: Any, options: dict[str, Any]) -> tuple[Any, Head]:
+    """Return the network with its weights, and its head, which has kept the feature maps."""
     arguments = checked_options(model, options)
     if weights is None:
-        return construct(model, request, arguments)
+        return _construct(model, request, arguments)
     with layers.weights_follow():
         source = open_weights(model, weights, lambda: _candidates(model, request, arguments))
         arguments = {**source.layout.arguments, **arguments}
-        network, maps = construct(model, request, arguments, source.front)
+        network, head = _construct(model, request, arguments, source.front)
         default = Request(input_shape=network.input_shape[1:])
         load_state(network, source, lambda: construct(model, default, arguments)[0])
-    return network, maps
+    return network, head
 
 
 def _candidates(model: Model, request: Request, arguments: dict[str, Any]) -> Iterator[Any]:
@@ -88,10 +95,16 @@ def _candidates(model: Model, request: Request, arguments: dict[str, Any]) -> It
             yield construct(model, dataclasses.replace(asked, input_shape=input_shape), arguments)[0]
 
 
-def construct(
+def construct(model: Model, request: Request, options: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """Return the network with random weights, and its feature maps; see `_construct`."""
+    network, head = _construct(model, request, options)
+    return network, head.levels
+
+
+def _construct(
     model: Model, request: Request, options: dict[str, Any], front: Callable[[Any], Any] | None = None
-) -> tuple[Any, list[Any]]:
-    """Return the network with random weights, and its feature maps.
+) -> tuple[Any, Head]:
+    """Return the network with random weights, and its head, which has kept the feature maps.
 
     Args:
         model: the registered model.
@@ -105,7 +118,7 @@ def construct(
         inputs = make_inputs(model.spec, shape)
         x = inputs if front is None else front(inputs)
         outputs = model.build(x, head, **_arguments(model.build, {**default_options(model), **options}))
-        return keras.Model(inputs, outputs, name=model.spec.name), head.levels
+        return keras.Model(inputs, outputs, name=model.spec.name), head
 
 
 def make_inputs(spec: ModelSpec, shape: tuple[int, ...]) -> Any:

@@ -95,7 +95,7 @@ def _find(layer: Any, variable: Any, source: Source, first: bool, plan: Plan) ->
     plan.used.add(key)
     array = _arranged(source.arrays[key], layer, variable, source.library == "torch")
     if hasattr(layer, "resampled"):
-        array = layer.resampled(array)
+        array = layer.resampled(array, source.grids.get(layer.name))
     if first and variable.name == "kernel" and array.ndim == 4:
         array = _for_channels(array[:, :, ::-1] if source.bgr else array, variable.shape[2])
     if array.shape != tuple(variable.shape):
@@ -184,9 +184,14 @@ def _first_layers(network: Any) -> set[Any]:
 
 def _heads(network: Any) -> set[Any]:
     """Return the dense layers that give predictions, which `Head.logits` names so."""
-    found = {output._keras_history.operation for output in network.outputs}
-    layers_ = {_before(layer) if isinstance(layer, keras.layers.Activation) else layer for layer in found}
-    return {layer for layer in layers_ if layer.name.endswith("logits") or layer.name.startswith("auxiliary")}
+    waiting, found = list(network.outputs), set()
+    while waiting:
+        layer = waiting.pop()._keras_history.operation
+        if isinstance(layer, (keras.layers.Activation, keras.layers.Average)):
+            waiting += keras.tree.flatten(layer.input)
+        elif layer.name.endswith("logits") or layer.name.startswith("auxiliary"):
+            found.add(layer)
+    return found
 
 
 def _lacks_top(network: Any) -> bool:

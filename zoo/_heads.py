@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo._blocks import check_activation, check_rate, dense, drop
 from zoo._errors import BadOption
-from zoo._lazy import keras
+from zoo._lazy import keras, sequence
 from zoo._types import fit_type
 
 
@@ -60,9 +60,12 @@ class Head:
     levels: list[Any] = dataclasses.field(default_factory=list)
     attention: list[Any] = dataclasses.field(default_factory=list)
 
-    def level(self, x: Any) -> Any:
-        """Mark a feature map (n, h, w, c), the last of its size, and return it."""
-        self.levels.append(x)
+    def level(self, x: Any, grid: tuple[int, int] | None = None) -> Any:
+        """Mark a feature map (n, h, w, c), the last of its size, and return it.
+
+        With a grid (rows, columns), a sequence (n, t, c) whose last tokens are patches is marked as the map of them.
+        """
+        self.levels.append(x if grid is None else sequence.Grid(*grid, name=f"level{len(self.levels)}_map")(x))
         return x
 
     def attend(self, weights: Any) -> Any:
@@ -104,6 +107,21 @@ class Head:
         logits = embedding(x, reverse=True)
         return _activated(logits, self.tasks[""], "logits")
 
+    def average(self, features: Mapping[str, Any]) -> Any:
+        """Return the average of classifiers' logits, of features (n, c) by the classifier's name.
+
+        Without classes to predict it is the average of the features.
+        """
+        if not self.tasks:
+            return keras.layers.Average(name="average_features")(list(features.values()))
+        outputs = {task: self._average(features, what, f"{task}_" * bool(task)) for task, what in self.tasks.items()}
+        return outputs.get("", outputs)
+
+    def _average(self, features: Mapping[str, Any], what: Task, prefix: str) -> Any:
+        # In the order that Keras gives the outputs of `beside`: a `.weights.h5` file knows layers by their order only.
+        each = [_classifier(features[name], what, prefix + name) for name in sorted(features)]
+        return _activated(keras.layers.Average(name=f"{prefix}average", dtype="float32")(each), what, f"{prefix}logits")
+
     def beside(self, logits: Any, auxiliary: Mapping[str, Callable[[], Any]]) -> Any:
         """Return the logits and those of auxiliary classifiers, functions that give features (n, c), by name.
 
@@ -122,7 +140,11 @@ def pool(x: Any) -> Any:
 
 
 def _predict(x: Any, task: Task, name: str) -> Any:
-    return _activated(dense(x, task.units, name=name, dtype="float32"), task, name)
+    return _activated(_classifier(x, task, name), task, name)
+
+
+def _classifier(x: Any, task: Task, name: str) -> Any:
+    return dense(x, task.units, name=name, dtype="float32")
 
 
 def _activated(x: Any, task: Task, name: str) -> Any:

@@ -49,6 +49,8 @@ def _patches(x: Any, size: tuple[int, int], strides: tuple[int, int], padding: s
 
     if size == (1, 1):
         return tf.reshape(x if strides == (1, 1) else x[:, :: strides[0], :: strides[1]], [-1, x.shape[-1]])
+    if size == strides and padding == "VALID" and None not in x.shape[1:]:
+        return _tiles(x, size)
     (before, count, after), (left, width, right) = (
         _around(n, k, s, padding) for n, k, s in zip(x.shape[1:3], size, strides, strict=True)
     )
@@ -59,6 +61,16 @@ def _patches(x: Any, size: tuple[int, int], strides: tuple[int, int], padding: s
         for j in range(size[1])
     ]
     return tf.reshape(tf.concat(seen, axis=3), [-1, len(seen) * x.shape[-1]])
+
+
+def _tiles(x: Any, size: tuple[int, int]) -> Any:
+    """Return patches that touch, one row each."""
+    import tensorflow as tf
+
+    (height, width), channels = size, x.shape[3]
+    rows, columns = x.shape[1] // height, x.shape[2] // width
+    x = tf.reshape(x[:, : rows * height, : columns * width], [-1, rows, height, columns, width * channels])
+    return tf.reshape(tf.transpose(x, [0, 1, 3, 2, 4]), [-1, height * width * channels])
 
 
 def _around(length: int, size: int, stride: int, padding: str) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from zoo import _kernels
+from zoo import _fused, _kernels
 
 
 def _on_tensorflow() -> bool:
@@ -77,7 +77,8 @@ class Conv2D(keras.layers.Conv2D):
     """Convolution through the fastest of TensorFlow's kernels on CPU; elsewhere and otherwise it is Keras' own.
 
     The kernel gradient of bfloat16 training is one matrix product where that is faster: oneDNN's backward-weights
-    kernel reaches a tenth of its speed on 1x1 kernels and on small feature maps (measured: 3 to 7 times slower).
+    kernel reaches a tenth of its speed on 1x1 kernels, on small feature maps and on patches that touch (measured: 3 to
+    7 times slower).
     A convolution in groups is TensorFlow's own operation: Keras has XLA compile it, which no converter understands
     (measured: 300 to 1,000 times slower).
     """
@@ -120,9 +121,13 @@ class Conv2D(keras.layers.Conv2D):
             self.data_format == "channels_last"
             and self.groups == 1
             and self.dilation_rate == (1, 1)
-            and (self.kernel_size == (1, 1) or self._positions(inputs) <= self.LARGEST_MAP)
+            and (self.kernel_size == (1, 1) or self._tiles(inputs) or self._positions(inputs) <= self.LARGEST_MAP)
             and _in_bfloat16_on_cpu(inputs)
         )
+
+    def _tiles(self, inputs: Any) -> bool:
+        """Tell whether the patches touch without overlapping, so that gathering them is a transposition."""
+        return self.kernel_size == self.strides and self.padding == "valid" and None not in inputs.shape[1:]
 
     def _positions(self, inputs: Any) -> int:
         """Count the positions of the output map; a free size counts as large."""
@@ -150,7 +155,13 @@ def _finished(layer: Any, outputs: Any) -> Any:
 
 
 def _in_bfloat16_on_cpu(inputs: Any) -> bool:
-    return _on_tensorflow() and keras.backend.standardize_dtype(inputs.dtype) == "bfloat16" and not _kernels.has_gpu()
+    return trains_on_cpu(inputs) and keras.backend.standardize_dtype(inputs.dtype) == "bfloat16"
+
+
+def trains_on_cpu(inputs: Any) -> bool:
+    """Tell whether the operations that are faster in training on CPU take these inputs."""
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    return _on_tensorflow() and dtype in ("float32", "bfloat16") and not _kernels.has_gpu()
 
 
 class VarianceScaling(keras.initializers.VarianceScaling):
@@ -181,10 +192,13 @@ class Activation(keras.layers.Activation):
     In half precision that sum cancels, so that TensorFlow's own stays; exports are made in float32.
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return the activated inputs."""
-        exact = self.activation is keras.activations.gelu and _on_tensorflow()
-        if not (exact and keras.backend.standardize_dtype(inputs.dtype) == "float32"):
+        if self.activation is not keras.activations.gelu or not _on_tensorflow():
+            return super().call(inputs)
+        if training and trains_on_cpu(inputs):
+            return _fused.gelu(inputs)
+        if keras.backend.standardize_dtype(inputs.dtype) != "float32":
             return super().call(inputs)
         return 0.5 * inputs * (1.0 + keras.ops.erf(inputs * 0.7071067811865476))
 
@@ -213,10 +227,19 @@ class Dense(keras.layers.Dense):
             flat = self.call(keras.ops.reshape(inputs, (-1, inputs.shape[-1])), training)
             return keras.ops.reshape(flat, (-1, *middle, self.units))
         if not (training and self.drop_connect):
-            return super().call(inputs)
+            return self._fast(inputs) if training and self._fusible(inputs) else super().call(inputs)
         kernel = keras.ops.convert_to_tensor(self.kernel)
         kernel = keras.random.dropout(kernel, self.drop_connect, seed=self.seed_generator)
         return _finished(self, keras.ops.matmul(inputs, keras.ops.cast(kernel, inputs.dtype)))
+
+    def _fusible(self, inputs: Any) -> bool:
+        return len(inputs.shape) == 2 and self.use_bias and _in_bfloat16_on_cpu(inputs)
+
+    def _fast(self, inputs: Any) -> Any:
+        """Return the outputs (n, units) of inputs (n, features) in bfloat16."""
+        weights = (keras.ops.cast(weight, inputs.dtype) for weight in (self.kernel, self.bias))
+        outputs = _fused.dense(inputs, *weights)
+        return outputs if self.activation is None else self.activation(outputs)
 
 
 class LayerNormalization(keras.layers.LayerNormalization):
@@ -225,10 +248,14 @@ class LayerNormalization(keras.layers.LayerNormalization):
     Keras multiplies the mean out of the difference, which leaves a negation in the graph.
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return inputs (..., channels), normalized."""
         if self.axis not in (-1, [-1], len(inputs.shape) - 1, [len(inputs.shape) - 1]):
             return super().call(inputs)
+        plain = self.gamma is not None and self.beta is not None and None not in inputs.shape[1:]
+        if training and plain and trains_on_cpu(inputs):
+            scale, offset = (keras.ops.cast(weight, "float32") for weight in (self.gamma, self.beta))
+            return _fused.layer_norm(inputs, scale, offset, self.epsilon)
         # Half precision has too few digits for a sum of squares.
         x = keras.ops.cast(inputs, "float32")
         x = x - keras.ops.mean(x, axis=-1, keepdims=True)

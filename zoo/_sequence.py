@@ -6,10 +6,14 @@ shapes. Padding is id 0, at the end of a sequence.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 import numpy as np
+
+from zoo import _fused
+from zoo._layers import trains_on_cpu
 
 # What a masked score gets: exp(-1e4) is 0 in every precision, and 1e4 is a number in float16 too.
 MASKED = -1e4
@@ -93,7 +97,7 @@ class Positions(keras.layers.Layer):
 
     def __init__(self, length: int, learned: bool = True, grid: tuple[int, int] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.length, self.learned, self.grid = length, learned, grid
+        self.length, self.learned, self.grid = length, learned, tuple(grid) if grid else None
 
     def build(self, input_shape: Any) -> None:
         """Make the table, a weight if it is learnt."""
@@ -116,16 +120,24 @@ class Positions(keras.layers.Layer):
             return inputs + keras.ops.reshape(_gather(table, at), (-1, 1, inputs.shape[-1]))
         return inputs + (table if inputs.shape[1] == self.length else table[: inputs.shape[1]])
 
-    def resampled(self, table: Any) -> Any:
-        """Return a loaded table (length there, width), resized (bicubic, antialiased) from a square grid."""
+    def resampled(self, table: Any, grid: tuple[int, int] | None = None) -> Any:
+        """Return a loaded table (places there, width), resized (bicubic, antialiased) if its grid is another one.
+
+        Without a grid the first places are taken.
+
+        Args:
+            table: the values.
+            grid: (rows, columns) there; a square by default.
+        """
         table = table.reshape(-1, table.shape[-1])
         if self.grid is None:
-            return table
+            return table[: self.length]
         front = self.length - self.grid[0] * self.grid[1]
-        side = round((table.shape[0] - front) ** 0.5)
-        if self.grid == (side, side) or front + side * side != table.shape[0]:
+        side = math.isqrt(max(0, table.shape[0] - front))
+        rows, columns = grid or (side, side)
+        if self.grid == (rows, columns) or front + rows * columns != table.shape[0]:
             return table
-        image = table[front:].reshape(1, side, side, -1)
+        image = table[front:].reshape(1, rows, columns, -1)
         image = keras.ops.image.resize(
             image, self.grid, interpolation="bicubic", antialias=True, data_format="channels_last"
         )
@@ -181,6 +193,40 @@ class TakeToken(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("zoo")
+class Ungrid(keras.layers.Layer):
+    """Lay a map of patches out as a sequence, row by row."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return tokens (n, h * w, width) of a map (n, h, w, width)."""
+        _, rows, columns, width = inputs.shape
+        return keras.ops.reshape(inputs, (-1, rows * columns, width))
+
+
+@keras.saving.register_keras_serializable("zoo")
+class Grid(keras.layers.Layer):
+    """Lay the last tokens of a sequence, which are patches row by row, out as a map.
+
+    Args:
+        rows: patches from top to bottom.
+        columns: patches from left to right.
+        **options: those of keras.layers.Layer.
+    """
+
+    def __init__(self, rows: int, columns: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.rows, self.columns = rows, columns
+
+    def call(self, inputs: Any) -> Any:
+        """Return the map (n, rows, columns, width) of tokens (n, t, width)."""
+        patches = inputs[:, inputs.shape[1] - self.rows * self.columns :]
+        return keras.ops.reshape(patches, (-1, self.rows, self.columns, inputs.shape[-1]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes this layer."""
+        return super().get_config() | {"rows": self.rows, "columns": self.columns}
+
+
+@keras.saving.register_keras_serializable("zoo")
 class MeanToken(keras.layers.Layer):
     """Average the tokens of a sequence that are not padding."""
 
@@ -194,14 +240,28 @@ class MeanToken(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("zoo")
 class PaddingBias(keras.layers.Layer):
-    """What is added to the scores of a sequence's keys: 0, or next to minus infinity where the id is 0."""
+    """What is added to the scores of a sequence's keys: 0, or next to minus infinity where the id is 0.
+
+    Args:
+        front: learnt tokens that will stand in front of the sequence, which are never padding.
+        **options: those of keras.layers.Layer.
+    """
+
+    def __init__(self, front: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.front = front
 
     def call(self, inputs: Any) -> Any:
-        """Return float biases (n, 1, 1, t) of ids (n, t)."""
+        """Return float biases (n, 1, 1, front + t) of ids (n, t)."""
         # A table of two is what int8 can look up; comparisons and casts are not.
         table = keras.ops.convert_to_tensor(np.array([MASKED, 0.0], "float32"))
         bias = _gather(table, keras.ops.minimum(inputs, 1))
-        return keras.ops.cast(keras.ops.reshape(bias, (-1, 1, 1, inputs.shape[1])), self.compute_dtype)
+        bias = keras.ops.pad(bias, [(0, 0), (self.front, 0)]) if self.front else bias
+        return keras.ops.cast(keras.ops.reshape(bias, (-1, 1, 1, bias.shape[1])), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes this layer."""
+        return super().get_config() | {"front": self.front}
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -245,11 +305,12 @@ class SplitHeads(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Return a list of `parts` tensors (n, heads, t, d) of inputs (n, t, parts * heads * d)."""
-        _, length, width = inputs.shape
-        depth = width // (self.parts * self.heads)
-        x = keras.ops.reshape(inputs, (-1, length, self.parts, self.heads, depth))
-        x = keras.ops.transpose(x, (2, 0, 3, 1, 4))
-        return [x[i] for i in range(self.parts)]
+        # Of five axes LiteRT transposes slowly: the parts are cut first.
+        return [self._split(part) for part in keras.ops.split(inputs, self.parts, axis=-1)]
+
+    def _split(self, x: Any) -> Any:
+        x = keras.ops.reshape(x, (-1, x.shape[1], self.heads, x.shape[2] // self.heads))
+        return keras.ops.transpose(x, (0, 2, 1, 3))
 
     def get_config(self) -> dict[str, Any]:
         """Return what makes this layer."""
@@ -260,12 +321,15 @@ class SplitHeads(keras.layers.Layer):
 class AttentionWeights(keras.layers.Layer):
     """How much each query looks at each key: softmax(q k^T / sqrt(d) + biases), Vaswani et al. 2017, equation 1."""
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return weights (n, heads, queries, keys) of [q (n, heads, queries, d), k (n, heads, keys, d), *biases]."""
         q, k, *biases = inputs
-        scores = _product(q * q.shape[-1] ** -0.5, k, turned=True)
+        biases, scale = [keras.ops.cast(bias, q.dtype) for bias in biases], q.shape[-1] ** -0.5
+        if training and trains_on_cpu(q):
+            return _fused.attention_weights(q, k, biases, scale)
+        scores = _product(q * scale, k, turned=True)
         for bias in biases:
-            scores = scores + keras.ops.cast(bias, scores.dtype)
+            scores = scores + bias
         return keras.ops.softmax(scores)
 
 
@@ -278,6 +342,15 @@ class AttentionValues(keras.layers.Layer):
         weights, values = inputs
         x = keras.ops.transpose(_product(weights, values), (0, 2, 1, 3))
         return keras.ops.reshape(x, (-1, x.shape[1], x.shape[2] * x.shape[3]))
+
+
+@keras.saving.register_keras_serializable("zoo")
+class Stack(keras.layers.Layer):
+    """Put tensors of one shape on top of one another."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n, parts, ...) of a list of tensors (n, ...)."""
+        return keras.ops.stack(list(inputs), axis=1)
 
 
 @keras.saving.register_keras_serializable("zoo")

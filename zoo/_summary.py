@@ -43,6 +43,16 @@ def _einsum_dense(call: Any) -> int:
     return _outputs(call) * math.prod(size for axis, size in axes if axis not in result)
 
 
+def _attention(call: Any) -> int:
+    """Each score sums over a query's values, each value that comes out over the weights of all keys."""
+    return _outputs(call) * call.input_tensors[0].shape[-1]
+
+
+def _token_embedding(call: Any) -> int:
+    """Looking vectors up takes none; the way back, from vectors to logits, is a dense layer's."""
+    return _outputs(call) * call.operation.width if call.arguments.kwargs.get("reverse") else 0
+
+
 # From the type of a layer, or one that it derives from, to what counts the multiply-adds of a call of it. What is not
 # here, such as normalization, activation and pooling, counts as nothing, as in the published figures.
 MULTIPLY_ADDS: dict[str, Callable[[Any], int]] = {
@@ -52,6 +62,9 @@ MULTIPLY_ADDS: dict[str, Callable[[Any], int]] = {
     **{f"SeparableConv{n}D": _separable for n in (1, 2)},
     "Dense": _dense,
     "EinsumDense": _einsum_dense,
+    "AttentionWeights": _attention,
+    "AttentionValues": _attention,
+    "TokenEmbedding": _token_embedding,
 }
 
 
@@ -60,7 +73,8 @@ def summarize(network: Any, maps: Sequence[Any]) -> dict[str, Any]:
 
     Args:
         network: a functional keras.Model; sizes of its input that are free count as 1.
-        maps: the feature maps (n, h, w, c) that its builder marked, from the finest to the coarsest.
+        maps: the feature maps (n, h, w, c) that its builder marked, from the finest to the coarsest; those laid out
+            beside the network, from tokens in it, stand for these.
 
     Returns:
         gmacs: multiply-adds of convolutions and dense layers, in billions.
@@ -72,6 +86,7 @@ def summarize(network: Any, maps: Sequence[Any]) -> dict[str, Any]:
             marked map, the last one with the network; without maps, layers whose names start alike are a stage.
     """
     calls = _calls(network)
+    marked = _marked(maps, calls)
     return {
         "gmacs": _rounded(sum(map(_multiply_adds, calls)) / 1e9),
         "memory": {
@@ -79,8 +94,8 @@ def summarize(network: Any, maps: Sequence[Any]) -> dict[str, Any]:
             "inference_mib": _mib(_peak(calls, network.outputs)),
             "training_mib": _mib(sum(map(_outputs, calls))),
         },
-        "features": _features(network, maps, calls),
-        "stages": [_stage(name, part) for name, part in _stages(calls, maps)],
+        "features": _features(network, maps, marked, calls),
+        "stages": _described(_stages(calls, marked)),
     }
 
 
@@ -116,16 +131,22 @@ def _peak(calls: Sequence[Any], outputs: Sequence[Any]) -> int:
     return peak
 
 
-def _features(network: Any, maps: Sequence[Any], calls: Sequence[Any]) -> list[dict[str, Any]]:
+def _marked(maps: Sequence[Any], calls: Sequence[Any]) -> list[Any]:
+    """Return the tensors of the network that the maps are or are laid out from."""
+    made = {id(t) for call in calls for t in call.outputs}
+    return [x if id(x) in made else x._keras_history.operation.input for x in maps]
+
+
+def _features(network: Any, maps: Sequence[Any], marked: Sequence[Any], calls: Sequence[Any]) -> list[dict[str, Any]]:
     makers = {id(t): call.operation.name for call in calls for t in call.outputs}
     return [
         {
             "level": level,
-            "layer": makers[id(x)],
+            "layer": makers[id(y)],
             "stride": 2 ** round(math.log2(network.inputs[0].shape[1] / x.shape[1])),
             "channels": x.shape[-1],
         }
-        for level, x in enumerate(maps)
+        for level, (x, y) in enumerate(zip(maps, marked, strict=True))
     ]
 
 
@@ -155,15 +176,21 @@ def _leading_to(x: Any, calls: Sequence[Any]) -> list[Any]:
 
 
 def _by_name(calls: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-    """Return stages of layers whose names start alike; one without weights joins the one before it."""
+    """Return stages of layers whose names start alike; one without weights joins the one before it.
+
+    The head is what the end has in common, even if its layer was called before, and layers that are named so.
+    """
     own = {_start(call) for call in calls if call.operation.weights}
-    stages: dict[str, list[Any]] = {}
     name = next((start for start in map(_start, calls) if start in own), "")
-    for call in calls:
-        name = _start(call) if _start(call) in own else name
+    names = [name := _start(call) if _start(call) in own else name for call in calls]
+    body = len(names)
+    while body and names[body - 1] == names[-1]:
+        body -= 1
+    stages: dict[str, list[Any]] = {}
+    for name, call in zip([*names[:body], *["head"] * (len(names) - body)], calls, strict=True):
         stages.setdefault(name, []).append(call)
-    *before, (_, head) = stages.items()
-    return [*before, ("head", head)]
+    head = stages.pop("head")
+    return [*stages.items(), ("head", head)]
 
 
 def _start(call: Any) -> str:
@@ -191,13 +218,27 @@ def _name(stage: Sequence[Any]) -> str:
     return f"{first[0]}-{last[2] if first[1] == last[1] else last[0]}"
 
 
-def _stage(name: str, calls: Sequence[Any]) -> dict[str, Any]:
-    layers = {id(call.operation): call.operation for call in calls}.values()
+def _described(stages: Sequence[tuple[str, Sequence[Any]]]) -> list[dict[str, Any]]:
+    """Return what is told of each stage; a layer that several share has its parameters in the first."""
+    counted: set[int] = set()
+    found = []
+    for name, calls in stages:
+        layers = {id(call.operation): call.operation for call in calls if id(call.operation) not in counted}
+        found.append(_stage(name, calls, sum(map(_parameters, layers.values()))))
+        counted |= layers.keys()
+    return found
+
+
+def _parameters(layer: Any) -> int:
+    return sum(math.prod(w.shape) for w in layer.trainable_weights)
+
+
+def _stage(name: str, calls: Sequence[Any], params: int) -> dict[str, Any]:
     return {
         "name": name,
         "layers": dict(Counter(type(call.operation).__name__ for call in calls)),
         "output": list(calls[-1].outputs[0].shape[1:]),
-        "params": sum(math.prod(w.shape) for layer in layers for w in layer.trainable_weights),
+        "params": params,
         "gmacs": _rounded(sum(map(_multiply_adds, calls)) / 1e9),
     }
 

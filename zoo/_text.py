@@ -50,3 +50,12 @@ class Text:
             return cls(tuple(map(str, values["vocabulary"])), values["split"], bool(values["clean"]))
         except (KeyError, TypeError) as error:
             raise BadOption(f"Expected a text contract. Received: {str(values)[:100]}") from error
+
+
+def check_vocabulary(size: int) -> int:
+    """Return how many tokens a network knows, or raise BadOption if that leaves out special ones."""
+    if size < len(SPECIAL):
+        raise BadOption(
+            f"vocabulary must be at least {len(SPECIAL)}, the tokens that every one has. Received: vocabulary={size}"
+        )
+    return size

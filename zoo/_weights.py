@@ -38,6 +38,7 @@ class Source:
         named: published weights, which may leave a new head random.
         bgr: the first convolution takes blue first and is to be turned round.
         front: layers that they want before the network, or None.
+        grids: rows and columns of patches that the tables of positions are for, by layer; squares by default.
     """
 
     origin: str
@@ -47,6 +48,7 @@ class Source:
     named: bool = False
     bgr: bool = False
     front: Callable[[Any], Any] | None = None
+    grids: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 def open_weights(model: Model, weights: Any, like: Callable[[], Iterable[Any]]) -> Source:
@@ -166,7 +168,8 @@ def _from_safetensors(model: Model, path: Path, origin: str) -> Source:
         raise BadOption(f"weights must be a safetensors file that can be read. Received: {origin}: {error}") from error
     if metadata.get("format") == FORMAT["format"] or any("/" in key for key in keys):
         _check_model(model, metadata.get("model", model.spec.name), origin)
-        return Source(origin, arrays)
+        grids = re.findall(r"(\w+)=(\d+)x(\d+)", metadata.get("grids", ""))
+        return Source(origin, arrays, grids={layer: (int(rows), int(columns)) for layer, rows, columns in grids})
     libraries = {name: layout for name, layout in model.layouts.items() if name != "keras"}
     if not libraries:
         raise BadOption(f"{model.spec.name} knows no files of timm or torchvision. Received: {origin}")
@@ -200,8 +203,14 @@ def _from_network(model: Model, network: Any, origin: str) -> Source:
     if layout is None or layout.coverage(modules) < 0.5:
         _check_keras(model, modules, origin)
         _check_model(model, network.name, origin)
-        return Source(origin, {f"{n.name}/{v.name}": keras.ops.convert_to_numpy(v) for n in found for v in n.weights})
+        arrays = {f"{n.name}/{v.name}": keras.ops.convert_to_numpy(v) for n in found for v in n.weights}
+        return Source(origin, arrays, grids=_grids(found))
     return Source(origin, arrays, layout, "keras", front=_front(found))
+
+
+def _grids(found: Iterable[Any]) -> dict[str, tuple[int, int]]:
+    """Return the grids of patches of the layers that have one."""
+    return {layer.name: layer.grid for layer in found if getattr(layer, "grid", None)}
 
 
 def write_weights(network: Any, path: Path) -> None:
@@ -217,7 +226,9 @@ def write_weights(network: Any, path: Path) -> None:
         raise BadOption(f"path must lie in an existing folder. Received: path={str(path)!r}")
     hidden = path.with_name(f".{path.name}.writing")
     try:
-        hidden.write_bytes(save(arrays, metadata=FORMAT | {"model": network.name}))
+        grids = (f"{layer}={rows}x{columns}" for layer, (rows, columns) in _grids(network.layers).items())
+        metadata = FORMAT | {"model": network.name, "grids": " ".join(grids)}
+        hidden.write_bytes(save(arrays, metadata=metadata))
         hidden.replace(path)
     finally:
         hidden.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import zoo
+from export._compression import compressions
 from export._format import formats
 from training._data import datasets
 from training._recipe import recipes
@@ -27,8 +28,10 @@ COMMAND = "zoo/__main__.py"  # puts the rooms together, so that it alone imports
 HEAVY = {
     "PIL", "ai_edge_litert", "huggingface_hub", "jax", "jinja2", "keras", "litert_quantizer", "matplotlib", "numpy",
     "onnx", "onnxruntime", "rich", "safetensors", "sklearn", "tensorflow", "tensorflow_datasets",
-    "tensorflow_model_optimization", "tf2onnx", "tf_keras", "zoo._layers",
+    "tensorflow_model_optimization", "tf2onnx", "tf_keras", "zoo._layers", "zoo._sequence",
 }  # fmt: skip
+# Classes derived from Keras', which are imported on first use themselves.
+LAYERS = ("zoo/_layers.py", "zoo/_sequence.py")
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 # Where a package is not called what is imported.
 PACKAGES = {"PIL": "pillow", "google": "protobuf", "sklearn": "scikit-learn"}
@@ -61,7 +64,8 @@ def content_modules():
 @functools.cache
 def content_names():
     """Every registered name of every kind, and the families."""
-    return {*zoo.names(), *zoo.families(), *formats.names(), *datasets.names(), *recipes.names()}
+    named = (formats, compressions, datasets, recipes)
+    return {*zoo.names(), *zoo.families(), *(name for registry in named for name in registry.names())}
 
 
 def top_level(node):
@@ -157,7 +161,7 @@ def content_is_found_not_imported(module):
 
 def nothing_heavy_at_import(module):
     """TensorFlow and its like are imported inside functions."""
-    allowed = {"keras"} if module.path == "zoo/_layers.py" else set()
+    allowed = {"keras", "numpy", "zoo._layers"} if module.path in LAYERS else set()
     nodes = (n for n in top_level(module.tree) if not (isinstance(n, ast.Call) and called(n) == "LazyModule"))
     for name in imported(nodes):
         if under(name, HEAVY - allowed):
@@ -415,7 +419,7 @@ def test_rooms_are_found():
     assert {"zoo/__init__.py", "zoo/_layers.py", "training/datasets/digits.py", "export/onnx.py"} <= paths
     assert {"zoo.resnet", "training.recipes.digits_resnet", "export.tflite"} <= content_modules()
     assert not any("._" in name or "__" in name for name in content_modules())
-    assert {"resnet50", "resnet", "digits", "digits_resnet", "tflite"} <= content_names()
+    assert {"resnet50", "resnet", "digits", "digits_resnet", "tflite", "prune"} <= content_names()
 
 
 def test_most_functions_are_short():

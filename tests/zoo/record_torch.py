@@ -31,10 +31,15 @@ SIZES = {
     "timm/inception_v3": (107, 91),
     "timm/vgg11_bn": (224, 224),
     "timm/vgg16": (224, 224),
+    # One vision transformer as it is, one with more positions than it was made with; all others have less.
+    "timm/vit_tiny_patch16_224": (224, 224),
+    "timm/deit_small_distilled_patch16_224": (272, 240),
 }
 # Published checkpoints of these hold the auxiliary classifiers too.
 WITH_AUXILIARY = {"aux_logits": True, "transform_input": False, "init_weights": False}
 OPTIONS = {"torchvision/googlenet": WITH_AUXILIARY, "torchvision/inception_v3": WITH_AUXILIARY}
+# Positions are resampled for the image at hand.
+TRANSFORMERS = ("vit_", "deit_")
 # Without larger variances, activations grow from one residual block to the next until biases no longer count.
 RESIDUAL = ("resnet", "resnext", "wide_resnet")
 RESIDUAL_VARIANCE = 3.0
@@ -47,6 +52,8 @@ NAMES = {
     "timm": """
         resnet18 resnet50 resnet50d resnext50_32x4d wide_resnet50_2 resnetv2_50 resnetv2_101 vgg11_bn vgg16
         densenet121 inception_v3 mobilenetv2_100 efficientnet_b0 tf_efficientnet_b0 convnext_tiny
+        vit_tiny_patch16_224 vit_small_patch16_224 vit_small_patch32_224 vit_base_patch16_224 vit_base_patch32_224
+        vit_large_patch16_224 deit_small_patch16_224 deit_small_distilled_patch16_224
     """,
 }
 MODELS = [f"{library}/{name}" for library, names in NAMES.items() for name in names.split()]
@@ -56,7 +63,8 @@ def build(model_id: str) -> torch.nn.Module:
     """Build "library/name" without trained weights, in eval mode."""
     library, name = model_id.split("/")
     if library == "timm":
-        return timm.create_model(name, pretrained=False).eval()
+        options = {"dynamic_img_size": True} if name.startswith(TRANSFORMERS) else {}
+        return timm.create_model(name, pretrained=False, **options).eval()
     return torchvision.models.get_model(name, weights=None, **OPTIONS.get(model_id, {})).eval()
 
 

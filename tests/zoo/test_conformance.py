@@ -394,7 +394,8 @@ def smallest_of_each_family():
 def test_files_open_without_the_zoo(tmp_path, python):
     """The smallest model of each family opens with Keras alone, in a process where the zoo cannot be imported."""
     own = saved_cases(smallest_of_each_family(), tmp_path, ".keras")
-    assert own == {"alexnet": {"LocalResponseNormalization"}, "convnext": {"LayerScale"}}
+    assert own.keys() == {"alexnet", "convnext", "encoder", "transformer", "vit"}
+    assert own["alexnet"] | own["convnext"] == {"LocalResponseNormalization", "LayerScale"}
     process = python("-c", LOAD, *tmp_path.iterdir(), cwd=tmp_path, env={"PYTHONPATH": ""})
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

@@ -142,7 +142,8 @@ def test_norm_reads_bfloat16():
     assert tf.dtypes.as_dtype(node.attr["U"].type) == tf.float32
 
 
-# Each is (height, width), then the layer's options; all have maps small enough for the gradient by patches.
+# Each is (height, width), then the layer's options; all have maps small enough for the gradient by patches, or patches
+# that are cut without copying pixels twice.
 SMALL = [
     pytest.param((14, 14), {"kernel_size": 1}, id="1x1"),
     pytest.param((14, 14), {"kernel_size": 1, "use_bias": True}, id="1x1 bias"),
@@ -154,12 +155,16 @@ SMALL = [
     pytest.param((14, 14), {"kernel_size": 3, "strides": 2, "padding": "same"}, id="3x3 stride 2 same"),
     pytest.param((15, 14), {"kernel_size": 3, "strides": 2}, id="3x3 stride 2 valid"),
     pytest.param((7, 7), {"kernel_size": 3, "padding": "same", "activation": "relu"}, id="3x3 relu"),
+    pytest.param((46, 51), {"kernel_size": 4, "strides": 4, "use_bias": True}, id="4x4 patches that touch"),
+    pytest.param((33, 40), {"kernel_size": (2, 3), "strides": (2, 3)}, id="2x3 patches that touch"),
     pytest.param((6, 8), {"kernel_size": (1, 3), "strides": (1, 2), "padding": "same"}, id="1x3"),
 ]
 # Here the kernel gradient is TensorFlow's.
 LARGE = [
     pytest.param((11, 10), {"kernel_size": 3, "padding": "same"}, id="110 positions"),
     pytest.param((None, None), {"kernel_size": 3, "padding": "same"}, id="free size"),
+    pytest.param((None, None), {"kernel_size": 2, "strides": 2}, id="free size, patches that touch"),
+    pytest.param((44, 44), {"kernel_size": 4, "strides": 4, "padding": "same"}, id="padded patches"),
     pytest.param((7, 7), {"kernel_size": 3, "padding": "same", "dilation_rate": 2}, id="dilation"),
 ]
 
@@ -337,9 +342,11 @@ def test_dropout_acts_in_training_only(name):
 def test_gelu_is_keras_gelu(dtype):
     """The exact GELU and its gradient; in float32 without the operation that ONNX does not have."""
     ours, theirs = twins("Activation", (4, 5, 6), activation="gelu", dtype=dtype)
-    for actual, expected in zip(learn(ours, 3 * draw(4, 5, 6)), learn(theirs, 3 * draw(4, 5, 6)), strict=True):
-        close(actual, expected, SHARE[dtype] / 10)
-    assert ("Erfc" in operations(ours, (4, 5, 6))) == (dtype != "float32")
+    values = 3 * draw(4, 5, 6)
+    for training, share in ((True, SHARE[dtype]), (False, SHARE[dtype] / 10)):
+        for actual, expected in zip(learn(ours, values, training), learn(theirs, values, training), strict=True):
+            close(actual, expected, share)
+    assert ("Erfc" in operations(ours, (4, 5, 6), training=False)) == (dtype != "float32")
 
 
 def test_other_activations_are_keras_own():

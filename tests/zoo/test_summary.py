@@ -32,7 +32,7 @@ def test_stages_add_up(name):
     assert sum(s["gmacs"] for s in stages) == pytest.approx(content["gmacs"], rel=1e-3)
     assert len({s["name"] for s in stages}) == len(stages)
     assert stages[-1]["name"] == "head"
-    assert stages[-1]["output"] == [spec.classes]
+    assert stages[-1]["output"] == [*spec.input_shape[-1:], spec.classes][spec.task == "classify" :]
     assert all(s["layers"] for s in stages)
     assert content["memory"]["training_mib"] >= content["memory"]["inference_mib"] > 0
     assert content["memory"]["weights_mib"] >= float(f"{spec.params * 4 / 2**20:.4g}")
@@ -40,19 +40,25 @@ def test_stages_add_up(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_maps_end_the_stages(name):
-    """Each marked map is what its stage puts out; strides are powers of two that grow."""
+    """Each marked map is what its stage puts out; strides are powers of two that grow, or one for all tokens."""
     spec, content = zoo.spec(name), _facts.facts(name)
     info = spec.feature_info
     assert list(info) == content["features"]
     assert [f["level"] for f in info] == list(range(len(info)))
     assert all(f["stride"] == 2 ** round(math.log2(f["stride"])) for f in info)
-    assert [f["stride"] for f in info] == sorted({f["stride"] for f in info})
-    if len(spec.input_shape) != 3:
+    if spec.inputs != ("image",):
         assert info == ()
         return
-    assert [f["channels"] for f in info] == [s["output"][-1] for s in content["stages"][:-1]]
-    for feature, stage in zip(info, content["stages"], strict=False):
-        assert abs(math.log2(spec.input_shape[0] / stage["output"][0] / feature["stride"])) <= 0.5
+    outputs = [stage["output"] for stage in content["stages"][:-1]]
+    assert [f["channels"] for f in info] == [output[-1] for output in outputs]
+    strides = [f["stride"] for f in info]
+    if {len(output) for output in outputs} == {2}:
+        assert len(set(strides)) == 1
+        assert all(0 < output[0] - (spec.input_shape[0] // strides[0]) ** 2 <= 2 for output in outputs)
+        return
+    assert strides == sorted(set(strides))
+    for stride, output in zip(strides, outputs, strict=True):
+        assert abs(math.log2(spec.input_shape[0] / output[0] / stride)) <= 0.5
 
 
 @pytest.mark.parametrize("name", zoo.names("*_tiny"))
@@ -63,7 +69,9 @@ def test_feature_info_is_what_features_returns(name):
         maps = zoo.features(name).outputs
         assert [f["channels"] for f in info] == [x.shape[-1] for x in maps]
         network = zoo.get(name)
-        assert [network.get_layer(f["layer"]).output.shape for f in info] == [x.shape for x in maps]
+        for feature, x in zip(info, maps, strict=True):
+            made = network.get_layer(feature["layer"]).output.shape
+            assert made[-1:] == x.shape[-1:] if len(made) == 3 else made == x.shape  # tokens are laid out as a map
 
 
 # (layer, input shape, multiply-adds by hand)
@@ -95,6 +103,46 @@ def test_multiply_adds_by_hand(make, shape, expected):
     inputs = keras.Input(shape)
     content = summarize(keras.Model(inputs, make(keras.layers)(inputs)), [])
     assert content["gmacs"] == float(f"{expected / 1e9:.4g}")
+
+
+def test_attention_by_hand():
+    """Scores take a product for each pair of vectors, values one for each weight; looking vectors up takes none."""
+    import keras
+
+    from zoo._lazy import sequence
+
+    ids = keras.Input((5,), dtype="int32")
+    embedding = sequence.TokenEmbedding(11, 12, name="embedding")
+    x = embedding(ids)
+    q, k, v = sequence.SplitHeads(2, 3, name="split")(keras.layers.Dense(36, name="qkv")(x))
+    weights = sequence.AttentionWeights(name="weights")([q, k])
+    x = sequence.AttentionValues(name="values")([weights, v])
+    content = summarize(keras.Model(ids, embedding(x, reverse=True)), [])
+    dense, attention, logits = 5 * 12 * 36, 2 * 2 * 5 * 5 * 6, 5 * 12 * 11
+    assert content["gmacs"] == (dense + attention + logits) / 1e9
+    stages = {stage["name"]: (stage["params"], stage["gmacs"]) for stage in content["stages"]}
+    # The table belongs to where it is first used; the head is the way back.
+    assert stages == {
+        "embedding": (11 * 12, 0),
+        "qkv": (13 * 36, (dense + attention) / 1e9),
+        "head": (0, logits / 1e9),
+    }
+
+
+def test_map_beside_the_network():
+    """Where a map is laid out of tokens beside the network, the layer that made the tokens stands for it."""
+    import keras
+
+    from zoo._lazy import sequence
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 2, 2, name="patches_conv")(inputs)
+    x = sequence.Ungrid(name="tokens")(x)
+    beside = sequence.Grid(4, 4, name="map")(x)
+    network = keras.Model(inputs, keras.layers.Dense(3, name="logits")(sequence.TakeToken(name="pool")(x)))
+    content = summarize(network, [beside])
+    assert content["features"] == [{"level": 0, "layer": "tokens", "stride": 2, "channels": 4}]
+    assert [(s["name"], s["output"]) for s in content["stages"]] == [("patches", [16, 4]), ("head", [3])]
 
 
 def test_shared_layer_counts_for_every_call():

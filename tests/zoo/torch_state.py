@@ -34,7 +34,10 @@ def random_images(height: int, width: int, batch: int = 2) -> np.ndarray:
 
 
 def _random_array(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Fill one array: scales and variances around one, biases and means around zero, kernels with variance 2/fan_in."""
+    """Fill one array: scales and variances around one, biases and means around zero, kernels with variance 2/fan_in.
+
+    Tokens and positions of transformers are no kernels; they get the size of what they are added to.
+    """
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, dtype=np.int64)
     rng = np.random.Generator(np.random.PCG64([STATE_SEED, seed]))
@@ -43,6 +46,8 @@ def _random_array(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return np.float32(1.0) + u
     if len(shape) <= 1:
         return np.float32(0.2) * u
+    if key.endswith(("_token", "pos_embed")):
+        return u
     fan_in = math.prod(shape[1:])
     return u * np.float32(math.sqrt(12.0 * 2.0 / fan_in))
 

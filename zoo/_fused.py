@@ -1,0 +1,179 @@
+"""What transformers train with on CPU: chains of elementwise operations, each compiled to one loop by XLA.
+
+TensorFlow passes over memory once for each operation of a chain, and some of its bfloat16 kernels take ten times as
+long as the arithmetic. Every function here computes what its name says, in float32, and rounds once. Measured on two
+cores with AMX; nothing here is used in inference, on GPUs or in exports.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+ROOT_HALF = 0.7071067811865476
+DENSITY = 0.3989422804014327  # of the normal distribution in its middle
+
+
+def gelu(inputs: Any) -> Any:
+    """Return x / 2 * (1 + erf(x / sqrt 2)), the exact GELU (arXiv:1606.08415)."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def function(x: Any) -> Any:
+        return _compiled(_gelu)(x), lambda upstream: _compiled(_gelu_gradient)(x, upstream)
+
+    return function(inputs)
+
+
+def layer_norm(inputs: Any, scale: Any, offset: Any, epsilon: float) -> Any:
+    """Normalize over the last axis (Ba, Kiros, Hinton 2016, arXiv:1607.06450).
+
+    Args:
+        inputs: values (..., channels).
+        scale: float32 (channels,).
+        offset: float32 (channels,).
+        epsilon: added to variances.
+    """
+    import tensorflow as tf
+
+    shape = [-1, *inputs.shape[1:]]
+
+    @tf.custom_gradient
+    def function(x: Any, scale: Any, offset: Any) -> Any:
+        rows = tf.reshape(x, [-1, shape[-1]])
+        y, mean, root = _compiled(_normalized)(rows, scale, offset, epsilon)
+
+        def gradient(upstream: Any) -> tuple[Any, Any, Any]:
+            upstream = tf.reshape(upstream, [-1, shape[-1]])
+            change, product = _compiled(_normalized_gradient)(rows, mean, root, scale, upstream)
+            return tf.reshape(change, shape), _total(product, tf.float32), _total(upstream, tf.float32)
+
+        return tf.reshape(y, shape), gradient
+
+    return function(inputs, scale, offset)
+
+
+def attention_weights(queries: Any, keys: Any, biases: Sequence[Any], scale: float) -> Any:
+    """Return softmax(scale * queries keysᵀ + biases) (n, heads, queries, keys) of vectors (n, heads, t, d).
+
+    Biases are constants: nothing is learnt through them.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def function(q: Any, k: Any) -> Any:
+        scores = tf.matmul(q * scale, k, transpose_b=True)
+        weights = tf.nn.softmax(functools.reduce(tf.add, biases, scores))
+
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            change = _compiled(_softmax_gradient)(weights, upstream, scale)
+            return tf.matmul(change, k), tf.matmul(change, q, transpose_a=True)
+
+        return weights, gradient
+
+    return function(queries, keys)
+
+
+def dense(inputs: Any, kernel: Any, bias: Any) -> Any:
+    """Return inputs (n, features) times a kernel plus a bias.
+
+    TensorFlow would fuse the sum into the product, for which oneDNN has a slower bfloat16 kernel (2 to 3 times).
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def function(x: Any, k: Any, b: Any) -> Any:
+        def gradient(upstream: Any) -> tuple[Any, Any, Any]:
+            to_kernel = tf.matmul(x, upstream, transpose_a=True)
+            return tf.matmul(upstream, k, transpose_b=True), to_kernel, _total(upstream, b.dtype)
+
+        return _compiled(_sum)(tf.matmul(x, k), b), gradient
+
+    return function(inputs, kernel, bias)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of tensors that XLA compiles."""
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def _total(rows: Any, dtype: Any) -> Any:
+    """Return the sum of all rows (n, width), by a product, which oneDNN adds up in float32."""
+    import tensorflow as tf
+
+    ones = tf.ones([1, tf.shape(rows)[0]], rows.dtype)
+    return tf.cast(tf.reshape(tf.matmul(ones, rows), [-1]), dtype)
+
+
+def _sum(x: Any, y: Any) -> Any:
+    return x + y
+
+
+def _gelu(x: Any) -> Any:
+    wide = _wide(x)
+    return _rounded(wide * _share_below(wide), x)
+
+
+def _gelu_gradient(x: Any, upstream: Any) -> Any:
+    import tensorflow as tf
+
+    wide = _wide(x)
+    slope = _share_below(wide) + wide * DENSITY * tf.exp(-0.5 * wide * wide)
+    return _rounded(_wide(upstream) * slope, x)
+
+
+def _share_below(x: Any) -> Any:
+    """Return the share of the normal distribution that is below x."""
+    import tensorflow as tf
+
+    return 0.5 * (1.0 + tf.math.erf(x * ROOT_HALF))
+
+
+def _normalized(x: Any, scale: Any, offset: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """Return normalized rows, and the mean and the inverse deviation (n, 1) of each."""
+    import tensorflow as tf
+
+    wide = _wide(x)
+    mean = _row_mean(wide)
+    wide = wide - mean
+    root = tf.math.rsqrt(_row_mean(wide * wide) + epsilon)
+    return _rounded(wide * root * scale + offset, x), mean, root
+
+
+def _normalized_gradient(x: Any, mean: Any, root: Any, scale: Any, upstream: Any) -> tuple[Any, Any]:
+    """Return the gradient of rows, and what sums up to that of the scale."""
+    wide, upstream = (_wide(x) - mean) * root, _wide(upstream)
+    change = upstream * scale
+    change = root * (change - _row_mean(change) - wide * _row_mean(change * wide))
+    return _rounded(change, x), _rounded(upstream * wide, x)
+
+
+def _row_mean(x: Any) -> Any:
+    """Return the mean of each row (n, 1); XLA's own sums of rows are twice as slow as a product."""
+    import tensorflow as tf
+
+    width = x.shape[-1]
+    return tf.matmul(x, tf.fill([width, 1], 1.0 / width))
+
+
+def _softmax_gradient(weights: Any, upstream: Any, scale: float) -> Any:
+    import tensorflow as tf
+
+    wide, upstream = _wide(weights), _wide(upstream)
+    return _rounded(scale * wide * (upstream - tf.reduce_sum(wide * upstream, -1, keepdims=True)), weights)
+
+
+def _wide(x: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.cast(x, tf.float32)
+
+
+def _rounded(x: Any, like: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.cast(x, like.dtype)
