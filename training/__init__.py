@@ -27,6 +27,7 @@ from training._recipe import (
 from training._recipe import recipes as _recipes
 from training._recipe import register as register_recipe
 from training._run import Run
+from zoo._text import Text
 
 __all__ = [
     "AugmentConfig",
@@ -39,6 +40,7 @@ __all__ = [
     "Run",
     "ScheduleConfig",
     "Split",
+    "Text",
     "evaluate",
     "parse_override",
     "recipe",
@@ -101,7 +103,9 @@ def evaluate(run: Run | str | os.PathLike[str], split: str = "test") -> dict[str
     """Judge the model of a finished run on a split.
 
     Returns:
-        accuracy and loss as floats, examples as an int, confusion as a matrix of counts (rows: truth).
+        accuracy and loss as floats, examples as an int, confusion as a matrix of counts (rows: truth). Of tags,
+        accuracy, loss and confusion are by token. Where text is written, accuracy is the share of texts that greedy
+        decoding writes exactly, token_accuracy stands beside it, and confusion is None.
     """
     from training._loop import evaluate_run
 

@@ -58,7 +58,7 @@ def _print_result(run: Run, as_json: bool) -> None:
         print_json({"run": str(run.path), **test})
         return
     click.echo(
-        f"{run.path}: accuracy {test['accuracy']:.4f} on the {test['examples']} images of the {test['split']} split"
+        f"{run.path}: accuracy {test['accuracy']:.4f} on the {test['examples']} examples of the {test['split']} split"
     )
 
 

@@ -1,17 +1,19 @@
-"""What a dataset is: encoded examples in named splits, their labels, and how raw values are to be read."""
+"""What a dataset is: raw examples in named splits, their labels, and how raw values are to be read."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from training._recipe import DataConfig
+from zoo._lazy import tf
 from zoo._preprocessing import Preprocessing
 from zoo._registry import Registry
+from zoo._text import Text
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    import tensorflow as _tf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +21,13 @@ class Split:
     """One part of a dataset.
 
     Args:
-        examples: tf.data of (x, label): x is a scalar string, the bytes of an encoded image, or a float32 vector of
-            features; label an int64 from 0. In an order that never changes.
+        examples: tf.data of (x, y): x is a scalar string, the bytes of an encoded image or a text in UTF-8, or a
+            float32 vector of features; y, by the task of the dataset, an int64 from 0 or a scalar string. In an order
+            that never changes.
         count: how many examples.
     """
 
-    examples: tf.data.Dataset
+    examples: _tf.data.Dataset
     count: int
 
 
@@ -34,10 +37,14 @@ class Dataset:
 
     Args:
         name: what it is called.
-        labels: the names of the classes; their order is the order of the logits.
-        shape: (height, width, channels) of all images, 0 where images differ, or (features,).
+        labels: the names of the classes or tags; their order is the order of the logits. None where text is written.
+        shape: (height, width, channels) of all images, 0 where images differ, (features,), or () of text.
         splits: "train", and "validation" and "test" where they exist.
         preprocessing: the data's own contract, if it states one.
+        text: how strings become tokens where x is text; a vocabulary of no more than `zoo._text.SPECIAL` asks for one
+            learnt from the training split.
+        task: "classify", y is the number of a label; "tag", y is a string of labels with white space between them,
+            one for each token of x; "generate", y is the text to write.
     """
 
     name: str
@@ -45,6 +52,8 @@ class Dataset:
     shape: tuple[int, ...]
     splits: dict[str, Split]
     preprocessing: Preprocessing | None = None
+    text: Text | None = None
+    task: str = "classify"
 
 
 datasets: Registry[Callable[[DataConfig], Dataset]] = Registry("dataset", "training.datasets", "zoo.datasets")
@@ -58,6 +67,15 @@ def register(name: str) -> Callable[[Callable[[DataConfig], Dataset]], Callable[
         return load
 
     return decorate
+
+
+def listed(x: Sequence[Any], y: Sequence[Any]) -> Split:
+    """Return a split of examples that are in memory: texts or vectors with their numbers or texts."""
+    return Split(tf.data.Dataset.from_tensor_slices((x, y)).map(_as_label), len(x))
+
+
+def _as_label(x: Any, y: Any) -> tuple[Any, Any]:
+    return x, tf.cast(y, tf.int64) if y.dtype.is_integer else y
 
 
 def load_dataset(config: DataConfig) -> Dataset:

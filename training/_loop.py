@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import random
 import time
@@ -28,8 +29,9 @@ from training._pipeline import Pipeline, open_pipeline
 from training._recipe import Recipe
 from training._run import Run, check_free, processor
 from training._strategy import Device, check_divisible, open_device
+from training._tasks import TASKS
 from zoo._build import dtype_policy
-from zoo._errors import RunError, TrainingError
+from zoo._errors import BadOption, RunError, TrainingError
 from zoo._lazy import keras, np
 
 
@@ -51,12 +53,12 @@ def train_new(recipe: Recipe, path: str | os.PathLike[str] | None, *, progress: 
     """
     check_free(path)
     prepared = _prepare(recipe)
-    return _train(Run.create(recipe, path), prepared, progress)
+    return _train(Run.create(recipe, path, prepared[1].text), prepared, progress)
 
 
 def resume_run(run: Run, *, progress: bool = False) -> Run:
     """Train what a run says from where its last checkpoint stands; a finished run is returned as it is."""
-    return run if run.finished else _train(run, _prepare(run.recipe), progress)
+    return run if run.finished else _train(run, _prepare(run.recipe, run), progress)
 
 
 def _train(run: Run, prepared: tuple[Device, Pipeline, Any], progress: bool) -> Run:
@@ -68,10 +70,10 @@ def _train(run: Run, prepared: tuple[Device, Pipeline, Any], progress: bool) -> 
     return run
 
 
-def _prepare(recipe: Recipe) -> tuple[Device, Pipeline, Any]:
+def _prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, Any]:
     """Return the device, the data and the compiled model, its initial weights drawn from the seed."""
     device = open_device(recipe)
-    pipeline = open_pipeline(recipe, zoo.spec(recipe.model.name))
+    pipeline = open_data(run) if run else open_pipeline(recipe, zoo.spec(recipe.model.name))
     check_divisible(pipeline.batch_size, device.replicas)
     with device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
         model = build_model(recipe, pipeline)
@@ -80,18 +82,35 @@ def _prepare(recipe: Recipe) -> tuple[Device, Pipeline, Any]:
     return device, pipeline, model
 
 
+def open_data(run: Run) -> Pipeline:
+    """Return the data of a run; texts become the ids that they were when it began, whatever the data is now.
+
+    Raises:
+        RunError: the run has lost its vocabulary.
+    """
+    spec, text = zoo.spec(run.recipe.model.name), run.text()
+    if spec.vocabulary and text is None:
+        raise RunError(f"Expected the vocabulary of a run on texts. Received: {run.path} without text.json")
+    return open_pipeline(run.recipe, spec, text)
+
+
 def build_model(recipe: Recipe, pipeline: Pipeline) -> Any:
     """Return the network of a recipe for the data of a pipeline, with logits for its labels."""
-    options = dict(recipe.model.options)
-    return zoo.get(recipe.model.name, classes=len(pipeline.dataset.labels), input_shape=pipeline.shape, **options)
+    options, sizes = dict(recipe.model.options), TASKS[pipeline.dataset.task].sizes(pipeline)
+    for name in sizes.keys() & options.keys():
+        raise BadOption(
+            f"{name} follows from the data. Received: model.options.{name}={options[name]}. Set data.{name} instead."
+        )
+    return zoo.get(recipe.model.name, input_shape=pipeline.shape, **sizes, **options)
 
 
 def compile_model(model: Any, recipe: Recipe, steps_per_epoch: int, jit_compile: bool) -> None:
     """Give a network its loss, optimizer and metric, and build what belongs to them."""
+    task = TASKS[zoo.spec(recipe.model.name).task]
     model.compile(
         optimizer=make_optimizer(recipe, steps_per_epoch),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.loss.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        loss=task.loss(recipe.loss.label_smoothing),
+        metrics=[task.metric()],
         jit_compile=jit_compile,
     )
     # The variables of metrics appear with the first batch otherwise, too late for a checkpoint to restore them.
@@ -227,6 +246,7 @@ class Session:
             "best": {"val_accuracy": self.progress.best, "epoch": self.progress.best_epoch},
             "seconds": self.progress.seconds,
             "parameters": int(sum(np.prod(w.shape) for w in self.model.trainable_weights)),
+            "task": self.pipeline.dataset.task,
             "labels": list(self.pipeline.dataset.labels),
             "input_shape": list(self.pipeline.shape),
             "preprocessing": self.pipeline.contract.to_json(),
@@ -239,22 +259,16 @@ class Session:
 
 
 def judge(model: Any, pipeline: Pipeline, split: str) -> dict[str, Any]:
-    """Return accuracy, loss, number of examples and confusion matrix (rows: truth) of a model on a split."""
-    logits, truth = [], []
-    for x, y in pipeline.evaluate(split):
-        logits.append(np.asarray(model(x, training=False)))
-        truth.append(np.asarray(y))
-    logits, truth = np.concatenate(logits), np.concatenate(truth)
-    loss = keras.losses.categorical_crossentropy(truth, logits, from_logits=True)
-    actual, predicted = truth.argmax(-1), logits.argmax(-1)
-    confusion = np.zeros((truth.shape[1],) * 2, "int64")
-    np.add.at(confusion, (actual, predicted), 1)
-    return {
-        "accuracy": float((actual == predicted).mean()),
-        "loss": float(np.mean(np.asarray(loss))),
-        "examples": len(actual),
-        "confusion": confusion.tolist(),
-    }
+    """Return the figures of a model on a split.
+
+    Returns:
+        accuracy: share of right labels, of texts by token; of what is written, share of texts that are exact.
+        loss: mean cross-entropy, of texts by token.
+        examples: how many there are.
+        confusion: a matrix of counts (rows: truth, columns: prediction); None of what is written.
+        token_accuracy: of what is written only, share of tokens that are right after the right ones before.
+    """
+    return TASKS[pipeline.dataset.task].judge(model, pipeline.evaluate(split))
 
 
 def evaluate_run(run: Run, split: str = "test") -> dict[str, Any]:
@@ -265,13 +279,13 @@ def evaluate_run(run: Run, split: str = "test") -> dict[str, Any]:
         split: "train", "validation" or "test".
 
     Returns:
-        accuracy, loss, examples and confusion, a matrix of counts (rows: truth, columns: prediction).
+        What `judge` returns.
 
     Raises:
         RunError: the run is unfinished, or has no such split.
     """
     run.result()
-    pipeline = open_pipeline(run.recipe, zoo.spec(run.recipe.model.name))
+    pipeline = open_data(run)
     if split not in pipeline.dataset.splits:
         have = ", ".join(pipeline.dataset.splits)
         raise RunError(f"split must be one of {have}. Received: split={split!r}")
@@ -280,8 +294,11 @@ def evaluate_run(run: Run, split: str = "test") -> dict[str, Any]:
 
 def load_model(run: Run) -> Any:
     """Return the trained model of a run, as it was saved; raises RunError if it cannot be read."""
+    for registering in ("zoo._layers", "zoo._sequence"):
+        # Keras knows layers that are not its own once their module is imported.
+        importlib.import_module(registering)
     try:
         return keras.saving.load_model(run.model_path, compile=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"Expected a readable model. Received: {run.model_path}: {reason}") from error

@@ -5,25 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator
 from typing import Any
 
 from training._augment import augment, is_active
 from training._data import Dataset, load_dataset
-from training._preprocess import decode, normalize
-from training._recipe import Recipe
+from training._encode import PARALLEL, Encoder, make_encoder, settle_length
+from training._recipe import DataConfig, Recipe
+from training._text import learn
 from zoo._errors import BadOption, DataError
 from zoo._lazy import np, tf
 from zoo._preprocessing import Preprocessing
 from zoo._registry import ModelSpec
+from zoo._text import SPECIAL, Text
 
-# Decoded data up to this many bytes a split is kept in memory, as uint8 where it is images.
+# Decoded data up to this many bytes a split is kept in memory: images as uint8, texts as ids.
 MEMORY = 1 << 30
+# Options of the data that other kinds of it do not have.
+OF_IMAGES, OF_TEXTS = ("augment", "image_size", "channels", "preprocessing"), ("length", "vocabulary")
 # Encoded examples that are shuffled at a time where the data is larger.
 SHUFFLE = 10_000
-# Batches or images prepared at a time.
-PARALLEL = os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +34,21 @@ class Pipeline:
     Args:
         dataset: the examples.
         recipe: batch size, seed, augmentation.
-        shape: shape of one decoded example, (height, width, channels) or (features,).
+        shape: shape of one decoded example, (height, width, channels), (features,), (tokens,) or (source tokens,
+            target tokens).
         contract: the preprocessing that is in force.
+        text: the text contract that is in force, its vocabulary complete; None where the data is no text.
+
+    A batch is (x, y). Of images and features, x is float32; of texts, int32 ids, and a dictionary of "source" and
+    "target" where text is written. The labels y are one-hot float32 (n, classes), or (n, tokens, classes) of tags with
+    rows of zeros for padding, or the int32 ids (n, target tokens) to write.
     """
 
     dataset: Dataset
     recipe: Recipe
     shape: tuple[int, ...]
     contract: Preprocessing
+    text: Text | None = None
 
     @property
     def batch_size(self) -> int:
@@ -53,81 +61,98 @@ class Pipeline:
         return self.dataset.splits["train"].count // self.batch_size
 
     def train(self, epoch: int, skip: int = 0) -> Any:
-        """Return the batches of an epoch (from 0) after its first `skip`: (x float32, one-hot labels float32)."""
+        """Return the batches of an epoch (from 0) after its first `skip`."""
         batches = self._shuffled(epoch, skip)
         first = epoch * self.steps_per_epoch + skip
         steps = tf.data.Dataset.range(first, first + self.steps_per_epoch)
         return _served(tf.data.Dataset.zip(batches, steps).map(self._prepare_training, PARALLEL))
 
     def evaluate(self, split: str) -> Any:
-        """Return the batches of a split in its order, none left out: (x float32, one-hot labels float32)."""
+        """Return the batches of a split in its order, none left out."""
         if self._fits(split):
             batches = tf.data.Dataset.from_tensor_slices(self._arrays(split)).batch(self.batch_size)
         else:
-            batches = self._decoded(self.dataset.splits[split].examples).batch(self.batch_size)
-        return _served(batches.map(self._prepare, PARALLEL))
+            batches = self.encoder.decoded(self.dataset.splits[split].examples).batch(self.batch_size)
+        return _served(batches.map(self.encoder.prepare, PARALLEL))
 
     def raw(self, split: str, count: int) -> tuple[Any, Any]:
-        """Return up to `count` decoded examples spread over a split, float32 raw values, and int64 labels."""
-        total = self.dataset.splits[split].count
-        wanted = np.unique(np.linspace(0, total - 1, min(count, total)).astype("int64"))
+        """Return up to `count` decoded examples spread over a split, as arrays.
+
+        Returns:
+            Raw float32 values, or int32 ids, and labels: int64 (n,); int64 (n, tokens) of tags, -1 where padded; int32
+            (n, target tokens) of text to write.
+        """
+        wanted = self._spread(split, count)
         if self._fits(split):
-            x, y = self._arrays(split)
-            return x.numpy()[wanted].astype("float32"), y.numpy()[wanted]
+            x, y = _rows(self._arrays(split), wanted)
+        else:
+            x, y = next(iter(self.encoder.decoded(self._chosen(split, wanted)).batch(len(wanted))))
+        return tf.nest.map_structure(lambda t: t.numpy(), (tf.nest.map_structure(self.encoder.raw, x), y))
+
+    def strings(self, split: str, count: int) -> list[str]:
+        """Return the texts (of pairs, the sources) of the examples that `raw` returns."""
+        if self.text is None:
+            raise BadOption(f"Only texts have strings. Received: {self.dataset.name} of shape {self.shape}")
+        examples = self._chosen(split, self._spread(split, count))
+        return [x.decode("utf-8", "replace") for x, _ in examples.as_numpy_iterator()]
+
+    def _spread(self, split: str, count: int) -> Any:
+        """Return the numbers of up to `count` examples spread over a split."""
+        total = self.dataset.splits[split].count
+        return np.unique(np.linspace(0, total - 1, min(count, total)).astype("int64"))
+
+    def _chosen(self, split: str, wanted: Any) -> Any:
+        """Return the raw examples of these numbers."""
         chosen = tf.constant(wanted)
         examples = self.dataset.splits[split].examples.enumerate()
-        examples = examples.filter(lambda i, _: tf.reduce_any(tf.equal(i, chosen))).map(lambda _, e: e)
-        x, y = next(iter(self._decoded(examples).batch(len(wanted))))
-        return x.numpy().astype("float32"), y.numpy()
+        return examples.filter(lambda i, _: tf.reduce_any(tf.equal(i, chosen))).map(lambda _, e: e)
 
     def _shuffled(self, epoch: int, skip: int) -> Any:
         """Return batches of raw examples in the order of an epoch."""
         split = self.dataset.splits["train"]
         if self._fits("train"):
             order = np.random.default_rng([self.recipe.seed, epoch]).permutation(split.count)
-            x, y = self._arrays("train")
+            arrays = self._arrays("train")
             batches = tf.data.Dataset.from_tensor_slices(order).batch(self.batch_size, drop_remainder=True).skip(skip)
-            return batches.map(lambda i: (tf.gather(x, i), tf.gather(y, i)), PARALLEL)
+            return batches.map(lambda i: _rows(arrays, i), PARALLEL)
         # One draw gives each epoch a seed of its own.
         seed = int(np.random.default_rng([self.recipe.seed, epoch]).integers(1 << 31))
         with _no_global_seed():
             examples = split.examples.shuffle(min(SHUFFLE, split.count), seed, reshuffle_each_iteration=False)
-        return self._decoded(examples.skip(skip * self.batch_size)).batch(self.batch_size, drop_remainder=True)
+        examples = self.encoder.decoded(examples.skip(skip * self.batch_size))
+        return examples.batch(self.batch_size, drop_remainder=True)
 
     def _prepare_training(self, batch: Any, step: Any) -> tuple[Any, Any]:
         x, y = batch
         config = self.recipe.data.augment
         if is_active(config):
             x = augment(tf.cast(x, tf.float32), config, tf.stack([tf.cast(self.recipe.seed, tf.int64), step]))
-        return self._prepare(x, y)
-
-    def _prepare(self, x: Any, y: Any) -> tuple[Any, Any]:
-        return normalize(x, self.contract), tf.one_hot(y, len(self.dataset.labels))
-
-    def _decoded(self, examples: Any) -> Any:
-        """Decode encoded images; features pass."""
-        if len(self.shape) != 3:
-            return examples
-        return examples.map(lambda x, y: (self._decode(x), y), PARALLEL)
-
-    def _decode(self, encoded: Any) -> Any:
-        return tf.cast(decode(encoded, self.shape, self.contract), tf.uint8)
+        return self.encoder.prepare(x, y)
 
     def _fits(self, split: str) -> bool:
         """Tell whether a split, decoded, is small enough to stay in memory."""
-        width = 1 if len(self.shape) == 3 else 4
-        return self.dataset.splits[split].count * int(np.prod(self.shape)) * width <= MEMORY
+        return self.dataset.splits[split].count * self.encoder.width <= MEMORY
 
     def _arrays(self, split: str) -> tuple[Any, Any]:
         """Return a whole split, decoded once."""
         if split not in self._memory:
             count = self.dataset.splits[split].count
-            self._memory[split] = next(iter(self._decoded(self.dataset.splits[split].examples).batch(count)))
+            self._memory[split] = next(iter(self.encoder.decoded(self.dataset.splits[split].examples).batch(count)))
         return self._memory[split]
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """What turns raw examples into arrays."""
+        return make_encoder(self.dataset, self.shape, self.contract, self.text)
 
     @functools.cached_property
     def _memory(self) -> dict[str, Any]:
         return {}
+
+
+def _rows(arrays: Any, numbers: Any) -> Any:
+    """Return the examples of these numbers."""
+    return tf.nest.map_structure(lambda array: tf.gather(array, numbers), arrays)
 
 
 @contextlib.contextmanager
@@ -153,12 +178,17 @@ def _served(batches: Any) -> Any:
     return batches.prefetch(2).with_options(options)
 
 
-def open_pipeline(recipe: Recipe, spec: ModelSpec) -> Pipeline:
-    """Load the data of a recipe and settle the shape and the contract in which the network sees it.
+def open_pipeline(recipe: Recipe, spec: ModelSpec, text: Text | None = None) -> Pipeline:
+    """Load the data of a recipe and settle the shape and the contracts in which the network sees it.
+
+    Args:
+        recipe: what to serve.
+        spec: the network's.
+        text: the text contract of a run; without one the vocabulary is learnt from the training split.
 
     Raises:
         DataError: the data is missing or unreadable.
-        BadOption: the recipe asks for what this data cannot give.
+        BadOption: the recipe asks for what this data cannot give, or the network cannot take it.
     """
     dataset = load_dataset(recipe.data)
     for split in ("train", "validation", "test"):
@@ -166,14 +196,47 @@ def open_pipeline(recipe: Recipe, spec: ModelSpec) -> Pipeline:
             raise DataError(f"Expected examples in every split of {dataset.name}. Received: none in {split}.")
     if "validation" not in dataset.splits:
         raise DataError(f"Expected a validation split. Received: {dataset.name} without one.")
+    _check_fit(recipe, dataset, spec)
+    if dataset.text:
+        return _open_text(recipe, dataset, spec, text)
     shape = _shape(recipe, dataset, spec)
-    if len(shape) != 3 and is_active(recipe.data.augment):
-        raise BadOption(f"data.augment applies to images. Received: {dataset.name} of shape {shape}")
     contract = recipe.data.preprocessing or dataset.preprocessing or spec.preprocessing
     if shape[-1] == 1 and 3 in (len(contract.mean), len(contract.std)):
         contract = _grey(contract)
     contract.check(shape[-1])
     return Pipeline(dataset, recipe, shape, contract)
+
+
+def _check_fit(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
+    """Raise BadOption if the network does another thing than the data asks for, or an option cannot apply."""
+    model, data = ("text" if known else "no text" for known in (spec.vocabulary, dataset.text))
+    if (spec.task, model) != (dataset.task, data):
+        raise BadOption(
+            "The network must do what the data asks for, from what it holds. "
+            f"Received: model.name={recipe.model.name!r} ({spec.task}, {model}), "
+            f"data.name={recipe.data.name!r} ({dataset.task}, {data})"
+        )
+    unfit, kind = (OF_IMAGES, "images") if dataset.text else (OF_TEXTS, "texts")
+    for name in unfit:
+        if getattr(recipe.data, name) != getattr(DataConfig(), name):
+            raise BadOption(f"data.{name} applies to {kind}. Received: {dataset.name}, which has {data}")
+    if len(dataset.shape) != 3 and is_active(recipe.data.augment):
+        raise BadOption(f"data.augment applies to images. Received: {dataset.name} of shape {dataset.shape}")
+
+
+def _open_text(recipe: Recipe, dataset: Dataset, spec: ModelSpec, text: Text | None) -> Pipeline:
+    """Settle length and vocabulary of texts, once every example is known to be good."""
+    shape, most = settle_length(recipe.data.length, spec.input_shape), recipe.data.vocabulary
+    plain = Preprocessing()
+    make_encoder(dataset, shape, plain, text or dataset.text).check()
+    if text is None and dataset.text.vocabulary == SPECIAL:
+        examples = dataset.splits["train"].examples
+        if dataset.task != "generate":
+            examples = examples.map(lambda x, _: x)
+        text = learn(dataset.text, examples, most or spec.vocabulary)
+    elif most and text is None:
+        raise BadOption(f"{dataset.name} states its own vocabulary. Received: data.vocabulary={most}. Leave it at 0.")
+    return Pipeline(dataset, recipe, shape, plain, text or dataset.text)
 
 
 def _shape(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> tuple[int, ...]:

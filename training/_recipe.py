@@ -54,6 +54,10 @@ class DataConfig:
         batch_size: examples a step, over all replicas together.
         image_size: (height, width) that images are resized to; none takes the dataset's or the model's own.
         channels: 1 for grey, 3 for colour, 0 for what the dataset has.
+        length: (tokens,) of a text, or (source tokens, target tokens), that texts are cut or padded to; none takes the
+            model's own.
+        vocabulary: most tokens, special ones included, of a vocabulary that is learnt from the data; 0 takes the
+            model's own number.
         skip_bad: leave images out that cannot be decoded, instead of stopping.
         augment: what happens to training images.
         preprocessing: scaling and cropping; none takes the dataset's own, else the model's.
@@ -64,6 +68,8 @@ class DataConfig:
     batch_size: int = 64
     image_size: tuple[int, ...] = ()
     channels: int = 0
+    length: tuple[int, ...] = ()
+    vocabulary: int = 0
     skip_bad: bool = False
     augment: AugmentConfig = AugmentConfig()
     preprocessing: Preprocessing | None = None
@@ -71,7 +77,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Which optimizer of Keras; biases and normalization are never decayed.
+    """Which optimizer of Keras; biases, normalization, scales of layers, embeddings and tokens are never decayed.
 
     Args:
         name: "sgd", "adam", "adamw", "rmsprop", "adagrad", "lion" or another of Keras'.
@@ -80,6 +86,8 @@ class OptimizerConfig:
         nesterov: Nesterov momentum, for sgd.
         weight_decay: decoupled decay a step, multiplied by the learning rate.
         clip_norm: largest norm of all gradients together; 0 for no clipping.
+        beta_2: share of the running mean of squared gradients that a step keeps (adam and its kin); 0 for Keras' own.
+        epsilon: what is added to a root before dividing by it (adam and its kin); 0 for Keras' own.
     """
 
     name: str = "sgd"
@@ -88,11 +96,20 @@ class OptimizerConfig:
     nesterov: bool = True
     weight_decay: float = 0.0
     clip_norm: float = 0.0
+    beta_2: float = 0.0
+    epsilon: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate moves: linear warm-up over some epochs, then "constant" or "cosine" to `end` x peak."""
+    """How the learning rate moves: linear warm-up over some epochs to the peak, then on by name.
+
+    Args:
+        name: "constant"; "cosine" to `end` x peak; or "inverse_sqrt", peak x sqrt(warm-up steps / step), with steps
+            from 1, which is equation 3 of Vaswani et al. 2017 (arXiv:1706.03762) and needs a warm-up.
+        warmup_epochs: epochs of the warm-up.
+        end: share of the peak at which a cosine ends.
+    """
 
     name: str = "cosine"
     warmup_epochs: float = 0.0
@@ -101,7 +118,10 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Categorical cross-entropy on logits, with a share of each label spread over all classes."""
+    """Categorical cross-entropy on logits, with a share of each label spread over all classes, or over the vocabulary.
+
+    Of a sequence it is the mean over all tokens of a batch that are not padding.
+    """
 
     label_smoothing: float = 0.0
 
@@ -168,7 +188,7 @@ CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "strategy": ("auto", "one", "mirrored"),
     "keep": ("best", "last"),
-    "schedule.name": ("constant", "cosine"),
+    "schedule.name": ("constant", "cosine", "inverse_sqrt"),
     "data.augment.fill": ("constant", "reflect", "nearest"),
     "data.channels": (0, 1, 3),
 }
@@ -179,6 +199,7 @@ LIMITS = {
     "seed": (0, 2**31 - 1),
     "checkpoint_seconds": (0, 1e9),
     "data.batch_size": (1, 1e6),
+    "data.vocabulary": (0, 1e7),
     "data.augment.shift": (0, 1),
     "data.augment.rotate": (0, 180),
     "data.augment.zoom": (0, 0.99),
@@ -186,6 +207,8 @@ LIMITS = {
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, 1),
     "optimizer.clip_norm": (0, 1e38),
+    "optimizer.beta_2": (0, 0.999999),
+    "optimizer.epsilon": (0, 1),
     "schedule.warmup_epochs": (0, 1e6),
     "schedule.end": (0, 1),
     "loss.label_smoothing": (0, 0.99),

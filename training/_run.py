@@ -1,7 +1,9 @@
 """The run directory: the only file that knows its files.
 
 runs/<recipe>/<time>-<4 hex>/
-  recipe.json env.json metrics.jsonl tensorboard/ checkpoints/ model.keras exports/ report.html report.json
+  recipe.json env.json metrics.jsonl tensorboard/ checkpoints/ model.keras compressed/ exports/ report.html
+  report.json
+  text.json    the vocabulary, where the data is text
   done.json    written last; a run without it is unfinished
 """
 
@@ -20,6 +22,7 @@ from typing import Any
 from training._files import read_json, whole_folder, write_bytes, write_json
 from training._recipe import Recipe
 from zoo._errors import BadOption, RunError
+from zoo._text import Text
 
 VERSION = 1
 
@@ -37,12 +40,13 @@ class Run:
         self.recipe = recipe
 
     @classmethod
-    def create(cls, recipe: Recipe, path: str | os.PathLike[str] | None = None) -> Run:
+    def create(cls, recipe: Recipe, path: str | os.PathLike[str] | None = None, text: Text | None = None) -> Run:
         """Make a new run directory, whole or not at all.
 
         Args:
             recipe: what it will train.
             path: where; `runs/<recipe>/<time>-<4 hex>` by default.
+            text: the text contract, its vocabulary complete, where the data is text.
 
         Raises:
             RunError: there is something at `path` already, or it cannot be written.
@@ -52,6 +56,8 @@ class Run:
         with whole_folder(place) as beside:
             write_json(beside / "recipe.json", {"version": VERSION, "recipe": recipe.to_json()})
             write_json(beside / "env.json", environment())
+            if text:
+                write_json(beside / "text.json", text.to_json())
         return cls(place, recipe)
 
     @classmethod
@@ -90,6 +96,11 @@ class Run:
         return self.path / "exports"
 
     @property
+    def compressed(self) -> Path:
+        """The folder of the steps of compressions, one folder each."""
+        return self.path / "compressed"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
@@ -120,6 +131,20 @@ class Run:
     def finish(self, result: dict[str, Any]) -> None:
         """Write done.json, which makes the run a finished one."""
         write_json(self.path / "done.json", {"version": VERSION, **result})
+
+    def text(self) -> Text | None:
+        """Return the text contract that the run began with, None where its data is no text.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        path = self.path / "text.json"
+        if not path.is_file():
+            return None
+        try:
+            return Text.from_json(read_json(path))
+        except BadOption as error:
+            raise RunError(f"The vocabulary of {self.path} cannot be read: {error}") from error
 
     def environment(self) -> dict[str, Any]:
         """Return what env.json says of the machine and the versions."""

@@ -317,7 +317,7 @@ def test_batch_that_does_not_divide_by_the_replicas(mirrored):
 
 
 # One test image is 0.28 points; an RBF-SVM reaches 0.9583 on the same split.
-REACHED = {"digits_resnet": 0.9583}
+REACHED = {"digits_resnet": 0.9583, "digits_vit": 0.9499}
 
 
 @pytest.mark.slow

@@ -60,6 +60,24 @@ def test_cosine_without_warmup_starts_at_the_peak():
     assert rate(1000) == pytest.approx(0.0, abs=1e-8)
 
 
+def test_inverse_sqrt_is_that_of_the_transformer():
+    """Equation 3 of Vaswani et al. 2017: width^-0.5 min(step^-0.5, step warm-up^-1.5), steps from 1."""
+    width, warmup = 512, 400
+    rate = rates(ScheduleConfig("inverse_sqrt", warmup_epochs=4), peak=(width * warmup) ** -0.5)
+    for step in (1, 2, 100, 399, 400, 401, 700, 1000):
+        assert rate(step - 1) == pytest.approx(width**-0.5 * min(step**-0.5, step * warmup**-1.5), rel=1e-5)
+    assert rate(399) == pytest.approx((width * warmup) ** -0.5)
+    assert rate(1599) == pytest.approx((width * warmup) ** -0.5 / 2)
+
+
+@pytest.mark.parametrize("config", [{}, {"warmup_epochs": 0.001}, {"warmup_epochs": 1, "end": 0.1}])
+def test_inverse_sqrt_needs_a_warmup_and_has_no_end(config):
+    """Without a warm-up there is no peak to fall from; it never arrives anywhere."""
+    with pytest.raises(BadOption, match="inverse_sqrt needs a warm-up") as error:
+        rates(ScheduleConfig("inverse_sqrt", **config))
+    assert "\n" not in str(error.value)
+
+
 def test_warmup_may_be_part_of_an_epoch():
     """Warm-up is counted in steps, so that half an epoch is possible."""
     rate = rates(ScheduleConfig("cosine", warmup_epochs=0.5))
@@ -133,6 +151,41 @@ def test_decay_leaves_biases_and_normalization_alone(name):
     for variable in model.trainable_variables:
         wanted = 1 - 0.1 * 0.5 if variable.name == "kernel" else 1.0
         np.testing.assert_allclose(variable, np.full(variable.shape, wanted), rtol=1e-6)
+
+
+def test_decay_leaves_embeddings_and_tokens_alone():
+    """Of a transformer only the kernels shrink: not its tables, its token, its scales and its norms."""
+    import keras
+
+    import zoo
+
+    for name, options in (("encoder_tiny", {"pooling": "class", "layer_scale": 1.0}), ("transformer_tiny", {})):
+        variables = zoo.get(name, **options).trainable_variables
+        for variable in variables:
+            variable.assign(keras.ops.ones(variable.shape))
+        optimizer = made(name="adamw", learning_rate=0.1, weight_decay=0.5)
+        optimizer.build(variables)
+        optimizer.apply([keras.ops.zeros(v.shape) for v in variables])
+        shrunk = {v.name for v in variables if float(np.asarray(v).max()) < 0.99}
+        assert shrunk == {"kernel"}
+        assert {v.name for v in variables} - shrunk >= {"embedding", "gamma", "beta", "bias"}
+
+
+def test_moments_are_left_to_keras_unless_given():
+    """beta_2 and epsilon reach the optimizer where they are given."""
+    import keras
+
+    plain, given = made(name="adam"), made(name="adam", beta_2=0.98, epsilon=1e-9)
+    assert (plain.beta_2, plain.epsilon) == (keras.optimizers.Adam().beta_2, keras.optimizers.Adam().epsilon)
+    assert (given.beta_2, given.epsilon) == (0.98, 1e-9)
+
+
+@pytest.mark.parametrize("option", [{"beta_2": 0.9}, {"epsilon": 1e-6}])
+def test_moments_of_an_optimizer_without_are_refused(option):
+    """SGD has no squares to average."""
+    with pytest.raises(BadOption, match=rf"sgd has no {next(iter(option))}") as error:
+        made(name="sgd", **option)
+    assert "\n" not in str(error.value)
 
 
 def test_no_decay_by_default():

@@ -1,0 +1,68 @@
+"""Training on: a network that learns a while longer, killed or not, ends the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import zoo
+from training._finetune import finetune, shorten
+from training._pipeline import open_pipeline
+from training._recipe import resolve
+from zoo._lazy import keras
+
+EPOCHS = 3
+
+
+class Killed(Exception):
+    """Stands for the end of a process in the middle of training."""
+
+
+@pytest.fixture(scope="module")
+def short():
+    """A recipe for few epochs, and its data."""
+    recipe = resolve("digits_resnet", {"model.name": "resnet_tiny", "data.augment.rotate": 0}.items())
+    return shorten(recipe, EPOCHS, 0.5), open_pipeline(recipe, zoo.spec("resnet_tiny"))
+
+
+def build(pipeline):
+    """The same network each time."""
+    keras.utils.set_random_seed(1)
+    return zoo.get("resnet_tiny", input_shape=pipeline.shape)
+
+
+def killer(steps):
+    """A callback that ends training after so many steps."""
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations.numpy()) == steps:
+                raise Killed
+
+    return Kill()
+
+
+def test_shorten():
+    """Fewer epochs at a lower rate, the warm-up no longer than a tenth of them."""
+    recipe = resolve("digits_resnet", ())
+    found = shorten(recipe, 10, 0.25)
+    assert (found.epochs, found.optimizer.learning_rate) == (10, 0.25 * recipe.optimizer.learning_rate)
+    assert found.schedule.warmup_epochs == 1
+    assert found.loss == recipe.loss
+
+
+def test_killed_it_goes_on_and_ends_the_same(short, tmp_path):
+    """An epoch that was cut off is done again, from the state before it."""
+    recipe, pipeline = short
+    whole = build(pipeline)
+    figures = finetune(whole, recipe, pipeline, state=tmp_path / "whole.safetensors")
+    assert figures["accuracy"] > 0.5
+    halved, state = build(pipeline), tmp_path / "halved.safetensors"
+    with pytest.raises(Killed):
+        finetune(halved, recipe, pipeline, state=state, callbacks=[killer(2 * pipeline.steps_per_epoch + 3)])
+    again = build(pipeline)
+    finetune(again, recipe, pipeline, state=state)
+    for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    # The control: what was cut off is not what was to be.
+    assert any(not np.allclose(a, b, 1e-3, 1e-4) for a, b in zip(whole.weights, halved.weights, strict=True))

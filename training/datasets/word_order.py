@@ -1,0 +1,34 @@
+"""Who did it? Generated sentences about animals; the label is the one that acted.
+
+"The old fox was chased by the dog near the goat." is dog, and so is "It was the fox that the dog chased.", but "The dog
+was chased by the fox." is fox: the words are not enough, their order and the voice of the verb decide. 10,000 sentences
+train, 1,000 validate, 1,000 test; all differ, drawn from the seed 0. Logistic regression on the counts of words reaches
+0.4350 on the test split.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from training._data import Dataset, listed, register
+from training._recipe import DataConfig
+from training.datasets._sentences import ANIMALS, Sentence, sentences
+from zoo._text import Text
+
+SIZES = {"train": 10_000, "validation": 1000, "test": 1000}
+
+
+@register("word_order")
+def word_order(_config: DataConfig) -> Dataset:
+    """Return the sentences, each with the animal that acted."""
+    found = sentences(seed=0)
+    splits = {name: list(islice(found, size)) for name, size in SIZES.items()}
+    parts = {
+        n: listed([_written(s) for s in part], [ANIMALS.index(s.agent) for s in part]) for n, part in splits.items()
+    }
+    return Dataset("word_order", ANIMALS, (), parts, text=Text())
+
+
+def _written(sentence: Sentence) -> str:
+    """Return a sentence as people write it."""
+    return " ".join(sentence.words).capitalize() + "."

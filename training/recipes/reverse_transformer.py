@@ -1,0 +1,31 @@
+"""A tiny Transformer (Vaswani et al. 2017) that writes letters backwards.
+
+Command: zoo train reverse_transformer
+"""
+
+from __future__ import annotations
+
+from training._recipe import (
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    ScheduleConfig,
+    register,
+)
+
+register(
+    Recipe(
+        name="reverse_transformer",
+        model=ModelConfig("transformer_tiny"),
+        data=DataConfig("reverse", batch_size=128, length=(12, 13)),
+        optimizer=OptimizerConfig("adam", learning_rate=1e-3, beta_2=0.98, epsilon=1e-9),
+        schedule=ScheduleConfig("inverse_sqrt", warmup_epochs=2),
+        loss=LossConfig(label_smoothing=0.1),
+        epochs=8,
+        precision="float32",
+        strategy="one",
+        keep="best",
+    )
+)

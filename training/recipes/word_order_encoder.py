@@ -1,0 +1,29 @@
+"""A tiny transformer encoder that reads who did what from the order of the words.
+
+Command: zoo train word_order_encoder
+"""
+
+from __future__ import annotations
+
+from training._recipe import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    ScheduleConfig,
+    register,
+)
+
+register(
+    Recipe(
+        name="word_order_encoder",
+        model=ModelConfig("encoder_tiny"),
+        data=DataConfig("word_order", batch_size=64, length=(24,)),
+        optimizer=OptimizerConfig("adamw", learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0),
+        schedule=ScheduleConfig("cosine", warmup_epochs=1),
+        epochs=8,
+        precision="float32",
+        strategy="one",
+        keep="last",
+    )
+)
