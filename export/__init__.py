@@ -2,7 +2,7 @@
 
 import export
 artifact = export.export(run, "tflite_int8")    # raises ParityError, and leaves no file, if it is not equal
-export.load(artifact.path)(images)              # any format, one callable
+export.load(artifact.path)(images)              # any format, one callable; ids of texts
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from export._compression import Compression, compressions
+from export._compression import register as register_compression
 from export._format import Format, Runtime, Tensor, Tolerance, formats
 from export._format import register as register_format
 from export._pipeline import Artifact, export_run, load_artifact, verify_artifact
@@ -19,14 +21,17 @@ from training._run import Run
 
 __all__ = [
     "Artifact",
+    "Compression",
     "Format",
     "Runtime",
     "Tensor",
     "Tolerance",
+    "compressions",
     "export",
     "export_all",
     "formats",
     "load",
+    "register_compression",
     "register_format",
     "report",
     "verify",
@@ -35,29 +40,32 @@ __all__ = [
 PathLike = str | os.PathLike[str]
 
 
-def export(run: Run | PathLike, fmt: str) -> Artifact:
+def export(run: Run | PathLike, fmt: str, compress: str = "") -> Artifact:
     """Export a finished run to one format.
 
     Args:
         run: a run or its directory.
         fmt: a name of `export.formats.names()`.
+        compress: what makes it smaller before, such as "structured:0.5 | prune:0.8 | qat"; names are those of
+            `export.compressions.names()`.
 
     Returns:
-        The artifact, at RUN/exports/FORMAT.
+        The artifact, at RUN/exports/FORMAT, or FORMAT-COMPRESSION.
 
     Raises:
-        UnknownName: no such format.
+        UnknownName: no such format or compression.
+        BadOption: a compression cannot be had, or its options cannot be.
         UnsupportedExport: the model's spec rules this format out.
         ParityError: the artifact is not equal to its source; nothing of it is left.
         ExportError: the converter failed.
         RunError: the run is unfinished, in use or cannot be written.
     """
-    return export_all(run, [fmt])[0]
+    return export_all(run, [fmt], compress)[0]
 
 
-def export_all(run: Run | PathLike, names: Sequence[str]) -> list[Artifact]:
+def export_all(run: Run | PathLike, names: Sequence[str], compress: str = "") -> list[Artifact]:
     """Export a finished run to several formats through one child process; those that fail do not hold up others."""
-    return export_run(run if isinstance(run, Run) else Run.open(run), names)
+    return export_run(run if isinstance(run, Run) else Run.open(run), names, compress)
 
 
 def verify(path: PathLike) -> Artifact:
@@ -78,7 +86,9 @@ def load(path: PathLike, threads: int | None = None) -> Runtime:
         threads: threads of the runtime; its own choice by default.
 
     Returns:
-        A callable from raw values (n, *shape), pixels 0 to 255, to float32 logits (n, classes).
+        A callable from raw values (n, *shape), pixels 0 to 255, or int32 token ids (n, length), to float32 logits (n,
+        classes) or (n, length, classes). One that writes sequences takes "source" and "target" and has `generate`,
+        from source ids to the ids that it writes.
 
     Raises:
         RunError: no artifact there.

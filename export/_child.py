@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
 import runpy
 import subprocess
@@ -16,30 +15,32 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from export._manifest import SAMPLES
 from training._files import read_json, write_json
 from training._run import Run
+from zoo import _errors
 from zoo._errors import ExportError, ZooError
 
-# Samples kept beside an artifact: at most so many, and at most so many bytes as 8-bit values.
-SAMPLES, SAMPLE_BYTES = 1000, 32 << 20
 
-
-def convert(run: Run, formats: Sequence[str], scratch: Path) -> Iterator[tuple[str, str]]:
+def convert(run: Run, formats: Sequence[str], scratch: Path, chain: str = "") -> Iterator[tuple[str, str]]:
     """Write formats of a run below `scratch` in a child process.
 
     Args:
         run: a finished run.
         formats: names of formats.
-        scratch: an existing folder; receives <format>/<file>, and samples.npz.
+        scratch: an existing folder; receives <format>/<file>, samples.npz, and what `export._chain.leave` writes.
+        chain: compressions to be done before, see `export._chain.parse_chain`; "" for none.
 
     Yields:
         (format, error) as each is done; error is empty where it went well.
 
     Raises:
         ExportError: the child died; says during what.
+        ZooError: a compression cannot be had, or went wrong.
     """
     job = scratch / "job.json"
-    write_json(job, {"run": str(run.path.resolve()), "formats": list(formats), "modules": _foreign_modules()})
+    what = {"run": str(run.path.resolve()), "formats": list(formats), "chain": chain}
+    write_json(job, {**what, "modules": _foreign_modules()})
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     with open(scratch / "log.txt", "w+b") as log:
         command = [sys.executable, "-m", "export._child", str(job)]
@@ -56,11 +57,12 @@ def convert(run: Run, formats: Sequence[str], scratch: Path) -> Iterator[tuple[s
 
 def _foreign_modules() -> dict[str, str]:
     """Return name and file of the modules outside our packages that registered something in this process."""
+    from export._compression import compressions
     from export._format import formats
     from training._data import datasets
     from zoo._registry import models
 
-    origins = models.origins() | datasets.origins() | formats.origins()
+    origins = models.origins() | datasets.origins() | formats.origins() | compressions.origins()
     foreign = {name for name in origins if name.partition(".")[0] not in ("zoo", "training", "export")}
     return {name: _file_of(name) for name in sorted(foreign)}
 
@@ -90,6 +92,8 @@ def _replies(lines: Any) -> Iterator[tuple[str, str]]:
     for line in lines:
         if line.startswith(b'{"zoo":'):
             reply = json.loads(line)["zoo"]
+            if "refused" in reply:
+                raise getattr(_errors, reply["refused"])(reply["error"])
             yield reply["format"], reply["error"]
 
 
@@ -102,16 +106,33 @@ def _epitaph(code: int, log: str) -> str:
 
 def _main(job: Path) -> None:
     """Convert in this process."""
+    from export._samples import write_samples
     from export._source import open_source
 
     content, scratch = read_json(job), job.parent
     _import_modules(content["modules"])
-    run = Run.open(content["run"])
-    size = math.prod(run.result()["input_shape"])
-    source, samples = open_source(run, scratch, most=max(16, min(SAMPLES, SAMPLE_BYTES // size)))
-    _write_samples(samples, scratch / "samples.npz")
+    source, samples = open_source(Run.open(content["run"]), scratch, _compression(content, scratch))
+    write_samples(samples, scratch / SAMPLES)
     for name in content["formats"]:
         _reply(name, _attempt(source, name))
+
+
+def _compression(content: dict[str, Any], scratch: Path) -> Any:
+    """Return what makes the network smaller, `change(network, pipeline)`; None if nothing does."""
+    if not content["chain"]:
+        return None
+    from export._chain import compress, leave, parse_chain
+
+    def change(network: Any, pipeline: Any) -> Any:
+        try:
+            made = compress(network, parse_chain(content["chain"]), Run.open(content["run"]), pipeline)
+        except ZooError as error:
+            _print({"refused": type(error).__name__, "error": str(error)})
+            raise
+        leave(made, scratch)
+        return made
+
+    return change
 
 
 def _attempt(source: Any, name: str) -> str:
@@ -125,15 +146,11 @@ def _attempt(source: Any, name: str) -> str:
 
 
 def _reply(name: str, error: str) -> None:
-    print(json.dumps({"zoo": {"format": name, "error": error}}), flush=True)
+    _print({"format": name, "error": error})
 
 
-def _write_samples(samples: dict[str, Any], path: Path) -> None:
-    """Write test examples with the source's logits; pixels as uint8, which they are."""
-    import numpy as np
-
-    inputs = samples["inputs"]
-    np.savez_compressed(path, **{**samples, "inputs": inputs.astype("uint8") if inputs.ndim == 4 else inputs})
+def _print(reply: dict[str, str]) -> None:
+    print(json.dumps({"zoo": reply}), flush=True)
 
 
 if __name__ == "__main__":

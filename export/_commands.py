@@ -9,6 +9,7 @@ import click
 
 import export as room
 import training
+from export._compression import compressions
 from export._format import formats
 from training._run import Run
 from zoo._console import json_option, print_json, print_table
@@ -26,13 +27,27 @@ def list_formats(as_json: bool) -> None:
     print_table(("format", "what it is"), [(f.name, f.summary) for f in found])
 
 
+@click.command("compressions")
+@json_option
+def list_compressions(as_json: bool) -> None:
+    """List what makes networks smaller, for `zoo export --compress`."""
+    found = [compressions[name] for name in compressions.names()]
+    if as_json:
+        print_json([{"name": c.name, "summary": c.summary} for c in found])
+        return
+    print_table(("compression", "how it is written, and what it does"), [(c.name, c.summary) for c in found])
+
+
 @click.command("export")
 @click.argument("run")
 @click.option("--format", "chosen", multiple=True, metavar="FORMAT...", help="One or more formats; see: zoo formats.")
+@click.option(
+    "--compress", default="", metavar="CHAIN", help='Make it smaller first: "prune:0.8 | qat"; see: zoo compressions.'
+)
 @click.option("--all", "every", is_flag=True, help="Every format.")
 @click.argument("more", nargs=-1, metavar="")
 @json_option
-def export(run: str, chosen: tuple[str, ...], every: bool, more: tuple[str, ...], as_json: bool) -> None:
+def export(run: str, chosen: tuple[str, ...], every: bool, more: tuple[str, ...], compress: str, as_json: bool) -> None:
     """Export a finished RUN; each artifact is compared with its source in its real runtime."""
     names = formats.names() if every else [*chosen, *more]
     if not names:
@@ -40,7 +55,7 @@ def export(run: str, chosen: tuple[str, ...], every: bool, more: tuple[str, ...]
     for name in names:
         # Look the names up before anything heavy happens.
         _ = formats[name]
-    _print_artifacts(room.export_all(run, names), as_json)
+    _print_artifacts(room.export_all(run, names, compress), as_json)
 
 
 @click.command("verify")
@@ -69,7 +84,7 @@ def report(run: str, no_latency: bool, as_json: bool) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe.")
 @click.option("--run", "path", metavar="DIR", help="The run directory to make.")
 def demo(recipe: str, overrides: tuple[str, ...], path: str | None) -> None:
-    """Train on real images, export to every format, verify each artifact, and write the report."""
+    """Train on real data, export to every format, verify each artifact, and write the report."""
     click.echo(f"Training {recipe} …", err=True)
     run = training.train(recipe, dict(map(training.parse_override, overrides)), run=path, progress=True)
     click.echo(f"Exporting to {', '.join(formats.names())} …", err=True)
@@ -95,7 +110,7 @@ def _print_artifacts(artifacts: Sequence[room.Artifact], as_json: bool) -> None:
         return
     rows = [
         (
-            a.format,
+            a.name,
             f"{a.manifest['bytes'] / 1e3:,.1f} kB",
             f"{a.parity['relative']:.1e}",
             f"{a.parity['agreement']:.4f}",

@@ -6,14 +6,13 @@ import datetime
 import gzip
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from export._latency import measure as measure_latency
 from export._manifest import SAMPLES
 from export._pipeline import Artifact, list_artifacts, load_artifact
 from export._report import write_report
-from export._verify import read_samples
+from export._samples import read_samples
 from training._run import Run
 
 
@@ -31,7 +30,8 @@ def report_run(run: Run, *, measure: bool = True) -> dict[str, Any]:
         "curves": run.metrics(),
         "labels": result["labels"],
         "confusion": result["test"]["confusion"],
-        "artifacts": [_row(run, a, latencies.get(a.format, {})) for a in artifacts],
+        "compressions": _compressions(artifacts),
+        "artifacts": [_row(run, a, latencies.get(a.name, {})) for a in artifacts],
     }
     write_report(content, run.path)
     return content
@@ -39,12 +39,14 @@ def report_run(run: Run, *, measure: bool = True) -> dict[str, Any]:
 
 def _summary(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     """Return the figures at the top of the page."""
-    env, splits = run.environment(), result["splits"]
+    env, splits, text = run.environment(), result["splits"], run.text()
     return {
         "model": run.recipe.model.name,
         "parameters": result["parameters"],
         "input": result["input_shape"],
+        "task": result.get("task", "classify"),
         "classes": len(result["labels"]),
+        "vocabulary": text and len(text.vocabulary),
         "dataset": run.recipe.data.name,
         "train_images": splits.get("train"),
         "validation_images": splits.get("validation"),
@@ -63,11 +65,11 @@ def _summary(run: Run, result: dict[str, Any]) -> dict[str, Any]:
 
 def _latencies(artifacts: Sequence[Artifact]) -> dict[str, dict[str, float]]:
     """Measure those artifacts that take one example at a time, in turns."""
-    runtimes = {a.format: load_artifact(a.path, os.cpu_count()) for a in artifacts}
+    runtimes = {a.name: load_artifact(a.path, os.cpu_count()) for a in artifacts}
     small = {name: runtime for name, runtime in runtimes.items() if runtime.batch in (None, 1)}
     if not small:
         return {}
-    return measure_latency(small, read_samples(artifacts[0].path.parent / SAMPLES)["inputs"])
+    return measure_latency(small, read_samples(artifacts[0].folder / SAMPLES)["inputs"])
 
 
 def _row(run: Run, artifact: Artifact, latency: dict[str, float]) -> dict[str, Any]:
@@ -75,10 +77,10 @@ def _row(run: Run, artifact: Artifact, latency: dict[str, float]) -> dict[str, A
     manifest, parity = artifact.manifest, artifact.parity
     return {
         "format": artifact.format,
-        "compression": manifest["compression"],
+        "compression": (manifest["compression"] or {}).get("slug"),
         "path": os.path.relpath(artifact.path, run.path),
         "bytes": manifest["bytes"],
-        "gzip_bytes": gzipped(artifact.path),
+        "gzip_bytes": gzipped(artifact),
         "latency_ms": latency.get("p50"),
         "latency_p95_ms": latency.get("p95"),
         "threads": os.cpu_count(),
@@ -95,7 +97,18 @@ def _row(run: Run, artifact: Artifact, latency: dict[str, float]) -> dict[str, A
     }
 
 
-def gzipped(path: Path) -> int:
+def _compressions(artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """Return each chain once, with what the network was as trained and after each step."""
+    found = {}
+    for compression in (a.manifest["compression"] for a in artifacts if a.manifest["compression"]):
+        steps = [{"step": "as trained", **compression["before"]}, *compression["steps"]]
+        known = ("step", "accuracy", "parameters", "multiply_adds", "zeros", "gzip_bytes", "seconds")
+        rows = [{key: step.get(key) for key in known} for step in steps]
+        found[compression["slug"]] = {"chain": compression["chain"], "steps": rows}
+    return list(found.values())
+
+
+def gzipped(artifact: Artifact) -> int:
     """Return the bytes of an artifact when it is sent compressed."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = (artifact.folder / name for name in artifact.manifest["files"] if name != SAMPLES)
     return sum(len(gzip.compress(file.read_bytes(), 6)) for file in files)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo._errors import UnsupportedExport
 from zoo._registry import Registry
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Tolerance:
 
     Args:
         relative: largest difference of a logit, as a share of the source's largest logit.
-        agreement: least share of images with the same top-1.
+        agreement: least share of answers with the same top-1.
         drop: most accuracy that may be lost, as a fraction.
     """
 
@@ -42,24 +43,62 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class Format:
-    """One way to ship a model.
+class Way:
+    """How a format keeps a model.
 
     Args:
-        name: what users ask for.
-        file: what `write` writes inside the artifact's folder.
-        write: writes the source to a path; runs in a child process.
+        file: what `write` writes inside the artifact's folder; "" if that is several files.
+        write: writes the source to a path, the folder itself for several files; runs in a child process.
         load: loads a path into its runtime, `load(path, threads=None)`.
         tolerance: how far the artifact may be from its source.
-        summary: one line for people.
     """
 
-    name: str
     file: str
     write: Callable[[Source, Path], None]
     load: Callable[..., Runtime]
     tolerance: Tolerance
+
+
+@dataclasses.dataclass(frozen=True)
+class Format(Way):
+    """One way to ship a model.
+
+    Args:
+        name: what users ask for.
+        summary: one line for people.
+        generate: how it keeps a network that writes sequences, if it can.
+    """
+
+    name: str
     summary: str
+    generate: Way | None = None
+
+    def way(self, task: str) -> Way:
+        """Return how it keeps a network of a task.
+
+        Raises:
+            UnsupportedExport: it cannot.
+        """
+        if task != "generate":
+            return self
+        if self.generate is None:
+            raise UnsupportedExport(f"{self.name} cannot keep a network that writes sequences. Received: task={task!r}")
+        return self.generate
+
+
+def describe(model: str, task: str, given: tuple[str, str, tuple[int, ...]], labels: Sequence[str]) -> dict[str, Any]:
+    """Return the facts of a network that go into its artifacts.
+
+    Args:
+        model: its name.
+        task: its task.
+        given: name, dtype and shape of its input; the shape has both lengths where a sequence is written.
+        labels: names of the classes or tags.
+    """
+    name, dtype, shape = given
+    output = "tokens" if task == "generate" else "logits"
+    facts = {"model": model, "task": task, "input": name, "dtype": dtype, "output": output}
+    return facts | {"shape": list(shape), "labels": list(labels)}
 
 
 class Runtime:
@@ -77,16 +116,23 @@ class Runtime:
     batch: int | None
     metadata: dict[str, Any] | None
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 logits (n, classes) of raw values (n, *shape), pixels from 0 to 255."""
+    def __call__(self, inputs: Any) -> np.ndarray:
+        """Return float32 logits (n, classes) of raw values (n, *shape), pixels from 0 to 255 or int32 ids.
+
+        Those of a network that tags are (n, length, classes); for one that writes, see `export._generate.Writer`.
+        """
         raise NotImplementedError
 
     def classify_bytes(self, images: list[bytes]) -> np.ndarray | None:
-        """Return float32 logits (n, classes) of encoded images; None where the artifact takes no such input."""
+        """Return float32 logits of encoded images; None where the artifact takes no such input."""
         return None
 
-    def step(self, images: np.ndarray) -> None:
-        """Run the artifact once on raw values of exactly its batch size."""
+    def classify_strings(self, texts: list[str]) -> np.ndarray | None:
+        """Return float32 logits of texts; None where the artifact takes no such input."""
+        return None
+
+    def step(self, inputs: Any) -> None:
+        """Run the artifact once on raw values of exactly its batch size; a network that writes, on one sequence."""
         raise NotImplementedError
 
 
@@ -101,6 +147,7 @@ def register(
     load: Callable[..., Runtime],
     tolerance: Tolerance,
     summary: str,
+    generate: Way | None = None,
 ) -> None:
     """Register a format; raises DuplicateName if the name is taken."""
-    formats.add(name, Format(name, file, write, load, tolerance, summary), write.__module__)
+    formats.add(name, Format(file, write, load, tolerance, name, summary, generate), write.__module__)

@@ -112,7 +112,7 @@ def confusion(matrix: list[list[int]], labels: Sequence[str], *, alt: str) -> st
     """Draw a confusion matrix, each cell shaded by its share of the row.
 
     Args:
-        matrix: Counts of images, shape (classes, classes); rows are the truth, columns the prediction.
+        matrix: Counts of examples, shape (classes, classes); rows are the truth, columns the prediction.
         labels: One for each class.
         alt: What a reader who does not see the plot should know.
 

@@ -30,8 +30,8 @@ def write_report(content: dict, folder: Path) -> Path:
     """Write report.json and report.html; the former ones stay whole until both new ones are.
 
     Args:
-        content: title, run, created, summary, recipe, curves, labels, artifacts and confusion (rows: truth,
-            columns: prediction). Any of them, and any value inside, may be missing or None; the page then
+        content: title, run, created, summary, recipe, curves, labels, artifacts, compressions and confusion (rows:
+            truth, columns: prediction). Any of them, and any value inside, may be missing or None; the page then
             says what to do. Accuracies are shares (0 to 1), sizes bytes, times of artifacts milliseconds,
             the time of training seconds.
         folder: The run directory.
@@ -82,11 +82,11 @@ def artifact_table(artifacts: list[dict], title: str = "") -> Table:
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Give the 95% interval of a share (Wilson 1927), which stays inside 0 to 1 also for few images.
+    """Give the 95% interval of a share (Wilson 1927), which stays inside 0 to 1 also for few examples.
 
     Args:
         share: Measured share, 0 to 1.
-        count: How many images it was measured on, at least 1.
+        count: How many examples it was measured on, at least 1.
 
     Returns:
         Lower and upper bound, 0 to 1.
@@ -101,12 +101,12 @@ def confused_pairs(matrix: list[list[int]], labels: list[str], limit: int = CONF
     """List the most frequent confusions.
 
     Args:
-        matrix: Counts of images, shape (classes, classes); rows are the truth, columns the prediction.
+        matrix: Counts of examples, shape (classes, classes); rows are the truth, columns the prediction.
         labels: One for each class.
         limit: How many to list.
 
     Returns:
-        Dicts with truth, prediction, count and share (of the images of that truth), most frequent first.
+        Dicts with truth, prediction, count and share (of the examples of that truth), most frequent first.
     """
     cells = ((count, i, j) for i, row in enumerate(matrix) for j, count in enumerate(row) if count and i != j)
     return [
@@ -231,6 +231,7 @@ def _view(content: dict) -> dict:
         "shipped": [artifact for artifact in artifacts if artifact["passed"]],
         "conditions": _conditions(artifacts),
         "tradeoffs": _tradeoffs(artifacts),
+        "compressions": [_gaps(c) | {"steps": list(map(_gaps, c["steps"]))} for c in content.get("compressions") or []],
         "recipe": list(_dotted(content.get("recipe") or {})),
         "environment": list(_dotted({key: summary[key] for key in ENVIRONMENT if summary[key] is not None})),
     }
@@ -255,9 +256,9 @@ def _moment(created: str | None) -> str | None:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
-def _interval(accuracy: float | None, images: int | None) -> tuple[float, float] | None:
-    """Give the interval of the test accuracy, if it was measured on known images."""
-    return wilson_interval(accuracy, images) if accuracy is not None and images else None
+def _interval(accuracy: float | None, count: int | None) -> tuple[float, float] | None:
+    """Give the interval of the test accuracy, if it was measured on a known number of examples."""
+    return wilson_interval(accuracy, count) if accuracy is not None and count else None
 
 
 # Name, lines (label and key), height in inches, text of a value, text of a tick, and which value is best.
@@ -272,7 +273,7 @@ CURVES = (
         max,
     ),
     ("Learning rate", {"": "learning_rate"}, 1.5, None, "{:g}".format, None),
-    ("Images per second", {"": "images_per_second"}, 1.5, None, "{:,.0f}".format, None),
+    ("Examples per second", {"": "images_per_second"}, 1.5, None, "{:,.0f}".format, None),
 )
 
 
@@ -308,10 +309,11 @@ def _confusion(content: dict) -> dict | None:
     labels = content.get("labels") or []
     if len(labels) != len(matrix):
         labels = [str(index) for index in range(len(matrix))]
-    images, right = sum(map(sum, matrix)), sum(row[index] for index, row in enumerate(matrix))
-    alt = f"Confusion matrix of {len(matrix)} classes: {right} of {images} images on the diagonal."
+    count, right = sum(map(sum, matrix)), sum(row[index] for index, row in enumerate(matrix))
+    unit = "tokens" if (content.get("summary") or {}).get("task") == "tag" else "examples"
+    alt = f"Confusion matrix of {len(matrix)} classes: {right} of {count} {unit} on the diagonal."
     svg = _plots.confusion(matrix, labels, alt=alt) if len(matrix) <= _plots.DRAWN_CLASSES else None
-    counts = {"classes": len(matrix), "images": images, "wrong": images - right}
+    counts = {"classes": len(matrix), "count": count, "wrong": count - right, "unit": unit}
     return {**counts, "svg": svg, "pairs": confused_pairs(matrix, labels)}
 
 

@@ -2,45 +2,88 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zoo
-from export._format import formats
-from training._loop import build_model, load_model
-from training._pipeline import Pipeline, open_pipeline
+from export._format import describe, formats
+from export._generate import step_examples
+from export._samples import SECOND, SEVERAL, count_of, head
+from training._loop import build_model, load_model, open_data
+from training._pipeline import Pipeline
 from training._preprocess import decode
 from training._run import Run
-from zoo._build import dtype_policy, input_name
+from training._text import words
+from zoo._build import dtype_policy
+from zoo._decoding import Parts, greedy, split
 from zoo._errors import ParityError
 from zoo._lazy import keras, np
 from zoo._preprocessing import Preprocessing
+from zoo._text import PADDING, Text
 
 if TYPE_CHECKING:
     import keras as _keras
-    import numpy as _np
 
 CALIBRATION = 200
+STEPS = 500  # of the decoder, for its ranges
+# Samples kept beside an artifact: at most so many, fewer of what is written step by step, and at most so many bytes.
+SAMPLES, WRITTEN, SAMPLE_BYTES = 1000, 200, 32 << 20
 # A float32 rebuild of a float32 model repeats it; of a mixed-precision one it differs by that one's rounding.
 REBUILD = {"float32": 1e-5}
 REBUILD_MIXED = 0.1
+# In ONNX no output can have the name of an input.
+RENAMED = {"cache": "next_cache"}
+# The label of what is padding.
+NOTHING = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A function that an artifact holds.
+
+    Args:
+        name: the name of its signature.
+        model: keras.Model in float32.
+        outputs: names of its outputs, which no input has.
+    """
+
+    name: str
+    model: _keras.Model
+    outputs: tuple[str, ...]
+
+    @property
+    def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape without the batch, and dtype, of each input."""
+        return {tensor.name: (tuple(tensor.shape[1:]), tensor.dtype) for tensor in self.model.inputs}
+
+    def __call__(self, **values: Any) -> dict[str, Any]:
+        """Return the outputs by name."""
+        several = isinstance(self.model.input, dict)
+        found = self.model(values if several else next(iter(values.values())), training=False)
+        if not isinstance(found, dict):
+            return {self.outputs[0]: found}
+        return {RENAMED.get(name, name): value for name, value in found.items()}
 
 
 class Source:
     """A network as formats see it; lives in the child process that converts.
 
     Args:
-        network: keras.Model in float32 from preprocessed values (n, *shape) to logits (n, classes).
-        contract: the preprocessing, which goes into the artifact.
-        labels: names of the classes.
-        calibrate: returns examples (n, *shape) as float32 raw values, for the ranges of quantized tensors.
+        network: keras.Model in float32, from preprocessed values (n, *shape) or from token ids.
+        contract: the preprocessing, which goes into the artifact; nothing is done to ids.
+        labels: names of the classes or tags; none where text is written.
+        calibrate: returns examples as artifacts take them, for the ranges of quantized tensors.
         scratch: folder for what formats share.
+        text: how strings become ids, where that is known.
 
     Attributes:
-        model: keras.Model in float32, from raw values "image" or "features" (n, *shape) to logits.
+        model: keras.Model in float32, from raw values "image" or "features" (n, *shape), or ids, to logits.
+        task: "classify", "tag" or "generate"; see zoo.ModelSpec.
         metadata: JSON-safe facts that go into the artifact itself.
+        writers: formats that are written by a compression, not by themselves.
     """
 
     def __init__(
@@ -48,65 +91,121 @@ class Source:
         network: _keras.Model,
         contract: Preprocessing,
         labels: Sequence[str],
-        calibrate: Callable[[], _np.ndarray],
+        calibrate: Callable[[], Any],
         scratch: Path,
+        text: Text | None = None,
     ) -> None:
-        self.shape = tuple(network.input_shape[1:])
-        self.labels = tuple(labels)
-        self.model = _with_preprocessing(network, contract)
+        names = [tensor.name for tensor in network.inputs]
+        of_ids = network.inputs[0].dtype == "int32"
+        self.task = "generate" if len(names) > 1 else "tag" if len(network.output_shape) > 2 else "classify"
+        self.shape = tuple(size for tensor in network.inputs for size in tensor.shape[1:])
+        self.labels, self.text = tuple(labels), text
+        self.model = network if of_ids else _with_preprocessing(network, contract)
         self._contract, self._calibrate, self._scratch = contract, calibrate, scratch
-        self.metadata: dict[str, Any] = {
-            "model": network.name,
-            "input": input_name(self.shape),
-            "output": "logits",
-            "shape": list(self.shape),
-            "labels": list(self.labels),
-            "preprocessing": {**contract.to_json(), "inside": True},
+        self._written: set[str] = set()
+        self.writers: Mapping[str, Callable[[Source, Path], None]] = {}
+        self.metadata = describe(network.name, self.task, (names[0], network.inputs[0].dtype, self.shape), self.labels)
+        self.metadata |= {
+            "preprocessing": None if of_ids else {**contract.to_json(), "inside": True},
+            "text": text and text.to_json(),
         }
 
     @functools.cached_property
-    def calibration(self) -> _np.ndarray:
-        """Training examples, raw values as float32 (n, *shape)."""
+    def calibration(self) -> Any:
+        """Training examples: raw values as float32 (n, *shape), ids int32, or a dictionary of ids by input."""
         return self._calibrate()
+
+    @functools.cached_property
+    def written_by(self) -> Parts:
+        """A network that writes sequences, taken apart."""
+        return split(self.model)
+
+    @functools.cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The functions that an artifact holds: one, or two of a network that writes sequences."""
+        if self.task != "generate":
+            return (Part("serving_default", self.model, (self.metadata["output"],)),)
+        taken = self.written_by
+        return Part("encode", taken.encoder, ("memory",)), Part("decode", taken.decoder, ("logits", "next_cache"))
+
+    def feeds(self, part: Part, batch: int) -> Iterator[dict[str, Any]]:
+        """Yield calibration data as a part takes it, in batches."""
+        if self.task != "generate":
+            (name,) = part.inputs
+            batches: list[dict[str, Any]] = [{name: self.calibration}]
+        else:
+            batches = self._steps[part.name]
+        for inputs in batches:
+            yield from (head(inputs, batch, first) for first in range(0, count_of(inputs), batch))
+
+    @functools.cached_property
+    def _steps(self) -> dict[str, list[dict[str, Any]]]:
+        """What each part is given while calibration data is written."""
+        source, target = (self.calibration[name] for name in SEVERAL)
+        few = max(4, STEPS // target.shape[1])
+        return {"encode": [{"source": source}], "decode": step_examples(self.parts, source[:few], target[:few])}
 
     @property
     def decode(self) -> Callable[[Any], Any] | None:
-        """Map a scalar string tensor (an encoded image) to raw pixels (*shape) as in training; None for features."""
-        if len(self.shape) != 3:
+        """Map a scalar string tensor (an encoded image) to raw pixels (*shape) as in training; None for others."""
+        if self.metadata["input"] != "image":
             return None
         return functools.partial(decode, shape=self.shape, contract=self._contract)
 
     def shared(self, fmt: str) -> Path:
         """Return the path of a format's artifact, written once for all that are made from it."""
-        path = self._scratch / fmt / formats[fmt].file
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            formats[fmt].write(self, path)
+        way = formats[fmt].way(self.task)
+        path = self._scratch / fmt / way.file
+        if fmt not in self._written:
+            (self._scratch / fmt).mkdir(parents=True, exist_ok=True)
+            self.writers.get(fmt, way.write)(self, path)
+            self._written.add(fmt)
         return path
 
 
-def open_source(run: Run, scratch: Path, most: int) -> tuple[Source, dict[str, _np.ndarray]]:
+def open_source(run: Run, scratch: Path, change: Callable[..., Any] | None = None) -> tuple[Source, dict[str, Any]]:
     """Rebuild the model of a finished run.
 
     Args:
         run: a finished run.
         scratch: folder for what formats share.
-        most: how many test examples to return at most.
+        change: `change(network, pipeline)` makes the network smaller; returns an `export._chain.Made`.
 
     Returns:
-        The source, and test examples with the logits that every artifact must reproduce: inputs (raw values),
-        labels, logits.
+        The source, and test examples with what every artifact must reproduce: inputs (raw values or ids), labels (-1
+        for padding), logits, and of a network that writes sequences its tokens.
 
     Raises:
         ParityError: the rebuild is not the function that was trained.
     """
-    pipeline = open_pipeline(run.recipe, zoo.spec(run.recipe.model.name))
+    pipeline = open_data(run)
     network, labels = _rebuild(run, pipeline), run.result()["labels"]
-    source = Source(network, pipeline.contract, labels, lambda: pipeline.raw("train", CALIBRATION)[0], scratch)
+    made = change(network, pipeline) if change else None
+    network = made.network if made else network
+    source = Source(
+        network, pipeline.contract, labels, lambda: pipeline.raw("train", CALIBRATION)[0], scratch, pipeline.text
+    )
+    source.writers = made.writers if made else {}
+    return source, _samples(source, pipeline)
+
+
+def _samples(source: Source, pipeline: Pipeline) -> dict[str, Any]:
+    """Return test examples with what the source makes of them."""
+    writes = source.task == "generate"
+    # Pixels take a byte each, logits four.
+    size = math.prod(source.shape) + 4 * math.prod(source.model.output_shape[1:])
     split = "test" if "test" in pipeline.dataset.splits else "validation"
+    most = max(16, min(WRITTEN if writes else SAMPLES, SAMPLE_BYTES // size))
     inputs, truth = pipeline.raw(split, most)
-    logits = source.model.predict(inputs, batch_size=32, verbose=0)
-    return source, {"inputs": inputs, "labels": truth, "logits": logits}
+    samples = {"inputs": inputs, "labels": truth, "logits": source.model.predict(inputs, batch_size=32, verbose=0)}
+    if source.text:
+        samples["texts"] = np.array(pipeline.strings(split, most)[:SECOND])
+    if writes:
+        samples["labels"] = np.where(truth == PADDING, NOTHING, truth)
+        samples["tokens"] = np.asarray(greedy(source.written_by, keras.ops.convert_to_tensor(inputs["source"])))
+        written = words(source.text, samples["tokens"][:SECOND]).numpy()
+        samples["written"] = np.array([text.decode("utf-8", "replace") for text in written])
+    return samples
 
 
 def _rebuild(run: Run, pipeline: Pipeline) -> Any:
@@ -129,8 +228,8 @@ def _rebuild(run: Run, pipeline: Pipeline) -> Any:
 def _with_preprocessing(network: Any, contract: Preprocessing) -> Any:
     """Put the normalization in front of a network, so that an artifact takes raw values."""
     scale, offset = contract.affine()
-    shape = tuple(network.input_shape[1:])
-    inputs = keras.Input(shape, name=input_name(shape), dtype="float32")
+    (given,) = network.inputs
+    inputs = keras.Input(given.shape[1:], name=given.name, dtype="float32")
     x = keras.layers.Rescaling(_one(scale), _one(offset), name="preprocessing", dtype="float32")(inputs)
     return keras.Model(inputs, network(x), name=network.name)
 

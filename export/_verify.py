@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from export._format import Runtime, Tensor, Tolerance
+from export._generate import Writer, check_parts, compare_written
+from export._samples import SECOND, count_of, head
 from zoo._errors import ParityError
 from zoo._lazy import np
-
-if TYPE_CHECKING:
-    import numpy as _np
-
-# Examples that also go through a free batch one by one, and through a signature for encoded images.
-SECOND = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +23,12 @@ class Parity:
         mean: mean difference of the logits.
         relative: `max` as a share of the source's largest logit.
         agreement: share of examples with the same top-1.
-        accuracy: the artifact's accuracy on them.
+        accuracy: the artifact's accuracy on them; of sequences that are written, the share that is right.
         source_accuracy: the source's.
         batches: batch sizes that were run.
         tolerance: what was allowed.
         passed: whether it kept to that.
+        sequences_equal: share of the sequences it writes that equal its source's token by token, if it writes any.
     """
 
     n: int
@@ -45,27 +41,19 @@ class Parity:
     batches: tuple[int, ...]
     tolerance: Tolerance
     passed: bool
+    sequences_equal: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON-safe values."""
         return dataclasses.asdict(self) | {"batches": list(self.batches)}
 
 
-def read_samples(path: Path) -> dict[str, _np.ndarray]:
-    """Return inputs as float32 raw values, labels and the source's logits."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in ("inputs", "labels", "logits")}
-    return arrays | {"inputs": arrays["inputs"].astype("float32")}
-
-
-def compare(
-    runtime: Runtime, samples: dict[str, _np.ndarray], tolerance: Tolerance, expected: dict[str, Any]
-) -> Parity:
+def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, expected: dict[str, Any]) -> Parity:
     """Run an artifact on the samples and compare it with its source.
 
     Args:
         runtime: the artifact in its real runtime.
-        samples: inputs (n, *shape), labels (n,), logits (n, classes).
+        samples: see `export._source.open_source`; labels (n, ...) are -1 where there is no answer to compare.
         tolerance: how far it may be.
         expected: what the artifact must say of itself: the source's metadata.
 
@@ -75,37 +63,50 @@ def compare(
     Raises:
         ParityError: names, shapes or metadata are not the source's.
     """
-    inputs, source = samples["inputs"], samples["logits"]
+    inputs, source, labels = samples["inputs"], samples["logits"], samples["labels"]
     _check_interface(runtime, samples, expected)
     # A third of the samples at a time is a batch that nobody compiled for, where the batch is free.
-    sizes = [runtime.batch] if runtime.batch else [max(2, len(inputs) // 3), 1]
+    sizes = [runtime.batch] if runtime.batch else [max(2, len(labels) // 3), 1]
     logits = _in_batches(runtime, inputs, sizes[0])
     _check_shape(logits, source)
-    others = [(_in_batches(runtime, inputs[:SECOND], size), source[:SECOND]) for size in sizes[1:]]
-    encoded = _through_bytes(runtime, inputs[:SECOND])
-    if encoded is not None:
-        others.append((encoded, source[:SECOND]))
-    difference = np.abs(logits - source)
-    largest = float(np.max([difference.max(), *(np.abs(a - b).max() for a, b in others)]))
-    return _judge(logits, samples, tolerance, largest, tuple(sizes), float(difference.mean()))
+    real, first = labels >= 0, head(inputs, SECOND)
+    others = [_in_batches(runtime, first, size) for size in sizes[1:]]
+    others += [
+        found for found in (_through_bytes(runtime, first), _through_strings(runtime, samples)) if found is not None
+    ]
+    difference = np.abs(logits - source)[real]
+    largest = [np.abs(found - source[:SECOND])[real[:SECOND]].max() for found in others]
+    figures = {
+        "max": float(np.max([difference.max(), *largest])),
+        "mean": float(difference.mean()),
+        **_shares(logits[real], source[real], labels[real]),
+        **(compare_written(runtime, samples) if isinstance(runtime, Writer) else {}),
+    }
+    figures["relative"] = figures["max"] / (float(np.abs(source[real]).max()) + 1e-12)
+    passed = _keeps(figures, tolerance)
+    return Parity(n=len(labels), batches=tuple(sizes), tolerance=tolerance, passed=passed, **figures)
 
 
-def _judge(
-    logits: Any, samples: dict[str, Any], tolerance: Tolerance, largest: float, sizes: tuple[int, ...], mean: float
-) -> Parity:
-    """Put the figures together and hold them against the tolerance."""
-    source, labels = samples["logits"], samples["labels"]
+def _shares(logits: Any, source: Any, labels: Any) -> dict[str, float]:
+    """Return how often the answers of logits (n, classes) agree with the source's and with labels (n,)."""
     top, source_top = logits.argmax(-1), source.argmax(-1)
-    relative = largest / (float(np.abs(source).max()) + 1e-12)
-    agreement, accuracy = float((top == source_top).mean()), float((top == labels).mean())
-    source_accuracy = float((source_top == labels).mean())
-    passed = (
+    return {
+        "agreement": float((top == source_top).mean()),
+        "accuracy": float((top == labels).mean()),
+        "source_accuracy": float((source_top == labels).mean()),
+    }
+
+
+def _keeps(figures: dict[str, float], tolerance: Tolerance) -> bool:
+    """Tell whether figures are within a tolerance."""
+    return (
         # A comparison with NaN is false, so that an artifact that yields it fails here.
-        relative <= tolerance.relative
-        and agreement >= tolerance.agreement
-        and source_accuracy - accuracy <= tolerance.drop + 1e-9
+        figures["relative"] <= tolerance.relative
+        and figures["agreement"] >= tolerance.agreement
+        and figures["source_accuracy"] - figures["accuracy"] <= tolerance.drop + 1e-9
+        # Where every answer must agree, so must every token that is written.
+        and (figures.get("sequences_equal", 1.0) >= 1.0 or tolerance.agreement < 1.0)
     )
-    return Parity(len(labels), largest, mean, relative, agreement, accuracy, source_accuracy, sizes, tolerance, passed)
 
 
 def require(parity: Parity, what: str) -> None:
@@ -113,15 +114,21 @@ def require(parity: Parity, what: str) -> None:
     if parity.passed:
         return
     t = parity.tolerance
+    written = "" if parity.sequences_equal is None else f"same sequences {parity.sequences_equal:.4f}, "
     raise ParityError(
         f"{what} is not equal to its source on {parity.n} test examples: largest difference {parity.relative:.3g} of "
         f"the largest logit (allowed {t.relative:g}), same top-1 {parity.agreement:.4f} (at least {t.agreement:g}), "
-        f"accuracy {parity.accuracy:.4f} against {parity.source_accuracy:.4f} (may lose {t.drop:g})"
+        f"{written}accuracy {parity.accuracy:.4f} against {parity.source_accuracy:.4f} (may lose {t.drop:g})"
     )
 
 
 def _check_interface(runtime: Runtime, samples: dict[str, Any], expected: dict[str, Any]) -> None:
     """Raise ParityError if the artifact's names, shapes or metadata are not the source's."""
+    if runtime.metadata != expected:
+        raise ParityError(f"The artifact's own metadata must be its source's. Received: {str(runtime.metadata)[:200]}")
+    if isinstance(runtime, Writer):
+        check_parts(runtime, samples)
+        return
     found = [
         (runtime.inputs, expected["input"], samples["inputs"]),
         (runtime.outputs, expected["output"], samples["logits"]),
@@ -132,8 +139,6 @@ def _check_interface(runtime: Runtime, samples: dict[str, Any], expected: dict[s
                 f"The artifact must have one tensor {name!r} there. Received: {[t.name for t in tensors]}"
             )
         _check_tensor(tensors[0], array.shape[1:], runtime.batch)
-    if runtime.metadata != expected:
-        raise ParityError(f"The artifact's own metadata must be its source's. Received: {str(runtime.metadata)[:200]}")
 
 
 def _check_tensor(tensor: Tensor, shape: tuple[int, ...], batch: int | None) -> None:
@@ -150,14 +155,19 @@ def _check_shape(logits: Any, source: Any) -> None:
 
 def _in_batches(runtime: Runtime, inputs: Any, size: int) -> Any:
     """Run the inputs in batches of `size`."""
-    return np.concatenate([runtime(inputs[i : i + size]) for i in range(0, len(inputs), size)])
+    return np.concatenate([runtime(head(inputs, size, first)) for first in range(0, count_of(inputs), size)])
 
 
 def _through_bytes(runtime: Runtime, inputs: Any) -> Any:
     """Run the inputs as encoded PNGs where the artifact takes such; None where it does not."""
-    if inputs.ndim != 4 or inputs.shape[-1] not in (1, 3, 4):
+    if isinstance(inputs, dict) or inputs.ndim != 4 or inputs.shape[-1] not in (1, 3, 4):
         return None
     return runtime.classify_bytes([encode_png(image) for image in inputs])
+
+
+def _through_strings(runtime: Runtime, samples: dict[str, Any]) -> Any:
+    """Run the texts that the first inputs come from, where they are known and the artifact takes such."""
+    return runtime.classify_strings([str(text) for text in samples["texts"]]) if "texts" in samples else None
 
 
 def encode_png(image: Any) -> bytes:

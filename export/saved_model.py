@@ -1,60 +1,85 @@
-"""TensorFlow SavedModel in the layout of TensorFlow Serving: a folder named by its version, with two signatures."""
+"""TensorFlow SavedModel in the layout of TensorFlow Serving: a folder named by its version, with its signatures."""
 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export._format import Runtime, Tensor, Tolerance, register
+from export._format import Tolerance, Way, register
 from export._quiet import quiet
-from zoo._errors import BadOption, UnsupportedExport
-from zoo._lazy import np, tf
+from export._saved import SavedModelRuntime, SavedModelWriter
+from training._text import tokenizer, words
+from zoo._decoding import greedy
+from zoo._lazy import tf
+from zoo._text import PADDING
 
 if TYPE_CHECKING:
-    from export._source import Source
-
-BATCH = 32  # images a call, so that memory stays bounded however many are asked for
+    from export._source import Part, Source
 
 
 def write(source: Source, path: Path) -> None:
     """Write a SavedModel folder.
 
-    Signatures: `serving_default` takes a float32 batch of raw values and returns "logits"; for images `serve_bytes`
-    takes "image_bytes", a one-dimensional string tensor of encoded images of any size, and returns "logits",
-    "scores" (their softmax) and "labels" (the name of the highest).
+    Signatures: `serving_default` takes a float32 batch of raw values, or int32 token ids, and returns "logits". For
+    images `serve_bytes` takes "image_bytes", a one-dimensional string tensor of encoded images of any size, and returns
+    "logits", "scores" (their softmax) and "labels" (the name of the highest); for texts `serve_text` takes "text", a
+    one-dimensional string tensor, and returns the same, with an empty label where a token is padding.
+
+    Args:
+        source: what to export.
+        path: folder to write, named by the version.
+    """
+    (part,) = source.parts
+    module = tf.Module()
+    with tempfile.TemporaryDirectory() as folder:
+        labels = Path(folder) / "labels.txt"
+        labels.write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
+        module.table = _label_table(str(labels))
+        signatures = {part.name: _serve(part)}
+        if source.decode is not None:
+            signatures["serve_bytes"] = _serve_bytes(source, module.table)
+        if source.text is not None:
+            module.tokenizer = tokenizer(source.text, source.shape[0])
+            signatures["serve_text"] = _serve_text(source, module)
+        _save(module, signatures, source, path)
+
+
+def write_generating(source: Source, path: Path) -> None:
+    """Write a SavedModel folder of a network that writes sequences.
+
+    Signatures: `serving_default` and `generate` take "source", int32 ids, and return "tokens", the likeliest ones step
+    by step; `generate_text` takes and returns "text", strings; `encode` and `decode` are the parts, for those who
+    search otherwise.
 
     Args:
         source: what to export.
         path: folder to write, named by the version.
     """
     module = tf.Module()
+    signatures = {part.name: _serve(part) for part in source.parts}
+    signatures["generate"] = signatures["serving_default"] = _generate(source)
+    if source.text is not None:
+        module.tokenizer = tokenizer(source.text, source.shape[0])
+        signatures["generate_text"] = _generate_text(source, module)
+    _save(module, signatures, source, path)
+
+
+def _save(module: Any, signatures: dict[str, Any], source: Source, path: Path) -> None:
+    """Write the folder with the metadata in it."""
     module.weights = [variable.value for variable in source.model.variables]
-    signatures = {"serving_default": _serve(source)}
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        labels = Path(folder) / "labels.txt"
-        labels.write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
-        module.table = _label_table(str(labels))
-        if source.decode is not None:
-            signatures["serve_bytes"] = _serve_bytes(source, module.table)
+    with quiet():
         tf.saved_model.save(module, str(path), signatures=signatures)
     extra = path / "assets.extra"
     extra.mkdir()
     (extra / "zoo.json").write_text(json.dumps(source.metadata, indent=1), encoding="utf-8")
 
 
-def _serve(source: Source) -> Any:
-    """Return the signature from raw values to logits."""
-    model = source.model
-    spec = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name=source.metadata["input"])
-
-    @tf.function(autograph=False, input_signature=[spec])
-    def serve(inputs: Any) -> dict[str, Any]:
-        return {source.metadata["output"]: model(inputs, training=False)}
-
-    return serve
+def _serve(part: Part) -> Any:
+    """Return the signature of a part."""
+    specs = {name: tf.TensorSpec((None, *shape), dtype, name) for name, (shape, dtype) in part.inputs.items()}
+    return tf.function(part, autograph=False).get_concrete_function(**specs)
 
 
 def _serve_bytes(source: Source, table: Any) -> Any:
@@ -65,11 +90,51 @@ def _serve_bytes(source: Source, table: Any) -> Any:
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serve(image_bytes: Any) -> dict[str, Any]:
         images = tf.map_fn(source.decode, image_bytes, fn_output_signature=pixels)
-        logits = model(images, training=False)
-        best = table.lookup(tf.argmax(logits, axis=-1))
-        return {source.metadata["output"]: logits, "scores": tf.nn.softmax(logits), "labels": best}
+        return _answers(model(images, training=False), table)
 
     return serve
+
+
+def _serve_text(source: Source, module: Any) -> Any:
+    """Return the signature from strings to logits, scores and labels."""
+    model = source.model
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="text")])
+    def serve(text: Any) -> dict[str, Any]:
+        ids = module.tokenizer(text)
+        found = _answers(model(ids, training=False), module.table)
+        if len(model.output_shape) > 2:
+            found["labels"] = tf.where(tf.equal(ids, PADDING), "", found["labels"])
+        return found
+
+    return serve
+
+
+def _answers(logits: Any, table: Any) -> dict[str, Any]:
+    """Return what a client wants to know."""
+    return {"logits": logits, "scores": tf.nn.softmax(logits), "labels": table.lookup(tf.argmax(logits, axis=-1))}
+
+
+def _generate(source: Source) -> Any:
+    """Return the signature from ids to ids."""
+    spec = tf.TensorSpec((None, *source.parts[0].inputs["source"][0]), tf.int32, name="source")
+
+    @tf.function(autograph=False, input_signature=[spec])
+    def generate(source_: Any) -> dict[str, Any]:
+        return {"tokens": greedy(source.written_by, source_)}
+
+    return generate
+
+
+def _generate_text(source: Source, module: Any) -> Any:
+    """Return the signature from strings to strings."""
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="text")])
+    def generate(text: Any) -> dict[str, Any]:
+        tokens = greedy(source.written_by, module.tokenizer(text))
+        return {"tokens": tokens, "text": words(source.text, tokens)}
+
+    return generate
 
 
 def _label_table(path: str) -> Any:
@@ -80,79 +145,13 @@ def _label_table(path: str) -> Any:
     return tf.lookup.StaticHashTable(lines, default_value="")
 
 
-def _set_threads(threads: int) -> None:
-    """Set the threads within an operator, which TensorFlow allows for the whole process and before its first use."""
-    threading = tf.config.threading
-    running = threading.get_intra_op_parallelism_threads() or os.cpu_count()
-    if threads == running:
-        return
-    try:
-        threading.set_intra_op_parallelism_threads(threads)
-    except RuntimeError as error:
-        raise BadOption(
-            f"TensorFlow is already running with {running} threads and cannot change that. "
-            f"Received: threads={threads}. Load a saved_model before anything else uses TensorFlow."
-        ) from error
-
-
-class SavedModelRuntime(Runtime):
-    """A SavedModel in TensorFlow, called through its signatures as a server would.
-
-    Args:
-        path: the version folder.
-        threads: threads within an operator, TensorFlow's choice by default.
-    """
-
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        if threads is not None:
-            _set_threads(threads)
-        self._loaded = tf.saved_model.load(str(path))  # kept: its signatures do not keep it alive
-        self._serve = self._loaded.signatures["serving_default"]
-        self.inputs = tuple(map(_tensor, self._serve.structured_input_signature[1].values()))
-        self.outputs = tuple(_tensor(output, name) for name, output in self._serve.structured_outputs.items())
-        self.batch = self.inputs[0].shape[0]
-        extra = Path(path) / "assets.extra" / "zoo.json"
-        self.metadata = json.loads(extra.read_text(encoding="utf-8")) if extra.exists() else None
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 logits (n, classes) of raw values (n, *shape)."""
-        images = np.asarray(images, np.float32)
-        return np.concatenate([self._logits(self._serve, images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
-
-    def step(self, images: np.ndarray) -> None:
-        """Run once on raw float32 values (n, *shape)."""
-        self._logits(self._serve, images)
-
-    def classify_bytes(self, encoded: list[bytes]) -> np.ndarray:
-        """Return float32 logits (n, classes) of encoded images (JPEG, PNG, …) of any size.
-
-        Raises:
-            UnsupportedExport: the model does not take images.
-        """
-        if "serve_bytes" not in self._loaded.signatures:
-            raise UnsupportedExport(
-                "Only a model of images has the signature serve_bytes. "
-                f"Received: signatures={sorted(self._loaded.signatures)}. Call it with raw values."
-            )
-        serve = self._loaded.signatures["serve_bytes"]
-        batches = (encoded[i : i + BATCH] for i in range(0, len(encoded), BATCH))
-        return np.concatenate([self._logits(serve, batch) for batch in batches])
-
-    def _logits(self, signature: Any, values: Any) -> np.ndarray:
-        """Return the logits of one call."""
-        return signature(tf.constant(values))[self.outputs[0].name].numpy()
-
-
-def _tensor(spec: Any, name: str | None = None) -> Tensor:
-    """Return a signature's input or output."""
-    return Tensor(name or spec.name, tuple(spec.shape), spec.dtype.name)
-
-
+FLOAT = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
 register(
     "saved_model",
     file="1",
     write=write,
     load=SavedModelRuntime,
-    tolerance=Tolerance(relative=1e-4, agreement=1.0, drop=0.0),
-    summary="TensorFlow SavedModel, float32, free batch, for TensorFlow Serving; takes encoded images too",
+    tolerance=FLOAT,
+    summary="TensorFlow SavedModel, float32, free batch, for TensorFlow Serving; takes encoded images and texts too",
+    generate=Way("1", write_generating, SavedModelWriter, FLOAT),
 )

@@ -1,13 +1,15 @@
 """Convert networks of the registry without a run: `python convert_families.py FOLDER FORMATS NAME...`.
 
 Converters leak and stay loaded, so that tests start this as a process of its own. For each name the folder NAME then
-has raw.npy (raw values), logits.npy (what Keras gives for the first two), and the artifacts by format, or FORMAT.txt
-with the error.
+has samples.npz (raw values or ids, labels that are -1 for padding, and what Keras makes of them), the artifacts by
+format or FORMAT.txt with the error, and seconds.json (how long each took).
 """
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ import numpy as np
 
 import zoo
 from export._format import formats
+from export._samples import write_samples
 from export._source import Source
 from zoo._errors import ZooError
+from zoo._lazy import keras
+from zoo._text import START
 
 PIXELS = zoo.Preprocessing((127.5,), (60.0,))
 
@@ -29,23 +34,56 @@ def network_of(name: str, draw: np.random.Generator) -> Any:
             variable.assign(draw.uniform(-0.1, 0.1, variable.shape))
         elif variable.name in ("moving_variance", "gamma"):
             variable.assign(draw.uniform(0.8, 1.2, variable.shape))
+        elif variable.name == "token":
+            # As large as the patches beside it, which training makes it; int8 has no step for a fiftieth of them.
+            variable.assign(draw.uniform(-1.0, 1.0, variable.shape))
     return network
+
+
+def ids(draw: np.random.Generator, vocabulary: int, length: int, count: int = 32) -> np.ndarray:
+    """Return token ids (count, length): the first without padding, the others with some, the second with most."""
+    drawn = draw.integers(START + 2, vocabulary, (count, length)).astype("int32")
+    for row, end in zip(drawn[1:], [2, *draw.integers(1, length + 1, count)], strict=False):
+        row[end:] = 0
+    return drawn
+
+
+def inputs_of(network: Any, name: str, draw: np.random.Generator) -> tuple[Any, np.ndarray]:
+    """Return 32 inputs as an artifact takes them, and labels, which are -1 for padding."""
+    spec, shapes = zoo.spec(name), [tuple(tensor.shape[1:]) for tensor in network.inputs]
+    if not spec.vocabulary:
+        return draw.integers(0, 256, (32, *shapes[0])).astype("float32"), np.zeros(32, "int64")
+    drawn = [ids(draw, spec.vocabulary, *shape) for shape in shapes]
+    if spec.task == "classify":
+        return drawn[0], np.zeros(32, "int64")
+    labels = np.where(drawn[-1] > 0, 0, -1)
+    if spec.task == "tag":
+        return drawn[0], labels
+    drawn[1][:, 0] = START
+    return dict(zip(spec.inputs, drawn, strict=True)), labels
 
 
 def convert(name: str, wanted: list[str], folder: Path) -> None:
     """Write the network of a name in each format."""
     draw = np.random.default_rng(0)
     network = network_of(name, draw)
-    raw = draw.uniform(0, 255, (32, *network.input_shape[1:])).astype("float32")
-    source = Source(network, PIXELS, [str(i) for i in range(network.output_shape[-1])], lambda: raw, folder / "shared")
-    np.save(folder / "raw.npy", raw)
-    np.save(folder / "logits.npy", np.asarray(source.model(raw[:2])))
+    inputs, labels = inputs_of(network, name, draw)
+    classes = [str(i) for i in range(network.output_shape[-1])]
+    source = Source(network, PIXELS, classes, lambda: inputs, folder / "shared")
+    samples = {"inputs": inputs, "labels": labels, "logits": source.model.predict(inputs, verbose=0)}
+    if source.task == "generate":
+        samples["tokens"] = zoo.generate(network, inputs["source"])
+    write_samples(samples, folder / "samples.npz")
+    seconds = {}
     for fmt in wanted:
+        way, start = formats[fmt].way(source.task), time.monotonic()
         (folder / fmt).mkdir()
         try:
-            formats[fmt].write(source, folder / fmt / formats[fmt].file)
+            way.write(source, folder / fmt / way.file)
         except ZooError as error:
             (folder / f"{fmt}.txt").write_text(str(error), encoding="utf-8")
+        seconds[fmt] = time.monotonic() - start
+    (folder / "seconds.json").write_text(json.dumps(seconds))
 
 
 if __name__ == "__main__":
@@ -53,3 +91,4 @@ if __name__ == "__main__":
     for one in names:
         (Path(place) / one).mkdir(parents=True)
         convert(one, chosen.split(","), Path(place) / one)
+        keras.backend.clear_session()

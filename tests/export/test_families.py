@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 
 import zoo
 from export._format import formats
+from export._samples import head, read_samples
 
 FLOAT = ("saved_model", "tflite", "onnx")
 TINY = [name for name in zoo.names() if zoo.spec(name).params < 400_000]
 LARGE = {family: [n for n in zoo.names(family=family) if n not in TINY] for family in zoo.families()}
 FIRST = [names[0] for names in LARGE.values() if names]
+WRITERS = [name for name in TINY if zoo.spec(name).task == "generate"]
+ATTENTION = [name for name in TINY if "attention" in zoo.spec(name).tags]
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +41,17 @@ def tiny(converted):
     return converted(TINY, formats.names(exclude="their_*"))
 
 
+def loaded(folder, fmt):
+    """The artifact in its runtime, and how its format keeps it."""
+    way = formats[fmt].way(zoo.spec(folder.name).task)
+    return way.load(folder / fmt / way.file), way
+
+
 def off(folder, fmt):
-    """How far the artifact is from its source, as a share of the largest logit."""
-    raw, logits = np.load(folder / "raw.npy"), np.load(folder / "logits.npy")
-    found = formats[fmt].load(folder / fmt / formats[fmt].file)(raw[:2])
-    return np.abs(found - logits).max() / np.abs(logits).max()
+    """How far the artifact is from its source on real tokens, as a share of the largest logit."""
+    samples, (runtime, _) = read_samples(folder / "samples.npz"), loaded(folder, fmt)
+    real, logits = samples["labels"][:2] >= 0, samples["logits"][:2]
+    return np.abs(runtime(head(samples["inputs"], 2)) - logits)[real].max() / np.abs(logits[real]).max()
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -51,18 +61,71 @@ def test_small_models_leave_as_every_format(name, tiny):
     assert {path.stem for path in (tiny / name).glob("*.txt")} == refused.keys()
     for fmt in formats.names(exclude="their_*"):
         if fmt not in refused:
-            assert off(tiny / name, fmt) <= formats[fmt].tolerance.relative, fmt
+            assert off(tiny / name, fmt) <= loaded(tiny / name, fmt)[1].tolerance.relative, fmt
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("fmt", FLOAT)
+def test_sequences_are_equal_in_every_runtime(name, fmt, tiny):
+    """Token by token, the step driven by the runtime itself."""
+    samples, (runtime, _) = read_samples(tiny / name / "samples.npz"), loaded(tiny / name, fmt)
+    tokens = runtime.generate(samples["inputs"]["source"])
+    np.testing.assert_array_equal(tokens, samples["tokens"])
+    assert len({tuple(row) for row in tokens}) > 1
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_int8_of_two_parts_is_int8(name, tiny):
+    """In both signatures, which share the vectors of the vocabulary; cache and memory keep their scale between calls."""
+    runtime, _ = loaded(tiny / name, "tflite_int8")
+    scale = {(p, t.name): (t.dtype, t.scale) for p, ts in runtime.parts.items() for t in (*ts[0], *ts[1])}
+    assert scale["encode", "memory"] == scale["decode", "memory"]
+    assert scale["decode", "cache"] == scale["decode", "next_cache"]
+    assert {dtype for dtype, _ in scale.values()} == {"int8", "int32"}
+    size = {fmt: (tiny / name / fmt / "model.tflite").stat().st_size for fmt in ("tflite", "tflite_int8")}
+    assert size["tflite"] < 1.2 * 4 * zoo.spec(name).params
+    assert size["tflite_int8"] < 0.5 * size["tflite"]
+
+
+def graphs_of(folder, fmt):
+    """The ONNX graphs of an artifact."""
+    import onnx
+
+    return [onnx.load(path).graph for path in sorted((folder / fmt).glob("*.onnx"))]
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_onnx_of_attention_computes_no_shapes(name, tiny):
+    """No Shape, so no Gather of one; layer normalization is one operator; int8 reaches every product with weights."""
+    for fmt in ("onnx", "onnx_int8", "onnx_dynamic"):
+        for graph in graphs_of(tiny / name, fmt):
+            kinds = [node.op_type for node in graph.node]
+            assert {"Shape", "Size", "ReduceProd", "If", "Loop", "Range", "Expand"}.isdisjoint(kinds)
+            assert {"Softmax", "LayerNormalization"} <= {*kinds}
+            assert {"ReduceMean", "Reciprocal"}.isdisjoint(kinds)
+            if fmt != "onnx":
+                floats = {t.name for t in graph.initializer if t.data_type == 1 and len(t.dims) == 2}
+                products = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
+                assert floats.isdisjoint(name for node in products for name in node.input)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTENTION if zoo.spec(name).vocabulary])
+def test_ids_stay_int32(name, tiny):
+    """In every format, int8 included."""
+    for fmt in formats.names(exclude="their_*"):
+        given = {tensor.name: tensor.dtype for tensor in loaded(tiny / name, fmt)[0].inputs}
+        assert given == dict.fromkeys(zoo.spec(name).inputs[:1], "int32")
 
 
 def test_a_changed_logit_is_seen(tiny):
     """The comparison fails if what it compares with is another function."""
-    folder = tiny / TINY[0]
-    logits = np.load(folder / "logits.npy")
-    np.save(folder / "logits.npy", logits[::-1])
-    try:
-        assert off(folder, "tflite") > 1e-3
-    finally:
-        np.save(folder / "logits.npy", logits)
+    import shutil
+
+    folder = tiny / "spoilt" / TINY[0]
+    shutil.copytree(tiny / TINY[0], folder)
+    samples = read_samples(folder / "samples.npz")
+    np.savez(folder / "samples.npz", **{**samples, "logits": samples["logits"][::-1]})
+    assert off(folder, "tflite") > 1e-3
 
 
 @pytest.mark.slow
@@ -73,3 +136,10 @@ def test_first_variants_are_equal_as_float(name, converted):
     assert not list(folder.glob("*.txt"))
     for fmt in FLOAT:
         assert off(folder, fmt) <= formats[fmt].tolerance.relative, fmt
+
+
+@pytest.mark.slow
+def test_a_small_vit_is_exported_in_seconds(converted):
+    """At 224 pixels, as ONNX and for LiteRT."""
+    folder = converted(["vit_small_patch16_224"], ("onnx", "tflite")) / "vit_small_patch16_224"
+    assert max(json.loads((folder / "seconds.json").read_text()).values()) <= 5

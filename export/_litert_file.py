@@ -1,0 +1,88 @@
+"""The content of .tflite files, read and written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from export._litert import METADATA
+from zoo._errors import UnsupportedExport
+from zoo._lazy import LazyModule, np
+
+flatbuffer_utils = LazyModule("ai_edge_litert.tools.flatbuffer_utils", "ai-edge-litert")
+schema = LazyModule("ai_edge_litert.schema_py_generated", "ai-edge-litert")
+
+CASTS = {"QUANTIZE", "DEQUANTIZE"}  # they stand around an operator that stayed in float32, and are no cause
+
+
+def read(content: bytes) -> Any:
+    """Return a file's content as an object."""
+    return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+
+
+def pack(model: Any) -> bytearray:
+    """Return the content of a file."""
+    for buffer in model.buffers:
+        if isinstance(buffer.data, (bytes, bytearray)):
+            buffer.data = np.frombuffer(buffer.data, np.uint8)  # bytes are packed one by one, in Python
+    return flatbuffer_utils.convert_object_to_bytearray(model)
+
+
+def finish(content: bytes, metadata: dict[str, Any], path: Path) -> None:
+    """Write the file with the metadata in it and its tensors named after the signatures."""
+    model = read(content)
+    written = json.dumps(metadata).encode()
+    entry = next((entry for entry in model.metadata or [] if entry.name == METADATA), None)
+    if entry is None:  # a quantized file has it from its float one
+        entry = schema.MetadataT(METADATA, len(model.buffers))
+        model.buffers.append(schema.BufferT())
+        model.metadata = [*(model.metadata or []), entry]
+    model.buffers[entry.buffer].data = np.frombuffer(written, np.uint8)
+    _name_tensors(model)
+    path.write_bytes(pack(model))
+
+
+def _name_tensors(model: Any) -> None:
+    """Name inputs and outputs as their signatures do; where there are several, every name starts with that of its own.
+
+    The quantizer knows tensors by name alone.
+    """
+    several = len(model.signatureDefs) > 1
+    for signature in model.signatureDefs:
+        graph, key = model.subgraphs[signature.subgraphIndex], text_of(signature.signatureKey)
+        names = {item.tensorIndex: text_of(item.name) for item in (*signature.inputs, *signature.outputs)}
+        for index, tensor in enumerate(graph.tensors):
+            name = names.get(index, name_of(tensor))
+            tensor.name = name if not several or name.startswith(f"{key}/") else f"{key}/{name}"
+
+
+def name_of(tensor: Any) -> str:
+    """Return a tensor's name."""
+    return text_of(tensor.name)
+
+
+def text_of(value: Any) -> str:
+    """Return what the file has as bytes or text."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """Return what an operator is called."""
+    return flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex)
+
+
+def refuse_float(content: bytes) -> None:
+    """Raise UnsupportedExport if an operator still works on float32."""
+    model = read(content)
+    floats = set()
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            used = [graph.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
+            if any(tensor.type == schema.TensorType.FLOAT32 for tensor in used):
+                floats.add(operator_name(model, operator))
+    if floats:
+        raise UnsupportedExport(
+            "tflite_int8 needs operators that LiteRT runs in int8. "
+            f"Received: operators={', '.join(sorted(floats - CASTS) or floats)}. Use tflite_dynamic, or other layers."
+        )

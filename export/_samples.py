@@ -1,0 +1,50 @@
+"""The samples beside an artifact: test examples, and what its source makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo._lazy import np
+
+if TYPE_CHECKING:
+    import numpy as _np
+
+# Inputs of networks that have more than one are kept under their own names.
+SEVERAL = ("source", "target")
+# Examples that also go through a free batch one by one, and through a signature for encoded images or texts.
+SECOND = 32
+
+
+def write_samples(samples: dict[str, Any], path: Path) -> None:
+    """Write what `export._source.open_source` returns beside the source; pixels as uint8, which they are."""
+    inputs = samples["inputs"]
+    given = inputs if isinstance(inputs, dict) else {"inputs": _small(inputs)}
+    rest = {name: value for name, value in samples.items() if name != "inputs"}
+    np.savez_compressed(path, **given, **rest)
+
+
+def _small(inputs: _np.ndarray) -> _np.ndarray:
+    return inputs.astype("uint8") if inputs.ndim == 4 else inputs
+
+
+def read_samples(path: Path) -> dict[str, Any]:
+    """Return what was written: inputs as float32 raw values, as int32 ids, or as a dictionary of them."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    if "inputs" not in arrays:
+        return {"inputs": {name: arrays.pop(name) for name in SEVERAL}} | arrays
+    inputs = arrays["inputs"]
+    return arrays | {"inputs": inputs.astype("float32") if inputs.dtype == np.uint8 else inputs}
+
+
+def head(inputs: Any, count: int, first: int = 0) -> Any:
+    """Return `count` of the inputs from the one numbered `first`; of each, where there are several."""
+    if isinstance(inputs, dict):
+        return {name: values[first : first + count] for name, values in inputs.items()}
+    return inputs[first : first + count]
+
+
+def count_of(inputs: Any) -> int:
+    """Return how many examples there are."""
+    return len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)

@@ -1,0 +1,148 @@
+"""qat: the network learns to live with int8 arithmetic, which is imitated while it trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export import _litert_file, _qat
+from export._bench import Bench, check_training, check_values, epochs_of
+from export._claims import count_zeros
+from export._compression import CLOSED, INTEGER, Compression, register
+from export._fold import fold
+from training._files import write_bytes
+from zoo._errors import ParityError
+from zoo._lazy import LazyModule, np, tf
+
+if TYPE_CHECKING:
+    import keras as _keras
+
+    from export._source import Source
+
+schema = LazyModule("ai_edge_litert.schema_py_generated", "ai-edge-litert")
+
+SHARE = 0.1  # of the recipe's epochs
+FORMAT, FILE = "tflite_int8", "int8.tflite"
+SIGNATURE = b"serving_default"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How training goes on.
+
+    Args:
+        epochs: how long, 0 for a tenth of the recipe's.
+        rate: share of the recipe's learning rate.
+    """
+
+    epochs: int = 0
+    rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_training(self.epochs, self.rate)
+
+
+def plan(network: _keras.Model, _options: Options, _bench: Bench) -> _keras.Model:
+    """Return the network without batch normalization; raises UnsupportedExport for a layer without imitation."""
+    check_values(network, "Quantization-aware training")
+    _qat.check(network)
+    return fold(network)
+
+
+def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
+    """Return the network without batch normalization and with the weights learnt, and leave its int8 in the folder."""
+    train, epochs = bench.twin_trainer(options.rate), epochs_of(options, bench, SHARE)
+    model = _qat.quantize_aware(network, bench.calibration, train, epochs=epochs)
+    raw, _ = bench.pipeline.raw("train", len(bench.calibration))
+    names, shape = (network.inputs[0].name, "logits"), (1, *network.input_shape[1:])
+    content = _qat.to_int8(model, functools.partial(_serve, bench.pipeline.contract, raw), shape, names)
+    write_bytes(bench.folder / FILE, _signed(content, names))
+    folded = fold(network)
+    _qat.bring_back(model, folded)
+    return folded
+
+
+def _serve(contract: Any, raw: Any, model: Any, inputs: Any) -> Any:
+    """Return the logits of raw values, whose preprocessing is int8 too."""
+    low, high = (0.0, 255.0) if raw.ndim == 4 else (min(float(raw.min()), 0.0), float(raw.max()))
+    scale, offset = (np.asarray(values, "float32") for values in contract.affine())
+    x = _imitated(inputs, low, high)
+    if (scale != 1).any():
+        ends = np.stack([low * scale, high * scale])
+        x = _imitated(x * scale, ends.min(), ends.max())
+    if (offset != 0).any():
+        ends = np.stack([low * scale, high * scale]) + offset
+        x = _imitated(x + offset, ends.min(), ends.max())
+    return model(x, training=False)
+
+
+def _imitated(x: Any, low: float, high: float) -> Any:
+    """Return values rounded as int8 rounds them in a range."""
+    return tf.quantization.fake_quant_with_min_max_args(x, min(float(low), 0.0), max(float(high), 0.0))
+
+
+def _signed(content: bytes, names: tuple[str, str]) -> bytes:
+    """Return a .tflite with a signature, which the converter leaves out where there are no variables."""
+    model = _litert_file.read(content)
+    graph = model.subgraphs[0]
+    if not model.signatureDefs:
+        made = schema.SignatureDefT()
+        made.signatureKey, made.subgraphIndex = SIGNATURE, 0
+        made.inputs, made.outputs = (
+            [_named(n, i)] for n, i in zip(names, (*graph.inputs, *graph.outputs), strict=True)
+        )
+        model.signatureDefs = [made]
+    return bytes(_litert_file.pack(model))
+
+
+def _named(name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name.encode(), int(index)
+    return entry
+
+
+def claims(network: _keras.Model, _options: Options) -> dict[str, Any]:
+    """Claim the zeros that stayed, if there are any; what is int8 is looked up by `inspect`."""
+    zeros = {path: count for path, count in count_zeros(network).items() if count}
+    return {"zeros": zeros} if zeros else {}
+
+
+def writers(_options: Options, bench: Bench) -> Mapping[str, Callable[[Source, Path], None]]:
+    """Return the int8 format, whose ranges and weights are those that were learnt."""
+
+    def write(source: Source, path: Path) -> None:
+        _litert_file.finish((bench.folder / FILE).read_bytes(), source.metadata, path)
+
+    return {FORMAT: write}
+
+
+def inspect(fmt: str, path: Path, _facts: dict[str, Any]) -> dict[str, Any]:
+    """Return how many tensors are int8 and how many float in the int8 format; raise ParityError if any is float."""
+    if fmt != FORMAT:
+        return {}
+    kinds = schema.TensorType
+    tensors = [tensor for graph in _litert_file.read(path.read_bytes()).subgraphs for tensor in graph.tensors]
+    floats = [_litert_file.name_of(t) for t in tensors if t.type in (kinds.FLOAT32, kinds.FLOAT16)]
+    if floats:
+        raise ParityError(f"All tensors of {path.name} are claimed to be int8. Received: float tensors={floats[:5]}")
+    return {"int8_tensors": sum(t.type == kinds.INT8 for t in tensors), "float_tensors": 0}
+
+
+register(
+    Compression(
+        name="qat",
+        options=Options,
+        first=(),
+        plan=plan,
+        apply=apply,
+        claims=claims,
+        stage=INTEGER,
+        then=CLOSED,
+        summary="qat: training with imitated int8; tflite_int8 is what was learnt, other formats take the weights",
+        writers=writers,
+        inspect=inspect,
+    )
+)

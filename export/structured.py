@@ -1,0 +1,86 @@
+"""structured: whole channels go, and the network is rebuilt smaller and trained on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from export._bench import Bench, check_training, check_values, epochs_of
+from export._channels import Shrinking, shrink, slim
+from export._claims import masks_of
+from export._compression import FEWER, Compression, register
+from zoo._errors import BadOption
+
+if TYPE_CHECKING:
+    import keras as _keras
+
+SHARE = 2 / 3  # of the recipe's epochs
+MULTIPLES = (16, 8, 4, 2)  # kernels for vectors of 16 gain nothing from fewer channels than a multiple of it
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Shrinking):
+    """How small, see `Shrinking`, and how training goes on.
+
+    Args:
+        multiple: as in `Shrinking`; 0 for the largest of 16, 8, 4, 2 and 1 with which the size can be reached.
+        epochs: how long, 0 for two thirds of the recipe's.
+        rate: share of the recipe's learning rate.
+    """
+
+    multiple: int = 0
+    epochs: int = 0
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.shrinking(self.multiple or 1)
+        check_training(self.epochs, self.rate)
+
+    def shrinking(self, multiple: int) -> Shrinking:
+        """Return how small, with channels in multiples of this."""
+        return Shrinking(self.multiply_adds, self.by, multiple)
+
+
+def plan(network: _keras.Model, options: Options, _bench: Bench) -> _keras.Model:
+    """Return the smaller network, untrained; raises BadOption for a size that cannot be reached."""
+    check_values(network, "Structured pruning")
+    return shrink(network, _settled(network, options))
+
+
+def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
+    """Return the smaller network."""
+    return slim(
+        network, _settled(network, options), bench.trainer(options.rate), epochs=epochs_of(options, bench, SHARE)
+    )
+
+
+def _settled(network: Any, options: Options) -> Shrinking:
+    """Return how small, with channels in the largest multiple that reaches it."""
+    if options.multiple:
+        return options.shrinking(options.multiple)
+    for multiple in MULTIPLES:
+        with contextlib.suppress(BadOption):
+            shrink(network, options.shrinking(multiple))
+            return options.shrinking(multiple)
+    return options.shrinking(1)
+
+
+def claims(network: _keras.Model, _options: Options) -> dict[str, Any]:
+    """Claim the shape of each kernel."""
+    return {"kernels": {path: list(mask.shape) for path, mask in masks_of(network).items()}}
+
+
+register(
+    Compression(
+        name="structured",
+        options=Options,
+        first=("multiply_adds",),
+        plan=plan,
+        apply=apply,
+        claims=claims,
+        stage=FEWER,
+        then=FEWER,
+        summary="structured:0.5[,by=scale][,multiple=8]: whole channels go until that share of multiply-adds is left",
+    )
+)

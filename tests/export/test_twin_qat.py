@@ -1,0 +1,131 @@
+"""Twins compute the same; what is trained for int8 is int8 throughout; clustered kernels have the values asked for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from export._rescue import rescue, scope
+from zoo._errors import ExportError
+
+
+@pytest.fixture(scope="module")
+def child(python, root):
+    """Run a case in a process of its own and return what it prints."""
+
+    def run(case, name):
+        out, err = python(root / "tests/export/compression_child.py", case, name).communicate(timeout=600)
+        assert out, err[-2000:]
+        return json.loads(out.splitlines()[-1])
+
+    return run
+
+
+def test_twins(child):
+    """Twins are equal, layers that tf_keras lacks included; Keras 3 stays what TensorFlow calls Keras."""
+    names = "resnet_tiny,convnext_micro_tiny"
+    found = child("twins", names)
+    assert not found["left"]
+    assert found["three"] == "3"
+    assert all(found[name] <= 1e-5 for name in names.split(","))
+    assert "differs" in found["control"]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("convnext_micro_tiny", "stem_norm"),
+        pytest.param("efficientnet_tiny", "stem_silu", marks=pytest.mark.slow),
+    ],
+)
+def test_qat_refuses(child, name, layer):
+    """A layer that cannot be imitated in int8 is named."""
+    message = child("refusal", name)
+    assert "Received: layer=" in message
+    assert message.partition("layer=")[2].partition(",")[0] == layer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["mlp_tiny", "cnn_tiny", "vgg_bn_tiny", "resnet_tiny", "googlenet_tiny", "densenet_tiny", "mobilenet_tiny"],
+)
+def test_qat(child, name):
+    """Input, output and every tensor is int8 (or int32, for biases), and accuracy stays."""
+    found = child("qat", name)
+    assert found["tflite"]["io"] == ["int8", "int8"]
+    assert found["tflite"]["floats"] == []
+    assert found["tflite"]["int8"] > 4
+    assert abs(found["tflite"]["accuracy"] - found["imitated"]) < 0.02
+    assert found["tflite"]["accuracy"] > found["float"] - 0.02 > 0.7
+
+
+@pytest.mark.slow
+def test_qat_keeps_zeros(child):
+    """A network that is 80% zeros stays so to the weight, in the .tflite too; unheld, zeros are lost."""
+    found = child("pruned_qat", "resnet_tiny")
+    assert all(zeros == int(0.8 * size + 0.5) for zeros, size in found["kept"])
+    # int8 rounds some small weights to zero besides.
+    assert min(found["stored"].values()) >= 0.79
+    assert max(found["lost"]) < 0.5
+
+
+@pytest.mark.slow
+def test_cluster(child):
+    """At most 16 values are left in each kernel, zeros stay zeros, and accuracy stays."""
+    found = child("cluster", "resnet_tiny")
+    assert min(found["before"]) > 16
+    assert max(found["after"]) <= 16
+    assert max(found["sparse"]) <= 16
+    assert min(found["zeros"]) >= 0.49
+    assert found["clustered"] > found["float"] - 0.03
+
+
+def costs(floating, table):
+    """What is lost when all but some layers are int8."""
+    return sum(cost for name, cost in table.items() if name not in floating)
+
+
+def test_rescue_finds_the_fewest():
+    """The layers that cost most are left in floating point, and no others."""
+    table = {"a": 0.001, "b": 0.2, "c": 0.002, "d": 0.05, "e": 0.0}
+    found = rescue(list(table), lambda floating: costs(floating, table), 0.01)
+    assert found.floating == ("b", "d")
+    assert found.cost == pytest.approx(0.003)
+    assert found.unaided == pytest.approx(0.253)
+    assert max(found.saves, key=found.saves.get) == "b"
+    assert rescue(list(table), lambda floating: costs(floating, table), 0.06).floating == ("b",)
+    assert rescue(list(table), lambda floating: costs(floating, table), 0.3).floating == ()
+
+
+def test_rescue_finds_layers_that_only_help_together():
+    """Two layers with a hard tensor between them are found though one alone saves nothing."""
+
+    def cost(floating):
+        return 0.0 if {"c", "d"} <= floating else 0.4
+
+    assert set(rescue(list("abcdef"), cost, 0.01).floating) == {"c", "d"}
+
+
+def test_rescue_gives_up():
+    """A budget that no choice holds is an error with the figures."""
+    with pytest.raises(ExportError, match=r"int8 loses 0\.4 and 0\.2 with all"):
+        rescue(["a"], lambda floating: 0.2 if floating else 0.4, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("operator", "matches"),
+    [
+        ("net_1/net_1/stage2_conv1_1/BiasAdd;net_1/net_1/stage2_conv1_1/convolution", True),
+        ("net_1/net_1/stage2_conv1_relu_1/Relu;net_1/net_1/stage2_conv1_1/convolution", True),
+        ("net_1/net_1/stage2_conv1_pad_1/Pad", False),
+        ("net_1/net_1/stage2_conv10_1/convolution", False),
+        ("stage2_conv1", True),
+    ],
+)
+def test_scope(operator, matches):
+    """The expression fits a layer's operators and no neighbour's."""
+    import re
+
+    assert bool(re.search(scope("stage2_conv1"), operator)) is matches
