@@ -1,8 +1,9 @@
 """Training images/s of one network: `python benchmarks/throughput.py ours|keras|torch MODEL SIZE BATCH`.
 
 Ours is `training.train` itself, with its pipeline, checks, metrics and checkpoints, under mixed_bfloat16. Keras' is the
-network of keras.applications with compile and fit as they come. PyTorch's is torchvision's, eager, channels_last, under
-bfloat16 autocast; it needs `pip install torch torchvision`. All see the same random images and take SGD with momentum.
+network of keras.applications with compile and fit as they come. PyTorch's is torchvision's, or timm's for vision
+transformers, eager, channels_last, under bfloat16 autocast; it needs `pip install torch torchvision timm`. All see the
+same random images and take SGD with momentum, or AdamW for transformers.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 STEPS, CLASSES, EPOCHS = 8, 1000, 5
 KERAS = {"resnet50": "ResNet50"}
+TRANSFORMERS = ("vit_", "deit_")
+RATE = {"sgd": 1e-4, "adamw": 1e-5}
 
 
 def images(size: int, batch: int) -> tuple:
@@ -23,6 +27,11 @@ def images(size: int, batch: int) -> tuple:
 
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (STEPS * batch, size, size, 3), "uint8"), rng.integers(0, CLASSES, STEPS * batch)
+
+
+def optimizer_of(model: str) -> str:
+    """Return the name of the optimizer that a model is trained with."""
+    return "adamw" if model.startswith(TRANSFORMERS) else "sgd"
 
 
 def ours(model: str, size: int, batch: int) -> list[float]:
@@ -44,7 +53,7 @@ def ours(model: str, size: int, batch: int) -> list[float]:
         name="bench",
         model=training.ModelConfig(model),
         data=training.DataConfig("noise", batch_size=batch),
-        optimizer=training.OptimizerConfig("sgd", learning_rate=1e-4),
+        optimizer=training.OptimizerConfig(optimizer_of(model), learning_rate=RATE[optimizer_of(model)]),
         epochs=EPOCHS,
         precision="mixed_bfloat16",
         strategy="one",
@@ -75,15 +84,27 @@ def keras(model: str, size: int, batch: int) -> list[float]:
     return rates
 
 
-def torch(model: str, size: int, batch: int) -> list[float]:
-    """Train torchvision's network eagerly, as fast as PyTorch does without compiling."""
-    import torch
+def peer(model: str) -> Any:
+    """Return the network that PyTorch trains."""
+    if model.startswith(TRANSFORMERS):
+        import timm
+
+        return timm.create_model(model, pretrained=False)
     import torchvision
 
     # Inception is compared without its auxiliary classifier, as ours is.
-    options = {"aux_logits": False} if model == "inception_v3" else {}
-    network = getattr(torchvision.models, model)(**options).train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), 1e-4, momentum=0.9, nesterov=True)
+    return getattr(torchvision.models, model)(**{"aux_logits": False} if model == "inception_v3" else {})
+
+
+def torch(model: str, size: int, batch: int) -> list[float]:
+    """Train torchvision's or timm's network eagerly, as fast as PyTorch does without compiling."""
+    import torch
+
+    network = peer(model).train().to(memory_format=torch.channels_last)
+    if optimizer_of(model) == "adamw":
+        optimizer = torch.optim.AdamW(network.parameters(), RATE["adamw"], fused=True)
+    else:
+        optimizer = torch.optim.SGD(network.parameters(), RATE["sgd"], momentum=0.9, nesterov=True)
     pixels, labels = images(size, batch)
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     x, y = x.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels)

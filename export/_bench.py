@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from export import _twin
+from export import _graph, _twin
 from training._finetune import finetune, shorten
 from training._loop import judge
 from training._pipeline import Pipeline
@@ -101,4 +101,4 @@ def load_network(path: Path) -> Any:
     """Return a network that was saved in Keras' own format."""
     for registering in ("zoo._layers", "zoo._sequence"):
         importlib.import_module(registering)
-    return keras.saving.load_model(path, compile=False)
+    return _graph.copy(keras.saving.load_model(path, compile=False))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo._errors import ExportError, UnsupportedExport
-from zoo._lazy import keras, np
+from zoo._lazy import keras, layers, np
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -121,12 +121,19 @@ def _cloned(layer: Any, changes: Mapping[str, Change]) -> Any:
     change = changes.get(layer.name)
     if change is not None:
         return _Passed if change.layer is None else change.layer
-    return type(layer).from_config(layer.get_config())
+    return _kind(layer).from_config(layer.get_config())
+
+
+def _kind(layer: Any) -> Any:
+    """Return the class of a layer, the zoo's for one of Keras' own: a file gives back Keras', which exports less."""
+    kind = type(layer)
+    ours = getattr(layers, kind.__name__, kind)
+    return ours if issubclass(ours, kind) else kind
 
 
 def like(layer: Any, **changed: Any) -> Any:
     """Return a new layer of the same kind, name and options but for those `changed`."""
-    return type(layer).from_config({**layer.get_config(), **changed})
+    return _kind(layer).from_config({**layer.get_config(), **changed})
 
 
 def layers_under(network: _keras.Model) -> Iterator[Any]:

@@ -224,21 +224,20 @@ class Dense(keras.layers.Dense):
         middle = tuple(inputs.shape[1:-1])
         if middle and None not in middle:
             # One matrix product: Keras would compute the shape it returns to in the graph.
-            flat = self.call(keras.ops.reshape(inputs, (-1, inputs.shape[-1])), training)
-            return keras.ops.reshape(flat, (-1, *middle, self.units))
+            rows = keras.ops.reshape(inputs, (-1, inputs.shape[-1]))
+            fused = training and self.use_bias and not self.drop_connect and _in_bfloat16_on_cpu(inputs)
+            rows = self._fused(rows) if fused else self.call(rows, training)
+            return keras.ops.reshape(rows, (-1, *middle, self.units))
         if not (training and self.drop_connect):
-            return self._fast(inputs) if training and self._fusible(inputs) else super().call(inputs)
+            return super().call(inputs)
         kernel = keras.ops.convert_to_tensor(self.kernel)
         kernel = keras.random.dropout(kernel, self.drop_connect, seed=self.seed_generator)
         return _finished(self, keras.ops.matmul(inputs, keras.ops.cast(kernel, inputs.dtype)))
 
-    def _fusible(self, inputs: Any) -> bool:
-        return len(inputs.shape) == 2 and self.use_bias and _in_bfloat16_on_cpu(inputs)
-
-    def _fast(self, inputs: Any) -> Any:
-        """Return the outputs (n, units) of inputs (n, features) in bfloat16."""
-        weights = (keras.ops.cast(weight, inputs.dtype) for weight in (self.kernel, self.bias))
-        outputs = _fused.dense(inputs, *weights)
+    def _fused(self, rows: Any) -> Any:
+        """Return the outputs (n, units) of many rows (n, features)."""
+        weights = (keras.ops.cast(weight, rows.dtype) for weight in (self.kernel, self.bias))
+        outputs = _fused.dense(rows, *weights)
         return outputs if self.activation is None else self.activation(outputs)
 
 

@@ -76,7 +76,7 @@ def test_sequences_are_equal_in_every_runtime(name, fmt, tiny):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_int8_of_two_parts_is_int8(name, tiny):
-    """In both signatures, which share the vectors of the vocabulary; cache and memory keep their scale between calls."""
+    """In both signatures, which share weights; cache and memory keep their scale from call to call."""
     runtime, _ = loaded(tiny / name, "tflite_int8")
     scale = {(p, t.name): (t.dtype, t.scale) for p, ts in runtime.parts.items() for t in (*ts[0], *ts[1])}
     assert scale["encode", "memory"] == scale["decode", "memory"]

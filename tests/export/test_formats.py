@@ -12,13 +12,16 @@ import export
 import training
 from export._format import formats
 from export._manifest import SAMPLES
-from export._verify import encode_png, read_samples
+from export._samples import read_samples
+from export._verify import encode_png
 from training._data import datasets
 from zoo._registry import models
 
-NAMES = ("onnx", "onnx_int8", "saved_model", "tflite", "tflite_dynamic", "tflite_fp16", "tflite_int8")
+NAMES = (
+    "onnx", "onnx_dynamic", "onnx_int8", "saved_model", "tflite", "tflite_dynamic", "tflite_fp16", "tflite_int8",
+)  # fmt: skip
 FLOATS = ("onnx", "saved_model", "tflite")
-INT8 = ("onnx_int8", "tflite_dynamic", "tflite_int8")
+INT8 = ("onnx_dynamic", "onnx_int8", "tflite_dynamic", "tflite_int8")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +135,7 @@ def test_onnx_is_valid_and_standard(artifacts):
     """The checker and shape inference accept it, and no operator is ONNX Runtime's own."""
     import onnx
 
-    for name in ("onnx", "onnx_int8"):
+    for name in ("onnx", "onnx_dynamic", "onnx_int8"):
         model = onnx.load(artifacts[name].path)
         onnx.checker.check_model(model, full_check=True)
         assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
@@ -154,6 +157,20 @@ def test_onnx_int8_is_quantized_by_channel(artifacts):
         assert constants[weight.input[0]].dtype == np.int8
         assert constants[weight.input[1]].size == constants[weight.input[0]].shape[0]
         assert constants[activation.input[2]].dtype == np.uint8
+
+
+def test_onnx_dynamic_quantizes_products_alone(artifacts):
+    """Their int8 weights have a scale for each unit; convolutions, which would be slower, stay float32."""
+    import onnx
+
+    graph = onnx.load(artifacts["onnx_dynamic"].path).graph
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    (product,) = [node for node in graph.node if node.op_type == "MatMulInteger"]
+    weights = constants[product.input[1]]
+    assert weights.dtype == np.int8
+    scale = next(value for name, value in constants.items() if name.endswith("_scale"))
+    assert scale.size == weights.shape[1]
+    assert all(constants[node.input[1]].dtype == np.float32 for node in graph.node if node.op_type == "Conv")
 
 
 def _jpeg(image, size):

@@ -109,7 +109,7 @@ LAYERS = {
     "gelu": (lambda dtype: _layers.Activation("gelu", dtype=dtype), (3, 5, 8)),
     "layer_norm": (lambda dtype: _layers.LayerNormalization(epsilon=1e-6, dtype=dtype), (3, 5, 8)),
     "dense": (lambda dtype: _layers.Dense(6, dtype=dtype), (3, 5, 8)),
-    "dense of rows": (lambda dtype: _layers.Dense(6, activation="tanh", dtype=dtype), (7, 8)),
+    "dense and tanh": (lambda dtype: _layers.Dense(6, activation="tanh", dtype=dtype), (3, 5, 8)),
 }
 every_layer = pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LAYERS)
 
@@ -151,6 +151,12 @@ def test_fused_in_training_only(make, shape):
     assert has_function_for_xla(make("mixed_bfloat16"), shape, training=True) != _kernels.has_gpu()
     assert not has_function_for_xla(make("mixed_bfloat16"), shape, training=False)
     assert not has_function_for_xla(make("mixed_float16"), shape, training=True)
+
+
+def test_dense_of_few_rows_is_keras_own():
+    """One vector for each example is not worth another road; nor are weights that are dropped, or no bias."""
+    for options, shape in (({}, (7, 8)), ({"use_bias": False}, (3, 5, 8)), ({"drop_connect": 0.5}, (3, 5, 8))):
+        assert not has_function_for_xla(_layers.Dense(6, dtype="mixed_bfloat16", **options), shape, training=True)
 
 
 def test_network_learns_as_it_infers():

@@ -1,0 +1,23 @@
+"""Write timm's network as ONNX, as PyTorch exports it: `peer_onnx.py MODEL PATH`; needs torch, timm and onnx."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+
+def main(model: str, path: str) -> None:
+    """Export with random weights and batch 1; print the seconds it took."""
+    import timm
+    import torch
+
+    network = timm.create_model(model, pretrained=False).eval()
+    image = torch.zeros(1, *network.default_cfg["input_size"])
+    start = time.perf_counter()
+    torch.onnx.export(network, (image,), path, opset_version=17, dynamo=False)
+    print(json.dumps({"seconds": time.perf_counter() - start}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
