@@ -1,4 +1,4 @@
-"""Latency of a network's artifacts at batch 1, and the seconds that each export takes: `inference.py MODEL [PEER.onnx]`.
+"""Latency of a network's artifacts at batch 1, and how long each export takes: `inference.py MODEL [PEER.onnx]`.
 
 The weights are random, which changes neither; parity is the tests' concern. With the ONNX file of a peer, which takes
 images (1, 3, height, width), its latency in ONNX Runtime is measured in the same turns.
@@ -47,7 +47,7 @@ def shapes_computed(path: Path) -> dict[str, int]:
     """Return how many operations an ONNX file has that only a shape needs."""
     import onnx
 
-    return dict(Counter(n.op_type for n in onnx.load(path, load_external_data=False).graph.node if n.op_type in DYNAMIC))
+    return dict(Counter(node.op_type for node in onnx.load(path).graph.node if node.op_type in DYNAMIC))
 
 
 def main(name: str, *peer: str) -> None:

@@ -86,6 +86,11 @@ class Format(Way):
         return self.generate
 
 
+def name_input(name: str, shape: Sequence[int]) -> str:
+    """Return what an artifact calls the input of a network: one of features may well be given images."""
+    return "image" if name == "features" and len(shape) == 3 else name
+
+
 def describe(model: str, task: str, given: tuple[str, str, tuple[int, ...]], labels: Sequence[str]) -> dict[str, Any]:
     """Return the facts of a network that go into its artifacts.
 

@@ -13,7 +13,7 @@ from typing import Any
 import zoo
 from export._chain import Chain, check_formats, parse_chain, prove
 from export._child import convert
-from export._format import Format, Runtime, Way, describe, formats
+from export._format import Format, Runtime, Way, describe, formats, name_input
 from export._generate import Writer
 from export._manifest import SAMPLES, digest_file, find_folder, read_manifest, write_manifest
 from export._samples import read_samples
@@ -134,7 +134,8 @@ def _place(written: Path, target: Path) -> None:
 def _expected(runtime: Runtime, run: Run) -> dict[str, Any]:
     """Return the metadata that the artifact must carry, from what the run says, not from what was converted."""
     spec, result, text = zoo.spec(run.recipe.model.name), run.result(), run.text()
-    given = spec.inputs[0], spec.input_dtype, tuple(result["input_shape"])
+    shape = tuple(result["input_shape"])
+    given = name_input(spec.inputs[0], shape), spec.input_dtype, shape
     facts = describe((runtime.metadata or {}).get("model", ""), spec.task, given, result["labels"])
     return facts | {
         "preprocessing": None if text else {**result["preprocessing"], "inside": True},

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export._format import describe, formats
+from export._format import describe, formats, name_input
 from export._generate import step_examples
 from export._samples import SECOND, SEVERAL, count_of, head
 from training._loop import build_model, load_model, open_data
@@ -104,7 +104,8 @@ class Source:
         self._contract, self._calibrate, self._scratch = contract, calibrate, scratch
         self._written: set[str] = set()
         self.writers: Mapping[str, Callable[[Source, Path], None]] = {}
-        self.metadata = describe(network.name, self.task, (names[0], network.inputs[0].dtype, self.shape), self.labels)
+        given = name_input(names[0], self.shape), network.inputs[0].dtype, self.shape
+        self.metadata = describe(network.name, self.task, given, self.labels)
         self.metadata |= {
             "preprocessing": None if of_ids else {**contract.to_json(), "inside": True},
             "text": text and text.to_json(),
@@ -229,7 +230,8 @@ def _with_preprocessing(network: Any, contract: Preprocessing) -> Any:
     """Put the normalization in front of a network, so that an artifact takes raw values."""
     scale, offset = contract.affine()
     (given,) = network.inputs
-    inputs = keras.Input(given.shape[1:], name=given.name, dtype="float32")
+    shape = given.shape[1:]
+    inputs = keras.Input(shape, name=name_input(given.name, shape), dtype="float32")
     x = keras.layers.Rescaling(_one(scale), _one(offset), name="preprocessing", dtype="float32")(inputs)
     return keras.Model(inputs, network(x), name=network.name)
 

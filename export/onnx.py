@@ -86,7 +86,8 @@ def write_int8(source: Source, path: Path) -> None:
 def write_dynamic(source: Source, path: Path) -> None:
     """Write ONNX whose matrix products have int8 weights by channel; the runtime quantizes activations as it goes.
 
-    Convolutions stay float32: ONNX Runtime's dynamic ones took ten times as long as those in a ResNet-50.
+    Convolutions stay float32: ONNX Runtime's dynamic ones took ten times as long as those in a ResNet-50. Activations
+    have one range for a whole batch, so that an answer depends a little on what else is asked at once.
 
     Args:
         source: what to export.
@@ -216,8 +217,9 @@ def _reader(feeds: Iterator[dict[str, np.ndarray]]) -> Any:
 
 
 FLOAT = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
-# The relative bound only catches a broken file; agreement and accuracy are what int8 is judged by.
-INTEGER = Tolerance(relative=0.25, agreement=0.97, drop=0.006)
+# The relative bound only catches a broken file, for one example in a thousand is off by a quarter where attention is
+# undecided; agreement and accuracy are what int8 is judged by.
+INTEGER = Tolerance(relative=0.5, agreement=0.97, drop=0.006)
 # A token for which attention went elsewhere has other logits altogether; agreement says how many may.
 WRITTEN = {FLOAT: FLOAT, INTEGER: dataclasses.replace(INTEGER, relative=1.0)}
 

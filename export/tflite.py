@@ -128,8 +128,9 @@ def _quantize(tool: Any, ranges: dict[str, Any] | None = None) -> bytes:
 
 FLOAT = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
 HALF = Tolerance(relative=1e-2, agreement=0.995, drop=0.002)
-# The relative bound only catches a broken file; agreement and accuracy are what int8 is judged by.
-INTEGER = Tolerance(relative=0.25, agreement=0.97, drop=0.006)
+# The relative bound only catches a broken file, for one example in a thousand is off by a quarter where attention is
+# undecided; agreement and accuracy are what int8 is judged by.
+INTEGER = Tolerance(relative=0.5, agreement=0.97, drop=0.006)
 # A token for which attention went elsewhere has other logits altogether; agreement says how many may.
 WRITTEN = {FLOAT: FLOAT, HALF: HALF, INTEGER: dataclasses.replace(INTEGER, relative=1.0)}
 

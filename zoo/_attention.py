@@ -70,7 +70,9 @@ class Block:
         return self
 
 
-def encoder_block(x: Any, block: Block, head: Head, *, name: str, biases: Sequence[Any] = (), rate: float = 0.0) -> Any:
+def encoder_block(
+    x: Any, block: Block, head: Head, *, name: str, biases: Sequence[Any] = (), rate: float = 0.0, first: int = 0
+) -> Any:
     """Apply self-attention and a feed-forward network, each beside a shortcut.
 
     Args:
@@ -80,12 +82,13 @@ def encoder_block(x: Any, block: Block, head: Head, *, name: str, biases: Sequen
         name: the block's name.
         biases: what is added to the scores, each (n, 1 or heads, 1 or t, t).
         rate: share of examples for which a branch is dropped in training (stochastic depth).
+        first: how many vectors to compute, those in front; 0 for all of them.
     """
 
     def look(y: Any) -> Any:
-        return self_attention(y, block, head, name=f"{name}_attention", biases=biases)
+        return self_attention(y, block, head, name=f"{name}_attention", biases=biases, first=first)
 
-    x = branch(x, look, block, name=f"{name}_attention", rate=rate)
+    x = branch(x, look, block, name=f"{name}_attention", rate=rate, first=first)
     return branch(x, lambda y: feed_forward(y, block, name=f"{name}_feed"), block, name=f"{name}_feed", rate=rate)
 
 
@@ -115,9 +118,11 @@ def decoder_block(
     return branch(x, lambda y: feed_forward(y, block, name=f"{name}_feed"), block, name=f"{name}_feed")
 
 
-def branch(x: Any, inner: Callable[[Any], Any], block: Block, *, name: str, rate: float = 0.0) -> Any:
-    """Return x plus what `inner` makes of it, normalized before or after."""
+def branch(x: Any, inner: Callable[[Any], Any], block: Block, *, name: str, rate: float = 0.0, first: int = 0) -> Any:
+    """Return x, or its first vectors, plus what `inner` makes of it, normalized before or after."""
     y = inner(layer_norm(x, block.epsilon, name=f"{name}_norm") if block.norm == "pre" else x)
+    if first:
+        x = sequence.First(first, name=f"{name}_first")(x)
     if block.layer_scale:
         y = layers.LayerScale(block.layer_scale, name=f"{name}_scale")(y)
     x = keras.layers.Add(name=f"{name}_add")([x, drop_path(y, rate, name=f"{name}_drop_path")])
@@ -125,11 +130,20 @@ def branch(x: Any, inner: Callable[[Any], Any], block: Block, *, name: str, rate
 
 
 def self_attention(
-    x: Any, block: Block, head: Head, *, name: str, biases: Sequence[Any] = (), cached: bool = False
+    x: Any,
+    block: Block,
+    head: Head,
+    *,
+    name: str,
+    biases: Sequence[Any] = (),
+    cached: bool = False,
+    first: int = 0,
 ) -> Any:
-    """Let each vector of x (n, t, width) look at all; one dense layer makes queries, keys and values."""
+    """Let each vector of x (n, t, width), or the first ones, look at all; one dense layer makes all that it takes."""
     qkv = dense(x, 3 * x.shape[-1], name=f"{name}_qkv", use_bias=block.attention_bias)
     q, k, v = sequence.SplitHeads(block.attention_heads, 3, name=f"{name}_split")(qkv)
+    if first:
+        q = sequence.First(first, name=f"{name}_first_queries")(q)
     if cached:
         k, v = sequence.Cache(x.shape[1], name=f"{name}_cache")([k, v])
     return _attend(q, k, v, block, head, name, biases)

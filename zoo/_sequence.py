@@ -193,6 +193,28 @@ class TakeToken(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("zoo")
+class First(keras.layers.Layer):
+    """Take the first vectors of a sequence.
+
+    Args:
+        count: how many.
+        **options: those of keras.layers.Layer.
+    """
+
+    def __init__(self, count: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.count = count
+
+    def call(self, inputs: Any) -> Any:
+        """Return (..., count, width) of a sequence (..., t, width)."""
+        return inputs[..., : self.count, :]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes this layer."""
+        return super().get_config() | {"count": self.count}
+
+
+@keras.saving.register_keras_serializable("zoo")
 class Ungrid(keras.layers.Layer):
     """Lay a map of patches out as a sequence, row by row."""
 

@@ -2,7 +2,7 @@
 
 Converters leak and stay loaded, so that tests start this as a process of its own. For each name the folder NAME then
 has samples.npz (raw values or ids, labels that are -1 for padding, and what Keras makes of them), the artifacts by
-format or FORMAT.txt with the error, and seconds.json (how long each took).
+format or FORMAT.txt with the error, and seconds.json (processor time of each).
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ def convert(name: str, wanted: list[str], folder: Path) -> None:
     write_samples(samples, folder / "samples.npz")
     seconds = {}
     for fmt in wanted:
-        way, start = formats[fmt].way(source.task), time.monotonic()
+        way, start = formats[fmt].way(source.task), time.process_time()
         (folder / fmt).mkdir()
         try:
             way.write(source, folder / fmt / way.file)
         except ZooError as error:
             (folder / f"{fmt}.txt").write_text(str(error), encoding="utf-8")
-        seconds[fmt] = time.monotonic() - start
+        seconds[fmt] = time.process_time() - start
     (folder / "seconds.json").write_text(json.dumps(seconds))
 
 

@@ -65,7 +65,9 @@ def test_artifact_equals_the_trained_model(artifacts, samples, trained, digits_r
     scale = np.abs(trained).max()
     tolerance = formats[name].tolerance
     assert np.abs(logits - trained).max() <= tolerance.relative * scale
-    np.testing.assert_allclose(runtime(samples["inputs"][:3]), logits[:3], atol=1e-5 * scale)
+    # ONNX Runtime's dynamic int8 takes one range for all that is in a batch.
+    alone = tolerance.relative / 10 if name == "onnx_dynamic" else 1e-5
+    np.testing.assert_allclose(runtime(samples["inputs"][:3]), logits[:3], atol=alone * scale)
     accuracy = (logits.argmax(1) == samples["labels"]).mean()
     assert accuracy >= digits_run.result()["test"]["accuracy"] - tolerance.drop - 1e-9
     assert (logits.argmax(1) == trained.argmax(1)).mean() >= tolerance.agreement
@@ -202,11 +204,12 @@ def test_encoded_images_are_read_as_in_training(artifacts, samples, digits_run):
     """A large JPEG through the artifact equals the pipeline's own decoding and the float signature."""
     import zoo
     from training._pipeline import open_pipeline
+    from training._preprocess import decode
 
     file = _jpeg(samples["inputs"][5], (57, 33))
     runtime = export.load(artifacts["saved_model"].path)
     pipeline = open_pipeline(digits_run.recipe, zoo.spec(digits_run.recipe.model.name))
-    decoded = pipeline._decode(file).numpy()[None].astype("float32")
+    decoded = decode(file, pipeline.shape, pipeline.contract).numpy()[None].astype("uint8").astype("float32")
     np.testing.assert_allclose(runtime.classify_bytes([file]), runtime(decoded), rtol=1e-4, atol=1e-4)
 
 

@@ -417,8 +417,8 @@ assert "tensorflow" not in sys.modules
 
 
 def test_same_outputs_on_jax(tmp_path, python):
-    """The small models of every family give the same outputs under Keras' JAX backend, without TensorFlow."""
-    saved_cases(TINY, tmp_path, ".safetensors")
+    """The smallest model of each family gives the same outputs under Keras' JAX backend, without TensorFlow."""
+    saved_cases(smallest_of_each_family(), tmp_path, ".safetensors")
     process = python("-c", JAX, *tmp_path.iterdir(), env={"KERAS_BACKEND": "jax"})
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err

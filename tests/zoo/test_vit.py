@@ -239,6 +239,38 @@ def test_maps_are_the_patches_in_their_place():
     assert np.unravel_index(difference.argmax(), difference.shape) == (2, 7)
 
 
+@pytest.mark.parametrize("options", [{}, {"norm": "post"}, {"distillation": "average"}, {"layer_scale": 0.5}])
+def test_lean_is_the_same_network(options):
+    """What is not pooled need not be computed: the same weights, logits and gradients with fewer multiply-adds."""
+    import tensorflow as tf
+
+    from zoo._registry import models
+    from zoo._summary import summarize
+
+    whole = randomized(zoo.get("vit_micro_tiny", **options))
+    lean = zoo.get("vit_micro_tiny", lean=True, weights=whole, **options)
+    assert [v.path for v in lean.weights] == [v.path for v in whole.weights]
+    images, found = draw(2, 32, 32, 3), []
+    for network in (whole, lean):
+        with tf.GradientTape() as tape:
+            logits = network(images, training=True)
+        found.append([logits, *tape.gradient(logits, [v.value for v in network.trainable_weights], draw(2, 10))])
+    for actual, expected in zip(*found, strict=True):
+        close(actual, expected, 1e-4)
+    assert summarize(lean, [])["gmacs"] < 0.8 * summarize(whole, [])["gmacs"]
+    assert models["vit_micro_tiny"].spec.params == zoo.get("vit_micro_tiny", lean=True).count_params()
+
+
+def test_lean_leaves_maps_and_attention_whole():
+    """Features are those of the whole network."""
+    whole = randomized(zoo.get("vit_micro_tiny"))
+    images = draw(2, 32, 32, 3)
+    for kind in ("maps", "attention"):
+        features = [zoo.features("vit_micro_tiny", kind=kind, lean=yes, weights=whole)(images) for yes in (True, False)]
+        for actual, expected in zip(*features, strict=True):
+            np.testing.assert_array_equal(actual, expected)
+
+
 def test_patches_cut_off_what_is_left_over():
     """Pixels behind the last whole patch are not seen; all before are."""
     network = zoo.get("vit_micro_tiny", input_shape=(11, 14, 1))
@@ -286,6 +318,7 @@ REFUSED = [
     ({"distillation": "both"}, "distillation must be one of none, average, separate"),
     ({"distillation": "average", "pooling": "mean"}, "distillation goes with pooling='class'"),
     ({"width": 30}, "width must be a multiple of attention_heads. Received: width=30, attention_heads=4"),
+    ({"lean": True, "pooling": "mean"}, "lean goes with pooling='class'. Received: lean=True, pooling='mean'"),
     ({"drop_path": 1.0}, "drop_path must be at least 0 and below 1"),
     ({"distillation": "separate", "heads": {"a": 2, "b": 3}}, "Auxiliary classifiers go with one head only"),
 ]
