@@ -102,7 +102,7 @@ def write_dynamic(source: Source, path: Path) -> None:
             tool.quantize_dynamic(
                 given,
                 quantized,
-                op_types_to_quantize=["MatMul", "Gemm"],
+                op_types_to_quantize=["MatMul", "Gemm", "Gather"],
                 weight_type=tool.QuantType.QInt8,
                 per_channel=True,
                 extra_options={"MatMulConstBOnly": True},

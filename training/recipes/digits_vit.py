@@ -1,6 +1,13 @@
 """A micro vision transformer on scikit-learn's digits.
 
 Command: zoo train digits_vit
+Hardware: 2 CPU cores.
+Time: 82 s of one core.
+Result: test accuracy 0.9528 with seed 1, on the last 360 images.
+
+Chosen on the first two of five contiguous blocks of the first 1,437 images, each validating what the rest has taught:
+the mean of the tokens beats the class token (accuracy 0.962 against 0.941, both with 120 epochs), a weight decay of 1.0
+(0.969) beats 0.5 (0.964) and 0.05 (0.962); larger shifts and turns (0.939) and smaller ones (0.941) lose.
 """
 
 from __future__ import annotations
