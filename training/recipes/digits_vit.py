@@ -2,8 +2,8 @@
 
 Command: zoo train digits_vit
 Hardware: 2 CPU cores.
-Time: 82 s of one core.
-Result: test accuracy 0.9528 with seed 1, on the last 360 images.
+Time: 83 s of one core.
+Result: test accuracy 0.9528, 0.9583 and 0.9778 with seeds 1, 2 and 3, mean 0.9630, on the last 360 images.
 
 Chosen on the first two of five contiguous blocks of the first 1,437 images, each validating what the rest has taught:
 the mean of the tokens beats the class token (accuracy 0.962 against 0.941, both with 120 epochs), a weight decay of 1.0
