@@ -2,12 +2,9 @@
 
 Command: zoo train reverse_transformer
 Hardware: 2 CPU cores.
-Time: TIME s.
+Time: 139 s of one core.
 Result: test accuracy 1.0000, 1.0000 and 1.0000 with seeds 1, 2 and 3: greedy decoding writes each of 1,000 strings that
 training has not seen exactly.
-Hardware: 2 CPU cores.
-Time: 139 s of one core.
-Result: test accuracy 1.0000 with seeds 1, 2 and 3: of 1,000 words, all are written backwards exactly.
 """
 
 from __future__ import annotations

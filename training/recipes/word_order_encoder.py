@@ -2,12 +2,9 @@
 
 Command: zoo train word_order_encoder
 Hardware: 2 CPU cores.
-Time: TIME s.
+Time: 33 s of one core.
 Result: test accuracy 0.9940, 0.9990 and 0.9960 with seeds 1, 2 and 3, mean 0.9963, on 1,000 sentences; logistic
 regression on the counts of words reaches 0.4350.
-Hardware: 2 CPU cores.
-Time: 33 s of one core.
-Result: test accuracy 0.9990 and 0.9960 with seeds 2 and 3, on 1,000 sentences; a bag of words stays below 0.7.
 """
 
 from __future__ import annotations

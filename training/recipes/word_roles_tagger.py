@@ -2,12 +2,9 @@
 
 Command: zoo train word_roles_tagger
 Hardware: 2 CPU cores.
-Time: TIME s.
+Time: 18 s of one core.
 Result: test accuracy 1.0000, 0.9995 and 0.9993 with seeds 1, 2 and 3, mean 0.9996, on the words of 500 sentences; the
 tag that a word most often has is right for 0.6175 of them.
-Hardware: 2 CPU cores.
-Time: 18 s of one core.
-Result: test accuracy 1.0000, 0.9995 and 0.9993 of the words with seeds 1, 2 and 3, in 500 sentences.
 """
 
 from __future__ import annotations
