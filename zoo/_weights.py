@@ -6,6 +6,7 @@ Nothing here unpickles or executes what comes from a file.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import re
 import warnings
@@ -132,6 +133,8 @@ def _from_file(model: Model, path: Path, like: Callable[[], Iterable[Any]]) -> S
             warnings.simplefilter("ignore", UserWarning)
             if path.suffix != ".keras":
                 return _from_network(model, _filled(path, like()), origin)
+            # What registers the layers that the file may hold.
+            importlib.import_module("zoo._sequence")
             loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
         if not isinstance(loaded, keras.Model):
             raise BadOption(f"weights must be those of a model. Received: {origin}, a {type(loaded).__name__}")
