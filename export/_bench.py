@@ -11,7 +11,7 @@ from typing import Any
 
 from export import _graph, _twin
 from training._finetune import finetune, shorten
-from training._loop import judge
+from training._judge import judge
 from training._pipeline import Pipeline
 from training._recipe import Recipe
 from zoo._errors import BadOption, UnsupportedExport

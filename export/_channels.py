@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from export._branches import shorten
 from export._graph import Call, Change, calls, check_same, like, probe, rebuild
 from export._ties import Ties, tie
 from zoo._errors import BadOption
@@ -18,6 +19,7 @@ from zoo._lazy import keras, np
 
 if TYPE_CHECKING:
     import keras as _keras
+    import numpy as _np
 
 ALLOWED = 1e-4
 
@@ -31,11 +33,13 @@ class Shrinking:
         by: "norm" for the L1 norm of what makes a channel, "scale" for the scale of its batch normalization.
         multiple: where channels go, a multiple of so many stays if there are as many; kernels for vectors of 8 or 16
             gain nothing from less.
+        branches: whether whole branches of sums go first, those that add least; channels go for what is left to save.
     """
 
     multiply_adds: float = 0.5
     by: str = "norm"
     multiple: int = 1
+    branches: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.multiply_adds < 1:
@@ -49,7 +53,12 @@ class Shrinking:
 
 
 def slim(
-    network: _keras.Model, shrinking: Shrinking, train: Callable[[Any, int, list[Any]], Any], *, epochs: int
+    network: _keras.Model,
+    shrinking: Shrinking,
+    train: Callable[[Any, int, list[Any]], Any],
+    *,
+    epochs: int,
+    examples: _np.ndarray | None = None,
 ) -> _keras.Model:
     """Return a smaller network, trained to make good for what it lost.
 
@@ -58,27 +67,35 @@ def slim(
         shrinking: how small.
         train: trains a network, `train(network, epochs, callbacks)`.
         epochs: how long.
+        examples: inputs that branches are judged on; random ones if None.
 
     Raises:
         BadOption: before training, a size that cannot be reached.
         UnsupportedExport: before training, a network that is not functional.
     """
-    smaller = shrink(network, shrinking)
+    smaller = shrink(network, shrinking, examples)
     train(smaller, epochs, [])
     return smaller
 
 
-def shrink(network: _keras.Model, shrinking: Shrinking) -> _keras.Model:
+def shrink(network: _keras.Model, shrinking: Shrinking, examples: _np.ndarray | None = None) -> _keras.Model:
     """Return the network without its least channels, the same share from each set of layers that share channels.
 
-    It computes what the network computes if nobody reads those channels, which is checked on random examples.
+    It computes what the network computes if nobody reads those channels, which is checked on random examples. Where
+    branches may go as a whole, they go before.
 
     Raises:
         BadOption: a size that cannot be reached.
         ExportError: the smaller network is not that function.
     """
+    whole = multiply_adds(network)
+    if shrinking.branches:
+        judged = probe(network) if examples is None else examples
+        network = shorten(network, _cost, judged, shrinking.multiply_adds)
+    if multiply_adds(network) <= shrinking.multiply_adds * whole:
+        return network
     ties = tie(network, by_scale=shrinking.by == "scale")
-    kept = _choose(network, ties, shrinking)
+    kept = _choose(network, ties, shrinking, whole)
     smaller = rebuild(network, _changes(network, ties, kept))
     check_same(silenced(network, ties, kept), smaller, probe(network), ALLOWED)
     return smaller
@@ -105,10 +122,12 @@ def _is_depthwise(layer: Any) -> bool:
     return isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D))
 
 
-def _choose(network: Any, ties: Ties, shrinking: Shrinking) -> Any:
-    """Return for each channel whether it stays: the same share of each set, and then what the target still allows."""
+def _choose(network: Any, ties: Ties, shrinking: Shrinking, whole: int) -> Any:
+    """Return for each channel whether it stays: the same share of each set, and then what the target still allows.
+
+    `whole` is what the share of multiply-adds is of.
+    """
     graph, sets = calls(network), ties.ranked()
-    whole = sum(map(_cost, graph))
     if not sets:
         raise BadOption(f"{network.name} has no channels that could go. Received: layers={len(graph)}")
 

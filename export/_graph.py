@@ -36,10 +36,12 @@ class Change:
     Args:
         layer: the new layer; None passes the input on.
         weights: its weights in the order of `layer.get_weights()`; None leaves those that it starts with.
+        passes: which input is passed on where there are several.
     """
 
     layer: Any = None
     weights: Sequence[_np.ndarray] | None = None
+    passes: int | None = None
 
 
 def calls(network: _keras.Model) -> list[Call]:
@@ -81,8 +83,8 @@ def rebuild(network: _keras.Model, changes: Mapping[str, Change]) -> _keras.Mode
     others = {id(c.layer) for name, c in changes.items() if type(c.layer) is not type(network.get_layer(name))}
 
     def call(layer: Any, *arguments: Any, **options: Any) -> Any:
-        if layer is _Passed:
-            return arguments[0]
+        if isinstance(layer, _Passed):
+            return arguments[0] if layer.place is None else arguments[0][layer.place]
         # What a call was given beside its inputs means nothing to a layer of another kind.
         return layer(*arguments) if id(layer) in others else layer(*arguments, **options)
 
@@ -112,15 +114,18 @@ def _input_like(tensor: Any) -> Any:
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
 
 
+@dataclasses.dataclass(frozen=True)
 class _Passed:
-    """Stands for a layer that is left out."""
+    """Stands for a layer that is left out; it passes on its input, or the one at a place of several."""
+
+    place: int | None = None
 
 
 def _cloned(layer: Any, changes: Mapping[str, Change]) -> Any:
     """Return what takes a layer's place."""
     change = changes.get(layer.name)
     if change is not None:
-        return _Passed if change.layer is None else change.layer
+        return _Passed(change.passes) if change.layer is None else change.layer
     return _kind(layer).from_config(layer.get_config())
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from export._format import describe, formats, name_input
 from export._generate import step_examples
 from export._samples import SECOND, SEVERAL, count_of, head
-from training._loop import build_model, load_model, open_data
+from training._build import build_model
+from training._judge import load_model, open_data
 from training._pipeline import Pipeline
 from training._preprocess import decode
 from training._run import Run

@@ -9,8 +9,8 @@ import zoo
 from export._bench import Bench, check_training, check_values, epochs_of
 from export._compression import FEWER, OTHER, Compression, register
 from export._distil import Distillation, distil
-from training._loop import build_model, seeded
-from training._recipe import ModelConfig
+from training._build import build_model, seeded
+from training._configs import ModelConfig
 from zoo._build import dtype_policy
 from zoo._errors import BadOption
 

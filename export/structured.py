@@ -39,29 +39,33 @@ class Options(Shrinking):
 
     def shrinking(self, multiple: int) -> Shrinking:
         """Return how small, with channels in multiples of this."""
-        return Shrinking(self.multiply_adds, self.by, multiple)
+        return Shrinking(self.multiply_adds, self.by, multiple, self.branches)
 
 
-def plan(network: _keras.Model, options: Options, _bench: Bench) -> _keras.Model:
+def plan(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
     """Return the smaller network, untrained; raises BadOption for a size that cannot be reached."""
     check_values(network, "Structured pruning")
-    return shrink(network, _settled(network, options))
+    return shrink(network, _settled(network, options, bench), _judged(options, bench))
 
 
 def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
     """Return the smaller network."""
-    return slim(
-        network, _settled(network, options), bench.trainer(options.rate), epochs=epochs_of(options, bench, SHARE)
-    )
+    shrinking, epochs = _settled(network, options, bench), epochs_of(options, bench, SHARE)
+    return slim(network, shrinking, bench.trainer(options.rate), epochs=epochs, examples=_judged(options, bench))
 
 
-def _settled(network: Any, options: Options) -> Shrinking:
+def _judged(options: Options, bench: Bench) -> Any:
+    """Return what branches are judged on."""
+    return bench.calibration if options.branches else None
+
+
+def _settled(network: Any, options: Options, bench: Bench) -> Shrinking:
     """Return how small, with channels in the largest multiple that reaches it."""
     if options.multiple:
         return options.shrinking(options.multiple)
     for multiple in MULTIPLES:
         with contextlib.suppress(BadOption):
-            shrink(network, options.shrinking(multiple))
+            shrink(network, options.shrinking(multiple), _judged(options, bench))
             return options.shrinking(multiple)
     return options.shrinking(1)
 

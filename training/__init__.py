@@ -11,19 +11,20 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from training._data import Dataset, Split
-from training._data import register as register_dataset
-from training._recipe import (
+from training._configs import (
     AugmentConfig,
     DataConfig,
+    LogConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
-    Recipe,
+    RegularizeConfig,
     ScheduleConfig,
-    parse_override,
-    resolve,
+    TeacherConfig,
 )
+from training._data import Dataset, Split
+from training._data import register as register_dataset
+from training._recipe import Recipe, parse_override, resolve
 from training._recipe import recipes as _recipes
 from training._recipe import register as register_recipe
 from training._run import Run
@@ -33,13 +34,16 @@ __all__ = [
     "AugmentConfig",
     "DataConfig",
     "Dataset",
+    "LogConfig",
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
     "Recipe",
+    "RegularizeConfig",
     "Run",
     "ScheduleConfig",
     "Split",
+    "TeacherConfig",
     "Text",
     "evaluate",
     "parse_override",
@@ -107,6 +111,6 @@ def evaluate(run: Run | str | os.PathLike[str], split: str = "test") -> dict[str
         accuracy, loss and confusion are by token. Where text is written, accuracy is the share of texts that greedy
         decoding writes exactly, token_accuracy stands beside it, and confusion is None.
     """
-    from training._loop import evaluate_run
+    from training._judge import evaluate_run
 
     return evaluate_run(run if isinstance(run, Run) else Run.open(run), split)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from training._recipe import AugmentConfig
+from training._configs import AugmentConfig
 from zoo._lazy import tf
 
 

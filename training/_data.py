@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training._recipe import DataConfig
+from training._configs import DataConfig
 from zoo._lazy import tf
 from zoo._preprocessing import Preprocessing
 from zoo._registry import Registry

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training._build import compile_model
 from training._callbacks import check_finite, check_weights
 from training._checkpoint import Progress, load_checkpoint, save_checkpoint
-from training._loop import compile_model
 from training._pipeline import Pipeline
 from training._recipe import Recipe
 
@@ -41,7 +41,7 @@ def finetune(
         TrainingError: the loss, or a weight, is not finite.
         RunError: the state cannot be read or written.
     """
-    compile_model(network, recipe, pipeline.steps_per_epoch, jit_compile=False)
+    compile_model(network, recipe, pipeline, jit_compile=False)
     network.optimizer.build(network.trainable_variables)
     progress = load_checkpoint(state, network) if state.is_file() else Progress()
     figures: dict[str, Any] = {}

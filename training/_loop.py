@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib
 import os
-import random
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import zoo
+from training._build import build_model, compile_model, seeded
 from training._callbacks import (
     Board,
     Clock,
@@ -24,15 +21,15 @@ from training._callbacks import (
 )
 from training._checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
 from training._files import write_atomic
-from training._optimizer import make_optimizer
-from training._pipeline import Pipeline, open_pipeline
+from training._judge import judge, open_data
+from training._open import open_pipeline
+from training._pipeline import Pipeline
 from training._recipe import Recipe
 from training._run import Run, check_free, processor
 from training._strategy import Device, check_divisible, open_device
-from training._tasks import TASKS
 from zoo._build import dtype_policy
-from zoo._errors import BadOption, RunError, TrainingError
-from zoo._lazy import keras, np
+from zoo._errors import TrainingError
+from zoo._lazy import np
 
 
 def train_new(recipe: Recipe, path: str | os.PathLike[str] | None, *, progress: bool = False) -> Run:
@@ -77,56 +74,9 @@ def _prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, 
     check_divisible(pipeline.batch_size, device.replicas)
     with device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
         model = build_model(recipe, pipeline)
-        compile_model(model, recipe, pipeline.steps_per_epoch, device.jit_compile)
+        compile_model(model, recipe, pipeline, device.jit_compile)
         model.optimizer.build(model.trainable_variables)
     return device, pipeline, model
-
-
-def open_data(run: Run) -> Pipeline:
-    """Return the data of a run; texts become the ids that they were when it began, whatever the data is now.
-
-    Raises:
-        RunError: the run has lost its vocabulary.
-    """
-    spec, text = zoo.spec(run.recipe.model.name), run.text()
-    if spec.vocabulary and text is None:
-        raise RunError(f"Expected the vocabulary of a run on texts. Received: {run.path} without text.json")
-    return open_pipeline(run.recipe, spec, text)
-
-
-def build_model(recipe: Recipe, pipeline: Pipeline) -> Any:
-    """Return the network of a recipe for the data of a pipeline, with logits for its labels."""
-    options, sizes = dict(recipe.model.options), TASKS[pipeline.dataset.task].sizes(pipeline)
-    for name in sizes.keys() & options.keys():
-        raise BadOption(
-            f"{name} follows from the data. Received: model.options.{name}={options[name]}. Set data.{name} instead."
-        )
-    return zoo.get(recipe.model.name, input_shape=pipeline.shape, **sizes, **options)
-
-
-def compile_model(model: Any, recipe: Recipe, steps_per_epoch: int, jit_compile: bool) -> None:
-    """Give a network its loss, optimizer and metric, and build what belongs to them."""
-    task = TASKS[zoo.spec(recipe.model.name).task]
-    model.compile(
-        optimizer=make_optimizer(recipe, steps_per_epoch),
-        loss=task.loss(recipe.loss.label_smoothing),
-        metrics=[task.metric()],
-        jit_compile=jit_compile,
-    )
-    # The variables of metrics appear with the first batch otherwise, too late for a checkpoint to restore them.
-    empty = keras.ops.zeros((1, *model.output_shape[1:]))
-    model._compile_metrics.build(empty, empty)
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights and the seeds of dropout from `seed`; Keras takes both from Python's generator."""
-    before = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before)
 
 
 class Session:
@@ -256,49 +206,3 @@ class Session:
             "replicas": self.device.replicas,
             "processor": processor(),
         }
-
-
-def judge(model: Any, pipeline: Pipeline, split: str) -> dict[str, Any]:
-    """Return the figures of a model on a split.
-
-    Returns:
-        accuracy: share of right labels, of texts by token; of what is written, share of texts that are exact.
-        loss: mean cross-entropy, of texts by token.
-        examples: how many there are.
-        confusion: a matrix of counts (rows: truth, columns: prediction); None of what is written.
-        token_accuracy: of what is written only, share of tokens that are right after the right ones before.
-    """
-    return TASKS[pipeline.dataset.task].judge(model, pipeline.evaluate(split))
-
-
-def evaluate_run(run: Run, split: str = "test") -> dict[str, Any]:
-    """Judge the model of a finished run on one split of its data.
-
-    Args:
-        run: a finished run.
-        split: "train", "validation" or "test".
-
-    Returns:
-        What `judge` returns.
-
-    Raises:
-        RunError: the run is unfinished, or has no such split.
-    """
-    run.result()
-    pipeline = open_data(run)
-    if split not in pipeline.dataset.splits:
-        have = ", ".join(pipeline.dataset.splits)
-        raise RunError(f"split must be one of {have}. Received: split={split!r}")
-    return judge(load_model(run), pipeline, split)
-
-
-def load_model(run: Run) -> Any:
-    """Return the trained model of a run, as it was saved; raises RunError if it cannot be read."""
-    for registering in ("zoo._layers", "zoo._sequence"):
-        # Keras knows layers that are not its own once their module is imported.
-        importlib.import_module(registering)
-    try:
-        return keras.saving.load_model(run.model_path, compile=False)
-    except (OSError, TypeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"Expected a readable model. Received: {run.model_path}: {reason}") from error

@@ -7,7 +7,8 @@ import inspect
 from typing import Any
 
 from training._adam import fused_adam
-from training._recipe import Recipe, ScheduleConfig
+from training._configs import ScheduleConfig
+from training._recipe import Recipe
 from training._sgd import fused_sgd
 from zoo._errors import BadOption, did_you_mean
 from zoo._lazy import keras

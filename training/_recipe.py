@@ -10,120 +10,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from training._configs import (
+    CHOICES,
+    LIMITS,
+    DataConfig,
+    LogConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RegularizeConfig,
+    ScheduleConfig,
+    TeacherConfig,
+)
 from zoo._build import check_options
 from zoo._errors import BadOption, UnknownName, did_you_mean
-from zoo._preprocessing import Preprocessing
 from zoo._registry import Registry
 from zoo._types import describe, fit_type
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Which network: a registered name and the options of its family."""
-
-    name: str = "resnet_tiny"
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class AugmentConfig:
-    """What happens to training images only; all 0 leaves them as they are.
-
-    Args:
-        flip: mirror half of the images left to right.
-        shift: largest translation, as a share of height and width.
-        rotate: largest rotation, degrees.
-        zoom: largest change of scale, as a share.
-        fill: what comes in at the edges: "constant" (zeros), "reflect" or "nearest".
-    """
-
-    flip: bool = False
-    shift: float = 0.0
-    rotate: float = 0.0
-    zoom: float = 0.0
-    fill: str = "constant"
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Which data, and how it is served.
-
-    Args:
-        name: a registered dataset ("digits", "folder"), or the name of a TFDS dataset.
-        path: the folder of a "folder" dataset; where TFDS keeps its data for the others.
-        batch_size: examples a step, over all replicas together.
-        image_size: (height, width) that images are resized to; none takes the dataset's or the model's own.
-        channels: 1 for grey, 3 for colour, 0 for what the dataset has.
-        length: (tokens,) of a text, or (source tokens, target tokens), that texts are cut or padded to; none takes the
-            model's own.
-        vocabulary: most tokens, special ones included, of a vocabulary that is learnt from the data; 0 takes the
-            model's own number.
-        skip_bad: leave images out that cannot be decoded, instead of stopping.
-        augment: what happens to training images.
-        preprocessing: scaling and cropping; none takes the dataset's own, else the model's.
-    """
-
-    name: str = "digits"
-    path: str = ""
-    batch_size: int = 64
-    image_size: tuple[int, ...] = ()
-    channels: int = 0
-    length: tuple[int, ...] = ()
-    vocabulary: int = 0
-    skip_bad: bool = False
-    augment: AugmentConfig = AugmentConfig()
-    preprocessing: Preprocessing | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """Which optimizer of Keras; biases, normalization, scales of layers, embeddings and tokens are never decayed.
-
-    Args:
-        name: "sgd", "adam", "adamw", "rmsprop", "adagrad", "lion" or another of Keras'.
-        learning_rate: its peak, for a batch of `data.batch_size`.
-        momentum: for optimizers that have it (sgd, rmsprop).
-        nesterov: Nesterov momentum, for sgd.
-        weight_decay: decoupled decay a step, multiplied by the learning rate.
-        clip_norm: largest norm of all gradients together; 0 for no clipping.
-        beta_2: share of the running mean of squared gradients that a step keeps (adam and its kin); 0 for Keras' own.
-        epsilon: what is added to a root before dividing by it (adam and its kin); 0 for Keras' own.
-    """
-
-    name: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 0.0
-    clip_norm: float = 0.0
-    beta_2: float = 0.0
-    epsilon: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class ScheduleConfig:
-    """How the learning rate moves: linear warm-up over some epochs to the peak, then on by name.
-
-    Args:
-        name: "constant"; "cosine" to `end` x peak; or "inverse_sqrt", peak x sqrt(warm-up steps / step), with steps
-            from 1, which is equation 3 of Vaswani et al. 2017 (arXiv:1706.03762) and needs a warm-up.
-        warmup_epochs: epochs of the warm-up.
-        end: share of the peak at which a cosine ends.
-    """
-
-    name: str = "cosine"
-    warmup_epochs: float = 0.0
-    end: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """Categorical cross-entropy on logits, with a share of each label spread over all classes, or over the vocabulary.
-
-    Of a sequence it is the mean over all tokens of a batch that are not padding.
-    """
-
-    label_smoothing: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +39,9 @@ class Recipe:
         optimizer: which optimizer.
         schedule: how the learning rate moves.
         loss: what is minimized.
+        regularize: what keeps weights small.
+        teacher: who else teaches; none if nobody does.
+        log: what TensorBoard is told.
         epochs: passes over the training data.
         seed: of initial weights, order, augmentation and dropout.
         precision: "float32", "mixed_bfloat16", "mixed_float16" or "auto" (the fastest that trains safely here).
@@ -152,6 +57,9 @@ class Recipe:
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
+    regularize: RegularizeConfig = RegularizeConfig()
+    teacher: TeacherConfig | None = None
+    log: LogConfig = LogConfig()
     epochs: int = 10
     seed: int = 1
     precision: str = "auto"
@@ -184,37 +92,6 @@ class Recipe:
         return _from_json(cls, values, "")
 
 
-CHOICES = {
-    "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
-    "strategy": ("auto", "one", "mirrored"),
-    "keep": ("best", "last"),
-    "schedule.name": ("constant", "cosine", "inverse_sqrt"),
-    "data.augment.fill": ("constant", "reflect", "nearest"),
-    "data.channels": (0, 1, 3),
-}
-# Smallest value, largest value and whether the ends are allowed.
-LIMITS = {
-    "epochs": (1, 1e6),
-    "replicas": (0, 4096),
-    "seed": (0, 2**31 - 1),
-    "checkpoint_seconds": (0, 1e9),
-    "data.batch_size": (1, 1e6),
-    "data.vocabulary": (0, 1e7),
-    "data.augment.shift": (0, 1),
-    "data.augment.rotate": (0, 180),
-    "data.augment.zoom": (0, 0.99),
-    "optimizer.learning_rate": (0, 1e38),
-    "optimizer.momentum": (0, 1),
-    "optimizer.weight_decay": (0, 1),
-    "optimizer.clip_norm": (0, 1e38),
-    "optimizer.beta_2": (0, 0.999999),
-    "optimizer.epsilon": (0, 1),
-    "schedule.warmup_epochs": (0, 1e6),
-    "schedule.end": (0, 1),
-    "loss.label_smoothing": (0, 0.99),
-}
-
-
 def _check(recipe: Recipe) -> None:
     """Raise BadOption for a value that no recipe can have."""
     if not re.fullmatch(r"\w[\w.-]*", recipe.name):
@@ -230,13 +107,14 @@ def _check(recipe: Recipe) -> None:
             )
     for key, (low, high) in LIMITS.items():
         value = _value(recipe, key)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise BadOption(f"{key} must be from {low} to {high:g}. Received: {key}={value}")
 
 
 def _value(recipe: Any, key: str) -> Any:
+    """Return the value at a dotted key; None where there is nothing that could have it."""
     for part in key.split("."):
-        recipe = getattr(recipe, part)
+        recipe = None if recipe is None else getattr(recipe, part)
     return recipe
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import zoo
+from training._configs import LossConfig
 from training._pipeline import Pipeline
 from zoo._lazy import keras, np, tf
 from zoo._text import PADDING
@@ -19,13 +20,13 @@ class Task:
 
     Args:
         sizes: returns the arguments of `zoo.get` that fit a network to the data of a pipeline.
-        loss: returns the loss, for `compile`, of a share of label smoothing.
+        loss: returns the loss, for `compile`, that a recipe asks for.
         metric: returns a new Keras metric, "accuracy".
         judge: returns the figures of a model on the batches of a split; see `training.evaluate`.
     """
 
     sizes: Callable[[Pipeline], dict[str, int]]
-    loss: Callable[[float], Any]
+    loss: Callable[[LossConfig], Any]
     metric: Callable[[], Any]
     judge: Callable[[Any, Iterable[Any]], dict[str, Any]]
 
@@ -67,14 +68,14 @@ def cross_entropy(numbers: Any, logits: Any, smoothing: float = 0.0) -> Any:
     return tf.nn.softmax_cross_entropy_with_logits(tf.one_hot(numbers, size, 1 - smoothing + rest, rest), logits)
 
 
-def _token_loss(targets: Callable[[Any], tuple[Any, Any]], smoothing: float) -> Callable[[Any, Any], Any]:
+def _token_loss(targets: Callable[[Any], tuple[Any, Any]], config: LossConfig) -> Callable[[Any, Any], Any]:
     """Return the loss of a sequence: the mean over the tokens of a batch that are not padding."""
 
     def loss(labels: Any, logits: Any) -> Any:
         numbers, real = targets(labels)
         # Keras goes on to divide by all tokens, and by the replicas of a strategy.
         share = tf.cast(tf.size(real), tf.float32) / tf.maximum(tf.reduce_sum(real), 1.0)
-        return cross_entropy(numbers, logits, smoothing) * real * share
+        return cross_entropy(numbers, logits, config.label_smoothing) * real * share
 
     return loss
 
@@ -147,8 +148,8 @@ def _token_sums(logits: Any, labels: Any) -> Any:
     return np.array([float(tf.reduce_sum(values * real)) for values in (losses, right, tf.ones_like(right))])
 
 
-def _class_loss(smoothing: float) -> Any:
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+def _class_loss(config: LossConfig) -> Any:
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
 
 
 def _class_metric() -> Any:

@@ -10,8 +10,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from training._configs import DataConfig
 from training._data import Dataset, Split, datasets
-from training._recipe import DataConfig
 from zoo._errors import DataError, UnknownName, did_you_mean
 from zoo._lazy import tfds
 

@@ -33,7 +33,7 @@ def samples(artifacts):
 @pytest.fixture(scope="module")
 def trained(digits_run, samples):
     """Logits of model.keras itself, preprocessed as in training, computed without the export room."""
-    from training._loop import load_model
+    from training._judge import load_model
     from training._preprocess import normalize
     from zoo import Preprocessing
 
@@ -203,7 +203,7 @@ def test_saved_model_takes_encoded_images(artifacts, samples):
 def test_encoded_images_are_read_as_in_training(artifacts, samples, digits_run):
     """A large JPEG through the artifact equals the pipeline's own decoding and the float signature."""
     import zoo
-    from training._pipeline import open_pipeline
+    from training._open import open_pipeline
     from training._preprocess import decode
 
     file = _jpeg(samples["inputs"][5], (57, 33))

@@ -48,7 +48,7 @@ def samples(shipped):
 @pytest.fixture(scope="module")
 def model(run):
     """The trained model as it was saved."""
-    from training._loop import load_model
+    from training._judge import load_model
 
     return load_model(run)
 

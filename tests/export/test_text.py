@@ -45,7 +45,7 @@ def samples(shipped):
 @pytest.mark.parametrize("name", EVERY)
 def test_artifact_equals_the_trained_model(shipped, samples, run, name):
     """On a thousand padded sentences, against model.keras itself, through `export.load`."""
-    from training._loop import load_model
+    from training._judge import load_model
 
     trained = load_model(run).predict(samples["inputs"], verbose=0)
     runtime, tolerance = export.load(shipped[name].path), formats[name].tolerance

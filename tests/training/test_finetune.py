@@ -7,7 +7,7 @@ import pytest
 
 import zoo
 from training._finetune import finetune, shorten
-from training._pipeline import open_pipeline
+from training._open import open_pipeline
 from training._recipe import resolve
 from zoo._lazy import keras
 

@@ -15,7 +15,7 @@ from PIL import Image
 import training
 from training import Run
 from training._checkpoint import _read
-from training._loop import load_model
+from training._judge import load_model
 from zoo._errors import BadOption, RunError, TrainingError
 
 # A perceptron with one hidden layer and dropout: about two seconds.
@@ -251,7 +251,7 @@ MIRRORED = """
 import json, sys
 import numpy as np
 import training
-from training._loop import load_model
+from training._judge import load_model
 
 replicas, batch, odd = map(int, sys.argv[2:])
 

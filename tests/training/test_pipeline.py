@@ -14,7 +14,7 @@ import zoo
 from training import AugmentConfig, DataConfig, Dataset, ModelConfig, Recipe, Split, register_dataset
 from training._augment import _draw, augment
 from training._data import datasets
-from training._pipeline import open_pipeline
+from training._open import open_pipeline
 from zoo import Preprocessing
 from zoo._errors import BadOption, DataError
 

@@ -12,14 +12,15 @@ import types
 import pytest
 
 import training
-from training import AugmentConfig, DataConfig, ModelConfig, Recipe, parse_override
+from training import AugmentConfig, DataConfig, ModelConfig, Recipe, TeacherConfig, parse_override
+from training._configs import CHOICES, LIMITS
 from training._data import datasets
-from training._recipe import CHOICES, LIMITS, recipes, resolve
+from training._recipe import recipes, resolve
 from zoo import Preprocessing
 from zoo._build import check_options
 from zoo._errors import BadOption, DuplicateName, UnknownName
 
-RECIPE = Recipe("test", data=DataConfig(augment=AugmentConfig(flip=True)))
+RECIPE = Recipe("test", data=DataConfig(augment=AugmentConfig(flip=True)), teacher=TeacherConfig(model="resnet20"))
 
 
 def override(key, value):

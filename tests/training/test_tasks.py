@@ -14,9 +14,10 @@ import pytest
 import training
 import zoo
 from training import DataConfig, LossConfig, ModelConfig, OptimizerConfig, Recipe, Run
+from training._build import build_model, compile_model
 from training._checkpoint import _read
-from training._loop import build_model, compile_model, load_model
-from training._pipeline import open_pipeline
+from training._judge import load_model
+from training._open import open_pipeline
 from training._tasks import TASKS
 from zoo._errors import BadOption, RunError
 from zoo._text import END, START
@@ -55,7 +56,7 @@ def compiled(task, jit_compile=False, **changes):
     made = recipe(task, **changes)
     pipeline = open_pipeline(made, zoo.spec(made.model.name))
     model = build_model(made, pipeline)
-    compile_model(model, made, pipeline.steps_per_epoch, jit_compile)
+    compile_model(model, made, pipeline, jit_compile)
     return model, next(iter(pipeline.train(0)))
 
 
@@ -86,7 +87,7 @@ def batch(task, seed=0, count=4, length=6, classes=5):
 
 def loss_of(task, labels, logits, smoothing=0.0):
     """Return the loss as Keras takes it: the mean over all positions of what the task's function says."""
-    return float(np.mean(TASKS[task].loss(smoothing)(labels, logits)))
+    return float(np.mean(TASKS[task].loss(LossConfig(label_smoothing=smoothing))(labels, logits)))
 
 
 def metric_of(task, *batches):
@@ -151,7 +152,7 @@ def test_padding_has_no_influence(task, smoothing):
         with tf.GradientTape() as tape:
             z = tf.constant(values)
             tape.watch(z)
-            loss = tf.reduce_mean(TASKS[task].loss(smoothing)(labels, z))
+            loss = tf.reduce_mean(TASKS[task].loss(LossConfig(label_smoothing=smoothing))(labels, z))
         return float(loss), metric_of(task, (labels, values)), tape.gradient(loss, z).numpy()
 
     noise = np.random.default_rng(3).normal(size=logits.shape).astype("float32") * 100
@@ -178,7 +179,7 @@ def test_gradient_of_padded_sequences_is_that_of_each_alone(task):
     import tensorflow as tf
 
     model, (x, y) = compiled(task)
-    loss = TASKS[task].loss(0.1)
+    loss = TASKS[task].loss(LossConfig(label_smoothing=0.1))
 
     def gradients(inputs, labels):
         with tf.GradientTape() as tape:

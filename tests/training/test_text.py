@@ -14,8 +14,8 @@ import training._pipeline as pipeline_module
 import zoo
 from training import AugmentConfig, DataConfig, Dataset, ModelConfig, Recipe, Run, Text, register_dataset
 from training._data import datasets, listed, load_dataset
-from training._loop import open_data
-from training._pipeline import open_pipeline
+from training._judge import open_data
+from training._open import open_pipeline
 from training._text import learn, tokenizer, tokens, words
 from zoo import Preprocessing
 from zoo._errors import BadOption, DataError, RunError

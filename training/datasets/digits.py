@@ -11,8 +11,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from training._configs import DataConfig
 from training._data import Dataset, register
-from training._recipe import DataConfig
 from zoo._lazy import tfds
 from zoo._preprocessing import Preprocessing
 

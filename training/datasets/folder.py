@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from training._configs import DataConfig
 from training._data import Dataset, Split, register
-from training._recipe import DataConfig
 from zoo._errors import DataError
 from zoo._lazy import np, quiet_libraries, tf
 

@@ -11,8 +11,8 @@ import string
 from collections.abc import Iterator
 from itertools import islice
 
+from training._configs import DataConfig
 from training._data import Dataset, listed, register
-from training._recipe import DataConfig
 from zoo._text import SPECIAL, Text
 
 LETTERS = string.ascii_lowercase

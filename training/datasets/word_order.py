@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from itertools import islice
 
+from training._configs import DataConfig
 from training._data import Dataset, listed, register
-from training._recipe import DataConfig
 from training.datasets._sentences import ANIMALS, Sentence, sentences
 from zoo._text import Text
 

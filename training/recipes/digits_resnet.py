@@ -13,16 +13,15 @@ change little; 60 epochs have a lower loss than 40 (0.539 against 0.545).
 
 from __future__ import annotations
 
-from training._recipe import (
+from training._configs import (
     AugmentConfig,
     DataConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
-    Recipe,
     ScheduleConfig,
-    register,
 )
+from training._recipe import Recipe, register
 
 register(
     Recipe(

@@ -12,16 +12,15 @@ the mean of the tokens beats the class token (accuracy 0.962 against 0.941, both
 
 from __future__ import annotations
 
-from training._recipe import (
+from training._configs import (
     AugmentConfig,
     DataConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
-    Recipe,
     ScheduleConfig,
-    register,
 )
+from training._recipe import Recipe, register
 
 register(
     Recipe(

@@ -8,16 +8,15 @@ Result: test accuracy 1.0000 on 143 images, seed 1; the images were scikit-learn
 
 from __future__ import annotations
 
-from training._recipe import (
+from training._configs import (
     AugmentConfig,
     DataConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
-    Recipe,
     ScheduleConfig,
-    register,
 )
+from training._recipe import Recipe, register
 
 register(
     Recipe(

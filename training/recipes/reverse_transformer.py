@@ -9,15 +9,14 @@ training has not seen exactly.
 
 from __future__ import annotations
 
-from training._recipe import (
+from training._configs import (
     DataConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
-    Recipe,
     ScheduleConfig,
-    register,
 )
+from training._recipe import Recipe, register
 
 register(
     Recipe(

@@ -9,14 +9,13 @@ regression on the counts of words reaches 0.4350.
 
 from __future__ import annotations
 
-from training._recipe import (
+from training._configs import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
-    Recipe,
     ScheduleConfig,
-    register,
 )
+from training._recipe import Recipe, register
 
 register(
     Recipe(

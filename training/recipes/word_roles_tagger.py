@@ -9,14 +9,13 @@ tag that a word most often has is right for 0.6175 of them.
 
 from __future__ import annotations
 
-from training._recipe import (
+from training._configs import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
-    Recipe,
     ScheduleConfig,
-    register,
 )
+from training._recipe import Recipe, register
 
 register(
     Recipe(
