@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from zoo._blocks import activate, check_activation, check_counts, conv_norm, norm
+from zoo._blocks import activate, check_activation, check_counts, check_rate, conv_norm, norm
+from zoo._blocks import drop_path as drop_branch
 from zoo._errors import BadOption
 from zoo._heads import Head
 from zoo._lazy import keras
@@ -32,13 +33,22 @@ class Units:
 
     Args:
         activation: Keras activation of the hidden layers.
-        zero_init: start the last scale of each branch at 0.
+        zero_init: start the last scale of each branch at 0 (arXiv:1706.02677, section 5.1).
         epsilon: what is added to the variance in normalization.
+        drop_path: share of examples for which the last branch is dropped in training (arXiv:1603.09382); those before
+            are dropped less, in proportion to their depth.
     """
 
     activation: str = "relu"
     zero_init: bool = False
     epsilon: float = 1e-5
+    drop_path: float = 0.0
+
+    def check(self) -> Units:
+        """Return the units, or raise BadOption."""
+        check_activation("activation", self.activation)
+        check_rate(self.drop_path, "drop_path")
+        return self
 
     def active(self, x: Any, filters: int, size: int, stride: int = 1, **more: Any) -> Any:
         """Convolve, normalize and activate."""
@@ -52,7 +62,11 @@ class Units:
 
     def join(self, branch: Any, shortcut: Any, *, name: str) -> Any:
         """Add a branch to its shortcut and activate."""
+        branch = drop_branch(branch, self.drop_path, name=f"{name}_drop_path")
         return activate(keras.layers.Add(name=f"{name}_add")([branch, shortcut]), self.activation, name=name)
+
+
+NORMAL = Units()
 
 
 def projection(x: Any, filters: int, stride: int, units: Units, *, name: str) -> Any:
@@ -241,10 +255,8 @@ def resnet(
     *,
     block: Callable[..., Any],
     depths: tuple[int, ...],
-    activation: str = "relu",
     dropout: float = 0.0,
-    zero_init: bool = False,
-    epsilon: float = 1e-5,
+    units: Units = NORMAL,
 ) -> Any:
     """Build a ResNet for ImageNet: a 7x7 stem at stride 2, max pooling, four stages.
 
@@ -253,18 +265,14 @@ def resnet(
         head: turns the feature map (n, height/32, width/32, channels) into logits.
         block: `basic` or `bottleneck`.
         depths: number of blocks of each stage.
-        activation: Keras activation of the hidden layers.
         dropout: share of the pooled features dropped in training.
-        zero_init: start the last scale of each branch at 0 (arXiv:1706.02677, section 5.1).
-        epsilon: what is added to the variance in normalization.
+        units: activation, zero_init, epsilon and drop_path.
 
     Returns:
         The head's output, logits (n, classes).
     """
-    units = Units(check_activation("activation", activation), zero_init, epsilon)
-    x = units.active(x, 64, 7, 2, name="stem")
-    x = _imagenet_stages(x, head, block, depths, units)
-    return head(x, dropout)
+    x = units.check().active(x, 64, 7, 2, name="stem")
+    return head(_imagenet_stages(x, head, block, depths, units), dropout)
 
 
 @imagenet(
@@ -282,10 +290,8 @@ def resnet_d(
     *,
     block: Callable[..., Any],
     depths: tuple[int, ...],
-    activation: str = "relu",
     dropout: float = 0.0,
-    zero_init: bool = False,
-    epsilon: float = 1e-5,
+    units: Units = NORMAL,
 ) -> Any:
     """Build a ResNet-D for ImageNet: three 3x3 convolutions as the stem, and shortcuts that average.
 
@@ -294,19 +300,16 @@ def resnet_d(
         head: turns the feature map (n, height/32, width/32, channels) into logits.
         block: `basic` or `bottleneck` with shortcuts that average.
         depths: number of blocks of each stage.
-        activation: Keras activation of the hidden layers.
         dropout: share of the pooled features dropped in training.
-        zero_init: start the last scale of each branch at 0 (arXiv:1706.02677, section 5.1).
-        epsilon: what is added to the variance in normalization.
+        units: activation, zero_init, epsilon and drop_path.
 
     Returns:
         The head's output, logits (n, classes).
     """
-    units = Units(check_activation("activation", activation), zero_init, epsilon)
+    units.check()
     for i, (filters, stride) in enumerate(((32, 2), (32, 1), (64, 1)), start=1):
         x = units.active(x, filters, 3, stride, name=f"stem{i}")
-    x = _imagenet_stages(x, head, block, depths, units)
-    return head(x, dropout)
+    return head(_imagenet_stages(x, head, block, depths, units), dropout)
 
 
 def _imagenet_stages(x: Any, head: Head, block: Callable[..., Any], depths: tuple[int, ...], units: Units) -> Any:
@@ -315,7 +318,7 @@ def _imagenet_stages(x: Any, head: Head, block: Callable[..., Any], depths: tupl
     x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(head.level(x))
     # After a ReLU the values are at least 0, so that zeros pad a maximum as well as minus infinity does.
     x = keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
-    return _stages(x, head, partial(block, units=units), (64, 128, 256, 512), depths)
+    return _stages(x, head, block, (64, 128, 256, 512), depths, units)
 
 
 cifar = partial(
@@ -338,9 +341,8 @@ def cifar_resnet(
     *,
     depths: tuple[int, ...],
     width: int = 16,
-    activation: str = "relu",
     dropout: float = 0.0,
-    zero_init: bool = False,
+    units: Units = NORMAL,
 ) -> Any:
     """Build a ResNet for small images: a 3x3 stem and stages of `width`, 2 and 4 times `width` channels.
 
@@ -349,27 +351,28 @@ def cifar_resnet(
         head: turns the feature map (n, height/4, width/4, 4 * width) into logits.
         depths: number of blocks of each stage.
         width: channels of the first stage.
-        activation: Keras activation of the hidden layers.
         dropout: share of the pooled features dropped in training.
-        zero_init: start the last scale of each branch at 0 (arXiv:1706.02677, section 5.1).
+        units: activation, zero_init, epsilon and drop_path.
 
     Returns:
         The head's output, logits (n, classes).
     """
     check_depths(depths, 3)
     check_counts("width", (width,))
-    units = Units(check_activation("activation", activation), zero_init)
-    x = units.active(x, width, 3, name="stem")
+    x = units.check().active(x, width, 3, name="stem")
     widths = tuple(width * 2**stage for stage in range(len(depths)))
-    x = _stages(x, head, partial(basic, units=units, shortcut=padding), widths, depths)
-    return head(x, dropout)
+    return head(_stages(x, head, partial(basic, shortcut=padding), widths, depths, units), dropout)
 
 
-def _stages(x: Any, head: Head, block: Callable[..., Any], widths: tuple[int, ...], depths: tuple[int, ...]) -> Any:
+def _stages(
+    x: Any, head: Head, block: Callable[..., Any], widths: tuple[int, ...], depths: tuple[int, ...], units: Units
+) -> Any:
     """Stack the blocks; every stage but the first halves the map with its first block."""
+    step = units.drop_path / max(1, sum(depths) - 1)
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
         for i in range(1, depth + 1):
             stride = 2 if stage > 1 and i == 1 else 1
-            x = block(x, width, stride, name=f"stage{stage}_block{i}")
+            own = dataclasses.replace(units, drop_path=step * (sum(depths[: stage - 1]) + i - 1))
+            x = block(x, width, stride, own, name=f"stage{stage}_block{i}")
         head.level(x)
     return x
