@@ -27,8 +27,9 @@ ROOMS = ("zoo", "training", "export")  # each may import those before it
 COMMAND = "zoo/__main__.py"  # puts the rooms together, so that it alone imports all of them
 HEAVY = {
     "PIL", "ai_edge_litert", "huggingface_hub", "jax", "jinja2", "keras", "litert_quantizer", "matplotlib", "numpy",
-    "onnx", "onnxruntime", "rich", "safetensors", "sklearn", "tensorflow", "tensorflow_datasets",
-    "tensorflow_model_optimization", "tf2onnx", "tf_keras", "zoo._layers", "zoo._sequence",
+    "onnx", "onnxruntime", "optuna", "pyarrow", "rich", "safetensors", "scipy", "sklearn", "tensorflow",
+    "tensorflow_datasets", "tensorflow_model_optimization", "tf2onnx", "tf_keras", "tomli", "zoo._layers",
+    "zoo._sequence",
 }  # fmt: skip
 # Classes derived from Keras', which are imported on first use themselves.
 LAYERS = ("zoo/_layers.py", "zoo/_sequence.py")
