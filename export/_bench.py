@@ -71,10 +71,10 @@ class Bench:
         raw, labels = self.pipeline.raw("train", CALIBRATION)
         return np.asarray(self.pipeline.encoder.prepare(raw, labels)[0])
 
-    def accuracy(self, network: Any, split: str = "test") -> float:
-        """Return the accuracy of a network on a split; on the validation split where there is no such."""
+    def accuracy(self, network: Any, split: str = "test") -> float | None:
+        """Return the accuracy on a split, on the validation split where there is no such; numbers have none."""
         split = split if split in self.pipeline.dataset.splits else "validation"
-        return judge(network, self.pipeline, split)["accuracy"]
+        return judge(network, self.pipeline, split).get("accuracy")
 
 
 def epochs_of(options: Any, bench: Bench, share: float) -> int:
@@ -95,6 +95,16 @@ def check_values(network: Any, what: str) -> None:
     if len(network.inputs) != 1 or not str(network.inputs[0].dtype).startswith("float"):
         given = ", ".join(f"{tensor.name} ({tensor.dtype})" for tensor in network.inputs)
         raise UnsupportedExport(f"{what} needs a network of images or features. Received: inputs={given}")
+
+
+def check_classes(network: Any, bench: Bench, what: str) -> None:
+    """Raise UnsupportedExport for a network that does not answer one example with one of several classes."""
+    task = bench.pipeline.dataset.task
+    if len(network.inputs) != 1 or len(network.output_shape) != 2 or task != "classify":
+        raise UnsupportedExport(
+            f"{what} needs a network that chooses among classes. "
+            f"Received: task={task}, inputs={len(network.inputs)}, output={network.output_shape}"
+        )
 
 
 def load_network(path: Path) -> Any:

@@ -51,7 +51,8 @@ def branches(network: _keras.Model, cost: Callable[[Call], int], examples: _np.n
         prices = [sum(map(cost, side)) for side in sides]
         place = prices.index(max(prices))
         names = frozenset(one.layer.name for one in sides[place])
-        again = any(one.layer.name in names for one in graph if one not in sides[place])
+        # A layer that is called elsewhere too stays.
+        again = sum(one.layer.name in names for one in graph) > len(sides[place])
         same = tuple(call.inputs[0].shape) == tuple(call.inputs[1].shape)
         if prices[place] and same and not again:
             found.append(Branch(call.layer.name, place, names))
@@ -64,23 +65,27 @@ def branches(network: _keras.Model, cost: Callable[[Call], int], examples: _np.n
 
 def _only_for(graph: Sequence[Call], read: dict[int, list[Any]], join: Call, place: int) -> list[Call]:
     """Return the calls that nothing but one input of a sum needs."""
-    needed = {id(join.inputs[place])}
-    if read[id(join.inputs[place])] != [join]:
+    given, found, inside = join.inputs[place], [], set()
+    if len(read[id(given)]) > 1:
         return []
-    found: list[Call] = []
     for call in reversed(graph):
-        outputs = [id(tensor) for tensor in call.outputs]
-        first = needed.issuperset(outputs)
-        if first or (call.inputs and all(one in found for i in outputs for one in read.get(i, [None]))):
+        known = [one and _key(one) for tensor in call.outputs for one in read.get(id(tensor), [])]
+        if call.inputs and (known == [_key(join)] if call.outputs[0] is given else known and inside.issuperset(known)):
             found.append(call)
+            inside.add(_key(call))
     return found
+
+
+def _key(call: Call) -> int:
+    """Return what tells a call from others: what it makes."""
+    return id(call.outputs[0])
 
 
 def _sizes(network: Any, tensors: list[Any], examples: Any) -> list[float]:
     """Return the mean magnitude of tensors of a network."""
     if not tensors:
         return []
-    values = keras.Model(network.inputs, tensors)(examples, training=False)
+    values = keras.Model(network.input, tensors)(examples, training=False)
     return [float(np.abs(np.asarray(value)).mean()) for value in values]
 
 
@@ -91,9 +96,7 @@ def without(network: _keras.Model, gone: Sequence[Branch]) -> _keras.Model:
     return rebuild(network, changes)
 
 
-def shorten(
-    network: _keras.Model, cost: Callable[[Call], int], examples: _np.ndarray, share: float
-) -> _keras.Model:
+def shorten(network: _keras.Model, cost: Callable[[Call], int], examples: _np.ndarray, share: float) -> _keras.Model:
     """Return the network without the branches that are worth least, as many as leave at least a share of its cost.
 
     Args:

@@ -20,11 +20,11 @@ from export._channels import multiply_adds
 from export._claims import check_network, count_zeros, inspect, masks_of
 from export._compression import Step, parse_step
 from export._graph import check_same, probe
-from export._manifest import digest_file
+from export._manifest import MASKS, digest_file
 from training._files import read_json, write_atomic, write_json
 from training._pipeline import Pipeline
 from training._run import Run
-from zoo._errors import BadOption, UnsupportedExport
+from zoo._errors import BadOption, RunError, UnsupportedExport
 from zoo._lazy import np
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from export._source import Source
 
 MODEL, RECORD, STATE = "model.keras", "step.json", "state.safetensors"
-COMPRESSION, MASKS, FACTS = "compression.json", "masks.npz", "facts.json"
+COMPRESSION, FACTS = "compression.json", "facts.json"
 ALLOWED = 1e-6  # of a network that was saved and loaded
 
 
@@ -224,16 +224,37 @@ def prove(chain: Chain, fmt: str, written: Path, scratch: Path) -> dict[str, Any
         ParityError: a claim does not hold.
     """
     content = read_json(scratch / COMPRESSION)
-    with np.load(scratch / MASKS, allow_pickle=False) as file:
-        masks = {name.replace("|", "/"): file[name] for name in file.files}
     facts = scratch / fmt / FACTS
     content["facts"] = read_json(facts) if facts.is_file() else {}
-    content["found"] = inspect(written, content["claims"], masks)
+    return content | _looked_up(chain, fmt, written, scratch / MASKS, content)
+
+
+def prove_again(content: dict[str, Any], fmt: str, written: Path, masks: Path) -> dict[str, Any]:
+    """Compare once more what a manifest claims with what stands in the artifact.
+
+    Args:
+        content: what `prove` returned.
+        fmt: the artifact's format.
+        written: the artifact.
+        masks: the file that `leave` wrote.
+
+    Returns:
+        The same with what was found now.
+
+    Raises:
+        ParityError: a claim does not hold.
+        RunError: there are no masks, which this zoo compares zeros with.
+    """
+    if not masks.is_file():
+        raise RunError(f"Expected {masks.name} beside a compressed artifact. Received: {masks.parent}. Export again.")
+    return content | _looked_up(parse_chain(content["chain"]), fmt, written, masks, content)
+
+
+def _looked_up(chain: Chain, fmt: str, written: Path, masks: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return what was found of what is claimed, and the facts with those that each step looks for itself."""
+    with np.load(masks, allow_pickle=False) as file:
+        kept = {name.replace("|", "/"): file[name] for name in file.files}
+    facts = dict(content["facts"])
     for step in chain.steps:
-        content["facts"] |= step.compression.inspect(fmt, written, content["facts"])
-    return content
-
-
-def note(path: Path, facts: dict[str, Any]) -> None:
-    """Leave facts beside an artifact that a step writes itself, for its manifest."""
-    write_json(path.parent / FACTS, facts)
+        facts |= step.compression.inspect(fmt, written, content["facts"])
+    return {"facts": facts, "found": inspect(written, content["claims"], kept)}

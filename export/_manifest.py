@@ -10,7 +10,8 @@ from training._files import read_json, to_json, write_bytes
 from zoo._errors import ParityError, RunError
 
 VERSION = 1
-NAME, SAMPLES = "manifest.json", "samples.npz"
+NAME, SAMPLES, MASKS = "manifest.json", "samples.npz", "masks.npz"
+BESIDE = (SAMPLES, MASKS)  # what an artifact is compared with; it does not ship
 
 
 def digest_file(path: Path) -> str:
@@ -44,7 +45,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
         The manifest as it stands in the file.
     """
     files = list_files(folder)
-    size = sum(f["bytes"] for name, f in files.items() if name != SAMPLES)
+    size = sum(f["bytes"] for name, f in files.items() if name not in BESIDE)
     manifest = {"version": VERSION, **content, "bytes": size, "files": files}
     manifest["digest"] = _own_digest(manifest)
     write_bytes(folder / NAME, to_json(manifest).encode())

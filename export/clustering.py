@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from export import _cluster
-from export._bench import Bench, check_training, check_values, epochs_of
+from export._bench import Bench, check_classes, check_training, check_values, epochs_of
 from export._claims import count_zeros
 from export._compression import CLOSED, SHARED, Compression, register
 from export._fold import fold
@@ -39,9 +39,10 @@ class Options:
             raise BadOption(f"A kernel needs at least 2 values. Received: values={self.values}")
 
 
-def plan(network: _keras.Model, _options: Options, _bench: Bench) -> _keras.Model:
+def plan(network: _keras.Model, _options: Options, bench: Bench) -> _keras.Model:
     """Return the network without batch normalization; raises UnsupportedExport if tf_keras cannot have it."""
     check_values(network, "Clustering")
+    check_classes(network, bench, "Clustering")
     folded = fold(network)
     twin(folded)
     return folded

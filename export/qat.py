@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import _litert_file, _qat
-from export._bench import Bench, check_training, check_values, epochs_of
+from export._bench import Bench, check_classes, check_training, check_values, epochs_of
 from export._claims import count_zeros
 from export._compression import CLOSED, INTEGER, Compression, register
 from export._fold import fold
+from export._format import name_input
 from training._files import write_bytes
 from zoo._errors import ParityError
 from zoo._lazy import LazyModule, np, tf
@@ -45,9 +46,10 @@ class Options:
         check_training(self.epochs, self.rate)
 
 
-def plan(network: _keras.Model, _options: Options, _bench: Bench) -> _keras.Model:
+def plan(network: _keras.Model, _options: Options, bench: Bench) -> _keras.Model:
     """Return the network without batch normalization; raises UnsupportedExport for a layer without imitation."""
     check_values(network, "Quantization-aware training")
+    check_classes(network, bench, "Quantization-aware training")
     _qat.check(network)
     return fold(network)
 
@@ -57,8 +59,9 @@ def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model
     train, epochs = bench.twin_trainer(options.rate), epochs_of(options, bench, SHARE)
     model = _qat.quantize_aware(network, bench.calibration, train, epochs=epochs)
     raw, _ = bench.pipeline.raw("train", len(bench.calibration))
-    names, shape = (network.inputs[0].name, "logits"), (1, *network.input_shape[1:])
-    content = _qat.to_int8(model, functools.partial(_serve, bench.pipeline.contract, raw), shape, names)
+    shape = network.input_shape[1:]
+    names = (name_input(network.inputs[0].name, shape), "logits")
+    content = _qat.to_int8(model, functools.partial(_serve, bench.pipeline.contract, raw), (1, *shape), names)
     write_bytes(bench.folder / FILE, _signed(content, names))
     folded = fold(network)
     _qat.bring_back(model, folded)

@@ -1,4 +1,8 @@
-"""rescue: where int8 loses too much, the fewest layers stay in floating point, or get 16-bit activations."""
+"""rescue: where int8 loses too much, channels are equalized; then the fewest layers stay in floating point.
+
+An activation has one scale, so that a layer whose channels differ much in size cannot stay in floating point by
+itself: what reads it would take them in int8. Equalizing the two layers leaves neither in floating point.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,22 @@ import dataclasses
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import _litert_file
-from export._bench import Bench, check_values
+from export._bench import Bench, check_classes, check_values
+from export._chain import FACTS
 from export._compression import CLOSED, INTEGER, Compression, register
+from export._equalize import Links
 from export._graph import layers_under
 from export._litert import LiteRuntime
 from export._litert_ranges import calibrate, limit_masks
 from export._quiet import quiet
 from export._rescue import Rescue, rescue, scope
 from training._files import write_json
-from zoo._errors import BadOption, ParityError
+from zoo._errors import BadOption, ExportError, ParityError
 from zoo._lazy import LazyModule, np
 
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ qtyping = LazyModule("litert_quantizer.qtyping", "litert-quantizer")
 quantizer = LazyModule("litert_quantizer.quantizer", "litert-quantizer")
 recipe = LazyModule("litert_quantizer.recipe", "litert-quantizer")
 
-FORMAT, FACTS = "tflite_int8", "facts.json"
+FORMAT = "tflite_int8"
 EXAMPLES = 400
 # Between choices of the same accuracy the one with the smaller error is better, by at most so much.
 TIE = 1e-3
@@ -46,11 +52,13 @@ class Options:
         budget: most accuracy on the validation split that int8 may lose, as a fraction.
         error: largest difference of a logit there, as a share of the largest; what is beyond costs as accuracy does.
         keep: "float", or "16x8" for int8 weights with int16 activations.
+        equalize: whether channels are equalized first, see `export._equalize`.
     """
 
     budget: float = 0.005
     error: float = 0.1
     keep: str = "float"
+    equalize: bool = True
 
     def __post_init__(self) -> None:
         if not (0 <= self.budget < 1 and self.error > 0) or self.keep not in WAYS:
@@ -60,9 +68,10 @@ class Options:
             )
 
 
-def plan(network: _keras.Model, _options: Options, _bench: Bench) -> _keras.Model:
-    """Return the network as it is; raises UnsupportedExport for one of texts."""
+def plan(network: _keras.Model, _options: Options, bench: Bench) -> _keras.Model:
+    """Return the network as it is; raises UnsupportedExport for one of texts, or without classes."""
     check_values(network, "Rescue")
+    check_classes(network, bench, "Rescue")
     return network
 
 
@@ -75,58 +84,119 @@ def writers(options: Options, bench: Bench) -> Mapping[str, Callable[[Source, Pa
     """Return the int8 format with as few layers as possible left out."""
 
     def write(source: Source, path: Path) -> None:
-        trial = Trial(source, bench, options)
-        found = rescue(trial.names(source.model), trial.cost, options.budget + TIE)
+        judge, budget = Judge(source, bench, options), options.budget + TIE
+        plain = Trial(judge)
+        equalized = _equalized(judge, plain, budget) if options.equalize else ()
+        trial = Trial(judge, equalized) if equalized else plain
+        found = rescue(trial.names(), trial.cost, budget)
         content = trial.quantize(found.floating)
         _litert_file.finish(content, source.metadata, path)
-        write_json(path.parent / FACTS, _facts(found, options, content))
+        facts = _facts(found, judge, trial, content)
+        write_json(path.parent / FACTS, facts | {"validation_cost_unaided": plain.cost()})
 
     return {FORMAT: write}
 
 
-def _facts(found: Rescue, options: Options, content: bytes) -> dict[str, Any]:
+def _equalized(judge: Judge, plain: Trial, budget: float) -> tuple[str, ...]:
+    """Return the fewest layers whose channels, equalized, hold the budget; all if that helps at least."""
+    names = plain.links()
+    try:
+        return rescue(list(names), lambda chosen: Trial(judge, chosen).cost(), budget).floating
+    except ExportError:
+        return tuple(names) if Trial(judge, names).cost() < plain.cost() else ()
+
+
+def _facts(found: Rescue, judge: Judge, trial: Trial, content: bytes) -> dict[str, Any]:
     return {
+        "equalized": trial.spread,
         "rescued": list(found.floating),
-        "kept_as": options.keep,
+        "kept_as": judge.options.keep,
         "float_operators": _floats(content),
         "validation_cost": found.cost,
-        "validation_cost_unaided": found.unaided,
-        "trials": found.trials,
+        "trials": judge.trials,
     }
 
 
-class Trial:
-    """Quantizes a network with some layers left out and judges it on validation examples.
+class Judge:
+    """What networks are judged on: validation examples, and what the source makes of them.
 
     Args:
         source: the network.
         bench: where its data is.
         options: what costs, and how layers are left out.
+
+    Attributes:
+        trials: how many networks were judged.
     """
 
     def __init__(self, source: Source, bench: Bench, options: Options) -> None:
-        floating = source.shared("tflite")
-        self._rules, self._options, self._metadata = recipe.static_wi8_ai8(), options, source.metadata
-        self._ranges = calibrate(floating, source, self._rules)
-        self._content = limit_masks(floating.read_bytes(), self._ranges)
+        self.source, self.options, self.trials = source, options, 0
         self._inputs, self._labels = bench.pipeline.raw("validation", EXAMPLES)
         self._logits = source.model.predict(self._inputs, verbose=0)
 
-    def names(self, network: _keras.Model) -> list[str]:
-        """Return the layers that operators of the file come from; of several that became the same, the first."""
+    def cost(self, content: bytes) -> float:
+        """Return the accuracy that a file loses, plus the error that is too large, plus at most `TIE` for all of it."""
+        self.trials += 1
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            _litert_file.finish(content, self.source.metadata, path)
+            logits = LiteRuntime(path)(self._inputs)
+        right, was = ((x.argmax(-1) == self._labels).mean() for x in (logits, self._logits))
+        size = np.abs(logits - self._logits) / (np.abs(self._logits).max() + 1e-12)
+        return float(was - right + max(0.0, size.max() - self.options.error) + TIE * min(1.0, size.mean()))
+
+
+class Trial:
+    """Quantizes a network with some layers equalized and some left out.
+
+    Args:
+        judge: says what comes of it.
+        equalized: layers whose channels are equalized.
+
+    Attributes:
+        spread: how far apart the channels of those were, by layer.
+    """
+
+    def __init__(self, judge: Judge, equalized: Collection[str] = ()) -> None:
+        source = judge.source
+        self._judge, self._rules = judge, recipe.static_wi8_ai8()
+        self._content = source.shared("tflite").read_bytes()
+        self.spread: dict[str, float] = {}
+        if equalized:
+            known, links = self.links(), Links(self._content)
+            found = links.equalize(known[name] for name in equalized)
+            self.spread = {name: found[known[name]] for name in equalized}
+            self._content = links.content()
+        with tempfile.TemporaryDirectory() as folder:
+            floating = Path(folder) / "model.tflite"
+            floating.write_bytes(self._content)
+            self._ranges = calibrate(floating, source, self._rules)
+        self._content = limit_masks(self._content, self._ranges)
+
+    def links(self) -> dict[str, str]:
+        """Return the layers whose channels can be equalized, each with the name of its operator."""
+        operators = Links(self._content).found
+        return {layer: name for layer, matched in self._operators().items() for name in matched if name in operators}
+
+    def names(self) -> list[str]:
+        """Return the layers that operators of the file come from."""
+        return list(self._operators())
+
+    def _operators(self) -> dict[str, tuple[str, ...]]:
+        """Return the operators of each layer by the names of their outputs; of layers that became one, the first's."""
         operators = [
             _output(graph, operator)
             for graph in _litert_file.read(self._content).subgraphs
             for operator in graph.operators
         ]
-        layers = [layer for layer in layers_under(network) if layer.weights]
+        layers = [layer for layer in layers_under(self._judge.source.model) if layer.weights]
         found: dict[tuple[str, ...], str] = {}
         # A normalization that was folded is part of the layer before it, and goes by that one's name.
         for layer in sorted(layers, key=lambda layer: not hasattr(layer, "kernel")):
             matched = tuple(name for name in operators if re.search(scope(layer.name), name))
             if matched:
                 found.setdefault(matched, layer.name)
-        return list(found.values())
+        return {name: matched for matched, name in found.items()}
 
     def quantize(self, left: Iterable[str]) -> bytes:
         """Return the .tflite in which these layers are left out of int8."""
@@ -141,20 +211,14 @@ class Trial:
 
     def _way(self) -> tuple[Any, Any]:
         """Return configuration and algorithm of what is left out."""
-        if self._options.keep == WAYS[0]:
+        if self._judge.options.keep == WAYS[0]:
             return None, quantizer.AlgorithmName.NO_QUANTIZE
         (rule,) = recipe.static_wi8_ai16()
         return qtyping.OpQuantizationConfig.from_dict(rule["op_config"]), rule["algorithm_key"]
 
-    def cost(self, left: frozenset[str]) -> float:
-        """Return the accuracy that is lost, plus the error that is too large, plus at most `TIE` for all of it."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.tflite"
-            _litert_file.finish(self.quantize(sorted(left)), self._metadata, path)
-            logits = LiteRuntime(path)(self._inputs)
-        right, was = ((x.argmax(-1) == self._labels).mean() for x in (logits, self._logits))
-        size = np.abs(logits - self._logits) / (np.abs(self._logits).max() + 1e-12)
-        return float(was - right + max(0.0, size.max() - self._options.error) + TIE * min(1.0, size.mean()))
+    def cost(self, left: Collection[str] = ()) -> float:
+        """Return what is lost with some layers left out."""
+        return self._judge.cost(self.quantize(sorted(left)))
 
 
 def _floats(content: bytes) -> list[str]:
@@ -197,7 +261,7 @@ register(
         claims=claims,
         stage=INTEGER,
         then=CLOSED,
-        summary="rescue:0.005[,keep=16x8]: the layers that cost int8 most stay in float, as few as hold the budget",
+        summary="rescue:0.005[,keep=16x8]: where int8 loses more, the layers that cost it are mended, or stay float",
         writers=writers,
         only=(FORMAT,),
         inspect=inspect,

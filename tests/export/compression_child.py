@@ -171,5 +171,21 @@ def twins(names):
     return found
 
 
+def quick(names):
+    """Twins, what is refused, and quantization-aware training and clustering of a small network, in one process."""
+    small = trained("mlp_tiny", epochs=3)
+    model = _qat.quantize_aware(small, VALUES[:200], fit, epochs=1)
+    content = _qat.to_int8(model, _qat.plain, (1, SIZE, SIZE, 1), ("image", "logits"))
+    clustered = _cluster.cluster(small, 16, fit, epochs=1)
+    return twins(names) | {
+        "refusal": refusal("convnext_micro_tiny"),
+        "float": accuracy(small),
+        "imitated": accuracy(model),
+        "tflite": interpret(content),
+        "clustered": accuracy(clustered),
+        "distinct": list(_cluster.distinct(clustered).values()),
+    }
+
+
 if __name__ == "__main__":
     print(json.dumps(globals()[sys.argv[1]](sys.argv[2])))

@@ -13,6 +13,8 @@ from zoo._lazy import keras
 
 FAMILIES = ["vgg_bn_tiny", "resnet_tiny", "resnetv2_tiny", "googlenet_tiny", "inception_tiny", "densenet_tiny"]
 FAMILIES += ["mobilenet_tiny", "efficientnet_tiny", "convnext_micro_tiny", "highway_tiny", "cnn_tiny"]
+SLOW = ("inception_tiny", "googlenet_tiny", "efficientnet_tiny", "resnetv2_tiny", "convnext_micro_tiny")
+CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FAMILIES]
 
 
 def shaken(network, seed=0):
@@ -39,7 +41,7 @@ def network():
     return lambda name: shaken(zoo.get(name, input_shape=(64,) if "highway" in name else (16, 16, 1)))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", CASES)
 def test_fold_keeps_the_function(network, name):
     """No batch normalization is left and the outputs are those of before."""
     before = network(name)

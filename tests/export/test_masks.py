@@ -9,6 +9,9 @@ import pytest
 
 import zoo
 from export._masks import Masks, Pruning, choose, hold, kernels, prune, zeros
+from training._finetune import finetune, shorten
+from training._open import open_pipeline
+from training._recipe import resolve
 from zoo._errors import BadOption, ExportError
 from zoo._lazy import keras
 
@@ -36,6 +39,7 @@ def test_target_is_exact(network, trained):
     assert all(variable.constraint is None for variable in network.variables)
 
 
+@pytest.mark.slow
 def test_without_masks_nothing_is_zero(network, trained):
     """The control: the same training leaves no zeros, and zeros that are not held are lost."""
     trained(network, 1)
@@ -48,8 +52,9 @@ def test_without_masks_nothing_is_zero(network, trained):
     assert sum(count for count, _ in zeros(network, pruning).values()) == 0
 
 
-def test_zeros_are_held(network, trained):
+def test_zeros_are_held(trained):
     """Training with `hold` keeps what is zero and moves the rest."""
+    network = zoo.get("mlp_tiny", input_shape=(8, 8, 1))
     pruning = Pruning(0.75)
     Masks(network, pruning, 1).update(1)
     before = {v.path: np.asarray(v) for v in kernels(network, pruning)}
@@ -61,6 +66,7 @@ def test_zeros_are_held(network, trained):
         assert (after != old).any()
 
 
+@pytest.mark.slow
 def test_global_scope(network, trained):
     """All kernels together have the share; single ones may differ."""
     pruning = Pruning(0.7, scope="global")
@@ -139,6 +145,16 @@ def test_what_is_pruned():
         kernels(attention, Pruning(skip=("*",)))
 
 
+@pytest.mark.slow
+def test_transformers_are_pruned(trained):
+    """The kernels of attention in a ViT end with exactly the share that was asked for, as all others do."""
+    network = zoo.get("vit_micro_tiny", input_shape=(8, 8, 1))
+    prune(network, Pruning(0.8), trained, epochs=1, steps_per_epoch=STEPS)
+    found = zeros(network, Pruning())
+    assert sum("attention" in path for path in found) > 4
+    assert all(count == int(0.8 * size + 0.5) for count, size in found.values())
+
+
 def test_masks_follow_from_zeros(network, trained):
     """Stopped in the ramp and gone on with in a new object, the masks are the same."""
     pruning = Pruning(0.8)
@@ -185,11 +201,48 @@ def test_moving_averages_stay_exact(network, trained):
     assert all(count == int(0.8 * size + 0.5) for count, size in zeros(network, pruning).values())
 
 
+@pytest.mark.slow
 def test_mixed_precision(trained):
     """Masks hold under mixed_bfloat16."""
     network = zoo.get("resnet_tiny", input_shape=(8, 8, 1), dtype="mixed_bfloat16")
     prune(network, Pruning(0.8), trained, epochs=1, steps_per_epoch=STEPS)
     assert all(count == int(0.8 * size + 0.5) for count, size in zeros(network, Pruning()).values())
+
+
+class Killed(Exception):
+    """Stands for the end of a process in the middle of training."""
+
+
+def test_killed_in_the_ramp_it_ends_the_same(tmp_path):
+    """Pruning that was cut off in an epoch goes on from the state before it, to the same zeros and weights."""
+    recipe = resolve("digits_resnet", {"model.name": "mlp_tiny", "data.augment.rotate": 0}.items())
+    recipe, pipeline = shorten(recipe, 4, 0.5), open_pipeline(recipe, zoo.spec("mlp_tiny"))
+    steps = pipeline.steps_per_epoch
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations.numpy()) == steps + steps // 2:
+                raise Killed
+
+    def pruned(name, *others):
+        keras.utils.set_random_seed(1)
+        network = zoo.get("mlp_tiny", input_shape=pipeline.shape)
+
+        def train(network, epochs, callbacks):
+            given = [*callbacks, *others]
+            finetune(network, recipe, pipeline, state=tmp_path / name, callbacks=given)
+
+        prune(network, Pruning(0.8), train, epochs=4, steps_per_epoch=steps)
+        return network
+
+    whole = pruned("whole.safetensors")
+    with pytest.raises(Killed):
+        pruned("cut.safetensors", Kill())
+    again = pruned("cut.safetensors")
+    assert all(count == int(0.8 * size + 0.5) for count, size in zeros(again, Pruning()).values())
+    for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one == 0, other == 0)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 JAX = """

@@ -22,28 +22,52 @@ def child(python, root):
     return run
 
 
-def test_twins(child):
-    """Twins are equal, layers that tf_keras lacks included; Keras 3 stays what TensorFlow calls Keras."""
-    names = "resnet_tiny,convnext_micro_tiny"
-    found = child("twins", names)
-    assert not found["left"]
-    assert found["three"] == "3"
-    assert all(found[name] <= 1e-5 for name in names.split(","))
-    assert "differs" in found["control"]
+@pytest.fixture(scope="module")
+def quick(child):
+    """What one process finds out about small networks."""
+    return child("quick", "resnet_tiny,mlp_tiny")
 
 
-@pytest.mark.parametrize(
-    ("name", "layer"),
-    [
-        ("convnext_micro_tiny", "stem_norm"),
-        pytest.param("efficientnet_tiny", "stem_silu", marks=pytest.mark.slow),
-    ],
-)
-def test_qat_refuses(child, name, layer):
+def test_twins(quick):
+    """Twins are equal; Keras 3 stays what TensorFlow calls Keras."""
+    assert not quick["left"]
+    assert quick["three"] == "3"
+    assert all(quick[name] <= 1e-5 for name in ("resnet_tiny", "mlp_tiny"))
+    assert "differs" in quick["control"]
+
+
+def test_small_qat(quick):
+    """Input, output and every tensor is int8, and answers as the imitation does."""
+    assert quick["tflite"]["io"] == ["int8", "int8"]
+    assert quick["tflite"]["floats"] == []
+    assert abs(quick["tflite"]["accuracy"] - quick["imitated"]) < 0.02
+    assert quick["tflite"]["accuracy"] > quick["float"] - 0.03 > 0.7
+
+
+def test_small_cluster(quick):
+    """At most 16 values are left in each kernel."""
+    assert max(quick["distinct"]) <= 16
+    assert quick["clustered"] > quick["float"] - 0.05
+
+
+def test_small_refusal(quick):
     """A layer that cannot be imitated in int8 is named."""
+    assert "Received: layer=stem_norm," in quick["refusal"]
+
+
+@pytest.mark.slow
+def test_twins_with_layers_that_tf_keras_lacks(child):
+    """They are wrapped, and the twin is equal."""
+    found = child("twins", "convnext_micro_tiny,densenet_tiny")
+    assert all(found[name] <= 1e-5 for name in ("convnext_micro_tiny", "densenet_tiny"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "layer"), [("efficientnet_tiny", "stem_silu"), ("vit_micro_tiny", "")])
+def test_qat_refuses(child, name, layer):
+    """Another activation, and attention."""
     message = child("refusal", name)
-    assert "Received: layer=" in message
-    assert message.partition("layer=")[2].partition(",")[0] == layer
+    assert f"Received: layer={layer}" in message
 
 
 @pytest.mark.slow
