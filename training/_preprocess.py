@@ -7,6 +7,9 @@ from typing import Any
 from zoo._lazy import tf
 from zoo._preprocessing import Preprocessing
 
+# Interpolations that stay between the smallest and the largest value.
+INSIDE = ("nearest", "bilinear", "area")
+
 
 def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any:
     """Decode an image, resize its shorter side to size / crop, and cut out the centre.
@@ -20,8 +23,7 @@ def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any
         float32 of `shape`, whole numbers from 0 to 255: what 8-bit inputs of an artifact hold too.
     """
     height, width, channels = shape
-    image = tf.cast(tf.io.decode_image(encoded, expand_animations=False), tf.float32)
-    image = _with_channels(image, channels)
+    image = with_channels(tf.io.decode_image(encoded, expand_animations=False), channels)
     size = tf.shape(image)[:2]
     scale = tf.reduce_max(tf.constant([height, width], tf.float32) / contract.crop / tf.cast(size, tf.float32))
     resized = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
@@ -31,8 +33,8 @@ def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any
     return tf.ensure_shape(tf.clip_by_value(tf.round(image), 0.0, 255.0), shape)
 
 
-def _with_channels(image: Any, channels: int) -> Any:
-    """Return an image (h, w, any) with 1 channel (its luminance) or 3; transparency is left out.
+def with_channels(image: Any, channels: int) -> Any:
+    """Return an image uint8 (h, w, any) with 3 channels, uint8, or 1 (its luminance), float32; alpha is left out.
 
     TensorFlow's decoders cannot do this themselves for every format.
     """
@@ -41,10 +43,21 @@ def _with_channels(image: Any, channels: int) -> Any:
     colour = tf.ensure_shape(colour, (None, None, 3))
     if channels == 3:
         return colour
-    return tf.cond(have < 3, lambda: image[..., :1], lambda: tf.image.rgb_to_grayscale(colour))
+    return tf.cond(
+        have < 3,
+        lambda: tf.cast(image[..., :1], tf.float32),
+        lambda: tf.image.rgb_to_grayscale(tf.cast(colour, tf.float32)),
+    )
 
 
 def normalize(x: Any, contract: Preprocessing) -> Any:
     """Return (x - mean) / std in float32, x of any shape with the channels last."""
     scale, offset = contract.affine()
-    return tf.cast(x, tf.float32) * tf.constant(scale, tf.float32) + tf.constant(offset, tf.float32)
+    x = tf.cast(x, tf.float32)
+    if len(scale) == 1 or len(x.shape) != 4:
+        return x * tf.constant(scale, tf.float32) + tf.constant(offset, tf.float32)
+    # TensorFlow is ten times as fast on rows as on a last axis of three.
+    width = x.shape[2]
+    rows = tf.reshape(x, (-1, width * len(scale)))
+    rows = rows * tf.constant(scale * width, tf.float32) + tf.constant(offset * width, tf.float32)
+    return tf.reshape(rows, tf.shape(x))

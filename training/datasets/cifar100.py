@@ -1,0 +1,26 @@
+"""Photographs of a hundred kinds of things: 50,000 images of 32x32 colour pixels train, 10,000 are tested.
+
+Read as TFDS prepares it (`tfds build cifar100`), below `data.path` or where TFDS keeps its data; the last tenth of the
+training images validates.
+
+Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from training._configs import DataConfig
+from training._data import Dataset, register
+from zoo._preprocessing import Preprocessing
+
+
+@register("cifar100")
+def cifar100(config: DataConfig) -> Dataset:
+    """Return the images; raises DataError where they are not prepared and cannot be fetched."""
+    from training._tfds import load_by_name
+
+    # Mean and standard deviation of the training pixels, as the field states them.
+    return dataclasses.replace(
+        load_by_name(config), preprocessing=Preprocessing(mean=(129.3, 124.1, 112.4), std=(68.2, 65.4, 70.4))
+    )

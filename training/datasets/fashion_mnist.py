@@ -1,0 +1,24 @@
+"""Articles of clothing in ten classes: 60,000 images of 28x28 grey pixels train, 10,000 are tested.
+
+Read as TFDS prepares it (`tfds build fashion_mnist`), below `data.path` or where TFDS keeps its data; the last tenth of
+the training images validates.
+
+Xiao, Rasul and Vollgraf 2017, "Fashion-MNIST", arXiv:1708.07747.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from training._configs import DataConfig
+from training._data import Dataset, register
+from zoo._preprocessing import Preprocessing
+
+
+@register("fashion_mnist")
+def fashion_mnist(config: DataConfig) -> Dataset:
+    """Return the images; raises DataError where they are not prepared and cannot be fetched."""
+    from training._tfds import load_by_name
+
+    # Mean and standard deviation of the training pixels, as the field states them.
+    return dataclasses.replace(load_by_name(config), preprocessing=Preprocessing(mean=(72.9,), std=(90.0,)))

@@ -1,0 +1,175 @@
+"""ImageNet of the Large Scale Visual Recognition Challenge 2012: 1.28 million images of 1,000 classes, 50,000 validate.
+
+`data.path` is a folder that holds it in one of three ways, which are told apart by looking:
+- folders, train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (or validation/), any images of any classes;
+- TFRecord shards train-00000-of-01024 and validation-00000-of-00128 (there, or in train/ and validation/) of
+  image/encoded and image/class/label from 1 to 1000, as TensorFlow's own scripts write them;
+- what `tfds build imagenet2012` prepared: the folder, or one above, with imagenet2012/<version>/ in it.
+
+Classes are called as LOC_synset_mapping.txt, synset_words.txt, words.txt or imagenet_class_index.json in that folder
+says, by their WordNet number otherwise. Images are not decoded beforehand, as there are too many.
+
+Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", arXiv:1409.0575.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from training._configs import DataConfig
+from training._data import Dataset, Split, register
+from training._order import of_files, of_records
+from zoo._errors import DataError
+from zoo._lazy import tf, tfds
+from zoo._preprocessing import IMAGENET
+
+SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+SUFFIXES = (".jpeg", ".jpg", ".png")
+CLASSES = 1000
+# Lists of "n01440764 tench, Tinca tinca" by line, or of {"0": ["n01440764", "tench"]}.
+LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt", "imagenet_class_index.json")
+
+
+@register("imagenet2012")
+def imagenet2012(config: DataConfig) -> Dataset:
+    """Return ImageNet as it lies at `config.path`.
+
+    Raises:
+        DataError: no folder, none of the three ways, or files that are damaged.
+    """
+    root = Path(config.path or "data/imagenet2012").expanduser()
+    for way in (_records, _prepared, _folders):
+        found = way(root) if root.is_dir() else None
+        if found:
+            return found
+    raise DataError(
+        "Expected train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, shards train-*-of-* and validation-*-of-*, or what TFDS "
+        f"prepared (imagenet2012/<version>). Received: data.path={config.path!r}. Give it by: --set data.path=FOLDER"
+    )
+
+
+def _folders(root: Path) -> Dataset | None:
+    """Return the images of train/<wnid>/, which decides the classes, and of the other splits."""
+    places = {name: _first(root, folders) for name, folders in SPLITS.items()}
+    classes = _classes(places["train"]) if places["train"] else []
+    if not classes:
+        return None
+    # Test images come without labels, in one folder.
+    splits = {name: place for name, place in places.items() if place and (name != "test" or _classes(place))}
+    if "validation" not in splits:
+        raise DataError(f"Expected val/<wnid>/*.JPEG beside train/. Received: data.path={str(root)!r} without it.")
+    made = {name: _images(place, classes) for name, place in splits.items()}
+    return Dataset("imagenet2012", _named(root, classes), (0, 0, 3), made, IMAGENET)
+
+
+def _first(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _classes(place: Path) -> list[str]:
+    return sorted(p.name for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _images(place: Path, classes: Sequence[str]) -> Split:
+    """Return the images of a split in the order of their names."""
+    odd = sorted(set(_classes(place)) - set(classes))
+    if odd:
+        raise DataError(f"Expected the classes of train/ in {place}. Received: {len(odd)} others, such as {odd[:3]}")
+    paths, numbers = [], []
+    for number, name in enumerate(classes):
+        folder = place / name
+        found = sorted(str(p) for p in folder.glob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+        paths += found
+        numbers += [number] * len(found)
+    if not paths:
+        raise DataError(f"Expected images ({', '.join(SUFFIXES)}) in {place}/<wnid>/. Received: none")
+    return of_files(paths, numbers)
+
+
+def _records(root: Path) -> Dataset | None:
+    """Return the images of TFRecord shards."""
+    shards = {name: _shards(root, folders) for name, folders in SPLITS.items()}
+    if not shards["train"]:
+        return None
+    if not shards["validation"]:
+        raise DataError(f"Expected validation-*-of-* beside train-*-of-*. Received: data.path={str(root)!r}")
+    splits = {name: of_records(paths, _parse) for name, paths in shards.items() if paths and name != "test"}
+    return Dataset("imagenet2012", _named(root, _wnids()), (0, 0, 3), splits, IMAGENET)
+
+
+def _shards(root: Path, names: Sequence[str]) -> list[Path]:
+    """Return the shards of a split, all of them; raises DataError if one is missing."""
+    for name in names:
+        for folder in (root, root / name):
+            found = [p for p in sorted(folder.glob(f"{name}-*-of-*")) if re.fullmatch(r"\w+-\d+-of-\d+", p.name)]
+            if not found:
+                continue
+            total = int(found[0].name.rpartition("-")[2])
+            if len(found) != total:
+                raise DataError(f"Expected {total} shards {name}-*-of-{total:05d} in {folder}. Received: {len(found)}")
+            return found
+    return []
+
+
+def _parse(record: Any) -> tuple[Any, Any]:
+    """Return the bytes of an image and its class from 0; the files count from 1."""
+    features = {
+        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+    }
+    found = tf.io.parse_single_example(record, features)
+    label = found["image/class/label"] - 1
+    inside = tf.debugging.Assert((label >= 0) & (label < CLASSES), ["image/class/label is 1 to 1000, found", label + 1])
+    with tf.control_dependencies([inside]):
+        return found["image/encoded"], tf.identity(label)
+
+
+def _prepared(root: Path) -> Dataset | None:
+    """Return what TFDS prepared."""
+    from training._tfds import from_builder
+
+    found = sorted(root.glob("**/dataset_info.json"))[-1:] if _is_tfds(root) else []
+    if not found:
+        return None
+    builder = tfds.builder_from_directory(found[0].parent)
+    dataset = from_builder(builder, "imagenet2012", IMAGENET)
+    splits = {name: split for name, split in dataset.splits.items() if name != "test"}
+    return Dataset("imagenet2012", _named(root, dataset.labels), dataset.shape, splits, IMAGENET)
+
+
+def _is_tfds(root: Path) -> bool:
+    """Tell whether a folder is, or holds, what TFDS prepared; it is not searched deeper than that."""
+    return any(any(root.glob(f"{above}dataset_info.json")) for above in ("", "*/", "imagenet2012/*/"))
+
+
+def _wnids() -> list[str]:
+    """Return the WordNet numbers of the 1,000 classes in their order, which TFDS ships."""
+    return tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()
+
+
+def _named(root: Path, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return what classes are called, each a name of its own."""
+    path = next((root / name for name in LISTS if (root / name).is_file()), None)
+    names = _read(path) if path else {}
+    called = [names.get(wnid, wnid).partition(",")[0].strip() for wnid in classes]
+    # Two kinds of crane, and two of maillot.
+    return tuple(
+        f"{name} ({wnid})" if called.count(name) > 1 and name != wnid else name
+        for name, wnid in zip(called, classes, strict=True)
+    )
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Return the names of classes by WordNet number."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix == ".json":
+            return {wnid: name.replace("_", " ") for wnid, name in json.loads(text).values()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f'Expected {{"0": ["n01440764", "tench"], ...}} in {path}. Received: {error}') from error
+    pairs = (re.split(r"\s+", line.strip(), maxsplit=1) for line in text.splitlines())
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
