@@ -8,16 +8,20 @@ export.load(artifact.path)(images)              # any format, one callable; ids 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from export._compression import Compression, compressions
 from export._compression import register as register_compression
 from export._format import Format, Runtime, Tensor, Tolerance, formats
 from export._format import register as register_format
 from export._pipeline import Artifact, export_run, load_artifact, verify_artifact
+from export._vectors import vectors_of
 from training._run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "Artifact",
@@ -34,6 +38,7 @@ __all__ = [
     "register_compression",
     "register_format",
     "report",
+    "vectors",
     "verify",
 ]
 
@@ -87,14 +92,34 @@ def load(path: PathLike, threads: int | None = None) -> Runtime:
 
     Returns:
         A callable from raw values (n, *shape), pixels 0 to 255, or int32 token ids (n, length), to float32 logits (n,
-        classes) or (n, length, classes). One that writes sequences takes "source" and "target" and has `generate`,
-        from source ids to the ids that it writes.
+        classes) or (n, length, classes), or values (n, targets) in the data's own units. One that writes sequences
+        takes "source" and "target" and has `generate`, from source ids to the ids that it writes.
 
     Raises:
         RunError: no artifact there.
         ParityError: a byte was changed.
     """
     return load_artifact(Path(path), threads)
+
+
+def vectors(path: PathLike, rows: Sequence[Mapping[str, Any]] | PathLike) -> np.ndarray:
+    """Turn rows of a table into what an artifact takes, as `export.load(path)(export.vectors(path, rows))`.
+
+    Args:
+        path: an artifact of a network for tables, or its folder.
+        rows: values by heading, None for one that is missing; or a CSV or Parquet file with these headings. Columns
+            that the network does not know are passed over.
+
+    Returns:
+        float32 (n, features), raw: the artifact scales them itself. What each value says stands in the manifest, under
+        "metadata", "tabular", "features".
+
+    Raises:
+        RunError: no artifact there, or one of no table.
+        DataError: a column is missing, or a value cannot be.
+        ParityError: a byte of the artifact was changed.
+    """
+    return vectors_of(Path(path), rows)
 
 
 def report(run: Run | PathLike, *, measure: bool = True) -> dict[str, Any]:

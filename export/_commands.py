@@ -12,6 +12,7 @@ import training
 from export._compression import compressions
 from export._format import formats
 from training._run import Run
+from training._tasks import NAMES
 from zoo._console import json_option, print_json, print_table
 from zoo._errors import BadOption
 
@@ -113,10 +114,19 @@ def _print_artifacts(artifacts: Sequence[room.Artifact], as_json: bool) -> None:
             a.name,
             f"{a.manifest['bytes'] / 1e3:,.1f} kB",
             f"{a.parity['relative']:.1e}",
-            f"{a.parity['agreement']:.4f}",
-            f"{a.parity['accuracy']:.4f}",
+            "–" if a.parity["agreement"] is None else f"{a.parity['agreement']:.4f}",
+            _figure(a.parity),
             a.path,
         )
         for a in artifacts
     ]
-    print_table(("format", "size", "difference", "same top-1", "accuracy", "path"), rows, right=(1, 2, 3, 4))
+    tagged = {a.parity.get("figure", "accuracy") for a in artifacts}
+    agree = "same top-1" if tagged == {"accuracy"} else "agreement"
+    print_table(("format", "size", "difference", agree, "accuracy", "path"), rows, right=(1, 2, 3, 4))
+
+
+def _figure(parity: dict[str, Any]) -> str:
+    """Return the figure of an artifact, named if it is no accuracy."""
+    name = parity.get("figure", "accuracy")
+    told = f"{parity['accuracy']:.4f}"
+    return told if name == "accuracy" else f"{NAMES[name]} {told}"

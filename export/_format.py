@@ -91,6 +91,10 @@ def name_input(name: str, shape: Sequence[int]) -> str:
     return "image" if name == "features" and len(shape) == 3 else name
 
 
+# What comes out of a network of a task, where that is no logits.
+OUTPUTS = {"generate": "tokens", "regress": "values"}
+
+
 def describe(model: str, task: str, given: tuple[str, str, tuple[int, ...]], labels: Sequence[str]) -> dict[str, Any]:
     """Return the facts of a network that go into its artifacts.
 
@@ -98,10 +102,10 @@ def describe(model: str, task: str, given: tuple[str, str, tuple[int, ...]], lab
         model: its name.
         task: its task.
         given: name, dtype and shape of its input; the shape has both lengths where a sequence is written.
-        labels: names of the classes or tags.
+        labels: names of the classes, tags, labels or targets.
     """
     name, dtype, shape = given
-    output = "tokens" if task == "generate" else "logits"
+    output = OUTPUTS.get(task, "logits")
     facts = {"model": model, "task": task, "input": name, "dtype": dtype, "output": output}
     return facts | {"shape": list(shape), "labels": list(labels)}
 
@@ -124,7 +128,8 @@ class Runtime:
     def __call__(self, inputs: Any) -> np.ndarray:
         """Return float32 logits (n, classes) of raw values (n, *shape), pixels from 0 to 255 or int32 ids.
 
-        Those of a network that tags are (n, length, classes); for one that writes, see `export._generate.Writer`.
+        Those of a network that gives numbers are values (n, targets) in the data's own units; of one that tags they are
+        (n, length, classes); for one that writes, see `export._generate.Writer`.
         """
         raise NotImplementedError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,28 @@ def operator_name(model: Any, operator: Any) -> str:
     return flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex)
 
 
-def refuse_float(content: bytes) -> None:
-    """Raise UnsupportedExport if an operator still works on float32."""
+def outputs_of(content: bytes, name: str) -> tuple[str, ...]:
+    """Return the names of what the operators give that take the tensor of this name."""
+    model = read(content)
+    return tuple(
+        name_of(graph.tensors[operator.outputs[0]])
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if any(i >= 0 and name_of(graph.tensors[i]) == name for i in operator.inputs)
+    )
+
+
+def refuse_float(content: bytes, spared: Sequence[str] = ()) -> None:
+    """Raise UnsupportedExport if an operator still works on float32, but those that give the tensors spared."""
     model = read(content)
     floats = set()
     for graph in model.subgraphs:
         for operator in graph.operators:
             used = [graph.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
+            if any(name_of(tensor) in spared for tensor in used) and operator_name(model, operator) in CASTS:
+                continue
+            if any(name_of(graph.tensors[i]) in spared for i in operator.outputs):
+                continue
             if any(tensor.type == schema.TensorType.FLOAT32 for tensor in used):
                 floats.add(operator_name(model, operator))
     if floats:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from export._chain import Chain, check_formats, parse_chain, prove
+from export._chain import Chain, check_formats, parse_chain, prove, prove_again
 from export._child import convert
 from export._format import Format, Runtime, Way, describe, formats, name_input
 from export._generate import Writer
-from export._manifest import SAMPLES, digest_file, find_folder, read_manifest, write_manifest
+from export._manifest import MASKS, SAMPLES, digest_file, find_folder, read_manifest, write_manifest
 from export._samples import read_samples
+from export._source import facts_of
 from export._verify import compare, require
 from training._files import whole_folder
 from training._run import Run, environment
@@ -120,7 +121,8 @@ def _finish(run: Run, fmt: Format, scratch: Path, chain: Chain | None = None) ->
     place = run.exports / (f"{fmt.name}-{chain.slug}" if chain else fmt.name)
     with whole_folder(place) as folder:
         _place(written, folder / way.file)
-        shutil.copy(scratch / SAMPLES, folder / SAMPLES)
+        for beside in (SAMPLES, MASKS) if chain else (SAMPLES,):
+            shutil.copy(scratch / beside, folder / beside)
         facts = {"format": fmt.name, "compression": compression, "artifact": way.file, "metadata": expected}
         manifest = write_manifest(folder, {**facts, **_facts(run, runtime), "parity": parity.to_json()})
     return Artifact(place / way.file, manifest)
@@ -136,7 +138,9 @@ def _expected(runtime: Runtime, run: Run) -> dict[str, Any]:
     spec, result, text = zoo.spec(run.recipe.model.name), run.result(), run.text()
     shape = tuple(result["input_shape"])
     given = name_input(spec.inputs[0], shape), spec.input_dtype, shape
-    facts = describe((runtime.metadata or {}).get("model", ""), spec.task, given, result["labels"])
+    told = facts_of(run)
+    task = told.pop("task", spec.task)
+    facts = describe((runtime.metadata or {}).get("model", ""), task, given, result["labels"]) | told
     return facts | {
         "preprocessing": None if text else {**result["preprocessing"], "inside": True},
         "text": text and text.to_json(),
@@ -166,7 +170,9 @@ def verify_artifact(path: Path) -> Artifact:
     way, runtime = _open(folder, manifest)
     parity = compare(runtime, read_samples(folder / SAMPLES), way.tolerance, manifest["metadata"])
     require(parity, str(folder))
-    return Artifact(folder / way.file, manifest | {"parity": parity.to_json()})
+    made = manifest["compression"]
+    again = made and prove_again(made, manifest["format"], folder / way.file, folder / MASKS)
+    return Artifact(folder / way.file, manifest | {"parity": parity.to_json(), "compression": again})
 
 
 def load_artifact(path: Path, threads: int | None = None) -> Runtime:

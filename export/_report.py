@@ -32,8 +32,8 @@ def write_report(content: dict, folder: Path) -> Path:
     Args:
         content: title, run, created, summary, recipe, curves, labels, artifacts, compressions and confusion (rows:
             truth, columns: prediction). Any of them, and any value inside, may be missing or None; the page then
-            says what to do. Accuracies are shares (0 to 1), sizes bytes, times of artifacts milliseconds,
-            the time of training seconds.
+            says what to do. Accuracies are shares (0 to 1), or the figure that the summary names under "figure"; sizes
+            are bytes, times of artifacts milliseconds, the time of training seconds.
         folder: The run directory.
 
     Returns:
@@ -224,7 +224,10 @@ def _view(content: dict) -> dict:
         "recipe_argument": shlex.quote(Path(run).parent.name or "RECIPE") if run else "RECIPE",
         "created": _moment(content.get("created")),
         "summary": summary,
-        "interval": _interval(summary["test_accuracy"], summary["test_images"]),
+        "figure": FIGURES.get(summary["figure"], "accuracy"),
+        "interval": None
+        if summary["figure"] in FIGURES
+        else _interval(summary["test_accuracy"], summary["test_images"]),
         "curves": _curves(content.get("curves") or []),
         "confusion": _confusion(content),
         "artifacts": artifacts,
@@ -261,6 +264,8 @@ def _interval(accuracy: float | None, count: int | None) -> tuple[float, float] 
     return wilson_interval(accuracy, count) if accuracy is not None and count else None
 
 
+# What a summary calls its main figure where that is no accuracy.
+FIGURES = {"mean_average_precision": "mean average precision", "r2": "R²"}
 # Name, lines (label and key), height in inches, text of a value, text of a tick, and which value is best.
 CURVES = (
     ("Loss", {"training": "loss", "validation": "val_loss"}, 2.7, "{:.3g}".format, "{:g}".format, min),
@@ -272,6 +277,15 @@ CURVES = (
         _plots.percent_tick,
         max,
     ),
+    (
+        "Mean average precision",
+        {"training": "mean_average_precision", "validation": "val_mean_average_precision"},
+        2.7,
+        percent,
+        _plots.percent_tick,
+        max,
+    ),
+    ("RMSE", {"training": "rmse", "validation": "val_rmse"}, 2.7, "{:.4g}".format, "{:g}".format, min),
     ("Learning rate", {"": "learning_rate"}, 1.5, None, "{:g}".format, None),
     ("Examples per second", {"": "images_per_second"}, 1.5, None, "{:,.0f}".format, None),
 )

@@ -79,10 +79,11 @@ class Source:
         calibrate: returns examples as artifacts take them, for the ranges of quantized tensors.
         scratch: folder for what formats share.
         text: how strings become ids, where that is known.
+        facts: "task", where the network alone does not tell it, and what else is told of the data, for the metadata.
 
     Attributes:
-        model: keras.Model in float32, from raw values "image" or "features" (n, *shape), or ids, to logits.
-        task: "classify", "tag" or "generate"; see zoo.ModelSpec.
+        model: keras.Model in float32, from raw values "image" or "features" (n, *shape), or ids, to logits or values.
+        task: "classify", "multilabel", "regress", "tag" or "generate"; see training.Dataset.
         metadata: JSON-safe facts that go into the artifact itself.
         writers: formats that are written by a compression, not by themselves.
     """
@@ -95,10 +96,13 @@ class Source:
         calibrate: Callable[[], Any],
         scratch: Path,
         text: Text | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
+        facts = dict(facts or {})
         names = [tensor.name for tensor in network.inputs]
         of_ids = network.inputs[0].dtype == "int32"
-        self.task = "generate" if len(names) > 1 else "tag" if len(network.output_shape) > 2 else "classify"
+        told = "generate" if len(names) > 1 else "tag" if len(network.output_shape) > 2 else "classify"
+        self.task = facts.pop("task", told)
         self.shape = tuple(size for tensor in network.inputs for size in tensor.shape[1:])
         self.labels, self.text = tuple(labels), text
         self.model = network if of_ids else _with_preprocessing(network, contract)
@@ -110,6 +114,7 @@ class Source:
         self.metadata |= {
             "preprocessing": None if of_ids else {**contract.to_json(), "inside": True},
             "text": text and text.to_json(),
+            **facts,
         }
 
     @functools.cached_property
@@ -185,10 +190,22 @@ def open_source(run: Run, scratch: Path, change: Callable[..., Any] | None = Non
     made = change(network, pipeline) if change else None
     network = made.network if made else network
     source = Source(
-        network, pipeline.contract, labels, lambda: pipeline.raw("train", CALIBRATION)[0], scratch, pipeline.text
+        network,
+        pipeline.contract,
+        labels,
+        lambda: pipeline.raw("train", CALIBRATION)[0],
+        scratch,
+        pipeline.text,
+        facts_of(run),
     )
     source.writers = made.writers if made else {}
     return source, _samples(source, pipeline)
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """Return what is told of the data of a run beside its labels: the task, and the columns of a table."""
+    task, learnt = run.result().get("task"), run.learnt() or {}
+    return {key: value for key, value in (("task", task), ("tabular", learnt.get("tabular"))) if value}
 
 
 def _samples(source: Source, pipeline: Pipeline) -> dict[str, Any]:

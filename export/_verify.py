@@ -8,6 +8,7 @@ from typing import Any
 
 from export._format import Runtime, Tensor, Tolerance
 from export._generate import Writer, check_parts, compare_written
+from export._measures import measure_of
 from export._samples import SECOND, count_of, head
 from zoo._errors import ParityError
 from zoo._lazy import np
@@ -19,29 +20,36 @@ class Parity:
 
     Args:
         n: examples compared.
-        max: largest difference of a logit.
-        mean: mean difference of the logits.
-        relative: `max` as a share of the source's largest logit.
-        agreement: share of examples with the same top-1.
-        accuracy: the artifact's accuracy on them; of sequences that are written, the share that is right.
+        max: largest difference of a logit, or of a value.
+        mean: mean difference of them.
+        relative: `max` as a share of the source's largest logit, or of the range of its values.
+        agreement: share of examples with the same top-1; of several labels at once, equal decisions; None of numbers.
+        accuracy: the artifact's accuracy on them; of sequences that are written, the share that is right; else what
+            `figure` says.
         source_accuracy: the source's.
         batches: batch sizes that were run.
         tolerance: what was allowed.
         passed: whether it kept to that.
         sequences_equal: share of the sequences it writes that equal its source's token by token, if it writes any.
+        figure: what `accuracy` is: "accuracy"; "mean_average_precision" of several labels; "r2" of numbers.
+        mae: of numbers, the artifact's mean absolute error in their own units.
+        source_mae: the source's.
     """
 
     n: int
     max: float
     mean: float
     relative: float
-    agreement: float
+    agreement: float | None
     accuracy: float
     source_accuracy: float
     batches: tuple[int, ...]
     tolerance: Tolerance
     passed: bool
     sequences_equal: float | None = None
+    figure: str = "accuracy"
+    mae: float | None = None
+    source_mae: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON-safe values."""
@@ -53,8 +61,9 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
 
     Args:
         runtime: the artifact in its real runtime.
-        samples: see `export._source.open_source`; labels (n, ...) are -1 where there is no answer to compare.
-        tolerance: how far it may be.
+        samples: see `export._source.open_source`; labels (n, ...) are -1 where there is no answer to compare, or where
+            one of several labels is not known.
+        tolerance: how far it may be, where the answer is one of several classes; see `export._measures`.
         expected: what the artifact must say of itself: the source's metadata.
 
     Returns:
@@ -64,12 +73,13 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
         ParityError: names, shapes or metadata are not the source's.
     """
     inputs, source, labels = samples["inputs"], samples["logits"], samples["labels"]
+    measure = measure_of(expected.get("task", "classify"))
     _check_interface(runtime, samples, expected)
     # A third of the samples at a time is a batch that nobody compiled for, where the batch is free.
     sizes = [runtime.batch] if runtime.batch else [max(2, len(labels) // 3), 1]
     logits = _in_batches(runtime, inputs, sizes[0])
     _check_shape(logits, source)
-    real, first = labels >= 0, head(inputs, SECOND)
+    real, first = measure.judged(labels), head(inputs, SECOND)
     others = [_in_batches(runtime, first, size) for size in sizes[1:]]
     others += [
         found for found in (_through_bytes(runtime, first), _through_strings(runtime, samples)) if found is not None
@@ -79,30 +89,21 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     figures = {
         "max": float(np.max([difference.max(), *largest])),
         "mean": float(difference.mean()),
-        **_shares(logits[real], source[real], labels[real]),
+        **measure.shares(logits[real], source[real], labels[real]),
         **(compare_written(runtime, samples) if isinstance(runtime, Writer) else {}),
     }
-    figures["relative"] = figures["max"] / (float(np.abs(source[real]).max()) + 1e-12)
-    passed = _keeps(figures, tolerance)
-    return Parity(n=len(labels), batches=tuple(sizes), tolerance=tolerance, passed=passed, **figures)
+    figures["relative"] = figures["max"] / measure.size(source[real])
+    tolerance = measure.allowed(tolerance)
+    passed, known = _keeps(figures, tolerance), {"figure": measure.figure, "tolerance": tolerance}
+    return Parity(n=len(labels), batches=tuple(sizes), passed=passed, **known, **figures)
 
 
-def _shares(logits: Any, source: Any, labels: Any) -> dict[str, float]:
-    """Return how often the answers of logits (n, classes) agree with the source's and with labels (n,)."""
-    top, source_top = logits.argmax(-1), source.argmax(-1)
-    return {
-        "agreement": float((top == source_top).mean()),
-        "accuracy": float((top == labels).mean()),
-        "source_accuracy": float((source_top == labels).mean()),
-    }
-
-
-def _keeps(figures: dict[str, float], tolerance: Tolerance) -> bool:
+def _keeps(figures: dict[str, Any], tolerance: Tolerance) -> bool:
     """Tell whether figures are within a tolerance."""
     return (
         # A comparison with NaN is false, so that an artifact that yields it fails here.
         figures["relative"] <= tolerance.relative
-        and figures["agreement"] >= tolerance.agreement
+        and (figures["agreement"] is None or figures["agreement"] >= tolerance.agreement)
         and figures["source_accuracy"] - figures["accuracy"] <= tolerance.drop + 1e-9
         # Where every answer must agree, so must every token that is written.
         and (figures.get("sequences_equal", 1.0) >= 1.0 or tolerance.agreement < 1.0)
@@ -115,10 +116,13 @@ def require(parity: Parity, what: str) -> None:
         return
     t = parity.tolerance
     written = "" if parity.sequences_equal is None else f"same sequences {parity.sequences_equal:.4f}, "
+    same = {"accuracy": "same top-1", "mean_average_precision": "same labels"}.get(parity.figure, "")
+    same = f"{same} {parity.agreement:.4f} (at least {t.agreement:g}), " if same else ""
+    whole = "range of the values" if parity.agreement is None else "largest logit"
     raise ParityError(
         f"{what} is not equal to its source on {parity.n} test examples: largest difference {parity.relative:.3g} of "
-        f"the largest logit (allowed {t.relative:g}), same top-1 {parity.agreement:.4f} (at least {t.agreement:g}), "
-        f"{written}accuracy {parity.accuracy:.4f} against {parity.source_accuracy:.4f} (may lose {t.drop:g})"
+        f"the {whole} (allowed {t.relative:g}), {same}{written}{parity.figure.replace('_', ' ')} "
+        f"{parity.accuracy:.4f} against {parity.source_accuracy:.4f} (may lose {t.drop:g})"
     )
 
 

@@ -25,7 +25,9 @@ def write(source: Source, path: Path) -> None:
     Signatures: `serving_default` takes a float32 batch of raw values, or int32 token ids, and returns "logits". For
     images `serve_bytes` takes "image_bytes", a one-dimensional string tensor of encoded images of any size, and returns
     "logits", "scores" (their softmax) and "labels" (the name of the highest); for texts `serve_text` takes "text", a
-    one-dimensional string tensor, and returns the same, with an empty label where a token is padding.
+    one-dimensional string tensor, and returns the same, with an empty label where a token is padding. A network that
+    gives several labels at once returns "logits" and "scores" (their sigmoids, in the order of the labels), one that
+    gives numbers "values".
 
     Args:
         source: what to export.
@@ -84,25 +86,25 @@ def _serve(part: Part) -> Any:
 
 def _serve_bytes(source: Source, table: Any) -> Any:
     """Return the signature from encoded images to logits, scores and labels."""
-    model = source.model
+    model, answers = source.model, ANSWERS.get(source.task, _best)
     pixels = tf.TensorSpec(model.inputs[0].shape[1:], tf.float32)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serve(image_bytes: Any) -> dict[str, Any]:
         images = tf.map_fn(source.decode, image_bytes, fn_output_signature=pixels)
-        return _answers(model(images, training=False), table)
+        return answers(model(images, training=False), table)
 
     return serve
 
 
 def _serve_text(source: Source, module: Any) -> Any:
     """Return the signature from strings to logits, scores and labels."""
-    model = source.model
+    model, answers = source.model, ANSWERS.get(source.task, _best)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="text")])
     def serve(text: Any) -> dict[str, Any]:
         ids = module.tokenizer(text)
-        found = _answers(model(ids, training=False), module.table)
+        found = answers(model(ids, training=False), module.table)
         if len(model.output_shape) > 2:
             found["labels"] = tf.where(tf.equal(ids, PADDING), "", found["labels"])
         return found
@@ -110,9 +112,17 @@ def _serve_text(source: Source, module: Any) -> Any:
     return serve
 
 
-def _answers(logits: Any, table: Any) -> dict[str, Any]:
-    """Return what a client wants to know."""
+def _best(logits: Any, table: Any) -> dict[str, Any]:
+    """Return what a client wants to know of classes."""
     return {"logits": logits, "scores": tf.nn.softmax(logits), "labels": table.lookup(tf.argmax(logits, axis=-1))}
+
+
+def _each(logits: Any, _: Any) -> dict[str, Any]:
+    return {"logits": logits, "scores": tf.nn.sigmoid(logits)}
+
+
+# What is told beside the answers, by task; `_best` where it is one of several classes.
+ANSWERS = {"multilabel": _each, "regress": lambda values, _: {"values": values}}
 
 
 def _generate(source: Source) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from export._format import Tolerance, Way, register
 from export._litert import LiteRuntime, LiteWriter
-from export._litert_file import finish, refuse_float
+from export._litert_file import finish, outputs_of, refuse_float
 from export._litert_ranges import calibrate, limit_masks
 from export._quiet import quiet
 from zoo._errors import UnsupportedExport
@@ -70,6 +70,8 @@ def write_fp16(source: Source, path: Path) -> None:
     tool.update_quantization_recipe(
         ".*", qtyping.TFLOperationName.ALL_SUPPORTED, config, quantizer.AlgorithmName.FLOAT_CASTING
     )
+    for rule in map(_left_float, _spared(source)):
+        tool.update_quantization_recipe(rule["regex"], rule["operation"], None, rule["algorithm_key"])
     finish(_quantize(tool), source.metadata, path)
 
 
@@ -80,12 +82,15 @@ def write_dynamic(source: Source, path: Path) -> None:
         source: what to export.
         path: file to write.
     """
-    tool = quantizer.Quantizer(source.shared("tflite"), recipe.dynamic_wi8_afp32())
+    rules = [*recipe.dynamic_wi8_afp32(), *map(_left_float, _spared(source))]
+    tool = quantizer.Quantizer(source.shared("tflite"), rules)
     finish(_quantize(tool), source.metadata, path)
 
 
 def write_int8(source: Source, path: Path) -> None:
     """Write a .tflite of int8 tensors only, input and output included, with int8 weights by channel.
+
+    Rows of a table enter as float32; see `_spared`.
 
     Args:
         source: what to export; its `calibration` gives the ranges of the activations.
@@ -94,12 +99,30 @@ def write_int8(source: Source, path: Path) -> None:
     Raises:
         UnsupportedExport: the model has an operator that LiteRT cannot run in int8.
     """
-    floating, rules = source.shared("tflite"), recipe.static_wi8_ai8()
+    floating, spared = source.shared("tflite"), _spared(source)
+    rules = [*recipe.static_wi8_ai8(), *map(_left_float, spared)]
+    rules += [_left_float("", "INPUT")] if spared else []
     ranges = calibrate(floating, source, rules)
     content = limit_masks(floating.read_bytes(), ranges)
     content = _quantize(quantizer.Quantizer(bytearray(content), rules), ranges)
-    refuse_float(content)
+    refuse_float(content, spared)
     finish(content, source.metadata, path)
+
+
+def _spared(source: Source) -> tuple[str, ...]:
+    """Return the names of what the first layer gives to rows of a table, which computes in float32 in every variant.
+
+    One scale for columns that differ in their ranges would leave nothing of the smaller ones; and the layer has taken
+    in what scales them.
+    """
+    if "tabular" not in source.metadata:
+        return ()
+    return outputs_of(source.shared("tflite").read_bytes(), source.metadata["input"])
+
+
+def _left_float(output: str, operation: str = "*") -> dict[str, Any]:
+    """Return the quantizer's rule that leaves an operator as it is, told by the name of its output."""
+    return {"regex": re.escape(output), "operation": operation, "algorithm_key": "no_quantize", "op_config": {}}
 
 
 def _trace(part: Part) -> Any:

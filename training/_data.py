@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training._configs import DataConfig
+from training._tables import Table
 from zoo._lazy import tf
 from zoo._preprocessing import Preprocessing
 from zoo._registry import Registry
@@ -22,13 +23,29 @@ class Split:
 
     Args:
         examples: tf.data of (x, y): x is a scalar string, the bytes of an encoded image or a text in UTF-8, or a
-            float32 vector of features; y, by the task of the dataset, an int64 from 0 or a scalar string. In an order
-            that never changes.
+            float32 vector of features, or of a table the cells of a row as strings; y by the task of the dataset. In an
+            order that never changes.
         count: how many examples.
+        shuffled: returns `examples` in an order that is drawn from a seed, without the first so many of it; where
+            there is a better way than a buffer, such as shuffling the names of files before they are read.
     """
 
     examples: _tf.data.Dataset
     count: int
+    shuffled: Callable[[int, int], _tf.data.Dataset] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Mean and standard deviation of the training targets of a regression, in the data's own units.
+
+    Args:
+        mean: of each target.
+        std: of each target, above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +54,20 @@ class Dataset:
 
     Args:
         name: what it is called.
-        labels: the names of the classes or tags; their order is the order of the logits. None where text is written.
-        shape: (height, width, channels) of all images, 0 where images differ, (features,), or () of text.
+        labels: the names of the classes, tags, labels or targets; their order is the order of the logits or values.
+            None where text is written.
+        shape: (height, width, channels) of all images, 0 where images differ, (features,), or () of text and tables.
         splits: "train", and "validation" and "test" where they exist.
         preprocessing: the data's own contract, if it states one.
         text: how strings become tokens where x is text; a vocabulary of no more than `zoo._text.SPECIAL` asks for one
             learnt from the training split.
-        task: "classify", y is the number of a label; "tag", y is a string of labels with white space between them,
-            one for each token of x; "generate", y is the text to write.
+        task: "classify", y is the number of a label, int64; "multilabel", y is int64 (labels,) of 1 for each label that
+            applies, 0 for each that does not and -1 where that is not known; "regress", y is float32 (targets,) in the
+            data's own units; "tag", y is a string of labels with white space between them, one for each token of x;
+            "generate", y is the text to write.
+        table: what the training rows say of the columns, where x is rows of a table.
+        scale: of the targets of a regression, once it was measured.
+        options: those of `DataConfig` that this data obeys beside the ones that apply to all of its kind.
     """
 
     name: str
@@ -54,7 +77,13 @@ class Dataset:
     preprocessing: Preprocessing | None = None
     text: Text | None = None
     task: str = "classify"
+    table: Table | None = None
+    scale: Scale | None = None
+    options: tuple[str, ...] = ()
 
+
+# What a network must be registered to do for the tasks that others' networks serve too.
+NETWORKS = {"multilabel": "classify", "regress": "classify"}
 
 datasets: Registry[Callable[[DataConfig], Dataset]] = Registry("dataset", "training.datasets", "zoo.datasets")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from training._configs import AugmentConfig
+from training._crop import crop_encoded
 from training._data import Dataset
 from training._preprocess import decode, normalize
+from training._tables import Table
 from training._text import BATCH, padded, tokenizer, tokens
 from zoo._errors import BadOption, DataError
 from zoo._lazy import np, tf
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 # Batches or images prepared at a time.
 PARALLEL = os.cpu_count() or 1
+# Tasks whose labels are what the network is to give, not numbers of classes.
+DIRECT = ("multilabel", "regress")
 # The label of a token that is padding: no class, so that its one-hot row is all zeros.
 NO_TAG = -1
 
@@ -37,6 +42,9 @@ class Encoder:
     ) -> None:
         self.dataset, self.shape, self.contract, self.text = dataset, shape, contract, text
 
+    # Whether a random crop is cut out of each encoded example.
+    varied = False
+
     @property
     def width(self) -> int:
         """Bytes of one example as an array."""
@@ -55,7 +63,13 @@ class Encoder:
 
     def prepare(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return a batch as network and loss take it."""
-        return normalize(x, self.contract), tf.one_hot(y, len(self.dataset.labels))
+        return normalize(x, self.contract), self.answers(y)
+
+    def answers(self, y: Any) -> Any:
+        """Return labels as the loss takes them: one-hot, or several at once and numbers as float32."""
+        if self.dataset.task in DIRECT:
+            return tf.cast(y, tf.float32)
+        return tf.one_hot(y, len(self.dataset.labels))
 
 
 class ImageEncoder(Encoder):
@@ -72,6 +86,50 @@ class ImageEncoder(Encoder):
 
     def _pixels(self, encoded: Any) -> Any:
         return tf.cast(decode(encoded, self.shape, self.contract), tf.uint8)
+
+    @property
+    def varied(self) -> bool:
+        """Whether images have other sizes than the network takes, so that random crops are cut while decoding."""
+        return tuple(self.dataset.shape[:2]) != tuple(self.shape[:2])
+
+    def cropped(self, examples: _tf.data.Dataset, drawn: _tf.data.Dataset, config: AugmentConfig) -> _tf.data.Dataset:
+        """Return random crops uint8 (height, width, channels), mirrored where the recipe asks for it, with labels.
+
+        Args:
+            examples: encoded images with their labels.
+            drawn: (numbers, whether it is mirrored) of each image, see `training._crop.draw_crops`.
+            config: what is drawn from.
+        """
+
+        def crop(example: Any, draw: Any) -> Any:
+            image = crop_encoded(example[0], draw[0], self.shape, self.contract, config)
+            if config.flip:
+                # Image by image: batches of large images do not fit into a processor's cache.
+                image = tf.cond(draw[1], lambda: tf.reverse(image, [1]), lambda: image)
+            return image, example[1]
+
+        return tf.data.Dataset.zip(examples, drawn).map(crop, PARALLEL)
+
+
+class TableEncoder(Encoder):
+    """Rows of a table, the cells as strings."""
+
+    def check(self) -> None:
+        """Raise DataError for a cell that is not what its column holds."""
+        for name, split in self.dataset.splits.items():
+            try:
+                self._vectors(split.examples)
+            except DataError as error:
+                raise DataError(f"{error} of the {name} split of {self.dataset.name}") from error
+
+    def decoded(self, examples: _tf.data.Dataset) -> _tf.data.Dataset:
+        """Return vectors float32 (width,) with their labels; a table is small enough to be read at once."""
+        return tf.data.Dataset.from_tensor_slices(self._vectors(examples))
+
+    def _vectors(self, examples: _tf.data.Dataset) -> tuple[Any, Any]:
+        cells, truth = zip(*examples.as_numpy_iterator(), strict=True)
+        table: Table = self.dataset.table
+        return table.vectors([[cell.decode() for cell in row] for row in cells]), np.stack(truth)
 
 
 class TextEncoder(Encoder):
@@ -92,7 +150,7 @@ class TextEncoder(Encoder):
 
     def prepare(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return ids as they are, labels one-hot; padding has no label."""
-        return x, tf.one_hot(y, len(self.dataset.labels))
+        return x, self.answers(y)
 
     def check(self) -> None:
         """Raise DataError for the first example that is empty or does not go with its label."""
@@ -180,9 +238,13 @@ class PairEncoder(TextEncoder):
 
 def make_encoder(dataset: Dataset, shape: tuple[int, ...], contract: Preprocessing, text: Text | None) -> Encoder:
     """Return the encoder of a kind of data."""
-    kinds = {"classify": TextEncoder, "tag": TagEncoder, "generate": PairEncoder}
-    kind = kinds[dataset.task] if text else ImageEncoder if len(shape) == 3 else Encoder
+    of_texts = {"tag": TagEncoder, "generate": PairEncoder}
+    kind = of_texts.get(dataset.task, TextEncoder) if text else KINDS[bool(dataset.table), len(shape) == 3]
     return kind(dataset, shape, contract, text)
+
+
+# By whether it is a table and whether it is images.
+KINDS = {(True, False): TableEncoder, (False, True): ImageEncoder, (False, False): Encoder}
 
 
 def _numbers(labels: tuple[str, ...]) -> Any:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import DataConfig
+import zoo
+from training import DataConfig, ModelConfig, Recipe
 from training._data import load_dataset
+from training._open import open_pipeline
 from training._preprocess import decode, normalize
+from training.datasets._folders import find_bad
 from training.datasets.digits import load_pixels
-from training.datasets.folder import find_bad
 from zoo import Preprocessing
 from zoo._errors import BadOption, DataError, UnknownName
 
@@ -155,10 +157,10 @@ def test_odd_dataset_names_are_refused_in_one_line(name, tmp_path):
     one_line(error)
 
 
-def test_dataset_without_images_is_refused(tmp_path):
-    """A dataset of texts is refused before anything is fetched."""
-    with pytest.raises(DataError, match=r"images with one class each.*imdb_reviews.*text") as error:
-        load_dataset(DataConfig("imdb_reviews", path=str(tmp_path)))
+def test_dataset_of_other_things_is_refused(tmp_path):
+    """A dataset of neither images nor texts is refused before anything is fetched."""
+    with pytest.raises(DataError, match=r"images or texts with one class each.*penguins.*features") as error:
+        load_dataset(DataConfig("penguins", path=str(tmp_path)))
     one_line(error)
     assert not any(tmp_path.rglob("*.tfrecord*"))
 
@@ -449,3 +451,229 @@ def test_contract_checks_its_channels():
     """Three means do not go with one channel."""
     with pytest.raises(BadOption, match="must have 1 number for data of 1 channels"):
         Preprocessing(mean=(1.0, 2.0, 3.0)).check(1)
+
+
+REVIEWS = {"neg": ["What a bore.", "Never again!"], "pos": ["A joy, from start to end.", "See it. Twice."]}
+
+
+def write_texts(root, classes=("poem", "prose"), count=10):
+    """Put short texts into a folder a class."""
+    for name in classes:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            (root / name / f"{i:02d}.txt").write_text(f"{name} number {i}, größer\n", encoding="utf-8")
+    return root
+
+
+def texts(split):
+    """Return the texts of a split with their labels."""
+    return [(x.decode(), int(y)) for x, y in split.examples.as_numpy_iterator()]
+
+
+def test_folder_of_texts(tmp_path):
+    """Sub-folders are the classes, divided as folders of images are; the content is text in UTF-8."""
+    dataset = load_dataset(DataConfig("text_folder", path=str(write_texts(tmp_path))))
+    assert (dataset.labels, dataset.shape, dataset.task) == (("poem", "prose"), (), "classify")
+    assert {name: split.count for name, split in dataset.splits.items()} == {"train": 16, "validation": 2, "test": 2}
+    found = sorted(pair for split in dataset.splits.values() for pair in texts(split))
+    assert found == sorted(
+        (f"{name} number {i}, größer\n", number) for number, name in enumerate(dataset.labels) for i in range(10)
+    )
+
+
+def test_folder_of_texts_that_is_divided(tmp_path):
+    """train/ and test/ are taken as they are, a tenth of train/ validates; shares are refused then."""
+    write_texts(tmp_path / "train")
+    write_texts(tmp_path / "test", count=3)
+    dataset = load_dataset(DataConfig("text_folder", path=str(tmp_path)))
+    assert {name: split.count for name, split in dataset.splits.items()} == {"train": 18, "validation": 2, "test": 6}
+    assert dataset.options == ()
+
+
+def test_texts_that_are_none_stop(tmp_path):
+    """Files that are empty or not UTF-8 are counted and named, and left out on request."""
+    write_texts(tmp_path)
+    (tmp_path / "poem/03.txt").write_bytes("Grüße".encode("latin-1"))
+    (tmp_path / "prose/07.txt").write_text(" \n")
+    with pytest.raises(DataError) as error:
+        load_dataset(DataConfig("text_folder", path=str(tmp_path)))
+    message = one_line(error)
+    assert "2 of 20" in message
+    assert "poem/03.txt" in message
+    assert "prose/07.txt" in message
+    assert "--set data.skip_bad=true" in message
+    dataset = load_dataset(DataConfig("text_folder", path=str(tmp_path), skip_bad=True))
+    assert sum(split.count for split in dataset.splits.values()) == 18
+
+
+def test_missing_folder_of_texts(tmp_path):
+    """No folder, no classes, a class without texts."""
+    for path, message in (("", "texts a class"), (tmp_path / "none", "texts a class"), (tmp_path, "two sub-folders")):
+        with pytest.raises(DataError, match=message) as error:
+            load_dataset(DataConfig("text_folder", path=str(path)))
+        one_line(error)
+
+
+def test_imdb_is_read_from_the_folder_of_its_archive(tmp_path):
+    """aclImdb has neg and pos; what is unlabelled is left alone, and the reviews to test are those of test/."""
+    for split in ("train", "test"):
+        for name, reviews in REVIEWS.items():
+            (tmp_path / f"aclImdb/{split}/{name}").mkdir(parents=True)
+            for i, review in enumerate(reviews * 5):
+                (tmp_path / f"aclImdb/{split}/{name}/{i}_9.txt").write_text(f"{review} {split} {i}")
+    (tmp_path / "aclImdb/train/unsup").mkdir()
+    (tmp_path / "aclImdb/train/unsup/0_0.txt").write_text("Who knows?")
+    for path in (tmp_path, tmp_path / "aclImdb"):
+        dataset = load_dataset(DataConfig("imdb", path=str(path)))
+        assert dataset.labels == ("neg", "pos")
+        assert {n: s.count for n, s in dataset.splits.items()} == {"train": 18, "validation": 2, "test": 20}
+        assert all(" test " in text for text, _ in texts(dataset.splits["test"]))
+        assert all(label == ("joy" in text or "Twice" in text) for text, label in texts(dataset.splits["train"]))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_imdb_that_is_nowhere(tmp_path):
+    """What to prepare is said in one line."""
+    with pytest.raises(DataError, match=r"tfds build imdb_reviews") as error:
+        load_dataset(DataConfig("imdb", path=str(tmp_path)))
+    one_line(error)
+
+
+def prepare_reviews(folder, builder_name, config, keys, names, more):
+    """Prepare a small TFDS dataset of texts in a folder, by a builder that is known to nobody afterwards."""
+    import tensorflow_datasets as tfds
+
+    with tfds.core.registered.skip_registration():
+
+        class Reviews(tfds.core.GeneratorBasedBuilder):
+            """Reviews with a class each."""
+
+            name = builder_name
+            VERSION = tfds.core.Version("1.0.0")
+            pkg_dir_path = None
+            BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config, version="1.0.0")] if config else []
+
+            def _info(self):
+                features = {key: tfds.features.Text() for key in (keys[0], *more)}
+                features |= {keys[1]: tfds.features.ClassLabel(names=list(names))}
+                return tfds.core.DatasetInfo(
+                    builder=self,
+                    features=tfds.features.FeaturesDict(features),
+                    supervised_keys=keys,
+                    disable_shuffling=True,
+                )
+
+            def _split_generators(self, _):
+                return {"train": self._generate_examples(10), "test": self._generate_examples(2)}
+
+            def _generate_examples(self, times):
+                pairs = [(text, label) for label, reviews in enumerate(REVIEWS.values()) for text in reviews]
+                for i, (text, label) in enumerate(pairs * times):
+                    yield i, {keys[0]: text, keys[1]: label} | dict.fromkeys(more, "of no use")
+
+    Reviews(data_dir=folder).download_and_prepare()
+
+
+NEWS = ("World", "Sports", "Business", "Sci/Tech")
+
+
+@pytest.mark.parametrize(
+    ("name", "builder", "config", "keys", "names", "more"),
+    [
+        ("imdb", "imdb_reviews", "plain_text", ("text", "label"), ("neg", "pos"), ()),
+        ("imdb_reviews", "imdb_reviews", "plain_text", ("text", "label"), ("neg", "pos"), ()),
+        ("ag_news_subset", "ag_news_subset", None, ("description", "label"), NEWS, ("title",)),
+        ("of_nobody", "of_nobody", None, ("words", "mood"), ("sad", "glad"), ()),
+    ],
+)
+def test_prepared_texts_of_tfds(name, builder, config, keys, names, more, tmp_path):
+    """Texts that TFDS has prepared are classified by name: ours, listed ones and any other."""
+    prepare_reviews(tmp_path, builder, config, keys, names, more)
+    dataset = load_dataset(DataConfig(name, path=str(tmp_path)))
+    assert (dataset.labels, dataset.shape, dataset.task) == (names, (), "classify")
+    assert {n: s.count for n, s in dataset.splits.items()} == {"train": 36, "validation": 4, "test": 8}
+    wanted = [(text, number) for number, reviews in enumerate(REVIEWS.values()) for text in reviews]
+    assert texts(dataset.splits["test"]) == wanted * 2
+    assert dataset.text is not None
+
+
+def table_of_texts(tmp_path, rows, names=("review", "mood")):
+    """Write a CSV file of texts and return a configuration."""
+    import csv
+
+    with open(tmp_path / "texts.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([names, *rows])
+    return {"name": "text_table", "path": str(tmp_path / "texts.csv")}
+
+
+def test_table_of_texts(tmp_path):
+    """A column of texts, quoted and over several lines, with classes or with a number."""
+    rows = [
+        (f'"{text}", he said\n{i}', name) for name, reviews in REVIEWS.items() for text in reviews for i in range(5)
+    ]
+    dataset = load_dataset(DataConfig(**table_of_texts(tmp_path, rows)))
+    assert (dataset.labels, dataset.task) == (("neg", "pos"), "classify")
+    found = sorted((text, dataset.labels[n]) for split in dataset.splits.values() for text, n in texts(split))
+    assert found == sorted(rows)
+    scored = [(text, i / 2) for i, (text, _) in enumerate(rows)]
+    dataset = load_dataset(DataConfig(**table_of_texts(tmp_path, scored)))
+    assert (dataset.labels, dataset.task) == (("mood",), "regress")
+
+
+def test_table_of_texts_needs_one_column(tmp_path):
+    """Of several columns the one with the texts is named; an empty text is told with its row."""
+    rows = [(i, text, name) for name, reviews in REVIEWS.items() for i, text in enumerate(reviews * 3)]
+    config = table_of_texts(tmp_path, rows, ("id", "review", "mood"))
+    with pytest.raises(DataError, match=r"one column of texts. Received: id, review") as error:
+        load_dataset(DataConfig(**config))
+    one_line(error)
+    assert load_dataset(DataConfig(**config, columns=("review",))).splits["train"].count == 10
+    config = table_of_texts(tmp_path, [*rows[:3], (3, " ", "neg"), *rows[3:]], ("id", "review", "mood"))
+    with pytest.raises(DataError, match=r"column 'review'. Received: none in row 4"):
+        load_dataset(DataConfig(**config, columns=("review",)))
+
+
+def test_folder_obeys_shares_and_seed(tmp_path):
+    """Halves and quarters of each class; what is divided already refuses them."""
+    fill(tmp_path / "open")
+    dataset = load_folder(tmp_path / "open", shares=(0.6, 0.2, 0.2), split_seed=3)
+    assert {name: split.count for name, split in dataset.splits.items()} == {"train": 12, "validation": 4, "test": 4}
+    other = load_folder(tmp_path / "open", shares=(0.6, 0.2, 0.2), split_seed=4)
+    assert sorted(rows(dataset.splits["test"])[0]) != sorted(rows(other.splits["test"])[0])
+    assert dataset.options == ("shares", "split_seed", "stratify")
+    fill(tmp_path / "divided/train")
+    assert load_folder(tmp_path / "divided").options == ()
+
+
+def image_pipeline(path, **options):
+    """Return the pipeline of a folder of images at 12x12 pixels."""
+    config = DataConfig("folder", path=str(path), image_size=(12, 12), channels=3, **options)
+    return open_pipeline(Recipe("t", ModelConfig("mlp_tiny"), config), zoo.spec("mlp_tiny"))
+
+
+@pytest.mark.parametrize("way", ["minmax", "zscore", "channel"])
+def test_statistics_of_images_in_files_are_those_of_numpy(tmp_path, way, monkeypatch):
+    """They are read a few at a time, and are those of all training pixels at once in float64."""
+    import training._statistics as statistics
+
+    fill(tmp_path)
+    monkeypatch.setattr(statistics, "VALUES", 3 * 12 * 12 * 3)
+    pipeline = image_pipeline(tmp_path, normalize=way)
+    pixels = pipeline.raw("train", 1000)[0].astype("float64")
+    axes = (0, 1, 2) if way == "channel" else None
+    mean, std = (pixels.mean(axes), pixels.std(axes)) if way != "minmax" else (pixels.min(), np.ptp(pixels))
+    np.testing.assert_allclose(pipeline.contract.mean, np.atleast_1d(mean), rtol=1e-12)
+    np.testing.assert_allclose(pipeline.contract.std, np.atleast_1d(std), rtol=1e-12)
+    assert len(pipeline.contract.mean) == (3 if way == "channel" else 1)
+    assert image_pipeline(tmp_path).contract == zoo.spec("mlp_tiny").preprocessing
+
+
+def test_images_that_are_not_trained_on_teach_no_statistics(tmp_path):
+    """Whatever validation and test images show, the contract stays; a training image changes it."""
+    fill(tmp_path)
+    before = image_pipeline(tmp_path, normalize="channel")
+    for split, same in (("validation", True), ("test", True), ("train", False)):
+        contents = set(rows(before.dataset.splits[split])[0])
+        for file in (p for p in tmp_path.rglob("*.png") if p.read_bytes() in contents):
+            save(file, np.full((9, 9, 3), 255, "uint8"))
+        assert (image_pipeline(tmp_path, normalize="channel").contract == before.contract) == same

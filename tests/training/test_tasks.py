@@ -13,12 +13,14 @@ import pytest
 
 import training
 import zoo
-from training import DataConfig, LossConfig, ModelConfig, OptimizerConfig, Recipe, Run
+from training import DataConfig, Dataset, LossConfig, ModelConfig, OptimizerConfig, Recipe, Run
 from training._build import build_model, compile_model
 from training._checkpoint import _read
+from training._data import Scale
+from training._figures import value_figures
 from training._judge import load_model
 from training._open import open_pipeline
-from training._tasks import TASKS
+from training._tasks import TASKS, describe_figures
 from zoo._errors import BadOption, RunError
 from zoo._text import END, START
 
@@ -92,7 +94,7 @@ def loss_of(task, labels, logits, smoothing=0.0):
 
 def metric_of(task, *batches):
     """Return the running metric over batches."""
-    metric = TASKS[task].metric()
+    (metric,) = TASKS[task].metrics()
     for labels, logits in batches:
         metric.update_state(labels, logits)
     return float(metric.result())
@@ -380,3 +382,49 @@ REACHED = {"word_order_encoder": 0.95, "word_roles_tagger": 0.98, "reverse_trans
 def test_whole_recipe_on_texts_learns(name, tmp_path):
     """A recipe run to its end is as good as it should be: labels that need the order of words, exact sequences."""
     assert training.train(name, run=tmp_path / "run").result()["test"]["accuracy"] >= REACHED[name]
+
+
+def test_loss_of_numbers_is_that_of_standardized_targets():
+    """Values in the data's own units are compared in standard deviations of the training targets, by hand."""
+    scale = Scale((150.0, 3.0), (80.0, 0.5))
+    truth = np.array([[230.0, 3.0], [70.0, 2.0]], "float32")
+    values = np.array([[150.0, 3.5], [70.0, 2.0]], "float32")
+    apart = np.array([[1.0, -1.0], [0.0, 0.0]])
+    for name, wanted in (("auto", apart**2), ("mse", apart**2), ("mae", abs(apart)), ("huber", apart**2 / 2)):
+        loss = TASKS["regress"].loss(LossConfig(name), None, scale)
+        assert float(np.mean(loss(truth, values))) == pytest.approx(wanted.mean(), rel=1e-6)
+    plain = TASKS["regress"].loss(LossConfig())
+    assert float(np.mean(plain(truth, values))) == pytest.approx(((truth - values) ** 2).mean(), rel=1e-6)
+
+
+def test_judgement_of_numbers_is_scikit_learns():
+    """Errors are in the data's own units, R2 is the mean over targets, the loss is that of standard deviations."""
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    draw = np.random.default_rng(0)
+    truth = (draw.normal(size=(40, 2)) * [10, 0.1] + [100, 1]).astype("float32")
+    values = (truth + draw.normal(size=(40, 2)) * [3, 0.05]).astype("float32")
+    answers = iter([values[:25], values[25:]])
+    data = Dataset("t", ("a", "b"), (3,), {}, task="regress", scale=Scale((100.0, 1.0), (10.0, 0.1)))
+    found = TASKS["regress"].judge(lambda *_, **__: next(answers), [(None, truth[:25]), (None, truth[25:])], data)
+    assert found["r2"] == pytest.approx(r2_score(truth, values), rel=1e-5)
+    assert found["mae"] == pytest.approx(mean_absolute_error(truth, values), rel=1e-5)
+    squares = ((truth - values).astype("float64") ** 2).mean()
+    assert found["rmse"] == pytest.approx(np.sqrt(squares), rel=1e-5)
+    assert root_mean_squared_error(truth[:, :1], values[:, :1]) > found["mae"]
+    assert found["loss"] == pytest.approx((((truth - values) / [10, 0.1]) ** 2).mean(), rel=1e-4)
+    assert (found["examples"], found["confusion"]) == (40, None)
+
+
+def test_a_target_that_does_not_vary_has_nothing_to_explain():
+    """R2 is 0 there, not a division by zero."""
+    assert value_figures(np.ones((5, 1)), np.zeros((5, 1)))["r2"] == 0.0
+
+
+def test_figures_are_told_by_task():
+    """Each task is known by its own figures."""
+    assert describe_figures("classify", {"accuracy": 0.5}) == "accuracy 0.5000"
+    told = describe_figures("regress", {"rmse": 60.123456, "mae": 50.0, "r2": 0.25})
+    assert told == "RMSE 60.1235, MAE 50.0000, R² 0.2500"
+    several = {"mean_average_precision": 0.75, "micro_f1": 0.5, "accuracy": 0.9}
+    assert describe_figures("multilabel", several) == "mAP 0.7500, micro F1 0.5000, accuracy 0.9000"

@@ -1,0 +1,175 @@
+"""Folders with one sub-folder a class, of images or of texts, divided or not; and the images among them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from training._configs import DataConfig
+from training._data import Split
+from training._jpeg import is_whole_jpeg
+from training._order import of_files
+from training._splits import NAMES, OPTIONS, SHARES, divide
+from zoo._errors import DataError
+from zoo._lazy import np, quiet_libraries, tf
+
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+# Where training and test examples are divided but none validate.
+VALIDATING = (0.9, 0.1, 0.0)
+
+Files = dict[str, list[Path]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What lies in the folders.
+
+    Args:
+        what: its name, for messages.
+        suffixes: how its files end, in lower case.
+        left_out: sub-folders that are no classes.
+    """
+
+    what: str
+    suffixes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
+IMAGES = Kind("images", (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"))
+
+
+def open_folder(config: DataConfig, kind: Kind) -> tuple[Path, dict[str, Files], tuple[str, ...]]:
+    """Return the folder at `config.path`, its files by split and class, and the options of the data that it obeys.
+
+    Raises:
+        DataError: no folder, no classes, a class without files, or classes that differ between splits.
+    """
+    root = open_root(config.path, f"one sub-folder of {kind.what} a class")
+    splits, options = _split_folders(root, kind), ()
+    if not splits:
+        splits, options = _divide(_classes(root, kind), config), OPTIONS
+    labels = tuple(splits["train"])
+    for name, files in splits.items():
+        _same_classes(root, name, labels, files)
+    return root, splits, options
+
+
+def open_root(path: str, holding: str) -> Path:
+    """Return a folder that is there, or raise DataError that says what it should hold."""
+    root = Path(path).expanduser()
+    if not path or not root.is_dir():
+        raise DataError(
+            f"Expected a folder with {holding}. Received: data.path={path!r}. Give it by: --set data.path=FOLDER"
+        )
+    return root
+
+
+def _split_folders(root: Path, kind: Kind) -> dict[str, Files]:
+    """Return the files of train/, validation/ and test/ where the folder is divided so."""
+    found = {ours: next((root / n for n in names if (root / n).is_dir()), None) for ours, names in SPLITS.items()}
+    if found["train"] is None:
+        return {}
+    splits = {ours: _classes(place, kind) for ours, place in found.items() if place}
+    if "validation" not in splits:
+        divided = _divide(splits["train"], DataConfig(), VALIDATING)
+        splits |= {"train": divided["train"], "validation": divided["validation"]}
+    return splits
+
+
+def _classes(root: Path, kind: Kind) -> Files:
+    """Return the files of each class, in the order of their names."""
+    folders = sorted(
+        p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in kind.left_out
+    )
+    files = {f.name: sorted(p for p in f.rglob("*") if p.suffix.lower() in kind.suffixes) for f in folders}
+    if len(files) < 2:
+        raise DataError(
+            f"Expected at least two sub-folders, one a class. Received: {root} with {len(files)}. "
+            f"Sort the {kind.what} into {root}/CLASS/"
+        )
+    empty = [name for name, found in files.items() if not found]
+    if empty:
+        raise DataError(
+            f"Expected {kind.what} ({', '.join(kind.suffixes)}) in every class. Received: {root} with none in "
+            f"{', '.join(map(repr, empty[:5]))}. Add {kind.what} or remove the folder."
+        )
+    return files
+
+
+def _divide(files: Files, config: DataConfig, shares: Sequence[float] = SHARES) -> dict[str, Files]:
+    """Divide files by a shuffle that depends on nothing but how many of each class there are."""
+    pairs = [(name, path) for name, found in files.items() for path in found]
+    numbers = [number for number, found in enumerate(files.values()) for _ in found]
+    splits: dict[str, Files] = {}
+    for split, part in divide(len(pairs), config, numbers, shares).items():
+        splits[split] = {name: [] for name in files}
+        for name, path in (pairs[i] for i in part):
+            splits[split][name].append(path)
+    return {name: splits[name] for name in NAMES if name in splits}
+
+
+def _same_classes(root: Path, split: str, labels: tuple[str, ...], files: Files) -> None:
+    if tuple(files) != labels:
+        odd = sorted(set(files) ^ set(labels))
+        raise DataError(f"Expected the same classes in every split of {root}. Received: {split} differs in {odd[:5]}")
+
+
+def image_split(root: Path, paths: Sequence[Path], answers: Any) -> Split:
+    """Return the examples of a split, in a mixed order.
+
+    Args:
+        root: the folder, for messages.
+        paths: the images.
+        answers: the label of each, or all of them, int64 (n, ...).
+    """
+    if not paths:
+        raise DataError(f"Expected images that can be decoded. Received: {root} with none left in a split.")
+    order = np.random.default_rng(0).permutation(len(paths))
+    return of_files([str(paths[i]) for i in order], np.asarray(answers, "int64")[order])
+
+
+def good_images(root: Path, paths: Sequence[Path], skip_bad: bool) -> set[Path]:
+    """Return the images that can be decoded; raises DataError if some cannot and are not to be skipped."""
+    bad = set(find_bad(paths))
+    if bad and not skip_bad:
+        raise DataError(bad_message(root, bad, len(paths), "images that can be decoded"))
+    return set(paths) - bad
+
+
+def find_bad(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files that TensorFlow cannot decode, as training would do it."""
+    paths = list(paths)
+    _ = tf.io  # imported here, for threads would meet it half imported
+    # The JPEG library complains on standard error itself; the names of the files say more.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, quiet_libraries():
+        for path, good in zip(paths, pool.map(_decodes, paths), strict=True):
+            if not good:
+                yield path
+
+
+def _decodes(path: Path) -> bool:
+    # Decoding 2,000 photographs of 400x500 takes two thirds as long as an epoch of crops of them does; looking at the
+    # markers of a JPEG takes a thirteenth of that.
+    # Truncated, foreign and empty files raise InvalidArgumentError.
+    try:
+        content = path.read_bytes()
+        if not is_whole_jpeg(content):
+            tf.io.decode_image(content, expand_animations=False)
+    except (OSError, tf.errors.OpError):
+        return False
+    return True
+
+
+def bad_message(root: Path, bad: Iterable[Path], total: int, expected: str) -> str:
+    """Return the message about files that cannot be used."""
+    files = sorted(bad)
+    shown = ", ".join(str(p.relative_to(root)) for p in files[:5])
+    more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+    return (
+        f"Expected {expected}. Received: {len(files)} of {total} in {root} that cannot: {shown}{more}. "
+        "Mend or remove them, or leave them out by: --set data.skip_bad=true"
+    )

@@ -1,0 +1,19 @@
+"""Breast cancer: 569 tumours, malignant or benign, by thirty measures of nuclei, from scikit-learn, with no download.
+
+Wolberg, Street, Mangasarian, "Breast Cancer Wisconsin (Diagnostic)", UCI 1995. Divided 80 : 10 : 10 by a fixed shuffle,
+each class alike."""
+
+from __future__ import annotations
+
+from training._configs import DataConfig
+from training._data import Dataset, register
+from training._rows import table_dataset
+from training.datasets._bundled import rows_of
+
+
+@register("breast_cancer")
+def breast_cancer(config: DataConfig) -> Dataset:
+    """Return the tumours; the diagnoses are the classes."""
+    from sklearn.datasets import load_breast_cancer
+
+    return table_dataset("breast_cancer", *rows_of(load_breast_cancer, "diagnosis"), config, "classify")

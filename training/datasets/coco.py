@@ -1,0 +1,66 @@
+"""COCO as several labels at once: which of 80 kinds of objects an image shows.
+
+Lin et al., "Microsoft COCO: common objects in context", ECCV 2014. Read from the folder at `data.path` as it is
+distributed (annotations/instances_train2017.json and instances_val2017.json, with the images in train2017/ and
+val2017/; of any year), else as coco/2017 of TensorFlow Datasets, prepared below `data.path`. The images called
+validation, on which papers report, are the test split here; a tenth of the training images validates.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from training._configs import DataConfig
+from training._data import Dataset, register
+from training._splits import divide
+from training.datasets._labels import Marks, labelled_images, tfds_labels
+from zoo._errors import DataError
+
+PREFIX = "instances_"
+
+
+@register("coco")
+def coco(config: DataConfig) -> Dataset:
+    """Return the images with their labels.
+
+    Raises:
+        DataError: they are neither in the folder nor prepared, or an annotation or image cannot be read.
+    """
+    root = Path(config.path).expanduser()
+    found = sorted((root / "annotations").glob(f"{PREFIX}train*.json")) if config.path else []
+    if not found:
+        return tfds_labels("coco", "coco/2017", config, lambda e: (e["objects"]["label"],) * 2, judged="validation")
+    labels, pairs = _read(root, found[-1])
+    parts = divide(len(pairs), DataConfig(), shares=(0.9, 0.1, 0.0))
+    splits = {split: [pairs[i] for i in part] for split, part in parts.items()}
+    judged = found[-1].with_name(found[-1].name.replace("train", "val"))
+    if judged.is_file():
+        others, splits["test"] = _read(root, judged)
+        if others != labels:
+            raise DataError(f"Expected the same categories in {found[-1].name} and {judged.name}. Received: others.")
+    return labelled_images("coco", root, labels, splits, config)
+
+
+def _read(root: Path, path: Path) -> tuple[list[str], list[tuple[Path, Marks]]]:
+    """Return the labels in the order of their numbers, and the images of a file with their marks."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = {c["id"]: str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
+        folder = root / path.stem.removeprefix(PREFIX)
+        images = {image["id"]: (_inside(folder, image["file_name"]), {}) for image in content["images"]}
+        for annotation in content["annotations"]:
+            images[annotation["image_id"]][1][names[annotation["category_id"]]] = 1
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        raise DataError(f"Expected annotations as COCO writes them. Received: {path}: {reason}") from error
+    return list(names.values()), list(images.values())
+
+
+def _inside(folder: Path, name: Any) -> Path:
+    """Return the path of an image, which must lie in its folder."""
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"file_name={name!r} leads out of {folder.name}")
+    return path

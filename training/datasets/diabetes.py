@@ -1,0 +1,20 @@
+"""Diabetes: how the disease of 442 patients went on in a year, by ten measures, from scikit-learn, with no download.
+
+Efron, Hastie, Johnstone, Tibshirani, "Least angle regression", Annals of Statistics 32, 2004. The target, 25 to 346,
+is a value to predict; its standard deviation is 77. Divided 80 : 10 : 10 by a fixed shuffle: 354, 44 and 44.
+"""
+
+from __future__ import annotations
+
+from training._configs import DataConfig
+from training._data import Dataset, register
+from training._rows import table_dataset
+from training.datasets._bundled import rows_of
+
+
+@register("diabetes")
+def diabetes(config: DataConfig) -> Dataset:
+    """Return the patients; the progression of the disease is the target."""
+    from sklearn.datasets import load_diabetes
+
+    return table_dataset("diabetes", *rows_of(load_diabetes, "progression"), config, "regress")

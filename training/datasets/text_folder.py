@@ -1,0 +1,23 @@
+"""A folder of texts, one sub-folder a class: PATH/sport/1.txt, or PATH/train/sport/1.txt with validation/ and test/.
+
+Files are UTF-8 and end in .txt. Without such splits, each class is divided by a fixed shuffle: 80% train, 10% validate,
+10% test, or as `data.shares`, `data.split_seed` and `data.stratify` say. The vocabulary is learnt from the training
+split.
+"""
+
+from __future__ import annotations
+
+from training._configs import DataConfig
+from training._data import Dataset, register
+from training.datasets._folders import Kind
+from training.datasets._texts import text_files
+
+
+@register("text_folder")
+def text_folder(config: DataConfig) -> Dataset:
+    """Return the texts below `config.path`.
+
+    Raises:
+        DataError: no folder, no classes, a class without texts, or files that are empty or not UTF-8.
+    """
+    return text_files("text_folder", config, Kind("texts", (".txt",)))
