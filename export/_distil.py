@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from training._distil import divergence
 from zoo._errors import BadOption
 from zoo._lazy import keras
 
@@ -85,13 +86,7 @@ def distilling(teacher: _keras.Model, student: _keras.Model, distillation: Disti
             if not training:
                 return own
             answers = keras.ops.stop_gradient(ask(x))
-            return (1 - distillation.alpha) * own + distillation.alpha * _divergence(answers, y_pred, distillation)
+            taught = divergence(answers, y_pred, distillation.temperature)
+            return (1 - distillation.alpha) * own + distillation.alpha * taught
 
     return Student(student.input, student.output, name=student.name)
-
-
-def _divergence(teacher: Any, student: Any, distillation: Distillation) -> Any:
-    """Return T² KL(teacher || student) at temperature T, the mean over a batch."""
-    t = distillation.temperature
-    teacher, student = (keras.ops.log_softmax(keras.ops.cast(x, "float32") / t) for x in (teacher, student))
-    return t * t * keras.ops.mean(keras.ops.sum(keras.ops.exp(teacher) * (teacher - student), axis=-1))

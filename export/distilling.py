@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import zoo
-from export._bench import Bench, check_training, check_values, epochs_of
+from export._bench import Bench, check_classes, check_training, epochs_of
 from export._compression import FEWER, OTHER, Compression, register
 from export._distil import Distillation, distil
 from training._build import build_model, seeded
@@ -42,7 +42,7 @@ class Options(Distillation):
 
 def plan(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
     """Return the student, untrained; raises BadOption if it does another task."""
-    check_values(network, "Distillation")
+    check_classes(network, bench, "Distillation")
     given, wanted = zoo.spec(options.student), zoo.spec(bench.recipe.model.name)
     if (given.task, bool(given.vocabulary)) != (wanted.task, bool(wanted.vocabulary)):
         raise BadOption(f"The student must do what its teacher does. Received: student={options.student}, {given.task}")

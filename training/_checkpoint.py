@@ -12,9 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training._files import write_bytes
+from training._files import write_atomic
 from zoo._errors import RunError
 from zoo._lazy import np
+
+# What safetensors calls a dtype, and its bytes.
+DTYPES = {
+    "bool": ("BOOL", 1),
+    "int32": ("I32", 4),
+    "int64": ("I64", 8),
+    "uint8": ("U8", 1),
+    "uint32": ("U32", 4),
+    "float16": ("F16", 2),
+    "bfloat16": ("BF16", 2),
+    "float32": ("F32", 4),
+    "float64": ("F64", 8),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +37,7 @@ class Progress:
     Args:
         epoch: epochs completed.
         step: steps completed in the epoch after them.
-        best: best validation accuracy so far, -1 before the first.
+        best: best validation figure so far, by which the task tells the best weights; -1 before the first.
         best_epoch: the epoch, from 1, that reached it.
         seconds: time spent training, over all sessions.
     """
@@ -38,10 +51,28 @@ class Progress:
 
 def save_checkpoint(path: Path, model: Any, progress: Progress) -> None:
     """Write the state of a compiled model; raises RunError if that fails, and then `path` is as it was."""
-    from safetensors.numpy import save
+    variables = dict(_variables(model))
+    write_atomic(path, lambda beside: _write(beside, variables, json.dumps(dataclasses.asdict(progress))))
 
-    arrays = {name: np.asarray(variable) for name, variable in _variables(model)}
-    write_bytes(path, save(arrays, {"progress": json.dumps(dataclasses.asdict(progress))}))
+
+def _write(path: Path, variables: dict[str, Any], progress: str) -> None:
+    """Write a safetensors file, one variable after the other.
+
+    The library's own writer holds all of them three times over, which a training has no memory for.
+    """
+    header: dict[str, Any] = {"__metadata__": {"progress": progress}}
+    end = 0
+    for name, variable in variables.items():
+        dtype, size = DTYPES[variable.dtype]
+        start, end = end, end + int(np.prod(variable.shape)) * size
+        header[name] = {"dtype": dtype, "shape": list(variable.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    # The data begins at a multiple of 8.
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for variable in variables.values():
+            file.write(np.ascontiguousarray(variable).reshape(-1).view("uint8"))
 
 
 def load_checkpoint(path: Path, model: Any) -> Progress:

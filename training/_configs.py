@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from zoo._errors import BadOption
 from zoo._preprocessing import Preprocessing
 
 
@@ -15,7 +16,8 @@ class ModelConfig:
     Args:
         name: a registered name.
         options: of its family.
-        weights: what `zoo.get` takes as weights, "imagenet" or the path of a file; "" for those drawn from the seed.
+        weights: what `zoo.get` takes as weights, "imagenet" or the path of a file, where training starts; "" for those
+            drawn from the seed, and so is a head of another number of classes.
     """
 
     name: str = "resnet_tiny"
@@ -35,7 +37,8 @@ class AugmentConfig:
         fill: what comes in at the edges: "constant" (zeros), "reflect" or "nearest".
         pad_crop: pixels that are added on every side before a crop of the old size is cut out at random.
         crop_scale: smallest and largest share of an image's area that a random crop keeps, which is then resized
-            (Inception's training crop); empty for none. [0.08, 1.0] is usual for ImageNet.
+            (Inception's training crop); empty for none. [0.08, 1.0] is usual for ImageNet. Images of other sizes than
+            the network's are cropped while they are decoded.
         crop_ratio: smallest and largest ratio of width to height of that crop.
         brightness: largest change of brightness, as a share.
         contrast: largest change of contrast, as a share.
@@ -43,12 +46,13 @@ class AugmentConfig:
         hue: largest turn of the hue, as a share of the whole circle, up to 0.5; colour images only.
         noise: standard deviation of Gaussian noise, in units of 255 levels as a share.
         rand_augment: how many random operations an image gets (RandAugment, arXiv:1909.13719); 0 for none.
-        magnitude: how strong those are, 0 to 10.
+        magnitude: how strong those are, 0 to 10, as timm counts; torchvision's 0 to 30 is three times as much.
         trivial_augment: one random operation of random strength an image (TrivialAugment wide, arXiv:2103.10158).
         erase: share of images that a random rectangle is erased of (arXiv:1708.04896).
-        mixup: alpha of mixup (arXiv:1710.09412), 0 for none.
+        mixup: alpha of mixup (arXiv:1710.09412), 0 for none; each batch draws one weight.
         cutmix: alpha of cutmix (arXiv:1905.04899), 0 for none; with mixup, each batch draws one of them.
-        repeats: how many differently augmented copies of an image a batch holds (arXiv:1902.05509).
+        repeats: how many differently augmented copies of an image a batch holds (arXiv:1902.05509); an epoch has as
+            many steps as without, on as much fewer images.
         place: "pipeline" augments in the data pipeline, "device" in the step; "auto" takes what was measured faster.
     """
 
@@ -84,6 +88,8 @@ class DataConfig:
         path: the folder or file of a dataset of one's own; where TFDS keeps its data for the others.
         batch_size: examples a step, over all replicas together.
         image_size: (height, width) that images are resized to; none takes the dataset's or the model's own.
+        train_size: (height, width) of images in training where that is another size, for networks whose weights do not
+            depend on it (arXiv:1906.06423); none for `image_size`.
         channels: 1 for grey, 3 for colour, 0 for what the dataset has.
         length: (tokens,) of a text, or (source tokens, target tokens), that texts are cut or padded to; none takes the
             model's own.
@@ -92,12 +98,15 @@ class DataConfig:
         skip_bad: leave images out that cannot be decoded, instead of stopping.
         augment: what happens to training images.
         preprocessing: scaling and cropping; none takes the dataset's own, else the model's.
-        normalize: statistics of the training split that scale values: "minmax" to 0..1, "zscore" over all values,
-            "channel" or column by column; "" leaves it to `preprocessing`.
+        normalize: statistics of the training split that scale values: "minmax" to 0..1, of images over all values and
+            of tables column by column; "zscore" to mean 0 and standard deviation 1 over all values; "channel" the same
+            channel by channel, or column by column, which is what tables have by themselves. "" leaves it to
+            `preprocessing`.
         shares: of training, validation and test examples where the data is not divided; none takes the dataset's own.
         split_seed: of the shuffle before data is divided.
         stratify: divide each class alike.
         target: the column that is predicted, of a table; "" for the last one.
+        task: what is done with it, "classify" or "regress"; "" infers that from its values.
         columns: those that are features, of a table, or the one of the text; none for all others.
     """
 
@@ -105,6 +114,7 @@ class DataConfig:
     path: str = ""
     batch_size: int = 64
     image_size: tuple[int, ...] = ()
+    train_size: tuple[int, ...] = ()
     channels: int = 0
     length: tuple[int, ...] = ()
     vocabulary: int = 0
@@ -116,6 +126,7 @@ class DataConfig:
     split_seed: int = 0
     stratify: bool = True
     target: str = ""
+    task: str = ""
     columns: tuple[str, ...] = ()
 
 
@@ -124,8 +135,9 @@ class OptimizerConfig:
     """Which optimizer of Keras; biases, normalization, scales of layers, embeddings and tokens are never decayed.
 
     Args:
-        name: "sgd", "adam", "adamw", "rmsprop", "adagrad", "lamb", "lion", "muon" or another of Keras'; or "lbfgs",
-            SciPy's, on all training data at once, for small networks.
+        name: "sgd", "adam", "adamw", "rmsprop", "adagrad", "lamb", "lion", "muon" or another of Keras'; "momentum" and
+            "nesterov" stand for sgd with either; or "lbfgs", SciPy's, on all training data at once, for small networks:
+            epochs are its iterations, and rates, momentum and schedules do nothing.
         learning_rate: its peak, for a batch of `data.batch_size`.
         momentum: for optimizers that have it (sgd, rmsprop).
         nesterov: Nesterov momentum, for sgd.
@@ -137,10 +149,11 @@ class OptimizerConfig:
         beta_2: share of the running mean of squared gradients that a step keeps (adam and its kin); 0 for Keras' own.
         epsilon: what is added to a root before dividing by it (adam and its kin); 0 for Keras' own.
         rho: share of the running mean of squared gradients that a step keeps (rmsprop); 0 for Keras' own.
-        layer_decay: learning rate of a layer as a share of that of the layer behind it (arXiv:2003.10555); 0 or 1 for
-            one rate for all.
+        layer_decay: learning rate of a block, or of a layer outside of blocks, as a share of that of the one behind it
+            (arXiv:2003.10555); 0 or 1 for one rate for all.
         accumulate: steps whose gradients are averaged before the weights change.
-        ema: share of the running mean of weights that a step keeps; the mean is what is evaluated and kept. 0 for none.
+        ema: share of the running mean of weights that an update keeps, fewer at first: update t keeps min(ema,
+            (1 + t) / (10 + t)). The mean is what is evaluated, kept and exported. 0 for none.
     """
 
     name: str = "sgd"
@@ -285,6 +298,10 @@ class LogConfig:
     mistakes: int = 16
     profile: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.profile and not (len(self.profile) == 2 and 1 <= self.profile[0] <= self.profile[1]):
+            raise BadOption(f"log.profile must be [first step, last step]. Received: log.profile={list(self.profile)}")
+
 
 CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
@@ -302,6 +319,7 @@ CHOICES = {
     ),
     "loss.name": ("auto", "cross_entropy", "binary_cross_entropy", "focal", "mse", "mae", "huber"),
     "data.normalize": ("", "minmax", "zscore", "channel"),
+    "data.task": ("", "classify", "regress"),
     "data.augment.place": ("auto", "pipeline", "device"),
     "data.augment.fill": ("constant", "reflect", "nearest"),
     "data.channels": (0, 1, 3),

@@ -7,17 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training._average import put_average
 from training._build import compile_model
 from training._callbacks import check_finite, check_weights
 from training._checkpoint import Progress, load_checkpoint, save_checkpoint
+from training._lbfgs import is_asked
 from training._pipeline import Pipeline
 from training._recipe import Recipe
+from zoo._errors import BadOption
 
 
 def shorten(recipe: Recipe, epochs: int, rate: float) -> Recipe:
-    """Return a recipe for so many epochs at a share `rate` of its learning rate."""
-    warmup = min(recipe.schedule.warmup_epochs, epochs / 10)
-    schedule = dataclasses.replace(recipe.schedule, warmup_epochs=warmup)
+    """Return a recipe for so many epochs at a share `rate` of its learning rate, its schedule as much shorter."""
+    share, given = epochs / recipe.epochs, recipe.schedule
+    schedule = dataclasses.replace(
+        given,
+        warmup_epochs=min(given.warmup_epochs, epochs / 10),
+        milestones=tuple(mark * share for mark in given.milestones),
+        period=given.period * share,
+    )
     optimizer = dataclasses.replace(recipe.optimizer, learning_rate=recipe.optimizer.learning_rate * rate)
     return dataclasses.replace(recipe, epochs=epochs, schedule=schedule, optimizer=optimizer)
 
@@ -38,9 +46,15 @@ def finetune(
         The figures of the last epoch.
 
     Raises:
+        BadOption: the recipe asks for L-BFGS.
         TrainingError: the loss, or a weight, is not finite.
         RunError: the state cannot be read or written.
     """
+    if is_asked(recipe):
+        raise BadOption(
+            "Training on takes one batch after the other. Received: a recipe with "
+            f"optimizer.name={recipe.optimizer.name}. Start from a run of another optimizer."
+        )
     compile_model(network, recipe, pipeline, jit_compile=False)
     network.optimizer.build(network.trainable_variables)
     progress = load_checkpoint(state, network) if state.is_file() else Progress()
@@ -58,4 +72,5 @@ def finetune(
         check_finite(figures["loss"], network, epoch, pipeline.steps_per_epoch)
         check_weights(network, epoch, pipeline.steps_per_epoch)
         save_checkpoint(state, network, Progress(epoch=epoch + 1))
+    put_average(network)
     return figures

@@ -5,40 +5,52 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import zoo
-from training._build import build_model, compile_model, seeded
-from training._callbacks import (
-    Board,
-    Clock,
-    Display,
-    Stopped,
-    StopRequest,
-    check_finite,
-    check_weights,
-    step_callback,
-)
+from training._average import averaged, put_average
+from training._board import Board
+from training._build import build_learner, compile_model, seeded
+from training._callbacks import Clock, Stopped, StopRequest, check_finite, check_weights, step_callback
 from training._checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
+from training._display import Display
 from training._files import write_atomic
 from training._judge import judge, open_data
-from training._open import open_pipeline
+from training._lbfgs import Step, check_lbfgs, in_float32, is_asked, minimize
+from training._mistakes import show_mistakes
+from training._open import learnt_of, open_pipeline
 from training._pipeline import Pipeline
 from training._recipe import Recipe
 from training._run import Run, check_free, processor
 from training._strategy import Device, check_divisible, open_device
+from training._tasks import TASKS
+from training._view import look, make_view
+from training._watch import Watch
 from zoo._build import dtype_policy
 from zoo._errors import TrainingError
 from zoo._lazy import np
 
+# Told the row of an epoch once its checkpoint is written; what it raises ends the training there.
+Observer = Callable[[dict[str, Any]], None]
 
-def train_new(recipe: Recipe, path: str | os.PathLike[str] | None, *, progress: bool = False) -> Run:
+
+def train_new(
+    recipe: Recipe,
+    path: str | os.PathLike[str] | None,
+    *,
+    progress: bool = False,
+    observe: Observer | None = None,
+    split: str = "test",
+) -> Run:
     """Train a recipe in a new run directory, which is made once data, devices and network are known to be good.
 
     Args:
         recipe: what to train.
         path: the directory to make; `runs/<recipe>/<time>-<4 hex>` if None.
         progress: show a progress bar, or a line an epoch where there is no terminal.
+        observe: called with the row of each epoch.
+        split: what the model is judged on in the end, if the data has it; else "validation".
 
     Returns:
         The run, finished.
@@ -50,33 +62,45 @@ def train_new(recipe: Recipe, path: str | os.PathLike[str] | None, *, progress: 
     """
     check_free(path)
     prepared = _prepare(recipe)
-    return _train(Run.create(recipe, path, prepared[1].text), prepared, progress)
+    run = Run.create(recipe, path, prepared[1].text, learnt_of(prepared[1]))
+    return _train(run, prepared, progress=progress, observe=observe, split=split)
 
 
-def resume_run(run: Run, *, progress: bool = False) -> Run:
+def resume_run(run: Run, *, progress: bool = False, observe: Observer | None = None, split: str = "test") -> Run:
     """Train what a run says from where its last checkpoint stands; a finished run is returned as it is."""
-    return run if run.finished else _train(run, _prepare(run.recipe, run), progress)
+    if run.finished:
+        return run
+    return _train(run, _prepare(run.recipe, run), progress=progress, observe=observe, split=split)
 
 
-def _train(run: Run, prepared: tuple[Device, Pipeline, Any], progress: bool) -> Run:
+def _train(
+    run: Run, prepared: tuple[Device, Pipeline, Any, Any], *, progress: bool, observe: Observer | None, split: str
+) -> Run:
     with run.lock():
         session = Session(run, *prepared)
-        with Display(run.recipe.name, run.recipe.epochs, session.pipeline.steps_per_epoch, progress) as display:
-            session.train(display)
-        session.finish()
+        pipeline = session.pipeline
+        with Display(
+            run.recipe.name, run.recipe.epochs, pipeline.steps_per_epoch, pipeline.batch_size, progress
+        ) as display:
+            session.train(display, observe)
+        session.finish(split)
     return run
 
 
-def _prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, Any]:
-    """Return the device, the data and the compiled model, its initial weights drawn from the seed."""
-    device = open_device(recipe)
+def _prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, Any, Any]:
+    """Return the device, the data, the compiled model, its initial weights drawn from the seed, and its view."""
+    asked = is_asked(recipe)
+    device = open_device(in_float32(recipe) if asked else recipe)
     pipeline = open_data(run) if run else open_pipeline(recipe, zoo.spec(recipe.model.name))
     check_divisible(pipeline.batch_size, device.replicas)
     with device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
-        model = build_model(recipe, pipeline)
+        model = build_learner(recipe, pipeline.learning, start=run is None)
+        if asked:
+            check_lbfgs(recipe, pipeline, device, model)
         compile_model(model, recipe, pipeline, device.jit_compile)
         model.optimizer.build(model.trainable_variables)
-    return device, pipeline, model
+        view = make_view(model, recipe, pipeline)
+    return device, pipeline, model, view
 
 
 class Session:
@@ -86,57 +110,100 @@ class Session:
         progress: where training stands.
     """
 
-    def __init__(self, run: Run, device: Device, pipeline: Pipeline, model: Any) -> None:
-        self.run, self.device, self.pipeline, self.model = run, device, pipeline, model
+    def __init__(self, run: Run, device: Device, pipeline: Pipeline, model: Any, view: Any) -> None:
+        self.run, self.device, self.pipeline, self.model, self.view = run, device, pipeline, model, view
         self.recipe = run.recipe
         self.last, self.best = run.checkpoints / "last.safetensors", run.checkpoints / "best.safetensors"
         self.stop = StopRequest()
+        self.board = Board(run.tensorboard)
+        self.watch = Watch(run, model, device, self.board, pipeline)
         self.progress = load_checkpoint(self.last, model) if self.last.is_file() else Progress()
         self.clock = Clock(self.progress.seconds)
+        self.ended = "epochs"
         self._saved = time.monotonic()
 
-    def train(self, display: Display) -> None:
+    def train(self, display: Display, observe: Observer | None) -> None:
         """Train until the last epoch, saving on the way."""
         if not self.last.is_file():
             # Whatever happens in the first epoch, there is something good to go back to.
             self._save()
-        board = Board(self.run.tensorboard)
         try:
             with self.stop.listening():
-                for epoch in range(self.progress.epoch, self.recipe.epochs):
-                    row = self._epoch(epoch, display)
-                    self.run.add_metrics(row)
-                    board.add(row)
-                    display.epoch(row)
-                    self._end_epoch(row)
+                learn = self._iterate if is_asked(self.recipe) else self._pass
+                self.ended = learn(display, observe)
         except TrainingError as error:
+            self.watch.failed(str(error))
             where = f"epoch {self.progress.epoch}, step {self.progress.step}"
             raise TrainingError(f"{error}. The last good checkpoint ({where}) stands: {self.last}") from error
         finally:
-            board.close()
+            self.board.close()
+
+    def _pass(self, display: Display, observe: Observer | None) -> str:
+        """Go through the data batch by batch, epoch after epoch; return why training ended."""
+        for epoch in range(self.progress.epoch, self.recipe.epochs):
+            if self._out_of_patience():
+                return "patience"
+            self._end_epoch(self._epoch(epoch, display), display, observe)
+        return "epochs"
+
+    def _iterate(self, display: Display, observe: Observer | None) -> str:
+        """Take the iterations of L-BFGS, each as an epoch; return why training ended."""
+        left, batch = self.recipe.epochs - self.progress.epoch, next(iter(self.pipeline.train(0)))
+        before, start = 0, time.monotonic()
+
+        def after(step: Step) -> bool:
+            nonlocal before, start
+            figures = self.model.evaluate(*batch, batch_size=self.pipeline.batch_size, return_dict=True, verbose=0)
+            passes, before, spent, start = step.passes - before, step.passes, time.monotonic() - start, time.monotonic()
+            figures |= {"loss": step.loss, "passes": passes}
+            row = self._row(self.progress.epoch, figures, spent, passes * self.pipeline.batch_size)
+            self._end_epoch(row, display, observe)
+            return self._out_of_patience()
+
+        return minimize(self.model, batch, left, after) if left and not self._out_of_patience() else "epochs"
 
     def _epoch(self, epoch: int, display: Display) -> dict[str, Any]:
         """Train one epoch, or what is left of it, and validate; return its figures."""
-        start, skip = time.monotonic(), self.progress.step
+        start, skip, self.watch.feed.waited = time.monotonic(), self.progress.step, 0.0
+        display.begin(skip)
         history = self.model.fit(
             self.pipeline.train(epoch, skip),
             initial_epoch=epoch,
             epochs=epoch + 1,
             shuffle=False,
             verbose=0,
-            callbacks=[step_callback(epoch, skip, self._restore_metrics, lambda step: self._end_step(step, display))],
+            callbacks=[
+                self.watch.callback(epoch, skip),
+                step_callback(
+                    epoch, skip, self._restore_metrics, lambda step, logs: self._end_step(step, logs, display)
+                ),
+            ],
         )
         trained = time.monotonic() - start
         figures = {name: float(values[-1]) for name, values in history.history.items()}
-        validation = self.model.evaluate(self.pipeline.evaluate("validation"), return_dict=True, verbose=0)
+        examples = (self.pipeline.steps_per_epoch - skip) * self.pipeline.batch_size
+        return self._row(epoch, figures, trained, examples)
+
+    def _row(self, epoch: int, figures: dict[str, Any], trained: float, examples: int) -> dict[str, Any]:
+        """Validate, and return the figures of an epoch (from 0).
+
+        Args:
+            epoch: the epoch.
+            figures: those of training.
+            trained: seconds that it took.
+            examples: how many were looked at.
+        """
+        with averaged(self.model):
+            judged = look(self.view, self.model) if self.view else self.model
+            validation = judged.evaluate(self.pipeline.evaluate("validation"), return_dict=True, verbose=0)
         figures |= {f"val_{name}": float(value) for name, value in validation.items()}
         check_finite(figures["val_loss"], self.model, epoch, self.pipeline.steps_per_epoch)
-        examples = (self.pipeline.steps_per_epoch - skip) * self.pipeline.batch_size
         return {
             "epoch": epoch + 1,
             **figures,
             "learning_rate": float(np.asarray(self.model.optimizer.learning_rate)),
             "images_per_second": examples / trained,
+            "data_wait": min(1.0, self.watch.feed.waited / trained),
             "seconds": self.clock.seconds,
         }
 
@@ -145,9 +212,9 @@ class Session:
         if self.progress.step:
             load_checkpoint(self.last, self.model)
 
-    def _end_step(self, step: int, display: Display) -> None:
+    def _end_step(self, step: int, logs: dict[str, Any], display: Display) -> None:
         """Show, save when it is time, and stop when asked."""
-        display.step(self.progress.epoch, step)
+        display.step(self.progress.epoch, step, logs, self.watch.feed.waited)
         due = time.monotonic() - self._saved > self.recipe.checkpoint_seconds
         # The end of an epoch has a checkpoint of its own, after validation.
         if (due or self.stop.signal) and step < self.pipeline.steps_per_epoch:
@@ -156,17 +223,35 @@ class Session:
         if self.stop.signal and step < self.pipeline.steps_per_epoch:
             self._raise_stopped()
 
-    def _end_epoch(self, row: dict[str, Any]) -> None:
-        """Save; as the best if it is."""
+    def _end_epoch(self, row: dict[str, Any], display: Display, observe: Observer | None) -> None:
+        """Tell the figures, and save; as the best if it is."""
+        self.run.add_metrics(row)
+        self.board.add(row)
+        self.board.histograms(self.model, row["epoch"], self.recipe.log.histograms)
+        display.epoch(row)
         check_weights(self.model, self.progress.epoch, self.pipeline.steps_per_epoch)
-        better = row["val_accuracy"] >= self.progress.best
-        best = {"best": row["val_accuracy"], "best_epoch": row["epoch"]} if better else {}
+        figure, sign = TASKS[self.pipeline.dataset.task].best
+        # Before the first epoch there is nothing to be better than; a loss has no bound that would say so.
+        better = not self.progress.best_epoch or sign * (row[figure] - self.progress.best) >= 0
+        best = {"best": row[figure], "best_epoch": row["epoch"]} if better else {}
         advanced = dataclasses.replace(self.progress, epoch=row["epoch"], step=0, **best)
         if better:
-            save_checkpoint(self.best, self.model, advanced)
+            with averaged(self.model):
+                save_checkpoint(self.best, self.model, advanced)
         self._save(epoch=row["epoch"], step=0, **best)
         if self.stop.signal and row["epoch"] < self.recipe.epochs:
             self._raise_stopped()
+        if observe:
+            observe(row)
+
+    def _out_of_patience(self) -> bool:
+        """Tell whether so many epochs went by without a better figure that training is to end."""
+        figure, sign = TASKS[self.pipeline.dataset.task].best
+        # Those of a killed process that came after its last checkpoint do not count.
+        figures = [sign * row[figure] for row in self.run.metrics() if row["epoch"] <= self.progress.epoch]
+        patience = self.recipe.regularize.patience
+        # Equal is not better: a figure that has reached its bound would never end the training.
+        return bool(patience and figures) and len(figures) - 1 - figures.index(max(figures)) >= patience
 
     def _save(self, **changed: Any) -> None:
         """Write the last checkpoint."""
@@ -181,21 +266,29 @@ class Session:
             code=128 + self.stop.signal,
         )
 
-    def finish(self) -> None:
-        """Keep the chosen weights as the model, judge them on the test split, and close the run."""
+    def finish(self, split: str = "test") -> None:
+        """Keep the chosen weights as the model, judge them on a split, and close the run."""
         if self.recipe.keep == "best":
+            # Written with the mean weights in place, where there is a mean.
             load_weights(self.best, self.model)
-        write_atomic(self.run.model_path, lambda path: self.model.save(path, include_optimizer=False))
-        split = "test" if "test" in self.pipeline.dataset.splits else "validation"
-        self.run.finish({"test": {"split": split, **judge(self.model, self.pipeline, split)}, **self._facts()})
+        else:
+            put_average(self.model)
+        kept = look(self.view, self.model)
+        write_atomic(self.run.model_path, lambda path: kept.save(path, include_optimizer=False))
+        show_mistakes(kept, self.pipeline, self.board, self.recipe)
+        self.board.close()
+        split = split if split in self.pipeline.dataset.splits else "validation"
+        self.run.finish({"test": {"split": split, **judge(kept, self.pipeline, split)}, **self._facts(kept)})
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, kept: Any) -> dict[str, Any]:
         """Return what export and report need to know of the data and the training."""
         splits = {name: split.count for name, split in self.pipeline.dataset.splits.items()}
         return {
-            "best": {"val_accuracy": self.progress.best, "epoch": self.progress.best_epoch},
+            "best": {TASKS[self.pipeline.dataset.task].best[0]: self.progress.best, "epoch": self.progress.best_epoch},
             "seconds": self.progress.seconds,
-            "parameters": int(sum(np.prod(w.shape) for w in self.model.trainable_weights)),
+            "epochs": self.progress.epoch,
+            "ended": self.ended,
+            "parameters": int(sum(np.prod(w.shape) for w in kept.trainable_weights)),
             "task": self.pipeline.dataset.task,
             "labels": list(self.pipeline.dataset.labels),
             "input_shape": list(self.pipeline.shape),

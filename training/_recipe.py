@@ -199,6 +199,17 @@ def register(recipe: Recipe) -> Recipe:
     return recipe
 
 
+def _absolute(recipe: Recipe) -> dict[str, str]:
+    """Return what a recipe says of files, as absolute paths: the run outlives the folder it was started in."""
+    found = {}
+    for key in ("data.path", "model.weights", "teacher.run", "teacher.weights"):
+        value = _value(recipe, key)
+        # What else weights can be, such as "imagenet", is no file.
+        if value and (key in ("data.path", "teacher.run") or Path(value).expanduser().is_file()):
+            found[key] = str(Path(value).expanduser().absolute())
+    return found
+
+
 def resolve(recipe: Recipe | str, overrides: Iterable[tuple[str, Any]] = ()) -> Recipe:
     """Return a recipe from a registered name or as it is, overridden and with a model that takes its options."""
     if isinstance(recipe, str):
@@ -206,8 +217,6 @@ def resolve(recipe: Recipe | str, overrides: Iterable[tuple[str, Any]] = ()) -> 
     elif not isinstance(recipe, Recipe):
         raise UnknownName(f"Expected the name of a recipe or a Recipe. Received: recipe={recipe!r}")
     resolved = recipe.override(**dict(overrides))
-    if resolved.data.path:
-        # The run outlives the folder it was started in.
-        resolved = resolved.override(**{"data.path": str(Path(resolved.data.path).expanduser().absolute())})
+    resolved = resolved.override(**_absolute(resolved))
     check_options(resolved.model.name, resolved.model.options)
     return resolved

@@ -19,7 +19,7 @@ PROGRESS = Progress(epoch=3, step=7, best=0.1 + 0.2, best_epoch=2, seconds=12.62
 
 def fresh(**changed):
     """Return a compiled model and its pipeline as training makes them."""
-    _, pipeline, model = _prepare(recipes["digits_mlp"].override(**{**SMALL, **changed}))
+    _, pipeline, model, _ = _prepare(recipes["digits_mlp"].override(**{**SMALL, **changed}))
     return model, pipeline
 
 

@@ -1,4 +1,4 @@
-"""Optimizers and schedules: Keras' own by name, the learning rate at its corners, what is not decayed."""
+"""Optimizers: Keras' own by name, what is not decayed, and what is added: rates by depth, Muon, accumulation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from training import OptimizerConfig, Recipe, ScheduleConfig
-from training._optimizer import make_optimizer, make_schedule
+from training._depth import shares
+from training._optimizer import fit_optimizer, make_optimizer
 from zoo._errors import BadOption
 
 WRAPPERS = ("lossscaleoptimizer", "multioptimizer")
@@ -31,75 +32,6 @@ def made(epochs=4, steps=5, schedule=None, **optimizer):
     """Return the optimizer of a recipe."""
     config = ScheduleConfig("constant") if schedule is None else schedule
     return make_optimizer(Recipe("test", optimizer=OptimizerConfig(**optimizer), schedule=config, epochs=epochs), steps)
-
-
-def rates(config, peak=0.1, epochs=10, steps=100):
-    """Return the learning rate as a function of the step."""
-    schedule = make_schedule(config, peak, epochs, steps)
-    return lambda step: float(schedule(step))
-
-
-def test_cosine_with_warmup_at_its_corners():
-    """From 0 linearly to the peak, then half a cosine down to its end."""
-    rate = rates(ScheduleConfig("cosine", warmup_epochs=2, end=0.01))
-    assert rate(0) == 0.0
-    assert rate(100) == pytest.approx(0.05)
-    assert rate(200) == pytest.approx(0.1)
-    for step in (300, 600, 900):
-        share = (step - 200) / 800
-        assert rate(step) == pytest.approx(0.1 * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2), rel=1e-4)
-    assert rate(1000) == pytest.approx(0.001)
-    assert rate(2000) == pytest.approx(0.001)
-
-
-def test_cosine_without_warmup_starts_at_the_peak():
-    """Without warm-up the first step has the peak, the last almost none."""
-    rate = rates(ScheduleConfig("cosine"))
-    assert rate(0) == pytest.approx(0.1)
-    assert rate(500) == pytest.approx(0.05)
-    assert rate(1000) == pytest.approx(0.0, abs=1e-8)
-
-
-def test_inverse_sqrt_is_that_of_the_transformer():
-    """Equation 3 of Vaswani et al. 2017: width^-0.5 min(step^-0.5, step warm-up^-1.5), steps from 1."""
-    width, warmup = 512, 400
-    rate = rates(ScheduleConfig("inverse_sqrt", warmup_epochs=4), peak=(width * warmup) ** -0.5)
-    for step in (1, 2, 100, 399, 400, 401, 700, 1000):
-        assert rate(step - 1) == pytest.approx(width**-0.5 * min(step**-0.5, step * warmup**-1.5), rel=1e-5)
-    assert rate(399) == pytest.approx((width * warmup) ** -0.5)
-    assert rate(1599) == pytest.approx((width * warmup) ** -0.5 / 2)
-
-
-@pytest.mark.parametrize("config", [{}, {"warmup_epochs": 0.001}, {"warmup_epochs": 1, "end": 0.1}])
-def test_inverse_sqrt_needs_a_warmup_and_has_no_end(config):
-    """Without a warm-up there is no peak to fall from; it never arrives anywhere."""
-    with pytest.raises(BadOption, match="inverse_sqrt needs a warm-up") as error:
-        rates(ScheduleConfig("inverse_sqrt", **config))
-    assert "\n" not in str(error.value)
-
-
-def test_warmup_may_be_part_of_an_epoch():
-    """Warm-up is counted in steps, so that half an epoch is possible."""
-    rate = rates(ScheduleConfig("cosine", warmup_epochs=0.5))
-    assert rate(25) == pytest.approx(0.05)
-    assert rate(50) == pytest.approx(0.1)
-
-
-def test_constant_never_moves():
-    """A constant schedule without warm-up is a number, with warm-up it stays at the peak."""
-    assert make_schedule(ScheduleConfig("constant"), 0.1, 10, 100) == 0.1
-    rate = rates(ScheduleConfig("constant", warmup_epochs=1))
-    assert rate(50) == pytest.approx(0.05)
-    assert [rate(step) for step in (100, 101, 500, 1000, 1500)] == pytest.approx([0.1] * 5)
-
-
-@pytest.mark.parametrize("name", ["constant", "cosine"])
-@pytest.mark.parametrize("warmup", [10, 11])
-def test_warmup_must_end_before_training_does(name, warmup):
-    """A warm-up as long as the training never reaches its peak, and is refused."""
-    with pytest.raises(BadOption, match=r"schedule\.warmup_epochs must be less than epochs=10") as error:
-        rates(ScheduleConfig(name, warmup_epochs=warmup))
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
@@ -178,9 +110,12 @@ def test_moments_are_left_to_keras_unless_given():
     plain, given = made(name="adam"), made(name="adam", beta_2=0.98, epsilon=1e-9)
     assert (plain.beta_2, plain.epsilon) == (keras.optimizers.Adam().beta_2, keras.optimizers.Adam().epsilon)
     assert (given.beta_2, given.epsilon) == (0.98, 1e-9)
+    assert made(name="adam", beta_1=0.8).beta_1 == 0.8
+    assert made(name="rmsprop", rho=0.95).rho == 0.95
+    assert made(name="muon", beta_2=0.95).adam_beta_2 == 0.95
 
 
-@pytest.mark.parametrize("option", [{"beta_2": 0.9}, {"epsilon": 1e-6}])
+@pytest.mark.parametrize("option", [{"beta_1": 0.8}, {"beta_2": 0.9}, {"epsilon": 1e-6}, {"rho": 0.9}])
 def test_moments_of_an_optimizer_without_are_refused(option):
     """SGD has no squares to average."""
     with pytest.raises(BadOption, match=rf"sgd has no {next(iter(option))}") as error:
@@ -241,3 +176,159 @@ def test_fused_sgd_equals_keras(nesterov):
         ends.append(weight.numpy())
     np.testing.assert_allclose(*ends, rtol=1e-6, atol=1e-7)
     assert np.abs(ends[0] - start).max() > 0.1
+
+
+@pytest.mark.parametrize(("name", "nesterov"), [("momentum", False), ("nesterov", True)])
+def test_textbook_names(name, nesterov):
+    """Momentum is SGD with momentum, Nesterov's too; neither goes without."""
+    optimizer = made(name=name, momentum=0.8)
+    assert (type(optimizer).__name__, optimizer.momentum, optimizer.nesterov) == ("SGD", 0.8, nesterov)
+    with pytest.raises(BadOption, match=f"{name} needs momentum"):
+        made(name=name, momentum=0.0)
+
+
+def test_gradients_are_clipped_in_three_ways():
+    """By value, each by its norm, all by theirs; and in one way only."""
+    import keras
+
+    def moved(**clip):
+        variables = [keras.Variable(np.zeros(4, "float32")), keras.Variable(np.zeros(9, "float32"))]
+        optimizer = made(name="sgd", learning_rate=1.0, momentum=0.0, nesterov=False, **clip)
+        optimizer.build(variables)
+        optimizer.apply([keras.ops.full((4,), 3.0), keras.ops.full((9,), -0.1)])
+        return [-np.asarray(v) for v in variables]
+
+    np.testing.assert_allclose(moved(clip_value=0.5)[0], np.full(4, 0.5))
+    np.testing.assert_allclose(moved(clip_value=0.5)[1], np.full(9, -0.1))
+    assert np.linalg.norm(moved(clip_each=2.0)[0]) == pytest.approx(2.0)
+    np.testing.assert_allclose(moved(clip_each=2.0)[1], np.full(9, -0.1))
+    assert np.linalg.norm(np.concatenate(moved(clip_norm=2.0))) == pytest.approx(2.0)
+    with pytest.raises(BadOption, match="one way only") as error:
+        moved(clip_value=0.5, clip_norm=1.0)
+    assert "\n" not in str(error.value)
+
+
+def network():
+    """Dense layers of three steps, the second normalized."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(4, name="dense1"), keras.layers.Dense(4, name="dense2")]
+    layers += [keras.layers.LayerNormalization(name="dense2_norm"), keras.layers.Dense(2, name="logits")]
+    inputs = x = keras.Input((3,))
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def test_shares_follow_the_depth():
+    """A norm goes with its layer, the last step has the whole rate."""
+    found = dict(zip((v.path for v in network().trainable_variables), shares(network(), 0.5), strict=True))
+    assert {path.partition("/")[0]: share for path, share in found.items()} == {
+        "dense1": 0.25,
+        "dense2": 0.5,
+        "dense2_norm": 0.5,
+        "logits": 1.0,
+    }
+
+
+def test_blocks_are_one_step():
+    """Of a ViT the patches, each block and the classifier are steps; tokens and positions go with the patches."""
+    import zoo
+
+    model = zoo.get("vit_micro_tiny")
+    found = {v.path: s for v, s in zip(model.trainable_variables, shares(model, 0.5), strict=True)}
+    by_layer = {path.partition("/")[0]: share for path, share in found.items()}
+    assert {by_layer[n] for n in ("patches", "token", "positions")} == {0.5**4}
+    assert {s for n, s in by_layer.items() if n.startswith("block2")} == {0.5**2}
+    assert (by_layer["norm"], by_layer["logits"]) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "rmsprop", "adagrad", "nadam", "adamax"])
+def test_rate_by_depth_is_a_rate_of_ones_own(name):
+    """A variable at half the rate goes where an optimizer at half the rate takes it, decay included."""
+    import keras
+
+    def ends(rate, decay):
+        model = network()
+        options = {"name": name, "learning_rate": rate, "weight_decay": 0.01, "layer_decay": decay}
+        config = OptimizerConfig(**options)
+        optimizer = made(**options)
+        fit_optimizer(optimizer, model, config)
+        optimizer.build(model.trainable_variables)
+        random = np.random.default_rng(0)
+        for _ in range(4):
+            optimizer.apply(
+                [keras.ops.convert_to_tensor(random.normal(size=v.shape), "float32") for v in model.trainable_variables]
+            )
+        return {v.path: np.asarray(v) for v in model.trainable_variables}
+
+    by_depth, whole, half = ends(0.02, 0.5), ends(0.02, 0.0), ends(0.01, 0.0)
+    np.testing.assert_allclose(by_depth["logits/kernel"], whole["logits/kernel"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_depth["dense2/kernel"], half["dense2/kernel"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_depth["dense2_norm/gamma"], half["dense2_norm/gamma"], rtol=1e-5, atol=1e-6)
+    # The control: halving the rate matters.
+    assert np.abs(whole["dense2/kernel"] - half["dense2/kernel"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_accumulated_steps_are_one_of_the_whole_batch(name):
+    """Three steps of 8 examples move the weights as one of 24, on schedule, through the fused operations."""
+    import keras
+
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(72, 3)).astype("float32"), random.normal(size=(72, 2)).astype("float32")
+
+    def ends(batch, accumulate):
+        model = network()
+        steps = len(x) // batch
+        recipe = Recipe(
+            "test",
+            optimizer=OptimizerConfig(name, learning_rate=0.05, weight_decay=0.1, clip_norm=0.5, accumulate=accumulate),
+            schedule=ScheduleConfig("cosine", warmup_epochs=1),
+            epochs=2,
+        )
+        model.compile(make_optimizer(recipe, steps), keras.losses.MeanSquaredError(), jit_compile=False)
+        model.fit(x, y, batch_size=batch, epochs=2, shuffle=False, verbose=0)
+        assert int(model.optimizer.iterations) == 2 * 72 // 24
+        return model.get_weights()
+
+    for one, other in zip(ends(24, 1), ends(8, 3), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(ends(24, 1), network().get_weights(), strict=True))
+
+
+def test_more_steps_than_there_are_cannot_be_accumulated():
+    """Weights that never change are refused at once."""
+    with pytest.raises(BadOption, match="at most the 20 steps"):
+        made(epochs=4, steps=5, accumulate=21)
+
+
+def test_muon_orthogonalizes_kernels_of_convolutions_too():
+    """The first step of a kernel is a scaled matrix of almost equal singular values; biases and logits go by Adam."""
+    import keras
+
+    layers = [keras.layers.Conv2D(6, 3, name="conv"), keras.layers.Flatten(), keras.layers.Dense(5, name="logits")]
+    inputs = x = keras.Input((4, 4, 2))
+    for layer in layers:
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    before = [np.asarray(v).copy() for v in model.trainable_variables]
+    optimizer = made(name="muon", learning_rate=0.1, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    random = np.random.default_rng(0)
+    optimizer.apply(
+        [keras.ops.convert_to_tensor(random.normal(size=v.shape), "float32") for v in model.trainable_variables]
+    )
+    moved = {v.path: np.asarray(v) - old for v, old in zip(model.trainable_variables, before, strict=True)}
+    values = np.linalg.svd(moved["conv/kernel"].reshape(18, 6), compute_uv=False)
+    assert values.min() > 0.5 * values.max()
+    # The mean square of its moves is that of Adam's, 0.2 of the rate (arXiv:2502.16982).
+    assert np.sqrt((moved["conv/kernel"] ** 2).mean()) == pytest.approx(0.2 * 0.1, rel=0.3)
+    # Adam's first step is the rate itself, whatever the gradient.
+    for path in ("conv/bias", "logits/kernel", "logits/bias"):
+        np.testing.assert_allclose(np.abs(moved[path]), 0.1, rtol=1e-3)
+    # The control: Keras' own leaves the convolution to Adam.
+    keras_own = keras.optimizers.Muon(0.1)
+    assert keras_own._should_use_adamw(model.trainable_variables[0])
+    assert not optimizer._should_use_adamw(model.trainable_variables[0])
