@@ -1,6 +1,7 @@
 """Measure training, export and inference, ours against peers in turns, each in a process of its own.
 
-    python benchmarks/run.py [listing] [building] [training] [inference] [pytorch] [vit]
+    python benchmarks/run.py [listing] [building] [training] [overhead] [data] [inference] [compression] [pytorch]
+        [vit]
 
 The last two need torch, torchvision, timm and onnx, in this Python or in the one that PEER_PYTHON names. Prints one
 line a measurement and, at the end, the ratios that the project promises. Machines are noisy: read the ratios, which
@@ -19,6 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TURNS = 3
+# Where the runs that compression makes are kept, for the next time; a temporary folder otherwise.
+KEPT = os.environ.get("COMPRESSION_RUNS", "")
 PEER_PYTHON = os.environ.get("PEER_PYTHON", sys.executable)
 # Model, pixels, batch, and how many times eager PyTorch we promise.
 PYTORCH = (
@@ -85,6 +88,37 @@ def building() -> None:
         )
 
 
+def overhead() -> None:
+    """ResNet-50: what logging, health and checkpoints cost beside a bare `fit`, in time and in memory."""
+    size = ("resnet50", "160", "16")
+    found = measure("overhead.py", "time", *size)
+    for kind, share in found["logging_and_health"].items():
+        together = share + found["checkpoint"]
+        print(f"overhead  {kind} time: logging and health {100 * share:+.2f}%, all {100 * together:+.2f}% (at most 3%)")
+    print(
+        f"overhead  a checkpoint: {found['checkpoint_seconds']:.2f} s, {100 * found['checkpoint']:.2f}% of ten minutes"
+    )
+    peaks = {who: measure("overhead.py", who, *size) for who in ("ours", "keras")}
+    for what in ("fit", "saved"):
+        ours, theirs = (peaks[who][what] for who in ("ours", "keras"))
+        print(f"overhead  peak memory, {what}: ours {ours:,.0f} MiB (at most Keras' {theirs:,.0f})")
+
+
+def data() -> None:
+    """JPEG files to batches at 224 pixels, against Keras' own loader and layers; and the wait of a small network."""
+    found = measure("data.py", "--waiting")
+    rates, work = "images_per_second", "per_processor_second"
+    ours = found["pipelines"].pop("ours")
+    print(f"data      ours {ours[rates]:.0f} images/s, {ours[work]:.0f} by second of processor time")
+    promised = ("at least 2", "which draws no size of a crop")
+    for (who, theirs), least in zip(found["pipelines"].items(), promised, strict=True):
+        print(
+            f"data      {who} {theirs[rates]:.0f} images/s: ours {ours[rates] / theirs[rates]:.2f} times ({least}), "
+            f"by processor time {ours[work] / theirs[work]:.2f} times"
+        )
+    print(f"data      a network for digits waits {100 * found['waiting']:.1f}% of its time (at most 10%)")
+
+
 def inference() -> None:
     """ResNet-50, 224 px, batch 1: latency of each format, and how long the ONNX export takes."""
     found = artifacts("resnet50")
@@ -118,6 +152,25 @@ def artifacts(model: str, *peer: str) -> dict:
     return found
 
 
+def compression() -> None:
+    """digits_resnet with three seeds through each chain: accuracy, size, zeros, multiply-adds, latency, mask cost."""
+    found = measure("compression.py", *([KEPT] if KEPT else []))
+    for chain, seeds in found["chains"].items():
+        rows = list(seeds.values())
+        before, after = (statistics.mean(row[key] for row in rows) for key in ("before", "after"))
+        each = ", ".join(f"{row['after']:.4f}" for row in rows)
+        print(f"compress  {chain}: accuracy {each}, mean {after:.4f}, {100 * (after - before):+.2f} points")
+        shares = {f"gzip {name}": [row["gzip"][name] for row in rows] for name in rows[0]["gzip"]}
+        shares["multiply-adds"] = [row["multiply_adds"] for row in rows]
+        for name in rows[0].get("latency", ()):
+            shares[f"latency {name}"] = [row["latency"][name] for row in rows]
+        for name, values in shares.items():
+            print(f"compress    {name}: {statistics.mean(values):.3f} of the dense one's")
+        for key in ("zeros", "distinct"):
+            print(f"compress    {key}: {rows[0][key]}, claimed zeros {rows[0]['claimed_zeros']}")
+    print(f"compress  a step of training with masks: {100 * found['masks']:+.1f}% (at most 10%)")
+
+
 def listing() -> None:
     """`zoo list` and `zoo show` from a cold start of Python."""
     import time
@@ -135,7 +188,10 @@ PARTS = {
     "listing": listing,
     "building": building,
     "training": training,
+    "overhead": overhead,
+    "data": data,
     "inference": inference,
+    "compression": compression,
     "pytorch": pytorch,
     "vit": vit,
 }

@@ -1,4 +1,4 @@
-"""What happens beside the steps: watching the loss, stopping when asked, progress, TensorBoard."""
+"""What happens beside the steps: watching the loss, and stopping when asked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from zoo._errors import TrainingError, ZooError
-from zoo._lazy import keras, np, tf
+from zoo._lazy import keras, np
 
 ADVICE = "Lower optimizer.learning_rate, set optimizer.clip_norm=1, or look at the data"
 
@@ -56,14 +55,14 @@ class StopRequest:
             signal.signal(s, handler)
 
 
-def step_callback(epoch: int, skip: int, begin: Callable[[], None], end: Callable[[int], None]) -> Any:
+def step_callback(epoch: int, skip: int, begin: Callable[[], None], end: Callable[[int, Any], None]) -> Any:
     """Return a Keras callback for one epoch.
 
     Args:
         epoch: the epoch, from 0.
         skip: steps of it that were taken before.
         begin: called after Keras has reset the metrics, to restore those of a resumed epoch.
-        end: called after each step with the steps taken in this epoch.
+        end: called after each step with the steps taken in this epoch and the running means so far.
     """
 
     class Steps(keras.callbacks.Callback):
@@ -72,7 +71,7 @@ def step_callback(epoch: int, skip: int, begin: Callable[[], None], end: Callabl
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             check_finite(float(logs["loss"]), self.model, epoch, skip + batch + 1)
-            end(skip + batch + 1)
+            end(skip + batch + 1, logs)
 
     return Steps()
 
@@ -118,65 +117,3 @@ class Clock:
     def seconds(self) -> float:
         """Time spent training."""
         return time.monotonic() - self._start
-
-
-class Board:
-    """TensorBoard's event files: one scalar a metric, by epoch."""
-
-    def __init__(self, folder: Path) -> None:
-        self._writers = {part: tf.summary.create_file_writer(str(folder / part)) for part in ("train", "validation")}
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Write the row of an epoch."""
-        for key, value in row.items():
-            if key == "epoch":
-                continue
-            part = "validation" if key.startswith("val_") else "train"
-            with self._writers[part].as_default():
-                tf.summary.scalar(key.removeprefix("val_"), value, step=row["epoch"])
-
-    def close(self) -> None:
-        """Write what is left and close the files."""
-        for writer in self._writers.values():
-            writer.close()
-
-
-class Display:
-    """A progress bar on a terminal, a line an epoch elsewhere, nothing if not wanted."""
-
-    def __init__(self, name: str, epochs: int, steps: int, wanted: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._epochs, self._steps, self._wanted = epochs, steps, wanted
-        self.console = Console(stderr=True, highlight=False)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=self.console, disable=not (wanted and self.console.is_terminal))
-        self._task = self._bar.add_task(name, total=epochs * steps, figures="")
-
-    def __enter__(self) -> Display:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def step(self, epoch: int, step: int) -> None:
-        """Move the bar to a step of an epoch (from 0)."""
-        self._bar.update(self._task, completed=epoch * self._steps + step)
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        """Show the figures of an epoch."""
-        figures = (
-            f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
-            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
-            f"{row['images_per_second']:,.0f} examples/s"
-        )
-        self._bar.update(self._task, figures=figures)
-        if self._wanted and not self.console.is_terminal:
-            self.console.print(figures, soft_wrap=True)

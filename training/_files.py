@@ -60,14 +60,15 @@ def write_json(path: Path, content: Any) -> None:
 
 def to_json(content: Any) -> str:
     """Return strict, indented JSON, with null for numbers that are not finite."""
-    return json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(finite(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return JSON-safe values with None for numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
+        return {key: finite(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,9 +1,11 @@
 """The run directory: the only file that knows its files.
 
 runs/<recipe>/<time>-<4 hex>/
-  recipe.json env.json metrics.jsonl tensorboard/ checkpoints/ model.keras compressed/ exports/ report.html
-  report.json
+  recipe.json env.json metrics.jsonl health.jsonl tensorboard/ checkpoints/ model.keras compressed/ exports/
+  report.html report.json
   text.json    the vocabulary, where the data is text
+  data.json    what else the training split taught: statistics, the columns of a table
+  pruned.json  where a study gave the run up; resuming it takes the mark away
   done.json    written last; a run without it is unfinished
 """
 
@@ -15,11 +17,11 @@ import json
 import os
 import platform
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from training._files import read_json, whole_folder, write_bytes, write_json
+from training._files import finite, read_json, whole_folder, write_bytes, write_json
 from training._recipe import Recipe
 from zoo._errors import BadOption, RunError
 from zoo._text import Text
@@ -40,24 +42,33 @@ class Run:
         self.recipe = recipe
 
     @classmethod
-    def create(cls, recipe: Recipe, path: str | os.PathLike[str] | None = None, text: Text | None = None) -> Run:
+    def create(
+        cls,
+        recipe: Recipe,
+        path: str | os.PathLike[str] | None = None,
+        text: Text | None = None,
+        learnt: Mapping[str, Any] | None = None,
+    ) -> Run:
         """Make a new run directory, whole or not at all.
 
         Args:
             recipe: what it will train.
             path: where; `runs/<recipe>/<time>-<4 hex>` by default.
             text: the text contract, its vocabulary complete, where the data is text.
+            learnt: what else the training split taught; see `training._open.learnt_of`.
 
         Raises:
             RunError: there is something at `path` already, or it cannot be written.
         """
         check_free(path)
-        place = Path(os.path.abspath(path or _new_path(recipe.name)))
+        place = Path(os.path.abspath(path or new_path("runs", recipe.name)))
         with whole_folder(place) as beside:
             write_json(beside / "recipe.json", {"version": VERSION, "recipe": recipe.to_json()})
             write_json(beside / "env.json", environment())
             if text:
                 write_json(beside / "text.json", text.to_json())
+            if learnt:
+                write_json(beside / "data.json", dict(learnt))
         return cls(place, recipe)
 
     @classmethod
@@ -131,6 +142,7 @@ class Run:
     def finish(self, result: dict[str, Any]) -> None:
         """Write done.json, which makes the run a finished one."""
         write_json(self.path / "done.json", {"version": VERSION, **result})
+        (self.path / "pruned.json").unlink(missing_ok=True)
 
     def text(self) -> Text | None:
         """Return the text contract that the run began with, None where its data is no text.
@@ -146,39 +158,58 @@ class Run:
         except BadOption as error:
             raise RunError(f"The vocabulary of {self.path} cannot be read: {error}") from error
 
+    def learnt(self) -> dict[str, Any] | None:
+        """Return what else the training split taught when the run began, None where nothing was learnt."""
+        path = self.path / "data.json"
+        return read_json(path) if path.is_file() else None
+
     def environment(self) -> dict[str, Any]:
         """Return what env.json says of the machine and the versions."""
         return read_json(self.path / "env.json")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return one row an epoch; a last line that was cut off is left out."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        rows = []
-        for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
-        return rows
+        return _read_lines(self.path / "metrics.jsonl")
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Add the row of an epoch; rows of this epoch or later, from before a resume, give way."""
         kept = [r for r in self.metrics() if r["epoch"] < row["epoch"]]
         write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in [*kept, row]).encode())
 
+    def health(self) -> list[dict[str, Any]]:
+        """Return what was measured at steps, in order; see `training._watch`. A failure is a row with "failed"."""
+        rows: list[dict[str, Any]] = []
+        for row in _read_lines(self.path / "health.jsonl"):
+            # What a killed process measured after its last checkpoint is measured again after a resume.
+            while rows and rows[-1]["step"] >= row["step"]:
+                rows.pop()
+            rows.append(row)
+        return rows
+
+    def add_health(self, row: dict[str, Any]) -> None:
+        """Add what was measured at a step, with its "step" counted over the whole training from 1."""
+        try:
+            with open(self.path / "health.jsonl", "a+b") as file:
+                whole = not file.tell() or (file.seek(-1, os.SEEK_END), file.read())[1] == b"\n"
+                file.write(b"" if whole else b"\n")
+                file.write(json.dumps(finite(row), allow_nan=False).encode() + b"\n")
+        except OSError as error:
+            raise RunError(f"Could not write {self.path / 'health.jsonl'}: {error.strerror}. Make room.") from error
+
+    @property
+    def pruned(self) -> dict[str, Any] | None:
+        """What a study said when it gave the run up: its epoch and figures; None if it did not."""
+        path = self.path / "pruned.json"
+        return read_json(path) if path.is_file() else None
+
+    def prune(self, row: dict[str, Any]) -> None:
+        """Mark the run as given up after the epoch of a row."""
+        write_json(self.path / "pruned.json", row)
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; a second one is refused. The lock goes with the process, however it ends."""
-        # fcntl is missing on Windows only, where nothing else here is supported either.
-        import fcntl
-
-        with open(self.path / ".lock", "a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"Another process is training in this run. Received: run={str(self.path)!r}. "
-                    "Wait for it, or stop it."
-                ) from None
+        with locked(self.path, f"Another process is training in this run. Received: run={str(self.path)!r}."):
             self._sweep()
             yield
 
@@ -186,6 +217,29 @@ class Run:
         """Remove what a killed process was writing."""
         for left in (*self.path.glob(".writing-*"), *self.checkpoints.glob(".writing-*")):
             left.unlink(missing_ok=True)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON lines; those that were cut off are left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+@contextlib.contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder for this process, or raise RunError that begins with `refusal`."""
+    # fcntl is missing on Windows only, where nothing else here is supported either.
+    import fcntl
+
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{refusal} Wait for it, or stop it.") from None
+        yield
 
 
 def check_free(path: str | os.PathLike[str] | None) -> None:
@@ -197,9 +251,10 @@ def check_free(path: str | os.PathLike[str] | None) -> None:
         )
 
 
-def _new_path(name: str) -> Path:
+def new_path(folder: str, name: str) -> Path:
+    """Return `<folder>/<name>/<time>-<4 hex>`."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / name / f"{now}-{secrets.token_hex(2)}"
+    return Path(folder) / name / f"{now}-{secrets.token_hex(2)}"
 
 
 def environment() -> dict[str, Any]:

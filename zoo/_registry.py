@@ -39,6 +39,7 @@ class Registry(Generic[T]):
         self._group = group
         self._entries: dict[str, T] = {}
         self._origins: dict[str, str] = {}
+        self._places: dict[str, str] = {}
         self._discovered = self._discovering = False
 
     def add(self, name: str, entry: T, origin: str = "") -> None:
@@ -62,6 +63,11 @@ class Registry(Generic[T]):
     def origins(self) -> set[str]:
         """Return the modules that the entries so far come from; another process imports them to have the same."""
         return set(self._origins.values())
+
+    def origin(self, name: str) -> str:
+        """Return the module that an entry comes from, "" where that is not known."""
+        self._discover()
+        return self._places.get(name, self._origins.get(name, ""))
 
     def __getitem__(self, name: str) -> T:
         """Return the entry of `name`, or raise UnknownName with the nearest one."""
@@ -100,16 +106,22 @@ class Registry(Generic[T]):
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
-                importlib.import_module(f"{self._package}.{module.name}")
+                self._import(f"{self._package}.{module.name}", importlib.import_module)
         if self._group:
             self._load_entry_points()
+
+    def _import(self, module: str, load: Callable[[str], Any]) -> None:
+        """Load a module, and keep which names came with it."""
+        before = set(self._entries)
+        load(module)
+        self._places |= dict.fromkeys(self._entries.keys() - before, module)
 
     def _load_entry_points(self) -> None:
         from importlib.metadata import entry_points
 
         for entry in entry_points(group=self._group):
             try:
-                entry.load()
+                self._import(entry.module, lambda _, entry=entry: entry.load())
             except Exception as error:
                 # One broken plug-in must not take the zoo away from everyone else.
                 warnings.warn(f"The {self.kind} plug-in {entry.value!r} did not load: {error}", stacklevel=2)

@@ -22,7 +22,7 @@ from training._recipe import recipes
 from zoo._errors import RunError, ZooError
 
 RECIPE = Recipe("test", data=DataConfig("digits", batch_size=32))
-FIGURES = {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second", "seconds"}
+FIGURES = {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second", "data_wait", "seconds"}
 
 
 @contextlib.contextmanager

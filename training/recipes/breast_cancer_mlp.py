@@ -1,0 +1,32 @@
+"""The 30-32-2 perceptron on scikit-learn's breast cancer data.
+
+Command: zoo train breast_cancer_mlp
+Hardware: 2 CPU cores.
+Time: 13 to 24 s, the machine shared with others.
+Result: test accuracy 0.9825, 0.9825 and 1.0000 with seeds 1, 2 and 3, mean 0.9883, on 57 tumours, where logistic
+regression reaches 1.0000; 1.0000, 0.9821 and 0.9821 on the 56 that validate.
+"""
+
+from __future__ import annotations
+
+from training._configs import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from training._recipe import Recipe, register
+
+register(
+    Recipe(
+        name="breast_cancer_mlp",
+        model=ModelConfig("mlp", {"widths": [32], "dropout": 0.2}),
+        data=DataConfig("breast_cancer", batch_size=32),
+        optimizer=OptimizerConfig("adamw", learning_rate=3e-3, weight_decay=1e-2),
+        schedule=ScheduleConfig("cosine", warmup_epochs=1),
+        epochs=30,
+        precision="float32",
+        strategy="one",
+        keep="last",
+    )
+)

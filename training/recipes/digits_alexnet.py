@@ -1,0 +1,29 @@
+"""A small AlexNet on scikit-learn's digits, at 20x20 pixels.
+
+Command: zoo train digits_alexnet
+Hardware: 2 CPU cores.
+Time: 34 s of one core.
+Result: test accuracy 0.9694, 0.9778 and 0.9694 with seeds 1, 2 and 3, mean 0.9722, on the last 360 images.
+"""
+
+from __future__ import annotations
+
+from training._configs import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from training._recipe import Recipe, register
+
+register(
+    Recipe(
+        name="digits_alexnet",
+        model=ModelConfig("alexnet_tiny"),
+        data=DataConfig(
+            "digits", batch_size=64, image_size=(20, 20), augment=AugmentConfig(shift=0.06, rotate=8, zoom=0.08)
+        ),
+        optimizer=OptimizerConfig("adamw", learning_rate=1e-3, weight_decay=0.05),
+        schedule=ScheduleConfig("cosine", warmup_epochs=2),
+        loss=LossConfig(label_smoothing=0.1),
+        epochs=40,
+        precision="float32",
+        strategy="one",
+        keep="last",
+    )
+)

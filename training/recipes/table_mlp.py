@@ -1,0 +1,34 @@
+"""A small perceptron on your own table, a CSV or Parquet file with a column to predict: a class or a number.
+
+Command: zoo train table_mlp --set data.path=FILE --set data.target=COLUMN
+Hardware: 2 CPU cores.
+Time: 15 to 26 s for 142 training rows, the machine shared with others.
+Result: test accuracy 1.0000 with seeds 1, 2 and 3, mean 1.0000, on 18 rows; the table was scikit-learn's wines as CSV.
+"""
+
+from __future__ import annotations
+
+from training._configs import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RegularizeConfig,
+    ScheduleConfig,
+)
+from training._recipe import Recipe, register
+
+register(
+    Recipe(
+        name="table_mlp",
+        model=ModelConfig("mlp", {"widths": [64, 64], "dropout": 0.1}),
+        data=DataConfig("table", batch_size=32),
+        optimizer=OptimizerConfig("adamw", learning_rate=3e-3, weight_decay=1e-2, clip_norm=1.0),
+        schedule=ScheduleConfig("cosine", warmup_epochs=1),
+        # A table of any size ends when it no longer gets better.
+        regularize=RegularizeConfig(patience=15),
+        epochs=60,
+        precision="float32",
+        strategy="one",
+        keep="best",
+    )
+)

@@ -1,0 +1,32 @@
+"""The 13-32-3 perceptron on scikit-learn's wines.
+
+Command: zoo train wine_mlp
+Hardware: 2 CPU cores.
+Time: 20 to 33 s, the machine shared with others.
+Result: test accuracy 1.0000 with seeds 1, 2 and 3, mean 1.0000, on 18 wines, as logistic regression; 1.0000, 0.9444 and
+1.0000 on the 18 that validate.
+"""
+
+from __future__ import annotations
+
+from training._configs import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from training._recipe import Recipe, register
+
+register(
+    Recipe(
+        name="wine_mlp",
+        model=ModelConfig("mlp", {"widths": [32]}),
+        data=DataConfig("wine", batch_size=16),
+        optimizer=OptimizerConfig("adamw", learning_rate=3e-3, weight_decay=1e-2),
+        schedule=ScheduleConfig("cosine", warmup_epochs=1),
+        epochs=30,
+        precision="float32",
+        strategy="one",
+        keep="last",
+    )
+)
