@@ -16,7 +16,10 @@ FLOAT = ("saved_model", "tflite", "onnx")
 TINY = [name for name in zoo.names() if zoo.spec(name).params < 400_000]
 LARGE = {family: [n for n in zoo.names(family=family) if n not in TINY] for family in zoo.families()}
 FIRST = [names[0] for names in LARGE.values() if names]
+# One name of each kind of network, converted in `make test`; the others in `make test-all`.
+SPANNING = ("mlp_tiny", "resnet_tiny", "densenet_tiny", "vit_micro_tiny", "tagger_tiny", "transformer_tiny")
 WRITERS = [name for name in TINY if zoo.spec(name).task == "generate"]
+SLOW = pytest.mark.slow
 VIT = "vit_small_patch16_224"
 ATTENTION = [name for name in TINY if "attention" in zoo.spec(name).tags]
 
@@ -38,8 +41,14 @@ def converted(tmp_path_factory, python):
 
 @pytest.fixture(scope="module")
 def tiny(converted):
-    """The small models in all formats."""
-    return converted(TINY, formats.names(exclude="their_*"))
+    """The spanning small models in all formats."""
+    return converted(SPANNING, formats.names(exclude="their_*"))
+
+
+@pytest.fixture(scope="module")
+def others(converted):
+    """The other small models in all formats."""
+    return converted([name for name in TINY if name not in SPANNING], formats.names(exclude="their_*"))
 
 
 def loaded(folder, fmt):
@@ -55,14 +64,25 @@ def off(folder, fmt):
     return np.abs(runtime(head(samples["inputs"], 2)) - logits)[real].max() / np.abs(logits[real]).max()
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_small_models_leave_as_every_format(name, tiny):
+@pytest.fixture
+def small(name, request):
+    """The folder of one small model."""
+    return request.getfixturevalue("tiny" if name in SPANNING else "others") / name
+
+
+def marked(names):
+    """The names, slow where they do not span."""
+    return [name if name in SPANNING else pytest.param(name, marks=SLOW) for name in names]
+
+
+@pytest.mark.parametrize("name", marked(TINY))
+def test_small_models_leave_as_every_format(name, small):
     """Artifacts are equal to the source within the bound of their format, or refused by the spec as by the format."""
     refused = dict(zoo.spec(name).unsupported)
-    assert {path.stem for path in (tiny / name).glob("*.txt")} == refused.keys()
+    assert {path.stem for path in small.glob("*.txt")} == refused.keys()
     for fmt in formats.names(exclude="their_*"):
         if fmt not in refused:
-            assert off(tiny / name, fmt) <= loaded(tiny / name, fmt)[1].tolerance.relative, fmt
+            assert off(small, fmt) <= loaded(small, fmt)[1].tolerance.relative, fmt
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -95,11 +115,11 @@ def graphs_of(folder, fmt):
     return [onnx.load(path).graph for path in sorted((folder / fmt).glob("*.onnx"))]
 
 
-@pytest.mark.parametrize("name", ATTENTION)
-def test_onnx_of_attention_computes_no_shapes(name, tiny):
+@pytest.mark.parametrize("name", marked(ATTENTION))
+def test_onnx_of_attention_computes_no_shapes(name, small):
     """No Shape, so no Gather of one; layer normalization is one operator; int8 reaches every product with weights."""
     for fmt in ("onnx", "onnx_int8", "onnx_dynamic"):
-        for graph in graphs_of(tiny / name, fmt):
+        for graph in graphs_of(small, fmt):
             kinds = [node.op_type for node in graph.node]
             assert {"Shape", "Size", "ReduceProd", "If", "Loop", "Range", "Expand"}.isdisjoint(kinds)
             assert {"Softmax", "LayerNormalization"} <= {*kinds}
@@ -110,11 +130,11 @@ def test_onnx_of_attention_computes_no_shapes(name, tiny):
                 assert floats.isdisjoint(name for node in products for name in node.input)
 
 
-@pytest.mark.parametrize("name", [name for name in ATTENTION if zoo.spec(name).vocabulary])
-def test_ids_stay_int32(name, tiny):
+@pytest.mark.parametrize("name", marked(name for name in ATTENTION if zoo.spec(name).vocabulary))
+def test_ids_stay_int32(name, small):
     """In every format, int8 included."""
     for fmt in formats.names(exclude="their_*"):
-        given = {tensor.name: tensor.dtype for tensor in loaded(tiny / name, fmt)[0].inputs}
+        given = {tensor.name: tensor.dtype for tensor in loaded(small, fmt)[0].inputs}
         assert given == dict.fromkeys(zoo.spec(name).inputs[:1], "int32")
 
 
@@ -122,8 +142,8 @@ def test_a_changed_logit_is_seen(tiny):
     """The comparison fails if what it compares with is another function."""
     import shutil
 
-    folder = tiny / "spoilt" / TINY[0]
-    shutil.copytree(tiny / TINY[0], folder)
+    folder = tiny / "spoilt" / SPANNING[0]
+    shutil.copytree(tiny / SPANNING[0], folder)
     samples = read_samples(folder / "samples.npz")
     np.savez(folder / "samples.npz", **{**samples, "logits": samples["logits"][::-1]})
     assert off(folder, "tflite") > 1e-3

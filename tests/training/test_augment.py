@@ -468,8 +468,12 @@ def test_weights_of_mixtures_come_from_beta(alpha):
     """Beta(alpha, alpha), also where its two gammas would both be nothing."""
     import tensorflow as tf
 
-    drawn = tf.map_fn(lambda i: beta(alpha, tf.stack([tf.constant(5, tf.int64), i])), tf.range(2000, dtype=tf.int64),
-                      fn_output_signature=tf.float32).numpy()  # fmt: skip
+    @tf.function
+    def draw():
+        seeds = tf.stack([tf.fill([2000], tf.constant(5, tf.int64)), tf.range(2000, dtype=tf.int64)], axis=1)
+        return tf.map_fn(lambda seed: beta(alpha, seed), seeds, fn_output_signature=tf.float32)
+
+    drawn = draw().numpy()
     assert np.isfinite(drawn).all()
     if alpha < 0.1:
         assert np.mean((drawn < 0.01) | (drawn > 0.99)) > 0.9

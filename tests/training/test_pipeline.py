@@ -396,7 +396,10 @@ def test_crops_are_cut_while_decoding(photos):
     assert not same(batches(folder_of(photos, seed=2, augment=CROPPED).train(0)), first)
 
 
-@pytest.mark.parametrize("repeats", [1, 2, 8])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("repeats", [1, pytest.param(2, marks=SLOW), pytest.param(8, marks=SLOW)])
 def test_crops_go_on_where_they_stopped(photos, repeats):
     """After skipped steps the rest of an epoch is the same to the bit, with everything else that is random."""
     everything = dataclasses.replace(

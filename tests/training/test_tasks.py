@@ -294,7 +294,9 @@ def test_vocabulary_is_no_option_of_the_model(task, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(task, marks=[pytest.mark.slow] * (task == "generate")) for task in KINDS]
+)
 def finished(request, tmp_path_factory):
     """A finished run of a task: one epoch in large batches."""
     config = DataConfig(KINDS[request.param][1], batch_size=500, length=LENGTHS[request.param])
@@ -342,7 +344,8 @@ def when_in_the_middle(path, process):
     pytest.fail(f"Never came to step 3: {process.communicate()}")
 
 
-@pytest.mark.parametrize("task", ["classify", pytest.param("generate", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classify", "generate"])
 def test_interrupted_run_on_texts_ends_where_another_does(task, python, tmp_path):
     """Stopped in the middle of an epoch and resumed, every variable and figure is that of one go, to the bit."""
     name = {"classify": "word_order_encoder", "generate": "reverse_transformer"}[task]

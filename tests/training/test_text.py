@@ -390,7 +390,7 @@ def pulled(name):
     return {n: tuple(map(list, zip(*rows, strict=True))) for n, rows in splits.items()}, dataset
 
 
-@pytest.mark.parametrize("name", ["word_order", "word_roles", "reverse"])
+@pytest.mark.parametrize("name", ["word_order", "word_roles", pytest.param("reverse", marks=pytest.mark.slow)])
 def test_generated_data_repeats_itself_and_tests_what_it_has_not_trained(name):
     """The same texts every time, none of them twice or in two splits."""
     found, dataset = pulled(name)

@@ -391,6 +391,7 @@ def smallest_of_each_family():
     return [min(zoo.names(family=family), key=lambda n: zoo.spec(n).params) for family in zoo.families()]
 
 
+@pytest.mark.slow
 def test_files_open_without_the_zoo(tmp_path, python):
     """The smallest model of each family opens with Keras alone, in a process where the zoo cannot be imported."""
     own = saved_cases(smallest_of_each_family(), tmp_path, ".keras")
@@ -416,6 +417,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_same_outputs_on_jax(tmp_path, python):
     """The smallest model of each family gives the same outputs under Keras' JAX backend, without TensorFlow."""
     saved_cases(smallest_of_each_family(), tmp_path, ".safetensors")

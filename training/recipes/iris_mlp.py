@@ -21,7 +21,7 @@ register(
     Recipe(
         name="iris_mlp",
         model=ModelConfig("mlp", {"widths": [16]}),
-        data=DataConfig("iris", batch_size=16),
+        data=DataConfig("iris", batch_size=16, shares=(0.5, 0.2, 0.3)),
         optimizer=OptimizerConfig("adamw", learning_rate=1e-2, weight_decay=1e-2),
         schedule=ScheduleConfig("cosine", warmup_epochs=1),
         epochs=40,

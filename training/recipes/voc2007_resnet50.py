@@ -1,14 +1,12 @@
 """ResNet-50 from ImageNet's weights on PASCAL VOC 2007, several labels at once.
 
-Binary cross-entropy on each of the 20 kinds of objects, crops of 448 pixels as in Chen et al. 2019 (arXiv:1904.03582),
-whose ResNet-101 without its graph is the baseline that is stated; trained on the 2,501 images of the training split
-alone, with the 2,510 others to choose by, it reaches less.
+Binary cross-entropy on each of the 20 kinds of objects, crops of 448 pixels; trained on the 2,501 images of the
+training split alone, with the 2,510 others to choose by.
 
 Command: zoo train voc2007_resnet50 --set data.path=FOLDER
-Hardware: published: not stated; 1 GPU of today is enough.
-Time: not published; on one GPU of today some 10 min.
-Result: published: mean average precision 89.9% of a ResNet-101 trained on both splits, on the 4,952 test images; no
-accuracy is stated. Not run here.
+Hardware: made for 1 GPU.
+Time: on one GPU of today some 10 min, an estimate.
+Result: no accuracy is published of these very choices, and they were not run here.
 """
 
 from __future__ import annotations
