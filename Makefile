@@ -30,10 +30,10 @@ report: install  ## write the report of RUN=runs/...
 	$(BIN)/zoo report $(RUN)
 
 test: install  ## the tests that take minutes
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-all: install  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install  ## check style
 	$(BIN)/ruff check .

@@ -272,6 +272,7 @@ def test_third_party_family_and_dataset_export_like_ours(table_run):
         export.verify(artifact.path)
 
 
+@pytest.mark.slow
 def test_flattening_network_exports(tmp_path):
     """The perceptron recipe, which flattens images, through every format."""
     run = training.train("digits_mlp", {"epochs": 4}, run=tmp_path / "run")

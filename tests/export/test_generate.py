@@ -21,6 +21,9 @@ from export._saved import SavedModelWriter
 from export._verify import compare
 from zoo._errors import ParityError, UnsupportedExport
 
+# A network is trained first, and leaves as every format.
+pytestmark = pytest.mark.slow
+
 FLOATS = ("onnx", "saved_model", "tflite")
 # What a network that has not learnt everything leaves as; int8 has its tests with the whole recipe and in the families.
 QUICK = (*FLOATS, "tflite_fp16")

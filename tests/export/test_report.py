@@ -56,6 +56,7 @@ def test_report_of_a_spoilt_artifact_is_refused(tmp_path, artifacts, digits_run,
     assert "model.onnx was changed" in err
 
 
+@pytest.mark.slow
 def test_demo(tmp_path, quick, zoo_command):
     """Train, export to every format, verify, report: one table and the path of the report."""
     overrides = [f"--set={key}={value}" for key, value in {**quick, "epochs": 3}.items()]

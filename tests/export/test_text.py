@@ -88,6 +88,9 @@ def test_padding_changes_nothing(shipped, samples, name):
 SERVE = """
 import json, sys
 import tensorflow as tf
+
+# A network is trained first, and leaves as every format.
+pytestmark = pytest.mark.slow
 path, name, texts = json.loads(sys.argv[1])
 out = tf.saved_model.load(path).signatures[name](text=tf.constant(texts))
 rooms = sorted({m.partition(".")[0] for m in sys.modules} & {"zoo", "training", "export"})

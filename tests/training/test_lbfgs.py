@@ -45,6 +45,7 @@ def test_each_iteration_is_an_epoch(run):
     assert training.evaluate(run, "train")["loss"] == pytest.approx(losses[-1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_it_takes_fewer_passes_than_adam(run, tmp_path):
     """For the loss that L-BFGS reaches, Adam on all examples takes more passes over them; at any of three rates."""
     passes, loss = sum(row["passes"] for row in run.metrics()), run.metrics()[-1]["loss"]

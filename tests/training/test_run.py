@@ -87,7 +87,10 @@ def test_events_are_read_by_tensorboard(digits_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     rows = digits_run.metrics()
-    for part, wanted in (("train", FIGURES - {"val_loss", "val_accuracy"}), ("validation", {"loss", "accuracy"})):
+    for part, wanted in (
+        ("train", FIGURES - {"val_loss", "val_accuracy"}),
+        ("validation", {"loss", "accuracy", "mistakes"}),
+    ):
         events = EventAccumulator(str(digits_run.tensorboard / part), size_guidance={"tensors": 0})
         events.Reload()
         assert set(events.Tags()["tensors"]) == wanted

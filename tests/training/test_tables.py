@@ -297,7 +297,7 @@ def changed(dataset, split):
 
 
 @pytest.mark.parametrize("way", ["minmax", "zscore", "channel"])
-@pytest.mark.parametrize("name", ["iris", "diabetes"])
+@pytest.mark.parametrize("name", ["iris", pytest.param("diabetes", marks=pytest.mark.slow)])
 def test_nothing_leaks_from_validation_or_test(name, way, monkeypatch):
     """Whatever validation and test examples are, columns, statistics and scale stay; training examples change them."""
     import training._open as opening

@@ -240,7 +240,13 @@ def test_judgement_of_writing_is_what_the_network_writes():
 
 
 @pytest.mark.parametrize(
-    ("task", "name"), [("classify", "sgd"), ("tag", "adamw"), ("generate", "lion"), ("generate", "adam")]
+    ("task", "name"),
+    [
+        ("classify", "sgd"),
+        ("tag", "adamw"),
+        pytest.param("generate", "lion", marks=pytest.mark.slow),
+        pytest.param("generate", "adam", marks=pytest.mark.slow),
+    ],
 )
 def test_every_task_trains_with_optimizers_of_all_kinds(task, name):
     """Gradients of embeddings, which are rows, go through clipping, decay and the fused step of SGD."""

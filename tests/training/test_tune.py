@@ -53,6 +53,7 @@ def resumed(studies):
     return training.tune("digits_mlp", SPACES, study=studies["folder"] / "killed", **studies["options"])
 
 
+@pytest.mark.slow
 def test_killed_study_goes_on_with_its_trials(studies, resumed):
     """Trials, values and figures are those of the study that was never killed, to the last digit."""
     assert studies["unfinished"], "the kill came too late to test anything"

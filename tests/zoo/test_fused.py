@@ -196,6 +196,7 @@ print("learnt" if losses[-1] < losses[0] else losses)
 """
 
 
+@pytest.mark.slow
 def test_fused_on_two_devices(python):
     """What XLA compiles runs on each device of a mirrored strategy."""
     out, err = python("-c", ON_TWO).communicate(timeout=120)

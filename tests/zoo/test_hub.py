@@ -353,6 +353,7 @@ def test_offline_client(python, tmp_path):
     assert answer["seconds"] < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keras_home", [None, "elsewhere"])
 def test_weights_of_keras_put_by_hand(keras_home, python, tmp_path):
     """Without a network one line says where Keras looks for its file, and the file put there is used."""
