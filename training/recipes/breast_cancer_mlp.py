@@ -2,7 +2,7 @@
 
 Command: zoo train breast_cancer_mlp
 Hardware: 2 CPU cores.
-Time: 13 to 24 s, the machine shared with others.
+Time: 6 s of one core.
 Result: test accuracy 0.9825, 0.9825 and 1.0000 with seeds 1, 2 and 3, mean 0.9883, on 57 tumours, where logistic
 regression reaches 1.0000; 1.0000, 0.9821 and 0.9821 on the 56 that validate.
 """

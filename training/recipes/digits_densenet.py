@@ -3,7 +3,10 @@
 Command: zoo train digits_densenet
 Hardware: 2 CPU cores.
 Time: 49 s of one core.
-Result: test accuracy 0.9889, 0.9861 and 0.9889 with seeds 1, 2 and 3, mean 0.9880, on the last 360 images.
+Result: test accuracy 0.9889, 0.9861, 0.9889, 0.9833 and 0.9944 with seeds 1 to 5, mean 0.9883, on the last 360 images.
+
+The choices are those of digits_resnet. Five-fold cross-validation over contiguous blocks of the first 1,437 images,
+which is where other writers begin, cannot tell the two apart (seed 1: accuracy 0.976 and 0.977, loss 0.162 and 0.159).
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ Chosen by five-fold cross-validation over contiguous blocks of the first 1,437 i
 begin: shifts of half a pixel beat those of a whole one (accuracy 0.984 against 0.973) and more (0.972) or less of all
 (0.974); SGD beats AdamW (0.969); batches of 32 (0.981), a rate of 0.05 (0.979) and a wider, shallower network (0.978)
 change little; 60 epochs have a lower loss than 40 (0.539 against 0.545).
+
+As the teacher of resnet_tiny, which is 14 times smaller (--set model.name=resnet_tiny --set teacher.run=RUN), it makes
+0.9806, 0.9917 and 0.9806 of it, mean 0.9843, against 0.9806, 0.9806 and 0.9833, mean 0.9815, without a teacher.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Command: zoo train iris_mlp
 Hardware: 2 CPU cores.
-Time: 21 to 29 s, the machine shared with others.
-Result: test accuracy 0.7333, 0.7333 and 0.8667 with seeds 1, 2 and 3, mean 0.7778, on 15 flowers, where logistic
-regression reaches 0.8667; 1.0000 on the 15 that validate.
+Time: 7 s of one core.
+Result: test accuracy 0.9333, 0.9556 and 0.9556 with seeds 1, 2 and 3, mean 0.9481, on 45 flowers, where logistic
+regression reaches 0.9556. Half of the 150 train, since the usual tenth, 15 flowers, would tell little.
 """
 
 from __future__ import annotations

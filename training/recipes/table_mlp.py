@@ -2,7 +2,7 @@
 
 Command: zoo train table_mlp --set data.path=FILE --set data.target=COLUMN
 Hardware: 2 CPU cores.
-Time: 15 to 26 s for 142 training rows, the machine shared with others.
+Time: 6 s of one core for 142 training rows.
 Result: test accuracy 1.0000 with seeds 1, 2 and 3, mean 1.0000, on 18 rows; the table was scikit-learn's wines as CSV.
 """
 

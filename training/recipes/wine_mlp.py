@@ -2,7 +2,7 @@
 
 Command: zoo train wine_mlp
 Hardware: 2 CPU cores.
-Time: 20 to 33 s, the machine shared with others.
+Time: 6 s of one core.
 Result: test accuracy 1.0000 with seeds 1, 2 and 3, mean 1.0000, on 18 wines, as logistic regression; 1.0000, 0.9444 and
 1.0000 on the 18 that validate.
 """
