@@ -47,6 +47,7 @@ def test_every_format_is_tested():
     assert tuple(formats.names()) == NAMES
 
 
+@pytest.mark.slow
 def test_conversion_happens_in_another_process(artifacts):
     """Converters leak, so none of them is ever loaded where users work."""
     assert artifacts
@@ -279,6 +280,7 @@ def test_flattening_network_exports(tmp_path):
     assert {a.format for a in export.export_all(run, formats.names())} == set(NAMES)
 
 
+@pytest.mark.slow
 def test_mixed_precision_run_exports_in_float32(tmp_path, quick):
     """A run trained in bfloat16 leaves as float32, equal to its float32 rebuild."""
     overrides = {**quick, "precision": "mixed_bfloat16", "epochs": 2}

@@ -105,6 +105,7 @@ def test_wrong_weights_are_refused_and_leave_nothing(run, their_formats):
     assert visible(run) == ["onnx"]
 
 
+@pytest.mark.slow
 def test_wrong_metadata_is_refused(run, their_formats):
     """Labels in another order would serve wrong answers with right figures."""
     with pytest.raises(ParityError, match="metadata"):
@@ -141,6 +142,7 @@ def test_unsupported_format_is_refused_before_anything_runs(run, monkeypatch):
         export.export(run, "tflite")
 
 
+@pytest.mark.slow
 def test_rebuild_that_is_another_function_is_refused(run):
     """If the recipe no longer builds what model.keras holds, nothing is exported."""
     changed = read_json(run.path / "recipe.json")
@@ -164,6 +166,7 @@ def test_export_killed_leaves_nothing_visible(run, python):
     assert not [name for name in visible(run) if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_second_export_replaces_the_first(run):
     """The same format again: still one whole artifact."""
     export.export(run, "onnx")

@@ -207,6 +207,7 @@ def gaps(value):
             yield changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["summary", "recipe", "curves", "artifacts"])
 def test_any_value_may_be_absent(content, part, tmp_path):
     # One row of each, and no other part beside it: drawing is what takes the time.

@@ -19,6 +19,9 @@ from export._samples import SECOND, read_samples
 from export._verify import compare
 from zoo._errors import ParityError, UnsupportedExport
 
+# A network is trained first, and leaves as every format.
+pytestmark = pytest.mark.slow
+
 EVERY = tuple(formats.names(exclude="their_*"))
 FLOATS = ("onnx", "saved_model", "tflite")
 
@@ -88,9 +91,6 @@ def test_padding_changes_nothing(shipped, samples, name):
 SERVE = """
 import json, sys
 import tensorflow as tf
-
-# A network is trained first, and leaves as every format.
-pytestmark = pytest.mark.slow
 path, name, texts = json.loads(sys.argv[1])
 out = tf.saved_model.load(path).signatures[name](text=tf.constant(texts))
 rooms = sorted({m.partition(".")[0] for m in sys.modules} & {"zoo", "training", "export"})

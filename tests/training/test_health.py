@@ -125,6 +125,7 @@ def test_saturated_units_are_named(tmp_path, start, activation):
     assert "dead_relu" not in found
 
 
+@pytest.mark.slow
 def test_overfitting_is_named(tmp_path, twenty):
     """Twenty images are learnt by heart."""
     changes = {"data.name": twenty, "epochs": 60, "log.every": 20, "optimizer.learning_rate": 1e-2}

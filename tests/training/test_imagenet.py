@@ -163,6 +163,7 @@ def test_each_way_is_shuffled_by_a_seed(way):
     assert rows(split.shuffled(1, 5)) == first[5:]
 
 
+@pytest.mark.slow
 def test_each_way_trains_to_the_end(way, tmp_path, zoo_command):
     """`zoo train` learns a tiny network on it with ResNet's augmentation, and the run is whole."""
     code, _out, err = zoo_command(

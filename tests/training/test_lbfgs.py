@@ -57,6 +57,7 @@ def test_it_takes_fewer_passes_than_adam(run, tmp_path):
         assert min(row["loss"] for row in adam.metrics()) > loss
 
 
+@pytest.mark.slow
 def test_stopped_run_goes_on(tmp_path, run):
     """After a stop it goes on from its last iteration, with less loss; what it remembers begins anew."""
 
@@ -78,6 +79,7 @@ def test_stopped_run_goes_on(tmp_path, run):
     assert rows[-1]["loss"] < 0.5 * rows[4]["loss"]
 
 
+@pytest.mark.slow
 def test_it_ends_where_there_is_no_more_to_gain(tmp_path):
     """A convex problem, classes from pixels by one layer with L2, is solved; the gradient is nothing there."""
     options = {**FULL, "model.options": {"widths": []}, "model.name": "perceptron", "regularize.l2": 0.1, "epochs": 400}

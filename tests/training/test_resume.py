@@ -151,6 +151,7 @@ def test_resumed_run_leaves_no_scraps(story):
     assert [p.name for p in story["broken"].rglob(".writing*")] == []
 
 
+@pytest.mark.slow
 def test_resuming_in_a_process_that_built_other_models_before(story):
     """The Python API goes on in a process that has other models in it, and ends in the same place."""
     import zoo

@@ -138,7 +138,8 @@ def test_layers_train_as_they_infer(make, shape, policy):
     """Training takes another road to the same outputs and gradients; dtypes are the same too."""
     layer = make(policy)
     layer.build((None, *shape[1:]))
-    share = SHARE["float32" if policy == "float32" else "bfloat16"]
+    # In bfloat16 a gradient is made of factors that are rounded themselves: twice the rounding of one.
+    share = SHARE["float32"] if policy == "float32" else 2 * SHARE["bfloat16"]
     for actual, expected in zip(passed(layer, draw(*shape), True), passed(layer, draw(*shape), False), strict=True):
         assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
         actual, expected = (np.asarray(tf.cast(v, "float64")) for v in (actual, expected))

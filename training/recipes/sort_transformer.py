@@ -3,8 +3,8 @@
 Command: zoo train sort_transformer
 Hardware: 2 CPU cores.
 Time: 139 s of one core.
-Result: test accuracy 1.0000, 1.0000 and 1.0000 with seeds 1, 2 and 3: greedy decoding writes each of 1,000 strings that
-training has not seen exactly.
+Result: test accuracy 0.9910 with seed 1: greedy decoding writes so many of 1,000 strings that training has not seen
+exactly.
 """
 
 from __future__ import annotations
