@@ -2,7 +2,7 @@
 
 Command: zoo train sort_transformer
 Hardware: 2 CPU cores.
-Time: 139 s of one core.
+Time: 209 s of one core.
 Result: test accuracy 0.9910 with seed 1: greedy decoding writes so many of 1,000 strings that training has not seen
 exactly.
 """
