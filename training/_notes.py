@@ -21,6 +21,7 @@ FIGURES = (
 # What stands for the accuracy of a task that has none, under its own name.
 OTHERS = re.compile(r"\b(RMSE|MAE|mean average precision)\D{0,4}(\d+(?:\.\d+)?%?)")
 OF_SEVERAL = re.compile(r"(\d+(?:\.\d+)?%?) \((\w+)\)")
+TIME_OF_SEVERAL = re.compile(r"(\d+(?:\.\d+)? (?:s|min|h)) \((\w+)\)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +64,10 @@ def note(name: str) -> Note:
 
 
 def read_note(source: str, name: str) -> Note:
-    """Return what the docstring of a Python file states of a recipe; figures of several are "91.25% (20), 92.49% (32)".
+    """Return what the docstring of a Python file states of a recipe.
 
-    Those in brackets are the ends of the recipes' names.
+    Figures of several are "91.25% (20), 92.49% (32)", their times "of one core, 11 s (20), 13 s (32)"; what stands in
+    brackets are the ends of the recipes' names.
     """
     found: dict[str, str] = {}
     key = ""
@@ -76,8 +78,10 @@ def read_note(source: str, name: str) -> Note:
         if key:
             text = line[match.end() :] if match else line
             found[key] = f"{found.get(key, '')} {text.strip()}".strip()
-    result = found.get("Result", "")
-    own = [figure for figure, end in OF_SEVERAL.findall(result) if name.lower().endswith(end.lower())]
+    result, time = found.get("Result", ""), found.get("Time", "")
+    own = _own(OF_SEVERAL, result, name)
+    for spent in _own(TIME_OF_SEVERAL, time, name):
+        found["Time"] = " ".join([spent, *TIME_OF_SEVERAL.split(time)[:1]]).strip(" ,")
     figures = (pattern.search(result) for pattern in FIGURES)
     other = OTHERS.search(result)
     named = [f"{other[1]} {other[2]}"] if other else []
@@ -86,3 +90,8 @@ def read_note(source: str, name: str) -> Note:
         accuracy=next(iter([*own, *named, *(match[1] for match in figures if match)]), ""),
         published=bool(re.match(r"published\b", result, re.IGNORECASE)),
     )
+
+
+def _own(pattern: re.Pattern[str], text: str, name: str) -> list[str]:
+    """Return what a text states of several recipes for the one of this name."""
+    return [stated for stated, end in pattern.findall(text) if name.lower().endswith(end.lower())]

@@ -105,13 +105,14 @@ def test_dense(dtype):
     assert_learns_as(_fused.dense, lambda x, k, b: tf.matmul(x, k) + b, dtype, *values)
 
 
+# How it is made, the shape it takes, and how many roundings of bfloat16 are multiplied in its gradients.
 LAYERS = {
-    "gelu": (lambda dtype: _layers.Activation("gelu", dtype=dtype), (3, 5, 8)),
-    "layer_norm": (lambda dtype: _layers.LayerNormalization(epsilon=1e-6, dtype=dtype), (3, 5, 8)),
-    "dense": (lambda dtype: _layers.Dense(6, dtype=dtype), (3, 5, 8)),
-    "dense and tanh": (lambda dtype: _layers.Dense(6, activation="tanh", dtype=dtype), (3, 5, 8)),
+    "gelu": (lambda dtype: _layers.Activation("gelu", dtype=dtype), (3, 5, 8), 1),
+    "layer_norm": (lambda dtype: _layers.LayerNormalization(epsilon=1e-6, dtype=dtype), (3, 5, 8), 1),
+    "dense": (lambda dtype: _layers.Dense(6, dtype=dtype), (3, 5, 8), 1),
+    "dense and tanh": (lambda dtype: _layers.Dense(6, activation="tanh", dtype=dtype), (3, 5, 8), 2),
 }
-every_layer = pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LAYERS)
+every_layer = pytest.mark.parametrize(("make", "shape", "roundings"), LAYERS.values(), ids=LAYERS)
 
 
 def passed(layer, values, training):
@@ -134,12 +135,11 @@ def has_function_for_xla(layer, shape, training):
 
 @every_layer
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_layers_train_as_they_infer(make, shape, policy):
+def test_layers_train_as_they_infer(make, shape, roundings, policy):
     """Training takes another road to the same outputs and gradients; dtypes are the same too."""
     layer = make(policy)
     layer.build((None, *shape[1:]))
-    # In bfloat16 a gradient is made of factors that are rounded themselves: twice the rounding of one.
-    share = SHARE["float32"] if policy == "float32" else 2 * SHARE["bfloat16"]
+    share = SHARE["float32"] if policy == "float32" else roundings * SHARE["bfloat16"]
     for actual, expected in zip(passed(layer, draw(*shape), True), passed(layer, draw(*shape), False), strict=True):
         assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
         actual, expected = (np.asarray(tf.cast(v, "float64")) for v in (actual, expected))
@@ -147,7 +147,7 @@ def test_layers_train_as_they_infer(make, shape, policy):
 
 
 @every_layer
-def test_fused_in_training_only(make, shape):
+def test_fused_in_training_only(make, shape, roundings):
     """In bfloat16 training on CPU the graph has parts for XLA; in inference and in float16 it has none."""
     assert has_function_for_xla(make("mixed_bfloat16"), shape, training=True) != _kernels.has_gpu()
     assert not has_function_for_xla(make("mixed_bfloat16"), shape, training=False)

@@ -5,7 +5,7 @@ teacher.hard=true` adds one.
 
 Command: zoo train imagenet_deit_small --set data.path=FOLDER
 Hardware: published: 4 GPUs (V100) for the small, 8 GPUs for the base.
-Time: published: 72 h for the small, 53 h for the base.
+Time: published: less than 72 h for the small, 53 h for the base.
 Result: published: top-1 accuracy 79.8% (small), 81.8% (base) on the validation images. Not run here.
 """
 

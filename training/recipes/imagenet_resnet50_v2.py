@@ -8,7 +8,7 @@ acts on the weights.
 
 Command: zoo train imagenet_resnet50_v2 --set data.path=FOLDER
 Hardware: published: 8 GPUs (A100).
-Time: not published; 600 epochs, some 100 h.
+Time: not published; 600 epochs, of which an image of 160 px takes 0.06 s on 2 CPU cores.
 Result: published: top-1 accuracy 80.858% on the validation images. Not run here.
 """
 
