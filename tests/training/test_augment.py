@@ -463,7 +463,7 @@ def test_erasing_is_distributed_as_asked():
         assert 0.3 * 0.8 < len(rows) / len(columns) < 3.3 * 1.25
 
 
-@pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 5.0])
+@pytest.mark.parametrize("alpha", [0.2, *(pytest.param(alpha, marks=pytest.mark.slow) for alpha in (0.01, 1.0, 5.0))])
 def test_weights_of_mixtures_come_from_beta(alpha):
     """Beta(alpha, alpha), also where its two gammas would both be nothing."""
     import tensorflow as tf

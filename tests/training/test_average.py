@@ -121,6 +121,7 @@ def test_the_mean_is_evaluated_and_kept(run):
     assert np.abs(weights - kept).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_killed_run_ends_the_same_to_the_bit(run, tmp_path):
     """Resumed after an epoch, weights and means go on where they were: no byte of the last checkpoint differs."""
 

@@ -75,6 +75,7 @@ def test_weights_that_do_not_fit_are_refused(overrides, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_resume_does_not_ask_for_the_weights_again(tmp_path):
     """The file may be gone when a run goes on; what it learnt stays."""
 

@@ -396,10 +396,8 @@ def test_crops_are_cut_while_decoding(photos):
     assert not same(batches(folder_of(photos, seed=2, augment=CROPPED).train(0)), first)
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize("repeats", [1, pytest.param(2, marks=SLOW), pytest.param(8, marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("repeats", [1, 2, 8])
 def test_crops_go_on_where_they_stopped(photos, repeats):
     """After skipped steps the rest of an epoch is the same to the bit, with everything else that is random."""
     everything = dataclasses.replace(
@@ -502,6 +500,7 @@ def test_batches_for_the_step_are_raw():
     assert y.shape == (64, 10)
 
 
+@pytest.mark.slow
 def test_augmentation_in_the_step_trains_alike(tmp_path):
     """A run that is augmented in its steps learns, twice the same to the bit, and the model takes plain images."""
     import training

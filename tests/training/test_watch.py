@@ -195,6 +195,7 @@ def test_bad_profile_is_refused(profile):
         training.recipe("digits_mlp").override(**{"log.profile": profile})
 
 
+@pytest.mark.slow
 def test_other_data_shows_its_mistakes_as_text(tmp_path):
     """Mistakes of a network for words are a table with input, truth, prediction and score."""
     import tensorflow as tf

@@ -32,9 +32,9 @@ REFERENCES = json.loads(gzip.decompress((HERE / "torch_references.json.gz").read
 QUICK_TORCH = {
     f"{library}/{name}"
     for library, names in {
-        "torchvision": "resnet18 googlenet inception_v3 densenet121 mobilenet_v2 efficientnet_b0 convnext_tiny",
-        "timm": "resnet50d resnext50_32x4d resnetv2_50 densenet121 inception_v3 mobilenetv2_100 efficientnet_b0 "
-        "tf_efficientnet_b0 convnext_tiny vit_tiny_patch16_224 vit_small_patch32_224 deit_small_distilled_patch16_224",
+        "torchvision": "resnet18 googlenet mobilenet_v2",
+        "timm": "resnext50_32x4d resnetv2_50 densenet121 inception_v3 efficientnet_b0 convnext_tiny "
+        "vit_tiny_patch16_224 deit_small_distilled_patch16_224",
     }.items()
     for name in names.split()
 }
@@ -57,9 +57,7 @@ KERAS = {
     "EfficientNetB0": "efficientnet_b0",
     "ConvNeXtTiny": "convnext_tiny",
 }
-QUICK_KERAS = {
-    "ResNet50", "ResNet50V2", "InceptionV3", "DenseNet121", "MobileNetV2", "EfficientNetB0", "ConvNeXtTiny"
-}  # fmt: skip
+QUICK_KERAS = {"ResNet50", "InceptionV3", "MobileNetV2"}
 # The dense layers of VGG take one size only.
 SIZES = dict.fromkeys(("VGG16", "VGG19"), (224, 224)) | {"InceptionV3": (107, 91)}
 
