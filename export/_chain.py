@@ -30,7 +30,7 @@ from zoo._lazy import np
 if TYPE_CHECKING:
     import keras as _keras
 
-    from export._source import Source
+    from export._format import Wanted
 
 MODEL, RECORD, STATE = "model.keras", "step.json", "state.safetensors"
 COMPRESSION, FACTS = "compression.json", "facts.json"
@@ -105,7 +105,7 @@ class Made:
     """
 
     network: _keras.Model
-    writers: Mapping[str, Callable[[Source, Path], None]]
+    writers: Mapping[str, Callable[..., None]]
     content: dict[str, Any]
 
 
@@ -208,12 +208,12 @@ def _flat(masks: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("/", "|"): mask for name, mask in masks.items()}
 
 
-def prove(chain: Chain, fmt: str, written: Path, scratch: Path) -> dict[str, Any]:
+def prove(chain: Chain, wanted: Wanted, written: Path, scratch: Path) -> dict[str, Any]:
     """Compare what a chain claims with what stands in an artifact.
 
     Args:
         chain: what was done.
-        fmt: the artifact's format.
+        wanted: the artifact's format.
         written: the artifact.
         scratch: what `leave` wrote to.
 
@@ -224,9 +224,9 @@ def prove(chain: Chain, fmt: str, written: Path, scratch: Path) -> dict[str, Any
         ParityError: a claim does not hold.
     """
     content = read_json(scratch / COMPRESSION)
-    facts = scratch / fmt / FACTS
+    facts = scratch / wanted.slug / FACTS
     content["facts"] = read_json(facts) if facts.is_file() else {}
-    return content | _looked_up(chain, fmt, written, scratch / MASKS, content)
+    return content | _looked_up(chain, wanted.format.name, written, scratch / MASKS, content)
 
 
 def prove_again(content: dict[str, Any], fmt: str, written: Path, masks: Path) -> dict[str, Any]:

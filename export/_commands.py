@@ -1,20 +1,26 @@
-"""`zoo formats`, `zoo export`, `zoo verify`, `zoo report` and `zoo demo`."""
+"""`zoo formats`, `zoo targets`, `zoo export`, `zoo verify` and `zoo demo`."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 import export as room
 import training
+import zoo
 from export._compression import compressions
-from export._format import formats
+from export._format import Format, formats, parse_format
+from export._options import choices
+from export._sets import TARGETS, every_format, formats_for
 from training._run import Run
 from training._tasks import NAMES
 from zoo._console import json_option, print_json, print_table
 from zoo._errors import BadOption
+from zoo._registry import models
 
 
 @click.command("formats")
@@ -23,9 +29,16 @@ def list_formats(as_json: bool) -> None:
     """List the formats to export to."""
     found = [formats[name] for name in formats.names()]
     if as_json:
-        print_json([{"name": f.name, "file": f.file, "summary": f.summary} for f in found])
+        print_json([_listed(fmt) for fmt in found])
         return
-    print_table(("format", "what it is"), [(f.name, f.summary) for f in found])
+    rows = [(f.name, f.summary, ", ".join(choice.text for choice in choices(f.options))) for f in found]
+    print_table(("format", "what it is", "options and their defaults"), rows)
+
+
+def _listed(fmt: Format) -> dict[str, Any]:
+    """Return a format as JSON-safe values."""
+    options = [dataclasses.asdict(choice) for choice in choices(fmt.options)]
+    return {"name": fmt.name, "file": fmt.file, "summary": fmt.summary, "options": options}
 
 
 @click.command("compressions")
@@ -39,24 +52,98 @@ def list_compressions(as_json: bool) -> None:
     print_table(("compression", "how it is written, and what it does"), [(c.name, c.summary) for c in found])
 
 
+@click.command("targets")
+@json_option
+def list_targets(as_json: bool) -> None:
+    """List the named sets of formats, for `zoo export --for`."""
+    if as_json:
+        print_json([{"name": name, **dataclasses.asdict(target)} for name, target in TARGETS.items()])
+        return
+    rows = [(name, ", ".join(target.formats), target.why) for name, target in TARGETS.items()]
+    print_table(("target", "formats", "why"), rows)
+
+
 @click.command("export")
-@click.argument("run")
-@click.option("--format", "chosen", multiple=True, metavar="FORMAT...", help="One or more formats; see: zoo formats.")
+@click.argument("run", metavar="RUN|MODEL")
+@click.option(
+    "--format",
+    "chosen",
+    multiple=True,
+    metavar="FORMAT...",
+    help='One or more formats, with options: "tflite_int8:batch=4,input=uint8"; see: zoo formats.',
+)
+@click.option("--for", "target", type=click.Choice(list(TARGETS)), help="The formats of a target; see: zoo targets.")
 @click.option(
     "--compress", default="", metavar="CHAIN", help='Make it smaller first: "prune:0.8 | qat"; see: zoo compressions.'
 )
 @click.option("--all", "every", is_flag=True, help="Every format.")
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="POINTS",
+    help="Accuracy that a format which is not exact may lose.",
+)
+@click.option("--weights", metavar="NAME|PATH", help="Of a MODEL: imagenet, a path, or random for a trial.")
+@click.option("--calibrate", metavar="PATH", help="Of a MODEL: a folder of images, or a .npy or .csv of examples.")
+@click.option("--classes", type=int, help="Of a MODEL: how many classes it has.")
+@click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="Of a MODEL: an option of its family.")
+@click.option("--out", metavar="DIR", help="Of a MODEL: where its artifacts go, exports/MODEL by default.")
 @click.argument("more", nargs=-1, metavar="")
 @json_option
-def export(run: str, chosen: tuple[str, ...], every: bool, more: tuple[str, ...], compress: str, as_json: bool) -> None:
-    """Export a finished RUN; each artifact is compared with its source in its real runtime."""
-    names = formats.names() if every else [*chosen, *more]
-    if not names:
-        raise BadOption(f"zoo export needs --format with one or more of {', '.join(formats.names())}, or --all.")
-    for name in names:
-        # Look the names up before anything heavy happens.
-        _ = formats[name]
-    _print_artifacts(room.export_all(run, names, compress), as_json)
+def export(run: str, chosen: tuple[str, ...], more: tuple[str, ...], **others: Any) -> None:
+    """Export a finished RUN, or a MODEL of the registry; each artifact is compared with its source in its runtime."""
+    # Look the names up before anything heavy happens.
+    wanted = [parse_format(name, others["max_drop"]).text for name in (*chosen, *more)]
+    wanted += _installed() if others["every"] else []
+    is_model = run in models and not Path(run).exists()
+    if others["target"]:
+        wanted += _targeted(zoo.spec(run) if is_model else Run.open(run), others["target"])
+    if not wanted:
+        raise BadOption(
+            f"zoo export needs --format with one or more of {', '.join(formats.names())}, --for with one of "
+            f"{', '.join(TARGETS)}, or --all."
+        )
+    _check_options(is_model, others)
+    if is_model:
+        made = _export_model(run, wanted, others)
+    else:
+        made = room.export_all(run, wanted, others["compress"], max_drop=others["max_drop"])
+    _print_artifacts(made, others["as_json"])
+
+
+OF_MODELS, OF_RUNS = ("weights", "calibrate", "classes", "options", "out"), ("compress",)
+
+
+def _check_options(is_model: bool, others: dict[str, Any]) -> None:
+    """Raise BadOption for an option that means nothing for what is exported."""
+    kind, unfit = ("a model of the registry", OF_RUNS) if is_model else ("a run", OF_MODELS)
+    for name in unfit:
+        if others[name]:
+            raise BadOption(f"zoo export takes no such option with {kind}. Received: {name}={others[name]!r}")
+
+
+def _export_model(name: str, wanted: list[str], others: dict[str, Any]) -> list[room.Artifact]:
+    """Export a model of the registry."""
+    options = dict(map(training.parse_override, others["options"]))
+    options |= {} if others["classes"] is None else {"classes": others["classes"]}
+    places = {key: others[key] for key in ("calibrate", "out", "max_drop")}
+    return room.export_model(name, wanted, weights=others["weights"] or "", **places, **options)
+
+
+def _targeted(run: Run | zoo.ModelSpec, target: str) -> list[str]:
+    """Return the formats of a target, and name on standard error what is left out."""
+    return _named(*formats_for(run, target))
+
+
+def _installed() -> list[str]:
+    """Return the formats that can be made here, and name on standard error what is left out."""
+    return _named(*every_format())
+
+
+def _named(found: list[str], left: dict[str, str]) -> list[str]:
+    for name, reason in left.items():
+        click.echo(f"zoo: {name} is left out: {reason}", err=True)
+    return found
 
 
 @click.command("verify")
@@ -67,19 +154,6 @@ def verify(paths: tuple[str, ...], as_json: bool) -> None:
     _print_artifacts([room.verify(path) for path in paths], as_json)
 
 
-@click.command("report")
-@click.argument("run")
-@click.option("--no-latency", is_flag=True, help="Do not measure the artifacts' latency.")
-@json_option
-def report(run: str, no_latency: bool, as_json: bool) -> None:
-    """Write report.html and report.json into a finished RUN."""
-    content = room.report(run, measure=not no_latency)
-    if as_json:
-        print_json(content)
-        return
-    click.echo(Run.open(run).path / "report.html")
-
-
 @click.command("demo")
 @click.option("--recipe", default="digits_resnet", show_default=True, help="What to train.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe.")
@@ -88,8 +162,9 @@ def demo(recipe: str, overrides: tuple[str, ...], path: str | None) -> None:
     """Train on real data, export to every format, verify each artifact, and write the report."""
     click.echo(f"Training {recipe} …", err=True)
     run = training.train(recipe, dict(map(training.parse_override, overrides)), run=path, progress=True)
-    click.echo(f"Exporting to {', '.join(formats.names())} …", err=True)
-    artifacts = room.export_all(run, formats.names())
+    names = _installed()
+    click.echo(f"Exporting to {', '.join(names)} …", err=True)
+    artifacts = room.export_all(run, names)
     click.echo("Verifying each artifact in its runtime, from its files alone …", err=True)
     for artifact in artifacts:
         room.verify(artifact.path)
@@ -99,7 +174,7 @@ def demo(recipe: str, overrides: tuple[str, ...], path: str | None) -> None:
 def _print_report(run: Run, content: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from export._report import artifact_table
+    from export._tables import artifact_table
 
     Console(width=None).print(artifact_table(content["artifacts"], str(run.path)))
     click.echo(f"Report: {run.path / 'report.html'}")
@@ -128,5 +203,5 @@ def _print_artifacts(artifacts: Sequence[room.Artifact], as_json: bool) -> None:
 def _figure(parity: dict[str, Any]) -> str:
     """Return the figure of an artifact, named if it is no accuracy."""
     name = parity.get("figure", "accuracy")
-    told = f"{parity['accuracy']:.4f}"
+    told = "–" if parity["accuracy"] is None else f"{parity['accuracy']:.4f}"
     return told if name == "accuracy" else f"{NAMES[name]} {told}"

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo._errors import BadOption, did_you_mean
+from export._options import read_options, split_name
 from zoo._registry import Registry
-from zoo._types import fit_type
 
 if TYPE_CHECKING:
     import keras
 
     from export._bench import Bench
-    from export._source import Source
 
 # Stages of a chain: another network, fewer channels, zeros, few values, int8.
 OTHER, FEWER, SPARSE, SHARED, INTEGER, CLOSED = range(6)
@@ -39,8 +35,9 @@ class Compression:
         stage: where it may stand in a chain: not after a step whose `then` is higher.
         then: the least stage that may follow; what a lower one does would undo it.
         summary: one line for people.
-        writers: `writers(options, bench)` returns the formats that it writes itself, each as `write(source, path)`.
+        writers: `writers(options, bench)` returns the formats that it writes itself, each as the format's own `write`.
         only: the formats that it has a meaning for; none for all.
+        packages: the modules it is made with, for `zoo doctor`.
         inspect: `inspect(fmt, path, facts)` looks for what it claims in a format that it writes itself, and returns
             what was found; raises ParityError.
     """
@@ -54,8 +51,9 @@ class Compression:
     stage: int
     then: int
     summary: str
-    writers: Callable[[Any, Bench], Mapping[str, Callable[[Source, Path], None]]] = lambda _options, _bench: {}
+    writers: Callable[[Any, Bench], Mapping[str, Callable[..., None]]] = lambda _options, _bench: {}
     only: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ("tensorflow",)
     inspect: Callable[[str, Path, dict[str, Any]], dict[str, Any]] = lambda _fmt, _path, _facts: {}
 
 
@@ -83,63 +81,13 @@ class Step:
 
 
 def parse_step(text: str) -> Step:
-    """Return what `name:value,option=value` asks for.
-
-    Values are numbers, texts, true, false; 2:4 or 1x4 for a pair and a+b for a list of texts.
+    """Return what `name:value,option=value` asks for; see `export._options.read_options`.
 
     Raises:
         UnknownName: no such compression.
         BadOption: an option that it does not have, or a value that cannot be.
     """
-    name, _, rest = "".join(text.split()).partition(":")
+    name, rest = split_name(text)
     compression = compressions[name]
-    types = typing.get_type_hints(compression.options)
-    given: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            key, value = _meant(compression, part, types, given), part
-        elif key not in types:
-            raise BadOption(f"{name} has no option of this name. Received: {key}={value}. {did_you_mean(key, types)}")
-        if key in given:
-            raise BadOption(f"An option of {name} is given once. Received: {key}={value}, {key}={given[key]}")
-        given[key] = _fit(value, types[key], f"{name}:{key}")
-    written = "".join(text.split()).rstrip(":")
-    return Step(compression, compression.options(**given), written)
-
-
-def _meant(compression: Compression, value: str, types: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Return the option that a value without a name is for."""
-    free = [key for key in compression.first if key not in given]
-    for key in free:
-        try:
-            _fit(value, types[key], key)
-        except BadOption:
-            continue
-        return key
-    hint = f"Give it as {free[0]}=VALUE" if free else f"Options: {', '.join(types)}"
-    raise BadOption(f"{compression.name} does not take this value. Received: {value!r}. {hint}.")
-
-
-def _fit(text: str, wanted: Any, name: str) -> Any:
-    """Return a value as the type that an option has."""
-    value = _read(text)
-    if typing.get_origin(wanted) is tuple and not isinstance(value, tuple):
-        value = (value,)
-    if wanted is str:
-        value = text
-    return fit_type(value, wanted, name)
-
-
-def _read(text: str) -> Any:
-    """Return the value that a text stands for."""
-    if re.fullmatch(r"\d+([:x]\d+)+", text):
-        return tuple(map(int, re.split("[:x]", text)))
-    if "+" in text:
-        return tuple(text.split("+"))
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text, text)
+    options = read_options(name, rest, compression.options, compression.first)
+    return Step(compression, options, "".join(text.split()).rstrip(":"))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo._errors import UnsupportedExport
+from export._format_claims import CLAIMS
+from export._options import Options, changed, read_options, slug_of, split_name, written
+from zoo._errors import BadOption, UnsupportedExport
 from zoo._registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from export._source import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,17 @@ class Tolerance:
     relative: float
     agreement: float
     drop: float
+
+    def within(self, points: float | None) -> Tolerance:
+        """Return what is allowed where a user has set how many points of accuracy may be lost, None for the format's.
+
+        A format that may lose nothing is float, and equal or broken. Who allows more to be lost allows as many more
+        answers to differ.
+        """
+        if points is None or not self.drop:
+            return self
+        more = max(0.0, points / 100 - self.drop)
+        return dataclasses.replace(self, drop=points / 100, agreement=max(0.0, self.agreement - more))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +59,14 @@ class Way:
 
     Args:
         file: what `write` writes inside the artifact's folder; "" if that is several files.
-        write: writes the source to a path, the folder itself for several files; runs in a child process.
+        write: `write(source, path)`, or `write(source, path, options)` for a format with options, writes an
+            `export._source.Source` to a path, the folder itself for several files; runs in a child process.
         load: loads a path into its runtime, `load(path, threads=None)`.
         tolerance: how far the artifact may be from its source.
     """
 
     file: str
-    write: Callable[[Source, Path], None]
+    write: Callable[..., None]
     load: Callable[..., Runtime]
     tolerance: Tolerance
 
@@ -67,11 +79,25 @@ class Format(Way):
         name: what users ask for.
         summary: one line for people.
         generate: how it keeps a network that writes sequences, if it can.
+        options: a frozen dataclass, whose fields are its options.
+        claims: what its name promises of every artifact, names of `export._format_claims.CLAIMS`; looked up in it.
+        rules: what is known to fail, see `export._precheck`; each yields reasons, `rule(source, wanted)`.
+        packages: the modules it is made and run with, for `zoo doctor`.
     """
 
     name: str
     summary: str
     generate: Way | None = None
+    options: type[Options] = Options
+    claims: tuple[str, ...] = ()
+    rules: tuple[Callable[..., Iterator[str]], ...] = ()
+    packages: tuple[str, ...] = ("tensorflow",)
+
+    @property
+    def missing(self) -> str:
+        """The first of its packages that is not installed, "" if all are."""
+        absent = (name for name in self.packages if importlib.util.find_spec(name) is None)
+        return next(absent, "")
 
     def way(self, task: str) -> Way:
         """Return how it keeps a network of a task.
@@ -84,6 +110,48 @@ class Format(Way):
         if self.generate is None:
             raise UnsupportedExport(f"{self.name} cannot keep a network that writes sequences. Received: task={task!r}")
         return self.generate
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """A format with options, as a user asks for it.
+
+    Args:
+        format: which.
+        options: an instance of its dataclass.
+        max_drop: how many points of accuracy it may lose, None for what the format states.
+    """
+
+    format: Format
+    options: Options
+    max_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise BadOption(f"max_drop must be from 0 to 100 points. Received: max_drop={self.max_drop:g}")
+
+    @property
+    def text(self) -> str:
+        """How it is written: "tflite_int8:batch=4"; the name alone where all options are the defaults."""
+        told = ",".join(f"{key}={written(value)}" for key, value in changed(self.options).items())
+        return f"{self.format.name}:{told}" if told else self.format.name
+
+    @property
+    def slug(self) -> str:
+        """Name of its folder: "tflite_int8+batch=4"; the name alone where all options are the defaults."""
+        return self.format.name + slug_of(self.options)
+
+
+def parse_format(text: str, max_drop: float | None = None) -> Wanted:
+    """Return the format and the options that a text like "tflite_int8:batch=4,input=uint8" asks for.
+
+    Raises:
+        UnknownName: no such format.
+        BadOption: an option that it does not have, or a value that cannot be.
+    """
+    name, rest = split_name(text)
+    fmt = formats[name]
+    return Wanted(fmt, read_options(name, rest, fmt.options), max_drop)
 
 
 def name_input(name: str, shape: Sequence[int]) -> str:
@@ -118,8 +186,12 @@ class Runtime:
         outputs: the artifact's outputs.
         batch: its batch size, None where it is free.
         metadata: what `write` put into the artifact itself, None if nothing was found.
+        library: the module that has to be imported to run it, "" if none; cold starts tell it from loading.
+        needs: our modules that somebody else has to import before the artifact opens, none for most.
     """
 
+    library: str = ""
+    needs: tuple[str, ...] = ()
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     batch: int | None
@@ -152,12 +224,29 @@ formats: Registry[Format] = Registry("format", "export", "zoo.formats")
 def register(
     name: str,
     *,
-    file: str,
-    write: Callable[[Source, Path], None],
-    load: Callable[..., Runtime],
-    tolerance: Tolerance,
     summary: str,
     generate: Way | None = None,
+    options: type[Options] = Options,
+    **more: Any,
 ) -> None:
-    """Register a format; raises DuplicateName if the name is taken."""
-    formats.add(name, Format(file, write, load, tolerance, name, summary, generate), write.__module__)
+    """Register a format; for the arguments see `Format` and `Way`, whose own are all needed.
+
+    Raises:
+        DuplicateName: the name is taken.
+        BadOption: the options are no dataclass that derives from `Options`, one of them has no default, or there is no
+            such claim.
+    """
+    if not issubclass(options, Options) or any(_required(field) for field in dataclasses.fields(options)):
+        raise BadOption(
+            f"The options of {name} must be a dataclass that derives from export.Options and has defaults. "
+            f"Received: options={options.__name__}"
+        )
+    unknown = sorted(set(more.get("claims", ())) - CLAIMS.keys())
+    if unknown:
+        raise BadOption(f"{name} can claim {', '.join(CLAIMS)}. Received: claims={unknown}")
+    fmt = Format(name=name, summary=summary, generate=generate, options=options, **more)
+    formats.add(name, fmt, fmt.write.__module__)
+
+
+def _required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from export._format import Runtime, Tensor
-from export._samples import head
+from export._samples import head, in_batches
 from zoo._errors import ParityError
 from zoo._lazy import keras, np
 from zoo._text import END, PADDING, START
@@ -66,13 +66,14 @@ class Writer(Runtime):
         return None
 
     def step(self, inputs: dict[str, _np.ndarray]) -> None:
-        """Write one sequence."""
-        self.generate(inputs["source"][:1])
+        """Write one sequence, or as many as the batch has."""
+        self.generate(inputs["source"][: self.batch or 1])
 
     def _in_batches(self, function: Any, inputs: dict[str, _np.ndarray]) -> _np.ndarray:
+        if self.batch:
+            return in_batches(function, inputs, self.batch)
         count = len(inputs["source"])
-        size = self.batch or BATCH
-        return np.concatenate([function(head(inputs, size, first)) for first in range(0, count, size)])
+        return np.concatenate([function(head(inputs, BATCH, first)) for first in range(0, count, BATCH)])
 
     def _start(self, source: _np.ndarray) -> tuple[dict[str, _np.ndarray], _np.ndarray]:
         """Return what the decoder is given at every step, and an empty cache."""
@@ -136,21 +137,22 @@ def check_parts(runtime: Writer, samples: dict[str, Any]) -> None:
             raise ParityError(f"{name} must have the shape {(runtime.batch, *shape)}. Received: {sizes[name]}")
 
 
-def compare_written(runtime: Writer, samples: dict[str, Any]) -> dict[str, float]:
+def compare_written(runtime: Writer, samples: dict[str, Any]) -> dict[str, float | None]:
     """Compare what an artifact writes by itself with what its source writes, sequence by sequence.
 
     Returns:
         sequences_equal: the share equal to the source's, token by token; accuracy: the share that is right; and the
-        source's. The first are 0 if what it writes for texts is anything else.
+        source's, None where there are no labels. The first are 0 if what it writes for texts is anything else.
     """
-    tokens, wanted = samples["tokens"], np.maximum(samples["labels"], PADDING)
+    tokens, labels = samples["tokens"], samples.get("labels")
+    wanted = None if labels is None else np.maximum(labels, PADDING)
     found = runtime.generate(samples["inputs"]["source"])
-    texts = runtime.generate_strings([str(text) for text in samples.get("texts", ())])
+    texts = runtime.generate_strings([str(text) for text in samples["texts"]]) if "texts" in samples else None
     spoilt = texts is not None and texts != [str(text) for text in samples["written"]]
     return {
         "sequences_equal": 0.0 if spoilt else _equal(found, tokens),
-        "accuracy": _equal(found, wanted),
-        "source_accuracy": _equal(tokens, wanted),
+        "accuracy": None if labels is None else _equal(found, wanted),
+        "source_accuracy": None if labels is None else _equal(tokens, wanted),
     }
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from export._format import Runtime, Tensor
 from export._generate import INTERFACE, Writer
+from export._samples import in_batches
+from zoo._errors import UnsupportedExport
 from zoo._lazy import LazyModule, np, quiet_libraries
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ interpreter = LazyModule("ai_edge_litert.interpreter", "ai-edge-litert")
 schema = LazyModule("ai_edge_litert.schema_py_generated", "ai-edge-litert")
 
 SIGNATURE = "serving_default"
-METADATA = b"zoo"
+METADATA, FLEX = b"zoo", b"Flex"
 
 
 class LiteRuntime(Runtime):
@@ -28,6 +30,8 @@ class LiteRuntime(Runtime):
         path: the file.
         threads: threads to use, LiteRT's choice by default.
     """
+
+    library = "ai_edge_litert.interpreter"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._interpreter = _open(path, threads)
@@ -43,20 +47,20 @@ class LiteRuntime(Runtime):
         self._seen: np.ndarray | None = None
 
     def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return float32 logits of raw values (n, *shape) or ids, one example after the other."""
-        return np.concatenate([self._logits(inputs[i : i + 1]) for i in range(len(inputs))])
+        """Return float32 logits of raw values (n, *shape) or ids, one batch after the other."""
+        return in_batches(self._logits, inputs, self.batch)
 
     def step(self, inputs: _np.ndarray) -> None:
-        """Run once on raw values (1, *shape); the same array again is not converted again."""
+        """Run once on raw values (batch, *shape); the same array again is not converted again."""
         if inputs is not self._seen:
             self._interpreter.set_tensor(self._input["index"], _to_stored(inputs, self.inputs[0]))
             self._seen = inputs
         self._interpreter.invoke()
 
-    def _logits(self, example: _np.ndarray) -> _np.ndarray:
-        """Return the logits of one example."""
+    def _logits(self, inputs: _np.ndarray) -> _np.ndarray:
+        """Return the logits of one batch."""
         self._seen = None
-        self._interpreter.set_tensor(self._input["index"], _to_stored(example, self.inputs[0]))
+        self._interpreter.set_tensor(self._input["index"], _to_stored(inputs, self.inputs[0]))
         self._interpreter.invoke()
         return _to_real(self._interpreter.get_tensor(self._output["index"]), self.outputs[0])
 
@@ -69,6 +73,8 @@ class LiteWriter(Writer):
         threads: threads to use, LiteRT's choice by default.
     """
 
+    library = "ai_edge_litert.interpreter"
+
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._interpreter = _open(path, threads)
         self._runners = {part: self._interpreter.get_signature_runner(part) for part in INTERFACE}
@@ -79,18 +85,32 @@ class LiteWriter(Writer):
         self.batch, self.metadata = self.inputs[0].shape[0], read_metadata(path)
 
     def run(self, part: str, values: dict[str, _np.ndarray]) -> dict[str, _np.ndarray]:
-        """Run a part on one sequence; returns float32 values of its outputs."""
+        """Run a part on one batch of sequences; returns float32 values of its outputs."""
         given, out = self.parts[part]
         found = self._runners[part](**{tensor.name: _to_stored(values[tensor.name], tensor) for tensor in given})
         return {tensor.name: _to_real(found[tensor.name], tensor) for tensor in out}
 
 
 def _open(path: Path, threads: int | None) -> Any:
-    """Return an interpreter that is ready."""
+    """Return an interpreter that is ready; raises UnsupportedExport for a file with operators that it lacks."""
+    foreign = foreign_operators(path)
+    if foreign:
+        raise UnsupportedExport(
+            "Plain LiteRT lacks TensorFlow's own operators (Flex), so that this file cannot be run or compared here. "
+            f"Received: {path.name} with {', '.join(foreign)}. Write the layer with operators that LiteRT has."
+        )
     with quiet_libraries():
         made = interpreter.Interpreter(model_path=str(path), num_threads=threads)
         made.allocate_tensors()
     return made
+
+
+def foreign_operators(path: Path) -> list[str]:
+    """Return the operators of a file that are TensorFlow's own, without reading the rest of it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        model = schema.Model.GetRootAs(content, 0)
+        codes = [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
+        return sorted({code.decode() for code in codes if code and code.startswith(FLEX)})
 
 
 def _tensors(details: dict[str, dict[str, Any]]) -> tuple[Tensor, ...]:
@@ -107,10 +127,10 @@ def _tensor(detail: dict[str, Any], name: str) -> Tensor:
 
 def _to_stored(values: _np.ndarray, tensor: Tensor) -> _np.ndarray:
     """Return real values as the tensor stores them: v / scale + zero point, rounded and clipped."""
-    if tensor.scale is None:
+    if tensor.scale is None and tensor.dtype != "uint8":
         return np.asarray(values, tensor.dtype)
     limits = np.iinfo(tensor.dtype)
-    stored = np.rint(np.asarray(values, np.float32) / tensor.scale) + tensor.zero_point
+    stored = np.rint(np.asarray(values, np.float32) / (tensor.scale or 1.0)) + (tensor.zero_point or 0)
     return np.clip(stored, limits.min, limits.max).astype(tensor.dtype)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from export._litert import METADATA
+from export._litert_metadata import NAME as TASKS
+from export._litert_metadata import labels_archive, task_metadata
 from zoo._errors import UnsupportedExport
 from zoo._lazy import LazyModule, np
 
@@ -31,17 +33,25 @@ def pack(model: Any) -> bytearray:
 
 
 def finish(content: bytes, metadata: dict[str, Any], path: Path) -> None:
-    """Write the file with the metadata in it and its tensors named after the signatures."""
+    """Write the file with metadata in it, ours and the Task library's, and its tensors named after the signatures."""
     model = read(content)
-    written = json.dumps(metadata).encode()
-    entry = next((entry for entry in model.metadata or [] if entry.name == METADATA), None)
-    if entry is None:  # a quantized file has it from its float one
-        entry = schema.MetadataT(METADATA, len(model.buffers))
+    _attach(model, METADATA, json.dumps(metadata).encode())
+    told = task_metadata(metadata)
+    if told:
+        _attach(model, TASKS, told)
+    _name_tensors(model)
+    packed = pack(model)
+    path.write_bytes(packed + labels_archive(metadata, len(packed)))
+
+
+def _attach(model: Any, name: bytes, content: bytes) -> None:
+    """Put a buffer of metadata into a file; a quantized one has those of its float one, which make room."""
+    entry = next((entry for entry in model.metadata or [] if entry.name == name), None)
+    if entry is None:
+        entry = schema.MetadataT(name, len(model.buffers))
         model.buffers.append(schema.BufferT())
         model.metadata = [*(model.metadata or []), entry]
-    model.buffers[entry.buffer].data = np.frombuffer(written, np.uint8)
-    _name_tensors(model)
-    path.write_bytes(pack(model))
+    model.buffers[entry.buffer].data = np.frombuffer(content, np.uint8)
 
 
 def _name_tensors(model: Any) -> None:
@@ -84,7 +94,19 @@ def outputs_of(content: bytes, name: str) -> tuple[str, ...]:
     )
 
 
-def refuse_float(content: bytes, spared: Sequence[str] = ()) -> None:
+def tensors_of(content: bytes, kinds: Sequence[str]) -> set[str]:
+    """Return the names of what operators of some kinds take and give."""
+    model = read(content)
+    return {
+        name_of(graph.tensors[i])
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if operator_name(model, operator) in kinds
+        for i in (*operator.inputs, *operator.outputs)
+    }
+
+
+def refuse_float(content: bytes, spared: Sequence[str] = (), *, name: str = "tflite_int8") -> None:
     """Raise UnsupportedExport if an operator still works on float32, but those that give the tensors spared."""
     model = read(content)
     floats = set()
@@ -99,6 +121,6 @@ def refuse_float(content: bytes, spared: Sequence[str] = ()) -> None:
                 floats.add(operator_name(model, operator))
     if floats:
         raise UnsupportedExport(
-            "tflite_int8 needs operators that LiteRT runs in int8. "
+            f"{name} needs operators that LiteRT runs in its integers. "
             f"Received: operators={', '.join(sorted(floats - CASTS) or floats)}. Use tflite_dynamic, or other layers."
         )

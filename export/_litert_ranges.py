@@ -26,13 +26,14 @@ MASKED, DEPTH = -5e3, 10.0
 LINKED = (("decode/cache", "decode/next_cache"), ("encode/memory", "decode/memory"))
 
 
-def calibrate(floating: Path, source: Source, rules: Any) -> dict[str, Any]:
+def calibrate(floating: Path, source: Source, rules: Any, batch: int = 1) -> dict[str, Any]:
     """Return the range of every tensor over the calibration data, by tensor name.
 
     Args:
         floating: the float32 file.
         source: what it was made from.
         rules: the quantizer's recipe.
+        batch: examples that the file takes at a time.
     """
     recipes = recipe_manager.RecipeManager()
     recipes.load_quantization_recipe(rules)
@@ -44,7 +45,7 @@ def calibrate(floating: Path, source: Source, rules: Any) -> dict[str, Any]:
             # The quantizer's own way averages the images' ranges and clips what goes beyond: 7 times the error.
             qsv_update_func=qsv_utils.min_max_update,
         )
-        tool.calibrate({part.name: list(source.feeds(part, 1)) for part in source.parts}, recipes)
+        tool.calibrate({part.name: list(source.feeds(part, batch)) for part in source.parts}, recipes)
     ranges = tool.get_model_qsvs()
     if source.metadata["input"] == "image":
         # The scale is 1 then and pixels pass unchanged, whatever values the calibration images happen to have.
@@ -53,6 +54,11 @@ def calibrate(floating: Path, source: Source, rules: Any) -> dict[str, Any]:
         for names in LINKED:
             _set(ranges, names, min(_low(ranges, name) for name in names), max(_high(ranges, name) for name in names))
     return ranges
+
+
+def widen(ranges: dict[str, Any], margin: float) -> dict[str, Any]:
+    """Return ranges that are wider by a factor on both sides of 0."""
+    return {name: {key: margin * np.asarray(value) for key, value in found.items()} for name, found in ranges.items()}
 
 
 def limit_masks(content: bytes, ranges: dict[str, Any]) -> bytes:

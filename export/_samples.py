@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,23 @@ def head(inputs: Any, count: int, first: int = 0) -> Any:
     if isinstance(inputs, dict):
         return {name: values[first : first + count] for name, values in inputs.items()}
     return inputs[first : first + count]
+
+
+def in_batches(function: Callable[[Any], _np.ndarray], inputs: Any, size: int) -> _np.ndarray:
+    """Return what a function of exactly `size` examples makes of any number; the last one fills up what is missing."""
+    found = []
+    for first in range(0, count_of(inputs), size):
+        few = head(inputs, size, first)
+        found.append(function(filled(few, size))[: count_of(few)])
+    return np.concatenate(found)
+
+
+def filled(inputs: Any, size: int) -> Any:
+    """Return as many inputs as asked for: the last one again and again behind those there are."""
+    if isinstance(inputs, dict):
+        return {name: filled(values, size) for name, values in inputs.items()}
+    missing = size - len(inputs)
+    return np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)]) if missing else inputs
 
 
 def count_of(inputs: Any) -> int:

@@ -14,8 +14,10 @@ from export._claims import count_zeros
 from export._compression import CLOSED, INTEGER, Compression, register
 from export._fold import fold
 from export._format import name_input
+from export._litert_options import IntegerOptions
+from export._litert_quantize import ship
 from training._files import write_bytes
-from zoo._errors import ParityError
+from zoo._errors import BadOption, ParityError
 from zoo._lazy import LazyModule, np, tf
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 schema = LazyModule("ai_edge_litert.schema_py_generated", "ai-edge-litert")
 
+PLAIN = IntegerOptions()
 SHARE = 0.1  # of the recipe's epochs
 FORMAT, FILE = "tflite_int8", "int8.tflite"
 SIGNATURE = b"serving_default"
@@ -113,11 +116,13 @@ def claims(network: _keras.Model, _options: Options) -> dict[str, Any]:
     return {"zeros": zeros} if zeros else {}
 
 
-def writers(_options: Options, bench: Bench) -> Mapping[str, Callable[[Source, Path], None]]:
+def writers(_options: Options, bench: Bench) -> Mapping[str, Callable[..., None]]:
     """Return the int8 format, whose ranges and weights are those that were learnt."""
 
-    def write(source: Source, path: Path) -> None:
-        _litert_file.finish((bench.folder / FILE).read_bytes(), source.metadata, path)
+    def write(source: Source, path: Path, options: IntegerOptions = PLAIN) -> None:
+        if options.batch != 1:
+            raise BadOption(f"What qat learnt is written for one example at a time. Received: batch={options.batch}")
+        ship((bench.folder / FILE).read_bytes(), source, path, options)
 
     return {FORMAT: write}
 
@@ -127,7 +132,9 @@ def inspect(fmt: str, path: Path, _facts: dict[str, Any]) -> dict[str, Any]:
     if fmt != FORMAT:
         return {}
     kinds = schema.TensorType
-    tensors = [tensor for graph in _litert_file.read(path.read_bytes()).subgraphs for tensor in graph.tensors]
+    graphs = _litert_file.read(path.read_bytes()).subgraphs
+    # Input and output are what was asked for.
+    tensors = [t for graph in graphs for i, t in enumerate(graph.tensors) if i not in (*graph.inputs, *graph.outputs)]
     floats = [_litert_file.name_of(t) for t in tensors if t.type in (kinds.FLOAT32, kinds.FLOAT16)]
     if floats:
         raise ParityError(f"All tensors of {path.name} are claimed to be int8. Received: float tensors={floats[:5]}")
@@ -147,5 +154,6 @@ register(
         summary="qat: training with imitated int8; tflite_int8 is what was learnt, other formats take the weights",
         writers=writers,
         inspect=inspect,
+        packages=("tensorflow_model_optimization", "tf_keras", "ai_edge_litert"),
     )
 )

@@ -21,6 +21,8 @@ from export._compression import CLOSED, INTEGER, Compression, register
 from export._equalize import Links
 from export._graph import layers_under
 from export._litert import LiteRuntime
+from export._litert_options import FloatOptions, IntegerOptions
+from export._litert_quantize import ship
 from export._litert_ranges import calibrate, limit_masks
 from export._quiet import quiet
 from export._rescue import Rescue, rescue, scope
@@ -37,7 +39,7 @@ qtyping = LazyModule("litert_quantizer.qtyping", "litert-quantizer")
 quantizer = LazyModule("litert_quantizer.quantizer", "litert-quantizer")
 recipe = LazyModule("litert_quantizer.recipe", "litert-quantizer")
 
-FORMAT = "tflite_int8"
+FORMAT, PLAIN = "tflite_int8", IntegerOptions()
 EXAMPLES = 400
 # Between choices of the same accuracy the one with the smaller error is better, by at most so much.
 TIE = 1e-3
@@ -80,17 +82,17 @@ def claims(_network: _keras.Model, _options: Options) -> dict[str, Any]:
     return {}
 
 
-def writers(options: Options, bench: Bench) -> Mapping[str, Callable[[Source, Path], None]]:
+def writers(options: Options, bench: Bench) -> Mapping[str, Callable[..., None]]:
     """Return the int8 format with as few layers as possible left out."""
 
-    def write(source: Source, path: Path) -> None:
-        judge, budget = Judge(source, bench, options), options.budget + TIE
+    def write(source: Source, path: Path, asked: IntegerOptions = PLAIN) -> None:
+        judge, budget = Judge(source, bench, options, asked), options.budget + TIE
         plain = Trial(judge)
         equalized = _equalized(judge, plain, budget) if options.equalize else ()
         trial = Trial(judge, equalized) if equalized else plain
         found = rescue(trial.names(), trial.cost, budget)
         content = trial.quantize(found.floating)
-        _litert_file.finish(content, source.metadata, path)
+        ship(content, source, path, asked)
         facts = _facts(found, judge, trial, content)
         write_json(path.parent / FACTS, facts | {"validation_cost_unaided": plain.cost()})
 
@@ -124,13 +126,14 @@ class Judge:
         source: the network.
         bench: where its data is.
         options: what costs, and how layers are left out.
+        asked: the options of the format.
 
     Attributes:
         trials: how many networks were judged.
     """
 
-    def __init__(self, source: Source, bench: Bench, options: Options) -> None:
-        self.source, self.options, self.trials = source, options, 0
+    def __init__(self, source: Source, bench: Bench, options: Options, asked: IntegerOptions = PLAIN) -> None:
+        self.source, self.options, self.asked, self.trials = source, options, asked, 0
         self._inputs, self._labels = bench.pipeline.raw("validation", EXAMPLES)
         self._logits = source.model.predict(self._inputs, verbose=0)
 
@@ -160,7 +163,7 @@ class Trial:
     def __init__(self, judge: Judge, equalized: Collection[str] = ()) -> None:
         source = judge.source
         self._judge, self._rules = judge, recipe.static_wi8_ai8()
-        self._content = source.shared("tflite").read_bytes()
+        self._content = source.shared("tflite", FloatOptions(batch=judge.asked.batch)).read_bytes()
         self.spread: dict[str, float] = {}
         if equalized:
             known, links = self.links(), Links(self._content)
@@ -170,7 +173,7 @@ class Trial:
         with tempfile.TemporaryDirectory() as folder:
             floating = Path(folder) / "model.tflite"
             floating.write_bytes(self._content)
-            self._ranges = calibrate(floating, source, self._rules)
+            self._ranges = calibrate(floating, source, self._rules, judge.asked.batch)
         self._content = limit_masks(self._content, self._ranges)
 
     def links(self) -> dict[str, str]:
@@ -265,5 +268,6 @@ register(
         writers=writers,
         only=(FORMAT,),
         inspect=inspect,
+        packages=("ai_edge_litert", "litert_quantizer"),
     )
 )

@@ -17,7 +17,7 @@ def fit_type(value: Any, wanted: Any, name: str) -> Any:
 
     Args:
         value: what was received.
-        wanted: a type: bool, int, float, str, tuple[X, ...], dict, or a union of these with None.
+        wanted: a type: bool, int, float, str, tuple[X, ...], dict, Literal[...], or a union of these with None.
         name: what the value is called in the message.
     """
     try:
@@ -31,6 +31,8 @@ def describe(wanted: Any) -> str:
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(a) for a in arguments)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple:
         return f"a list of {describe(arguments[0]).partition(' ')[2]}s"
     words = {bool: "a true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
@@ -43,6 +45,8 @@ def _fit(value: Any, wanted: Any) -> Any:
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
         return _fit_any(value, arguments)
+    if origin is typing.Literal:
+        return _fit_one(value, arguments)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise TypeError
@@ -51,6 +55,13 @@ def _fit(value: Any, wanted: Any) -> Any:
         return float(value)
     plain = origin or wanted
     if plain is Any or type(value) is plain:
+        return value
+    raise TypeError
+
+
+def _fit_one(value: Any, wanted: tuple[Any, ...]) -> Any:
+    """Return the value if it is one of those wanted, and no truth value that equals a number."""
+    if any(value == one and type(value) is type(one) for one in wanted):
         return value
     raise TypeError
 

@@ -1,0 +1,130 @@
+"""What LiteRT files can be asked for, how far they may be from their source, and how they are registered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from export._format import Tolerance, Way, register
+from export._litert import LiteRuntime, LiteWriter
+from export._litert_rules import rules_for
+from export._options import Options, changed
+from zoo._errors import BadOption
+
+
+@dataclasses.dataclass(frozen=True)
+class LiteOptions(Options):
+    """Options of every LiteRT file.
+
+    Args:
+        batch: examples at a time, which a file for phones must fix.
+    """
+
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise BadOption(f"batch must be at least 1. Received: batch={self.batch}")
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Raise BadOption where ids or several inputs would need another dtype."""
+        asked = changed(self).keys() & {"input", "output"}
+        if asked and facts["task"] == "generate":
+            raise BadOption(f"A network that writes sequences keeps its dtypes. Received: options={sorted(asked)}")
+        if "input" in asked and facts["dtype"] != "float32":
+            raise BadOption(f"The input is {facts['dtype']} ids, which stay what they are. Received: options=['input']")
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatOptions(LiteOptions):
+    """Options of what computes in float32.
+
+    Args:
+        input: dtype of the input; "uint8" for pixels as cameras give them, four times smaller.
+        flex: whether TensorFlow's own operators may be used, which plain LiteRT lacks.
+    """
+
+    input: Literal["float32", "uint8"] = "float32"
+    flex: bool = False
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Raise BadOption for bytes that are no pixels."""
+        super().check(facts)
+        if self.input == "uint8" and facts["input"] != "image":
+            raise BadOption(f"Only pixels are bytes. Received: input=uint8 for a network of {facts['input']}")
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerOptions(LiteOptions):
+    """Options of what computes in int8.
+
+    Args:
+        input: dtype of the input; of rows of a table it is float32 always.
+        output: dtype of the output.
+    """
+
+    input: Literal["int8", "uint8", "float32"] = "int8"
+    output: Literal["int8", "uint8", "float32"] = "int8"
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Raise BadOption for rows of a table as bytes."""
+        super().check(facts)
+        if self.input == "uint8" and "tabular" in facts:
+            raise BadOption("Columns differ in their ranges, so that a table enters as float32. Received: input=uint8")
+
+
+@dataclasses.dataclass(frozen=True)
+class WideOptions(LiteOptions):
+    """Options of what has int16 activations.
+
+    Args:
+        input: dtype of the input.
+        output: dtype of the output.
+    """
+
+    input: Literal["float32", "int16"] = "float32"
+    output: Literal["float32", "int16"] = "float32"
+
+
+FLOAT = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
+HALF = Tolerance(relative=1e-2, agreement=0.995, drop=0.002)
+# The relative bound only catches a broken file, for one example in a thousand is off by a quarter where attention is
+# undecided; agreement and accuracy are what int8 is judged by.
+INTEGER = Tolerance(relative=0.5, agreement=0.97, drop=0.006)
+
+
+def register_litert(
+    name: str,
+    writer: Callable[..., None],
+    *,
+    tolerance: Tolerance,
+    options: type[LiteOptions],
+    summary: str,
+    claims: tuple[str, ...] = (),
+) -> None:
+    """Register a format of .tflite files, of networks that write sequences too.
+
+    Args:
+        name: what users ask for.
+        writer: `write(source, path, options)`.
+        tolerance: how far it may be from its source.
+        options: the dataclass of its options.
+        summary: one line for people.
+        claims: what its name promises, see `export._format.Format`.
+    """
+    # A token for which attention went elsewhere has other logits altogether; agreement says how many may.
+    written = tolerance if tolerance in (FLOAT, HALF) else dataclasses.replace(tolerance, relative=1.0)
+    register(
+        name,
+        file="model.tflite",
+        write=writer,
+        load=LiteRuntime,
+        tolerance=tolerance,
+        summary=summary,
+        generate=Way("model.tflite", writer, LiteWriter, written),
+        options=options,
+        claims=claims,
+        rules=rules_for(claims),
+        packages=("tensorflow", "ai_edge_litert", "litert_quantizer"),
+    )

@@ -1,0 +1,41 @@
+"""LiteRT with 4-bit weights in dense layers, where it has kernels for them, and int8 weights in convolutions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export._format import Tolerance
+from export._litert_options import FloatOptions, register_litert
+from export._litert_quantize import qtyping, recipe, write_weights
+
+if TYPE_CHECKING:
+    from export._source import Source
+
+PLAIN = FloatOptions()
+NARROW = Tolerance(relative=1.0, agreement=0.95, drop=0.02)
+# Four bits in a convolution took 30 times as long as eight.
+PACKED = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
+
+
+def write(source: Source, path: Path, options: FloatOptions = PLAIN) -> None:
+    """Write a .tflite whose dense layers have 4-bit weights by channel; the runtime quantizes activations as it goes.
+
+    Args:
+        source: what to export.
+        path: file to write.
+        options: what was asked for.
+    """
+    (narrow,) = recipe.dynamic_wi4_afp32()
+    rules = [{**narrow, "operation": qtyping.TFLOperationName(name)} for name in PACKED]
+    write_weights(source, path, options, [*recipe.dynamic_wi8_afp32(), *rules])
+
+
+register_litert(
+    "tflite_int4",
+    write,
+    tolerance=NARROW,
+    options=FloatOptions,
+    summary="LiteRT, 4-bit weights by channel in dense layers, int8 ones in convolutions, float32 in and out",
+    claims=("int4_weights",),
+)
