@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from zoo._errors import UnsupportedExport
 from zoo._lazy import LazyModule, np
@@ -15,21 +18,41 @@ onnx = LazyModule("onnx")
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+SMALL = 1 << 12  # bytes of a constant that shape inference may want to read
 
 
 def restore_weights(model: ModelProto, weights: dict[str, _np.ndarray]) -> None:
     """Turn the inputs that stand for weights into initializers; unused ones go."""
     used = {name for node in model.graph.node for name in node.input}
-    inputs = [tensor for tensor in model.graph.input if tensor.name not in weights]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+    _replace(model.graph.input, [tensor for tensor in model.graph.input if tensor.name not in weights])
     model.graph.initializer.extend(
         onnx.numpy_helper.from_array(array, name) for name, array in weights.items() if name in used
     )
 
 
-def check(model: ModelProto, full: bool = False) -> None:
-    """Raise UnsupportedExport if the model is not valid ONNX of standard operators."""
+@contextlib.contextmanager
+def without_weights(model: ModelProto) -> Iterator[None]:
+    """Have large weights be inputs meanwhile: what reads types and shapes alone need not copy them."""
+    graph = model.graph
+    large = [tensor for tensor in graph.initializer if len(tensor.raw_data) > SMALL]
+    names = {tensor.name for tensor in large}
+    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in names])
+    graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large)
+    try:
+        yield
+    finally:
+        _replace(graph.input, [tensor for tensor in graph.input if tensor.name not in names])
+        graph.initializer.extend(large)
+
+
+def _replace(field: Any, values: Iterable[Any]) -> None:
+    """Give a repeated field other values."""
+    del field[:]
+    field.extend(values)
+
+
+def check(model: ModelProto) -> None:
+    """Raise UnsupportedExport if the model is not valid ONNX of standard operators, or its shapes contradict."""
     foreign = sorted({f"{n.domain}.{n.op_type}" for n in model.graph.node if n.domain not in STANDARD_DOMAINS})
     if foreign:
         raise UnsupportedExport(
@@ -37,12 +60,44 @@ def check(model: ModelProto, full: bool = False) -> None:
             "Write the layer with operators that ONNX has."
         )
     try:
-        onnx.checker.check_model(model, full_check=full)
-    except onnx.checker.ValidationError as error:
+        with without_weights(model):
+            onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UnsupportedExport(
             f"The model does not convert to valid ONNX. Received: {str(error).splitlines()[0]}. "
             "Write the layer with operators that ONNX has."
         ) from error
+
+
+def raise_opset(model: ModelProto, opset: int) -> ModelProto:
+    """Return the model in a newer operator set.
+
+    Raises:
+        UnsupportedExport: onnx cannot convert an operator.
+    """
+    now = next(entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
+    if opset == now:
+        return model
+    inputs = [tensor.name for tensor in model.graph.input]
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.raw_data) > SMALL}
+    try:
+        with without_weights(model):
+            made = onnx.version_converter.convert_version(model, opset)
+    except RuntimeError as error:
+        raise UnsupportedExport(
+            f"ONNX's own converter cannot bring this model to that operator set. Received: opset={opset}: "
+            f"{' '.join(str(error).split())[:200]}. Use opset={now}."
+        ) from error
+    _replace(made.graph.input, [tensor for tensor in made.graph.input if tensor.name in inputs])
+    made.graph.initializer.extend(weights.values())
+    made.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(made.opset_import))
+    return made
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Give every node a name of its own."""
+    for i, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{i}"
 
 
 def pool_channels_first(model: ModelProto, images: set[str]) -> None:
@@ -53,8 +108,7 @@ def pool_channels_first(model: ModelProto, images: set[str]) -> None:
         given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         spatial = node.op_type == "ReduceMean" and given["axes"] == [1, 2] and node.input[0] in images
         nodes.extend(_global_pool(node, bool(given.get("keepdims", 1))) if spatial else [node])
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    _replace(model.graph.node, nodes)
 
 
 def _global_pool(node: NodeProto, keep: bool) -> list[NodeProto]:
@@ -68,10 +122,41 @@ def _global_pool(node: NodeProto, keep: bool) -> list[NodeProto]:
     ]
 
 
-def name_batch(model: ModelProto) -> None:
-    """Name the first axis of inputs and outputs."""
+def flatten_plainly(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Write the reshaping of each example into one row as Flatten, which computes no shape.
+
+    Args:
+        model: a graph.
+        shapes: those of its tensors by name, -1 where a size is free.
+    """
+    for node in model.graph.node:
+        if node.op_type != "Reshape":
+            continue
+        given, made = (list(shapes.get(name, ())) for name in (node.input[0], node.output[0]))
+        if len(given) > 2 and len(made) == 2 and min(given[1:]) > 0 and math.prod(given[1:]) == made[1]:
+            node.CopyFrom(onnx.helper.make_node("Flatten", node.input[:1], node.output, node.name, axis=1))
+    drop_unread(model)
+
+
+def drop_unread(model: ModelProto) -> None:
+    """Remove the nodes whose outputs nobody reads, and what only they read."""
+    read = {tensor.name for tensor in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if not read.isdisjoint(node.output):
+            read.update(node.input)
+            kept.append(node)
+    _replace(model.graph.node, kept[::-1])
+
+
+def name_batch(model: ModelProto, axis: str = "batch", size: int = 0) -> None:
+    """Name the first axis of inputs and outputs, or fix its size if there is one."""
     for tensor in (*model.graph.input, *model.graph.output):
-        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+        first = tensor.type.tensor_type.shape.dim[0]
+        if size:
+            first.dim_value = size
+        else:
+            first.dim_param = axis
 
 
 def convolve_batch_norms(model: ModelProto) -> None:
@@ -128,6 +213,4 @@ def keep_logits_float(model: ModelProto) -> None:
 def drop_unused(model: ModelProto) -> None:
     """Remove the initializers that no node reads."""
     used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    _replace(model.graph.initializer, [tensor for tensor in model.graph.initializer if tensor.name in used])

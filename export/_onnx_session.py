@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from export._format import Runtime, Tensor
 from export._generate import INTERFACE, Writer
+from export._onnx_external import read
+from export._samples import in_batches
+from zoo._errors import RunError
 from zoo._lazy import LazyModule, np
 
 if TYPE_CHECKING:
@@ -41,10 +44,19 @@ class Session:
         inputs: its inputs.
         outputs: its outputs.
         metadata: what was written into the file, None if nothing was.
+
+    Raises:
+        RunError: the file cannot be read, or names data outside its own folder.
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._session = ort.InferenceSession(str(path), options(threads), providers=["CPUExecutionProvider"])
+        read(path)
+        try:
+            self._session = ort.InferenceSession(str(path), options(threads), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # ONNX Runtime has an exception class for each of its own codes.
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"Expected a file that ONNX Runtime runs. Received: {path}: {reason}") from error
         self.inputs = tuple(map(_tensor, self._session.get_inputs()))
         self.outputs = tuple(map(_tensor, self._session.get_outputs()))
         written = self._session.get_modelmeta().custom_metadata_map.get("zoo")
@@ -63,6 +75,8 @@ class OnnxRuntime(Runtime):
         threads: threads within an operator, ONNX Runtime's choice by default.
     """
 
+    library = "onnxruntime"
+
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._session = Session(path, threads)
         self.inputs, self.outputs = self._session.inputs, self._session.outputs
@@ -72,8 +86,13 @@ class OnnxRuntime(Runtime):
         """Return float32 logits of raw values (n, *shape) or ids."""
         given = self.inputs[0]
         values = np.asarray(inputs, given.dtype)
-        batches = (values[first : first + BATCH] for first in range(0, len(values), BATCH))
-        return np.concatenate([self._session.run({given.name: batch})[0] for batch in batches])
+
+        def run(batch: _np.ndarray) -> _np.ndarray:
+            return self._session.run({given.name: batch})[0]
+
+        if self.batch:
+            return in_batches(run, values, self.batch)
+        return np.concatenate([run(values[first : first + BATCH]) for first in range(0, len(values), BATCH)])
 
     def step(self, inputs: _np.ndarray) -> None:
         """Run once on raw values (n, *shape) of the right dtype."""
@@ -87,6 +106,8 @@ class OnnxWriter(Writer):
         path: the folder.
         threads: threads within an operator, ONNX Runtime's choice by default.
     """
+
+    library = "onnxruntime"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._sessions = {part: Session(path / FILES[part], threads) for part in INTERFACE}

@@ -31,7 +31,7 @@ class Signatures:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if threads is not None:
-            _set_threads(threads)
+            set_threads(threads)
         self._loaded = tf.saved_model.load(str(path))  # kept: its signatures do not keep it alive
         extra = Path(path) / "assets.extra" / "zoo.json"
         self.metadata = json.loads(extra.read_text(encoding="utf-8")) if extra.exists() else None
@@ -69,6 +69,8 @@ class SavedModelRuntime(Runtime):
         threads: threads within an operator, TensorFlow's choice by default.
     """
 
+    library = "tensorflow"
+
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._signatures = Signatures(path, threads)
         self.inputs, self.outputs = self._signatures.tensors("serving_default")
@@ -94,6 +96,16 @@ class SavedModelRuntime(Runtime):
         self._signatures.require("serve_bytes", "images")
         return self._signatures.in_batches("serve_bytes", "image_bytes", encoded, self.outputs[0].name)
 
+    def features(self, inputs: _np.ndarray) -> _np.ndarray:
+        """Return float32 features (n, channels), what the last dense layer takes, of raw values (n, *shape) or ids.
+
+        Raises:
+            UnsupportedExport: the network has no dense layer at its end, or nothing but that one.
+        """
+        self._signatures.require("features", "more than its last dense layer")
+        given = self.inputs[0]
+        return self._signatures.in_batches("features", given.name, np.asarray(inputs, given.dtype), "features")
+
     def classify_strings(self, texts: list[str]) -> _np.ndarray:
         """Return float32 logits of texts.
 
@@ -111,6 +123,8 @@ class SavedModelWriter(Writer):
         path: the version folder.
         threads: threads within an operator, TensorFlow's choice by default.
     """
+
+    library = "tensorflow"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._signatures = Signatures(path, threads)
@@ -136,7 +150,7 @@ class SavedModelWriter(Writer):
         return [text.decode("utf-8", "replace") for text in found]
 
 
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
     """Set the threads within an operator, which TensorFlow allows for the whole process and before its first use."""
     threading = tf.config.threading
     running = threading.get_intra_op_parallelism_threads() or os.cpu_count()

@@ -2,53 +2,87 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from export._features import features_of
 from export._format import Tolerance, Way, register
+from export._options import Options, described
 from export._quiet import quiet
 from export._saved import SavedModelRuntime, SavedModelWriter
+from export._serving import write_warmup
 from training._text import tokenizer, words
 from zoo._decoding import greedy
-from zoo._lazy import tf
+from zoo._errors import BadOption
+from zoo._lazy import np, tf
 from zoo._text import PADDING
 
 if TYPE_CHECKING:
     from export._source import Part, Source
 
 
-def write(source: Source, path: Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class SavedOptions(Options):
+    """Options of SavedModels.
+
+    Args:
+        input: what the signatures for raw values take; uint8 is a fourth of the traffic, and for images only.
+    """
+
+    input: Literal["float32", "uint8"] = "float32"
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Raise BadOption if the network takes no images."""
+        if self.input == "uint8" and facts["input"] != "image":
+            raise BadOption(f"input=uint8 is for images, whose values are bytes. Received: a model of {facts['input']}")
+
+
+PLAIN = SavedOptions()
+
+
+def write(source: Source, path: Path, options: SavedOptions = PLAIN) -> None:
     """Write a SavedModel folder.
 
-    Signatures: `serving_default` takes a float32 batch of raw values, or int32 token ids, and returns "logits". For
-    images `serve_bytes` takes "image_bytes", a one-dimensional string tensor of encoded images of any size, and returns
-    "logits", "scores" (their softmax) and "labels" (the name of the highest); for texts `serve_text` takes "text", a
-    one-dimensional string tensor, and returns the same, with an empty label where a token is padding. A network that
-    gives several labels at once returns "logits" and "scores" (their sigmoids, in the order of the labels), one that
-    gives numbers "values".
+    Signatures: `serving_default` takes a batch of raw values, float32 if nothing else is asked for, or int32 token ids,
+    and returns "logits"; `features` takes the same and returns "features", what the last dense layer takes, where the
+    network has more than that. For images `serve_bytes` takes "image_bytes", a one-dimensional string tensor of JPEG,
+    PNG, WebP, GIF or BMP files of any size, and returns "logits", "scores" (their softmax) and "labels" (the name of
+    the highest); for texts `serve_text` takes "text", a one-dimensional string tensor, and returns the same, with an
+    empty label where a token is padding. A network that gives several labels at once returns "logits" and "scores"
+    (their sigmoids, in the order of the labels), one that gives numbers "values". Beside them lie the labels as an
+    asset, and a request for each signature with which TensorFlow Serving warms up.
 
     Args:
         source: what to export.
         path: folder to write, named by the version.
+        options: what was asked for.
     """
     (part,) = source.parts
     module = tf.Module()
+    ((name, (shape, dtype)),) = part.inputs.items()
+    given = tf.TensorSpec((None, *shape), options.input if dtype == "float32" else dtype, name)
+    raw = {name: np.asarray(source.calibration[:1], given.dtype.as_numpy_dtype)}
+    trunk = features_of(source.model)
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
         labels.write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
         module.table = _label_table(str(labels))
-        signatures = {part.name: _serve(part)}
+        served = {part.name: (_serve(source.model, part.outputs[0], given), raw)}
+        if trunk is not None:
+            served["features"] = _serve(trunk, "features", given), raw
         if source.decode is not None:
-            signatures["serve_bytes"] = _serve_bytes(source, module.table)
+            served["serve_bytes"] = _serve_bytes(source, module.table), {"image_bytes": [_jpeg(shape)]}
         if source.text is not None:
             module.tokenizer = tokenizer(source.text, source.shape[0])
-            signatures["serve_text"] = _serve_text(source, module)
-        _save(module, signatures, source, path)
+            served["serve_text"] = _serve_text(source, module), {"text": [source.text.vocabulary[-1].encode()]}
+        _save(module, served, source, path, options)
 
 
-def write_generating(source: Source, path: Path) -> None:
+def write_generating(source: Source, path: Path, options: SavedOptions = PLAIN) -> None:
     """Write a SavedModel folder of a network that writes sequences.
 
     Signatures: `serving_default` and `generate` take "source", int32 ids, and return "tokens", the likeliest ones step
@@ -58,30 +92,56 @@ def write_generating(source: Source, path: Path) -> None:
     Args:
         source: what to export.
         path: folder to write, named by the version.
+        options: what was asked for.
     """
     module = tf.Module()
-    signatures = {part.name: _serve(part) for part in source.parts}
-    signatures["generate"] = signatures["serving_default"] = _generate(source)
+    served = {part.name: (_serve_part(part), next(source.feeds(part, 1))) for part in source.parts}
+    ids = {"source": np.asarray(source.calibration["source"][:1], "int32")}
+    served["generate"] = served["serving_default"] = _generate(source), ids
     if source.text is not None:
         module.tokenizer = tokenizer(source.text, source.shape[0])
-        signatures["generate_text"] = _generate_text(source, module)
-    _save(module, signatures, source, path)
+        served["generate_text"] = _generate_text(source, module), {"text": [source.text.vocabulary[-1].encode()]}
+    _save(module, served, source, path, options)
 
 
-def _save(module: Any, signatures: dict[str, Any], source: Source, path: Path) -> None:
-    """Write the folder with the metadata in it."""
+def _save(module: Any, served: Mapping[str, tuple[Any, Any]], source: Source, path: Path, given: SavedOptions) -> None:
+    """Write the folder with the metadata and the warm-up requests in it.
+
+    Args:
+        module: what the signatures use.
+        served: each signature, and what it is warmed up with.
+        source: what was exported.
+        path: the folder.
+        given: what was asked for.
+    """
     module.weights = [variable.value for variable in source.model.variables]
     with quiet():
-        tf.saved_model.save(module, str(path), signatures=signatures)
+        tf.saved_model.save(module, str(path), signatures={name: function for name, (function, _) in served.items()})
     extra = path / "assets.extra"
     extra.mkdir()
-    (extra / "zoo.json").write_text(json.dumps(source.metadata, indent=1), encoding="utf-8")
+    (extra / "zoo.json").write_text(json.dumps(described(source.metadata, given), indent=1), encoding="utf-8")
+    write_warmup(extra, source.metadata["model"], {name: example for name, (_, example) in served.items()})
 
 
-def _serve(part: Part) -> Any:
+def _serve(model: Any, output: str, given: Any) -> Any:
+    """Return the signature of a model with one input and one output."""
+
+    def serve(**values: Any) -> dict[str, Any]:
+        (value,) = values.values()
+        return {output: model(tf.cast(value, model.inputs[0].dtype), training=False)}
+
+    return tf.function(serve, autograph=False).get_concrete_function(**{given.name: given})
+
+
+def _serve_part(part: Part) -> Any:
     """Return the signature of a part."""
     specs = {name: tf.TensorSpec((None, *shape), dtype, name) for name, (shape, dtype) in part.inputs.items()}
     return tf.function(part, autograph=False).get_concrete_function(**specs)
+
+
+def _jpeg(shape: tuple[int, ...]) -> bytes:
+    """Return a black image of a shape (height, width, channels), encoded in colour."""
+    return tf.io.encode_jpeg(tf.zeros((*shape[:2], 3), tf.uint8)).numpy()
 
 
 def _serve_bytes(source: Source, table: Any) -> Any:
@@ -164,4 +224,5 @@ register(
     tolerance=FLOAT,
     summary="TensorFlow SavedModel, float32, free batch, for TensorFlow Serving; takes encoded images and texts too",
     generate=Way("1", write_generating, SavedModelWriter, FLOAT),
+    options=SavedOptions,
 )

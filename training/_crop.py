@@ -7,7 +7,8 @@ from typing import Any
 
 from training._affine import matrices, project
 from training._configs import AugmentConfig
-from training._preprocess import INSIDE, with_channels
+from training._preprocess import INSIDE, still, with_channels
+from training._share import by_row
 from zoo._lazy import tf
 from zoo._preprocessing import Preprocessing
 
@@ -23,8 +24,8 @@ def draw_crops(count: Any, seed: Any) -> tuple[Any, Any]:
     """Draw what decides the crops of a batch, float32 (n, 4, tries) from 0 to 1, and who is mirrored, bool (n,)."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
     return (
-        tf.random.stateless_uniform([count, 4, TRIES], seeds[0]),
-        tf.random.stateless_uniform([count], seeds[1]) < 0.5,
+        by_row(count, lambda n: tf.random.stateless_uniform([n, 4, TRIES], seeds[0])),
+        by_row(count, lambda n: tf.random.stateless_uniform([n], seeds[1])) < 0.5,
     )
 
 
@@ -105,7 +106,7 @@ def crop_encoded(encoded: Any, numbers: Any, shape: tuple[int, ...], contract: P
 
 
 def _crop_other(encoded: Any, numbers: Any, shape: tuple[int, ...], config: AugmentConfig) -> Any:
-    image = tf.io.decode_image(encoded, expand_animations=False)
+    image = tf.io.decode_image(still(encoded), expand_animations=False)
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     top, left, tall, wide = tf.unstack(boxes(numbers, size[0], size[1], config))
     return tf.cast(tf.round(with_channels(image[top : top + tall, left : left + wide], shape[2])), tf.uint8)

@@ -23,7 +23,7 @@ def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any
         float32 of `shape`, whole numbers from 0 to 255: what 8-bit inputs of an artifact hold too.
     """
     height, width, channels = shape
-    image = with_channels(tf.io.decode_image(encoded, expand_animations=False), channels)
+    image = with_channels(tf.io.decode_image(still(encoded), expand_animations=False), channels)
     size = tf.shape(image)[:2]
     scale = tf.reduce_max(tf.constant([height, width], tf.float32) / contract.crop / tf.cast(size, tf.float32))
     resized = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
@@ -31,6 +31,19 @@ def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any
     top, left = (resized[0] - height) // 2, (resized[1] - width) // 2
     image = image[top : top + height, left : left + width]
     return tf.ensure_shape(tf.clip_by_value(tf.round(image), 0.0, 255.0), shape)
+
+
+def still(encoded: Any) -> Any:
+    """Return a scalar string, the bytes of an image, unless it is an animated WebP: that raises InvalidArgumentError.
+
+    TensorFlow 2.21's decode_image writes such a one beyond the end of its buffer, which takes the process down.
+    """
+    # The file says in a byte of flags, the 21st, whether it is animated; shorter ones are filled up.
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 21), tf.constant(b"\0" * 21)])
+    extended = tf.equal(tf.strings.substr(head, 8, 8), b"WEBPVP8X")
+    moves = tf.io.decode_raw(tf.strings.substr(head, 20, 1), tf.uint8)[0] & 2 > 0
+    with tf.control_dependencies([tf.debugging.Assert(~(extended & moves), ["An animated WebP file is no image."])]):
+        return tf.identity(encoded)
 
 
 def with_channels(image: Any, channels: int) -> Any:

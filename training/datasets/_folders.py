@@ -13,6 +13,7 @@ from training._configs import DataConfig
 from training._data import Split
 from training._jpeg import is_whole_jpeg
 from training._order import of_files
+from training._preprocess import still
 from training._splits import NAMES, OPTIONS, SHARES, divide
 from zoo._errors import DataError
 from zoo._lazy import np, quiet_libraries, tf
@@ -158,7 +159,7 @@ def _decodes(path: Path) -> bool:
     try:
         content = path.read_bytes()
         if not is_whole_jpeg(content):
-            tf.io.decode_image(content, expand_animations=False)
+            tf.io.decode_image(still(content), expand_animations=False)
     except (OSError, tf.errors.OpError):
         return False
     return True

@@ -1,0 +1,104 @@
+"""OpenVINO networks: names, facts and types in the file, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+import export
+from export._openvino import PLAIN, OpenVinoOptions, OpenVinoRuntime, silent
+from export.openvino_int8 import Int8Options
+from zoo._errors import BadOption, MissingDependency, RunError
+
+NAMES = ("openvino", "openvino_int8")
+
+
+def network(artifact):
+    """The network as OpenVINO reads it."""
+    import openvino
+
+    return openvino.Core().read_model(artifact.path / "model.xml")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_facts_are_in_the_file(artifacts, name):
+    """Names, layout, labels and preprocessing, for those who have the file alone."""
+    read, metadata = network(artifacts[name]), artifacts[name].manifest["metadata"]
+    assert [port.any_name for port in (*read.inputs, *read.outputs)] == ["image", "logits"]
+    assert str(read.inputs[0].get_node().get_layout()) == "[N,H,W,C]"
+    assert read.inputs[0].partial_shape[0].is_dynamic
+    assert json.loads(read.get_rt_info(["zoo"]).astype(str)) == metadata
+    assert json.loads(read.get_rt_info(["labels"]).astype(str)) == metadata["labels"]
+    assert json.loads(read.get_rt_info(["preprocessing"]).astype(str)) == metadata["preprocessing"]
+    assert read.get_rt_info(["model"]).astype(str) == "resnet_tiny"
+
+
+def test_int8_weights_are_int8(artifacts):
+    """In every convolution and in the last product; the float file has none."""
+
+    def stored(name):
+        weighted = ("Convolution", "GroupConvolution", "MatMul")
+        return [
+            constant_before(node.input_value(1).get_node()).get_output_element_type(0).get_type_name()
+            for node in network(artifacts[name]).get_ops()
+            if node.get_type_name() in weighted
+        ]
+
+    def constant_before(node):
+        return node if node.get_type_name() == "Constant" else constant_before(node.input_value(0).get_node())
+
+    assert set(stored("openvino_int8")) == {"i8"}
+    assert set(stored("openvino")) == {"f32"}
+    assert artifacts["openvino_int8"].parity["accuracy"] >= artifacts["openvino_int8"].parity["source_accuracy"] - 0.006
+
+
+def test_float32_is_computed_in_float32(artifacts):
+    """Left alone, OpenVINO takes bfloat16 where the processor has it, and the gate would see a thousandth."""
+    assert artifacts["openvino"].parity["relative"] <= 1e-5
+
+
+@pytest.mark.slow
+def test_batch_is_the_one_asked_for(digits_run, artifacts):
+    """Static, and any number of images through it."""
+    artifact = export.export(digits_run, "openvino:batch=4")
+    runtime = export.load(artifact.path)
+    assert runtime.batch == 4
+    images = np.random.default_rng(0).integers(0, 256, (6, *runtime.inputs[0].shape[1:])).astype("float32")
+    wanted = export.load(artifacts["openvino"].path)(images)
+    np.testing.assert_allclose(runtime(images), wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(BadOption, match="batch"):
+        OpenVinoOptions(batch=-2)
+
+
+@pytest.mark.parametrize(("package", "options"), [("openvino", PLAIN), ("nncf", Int8Options())])
+def test_a_missing_package_is_named(monkeypatch, package, options):
+    """Before anything is converted, with the command that installs it."""
+    options.check({})
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependency, match=r"pip install keras-zoo\[openvino\]"):
+        options.check({})
+
+
+@pytest.mark.parametrize("content", [None, b"<net/>", b""])
+def test_spoilt_networks_are_one_line(artifacts, tmp_path, content):
+    """Cut off, of another kind, or empty."""
+    shutil.copytree(artifacts["openvino"].path, tmp_path / "copy")
+    file = tmp_path / "copy" / "model.xml"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(RunError, match="OpenVINO") as refused:
+        OpenVinoRuntime(tmp_path / "copy")
+    assert "\n" not in str(refused.value)
+
+
+def test_nothing_is_reported_to_the_makers():
+    """OpenVINO's tools send reports of their use unless they are asked not to; the environment is as before."""
+    before = dict(os.environ)
+    with silent():
+        assert (os.environ["CI"], os.environ["NNCF_CI"]) == ("true", "1")
+    assert dict(os.environ) == before
