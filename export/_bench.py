@@ -111,4 +111,4 @@ def load_network(path: Path) -> Any:
     """Return a network that was saved in Keras' own format."""
     for registering in ("zoo._layers", "zoo._sequence"):
         importlib.import_module(registering)
-    return _graph.copy(keras.saving.load_model(path, compile=False))
+    return _graph.copy(keras.saving.load_model(path, compile=False, safe_mode=True))

@@ -11,7 +11,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +19,33 @@ from export._manifest import SAMPLES
 from training._files import read_json, write_json
 from training._run import Run
 from zoo import _errors
-from zoo._errors import ExportError, ZooError
+from zoo._errors import BadOption, ExportError, MissingDependency, UnsupportedExport, ZooError
 
 
-def convert(run: Run, formats: Sequence[str], scratch: Path, chain: str = "") -> Iterator[tuple[str, str]]:
-    """Write formats of a run below `scratch` in a child process.
+def convert(
+    origin: Mapping[str, Any], formats: Sequence[str], scratch: Path, chain: str = ""
+) -> Iterator[tuple[str, ZooError | None]]:
+    """Write formats below `scratch` in a child process.
 
     Args:
-        run: a finished run.
-        formats: names of formats.
-        scratch: an existing folder; receives <format>/<file>, samples.npz, and what `export._chain.leave` writes.
+        origin: what is written, as `export._origin.Origin.job` gives it.
+        formats: what is wanted, as `export._format.Wanted.text` gives it.
+        scratch: an existing folder; receives <slug of what is wanted>/<file>, samples.npz, and what
+            `export._chain.leave` writes.
         chain: compressions to be done before, see `export._chain.parse_chain`; "" for none.
 
     Yields:
-        (format, error) as each is done; error is empty where it went well.
+        (format, error) as each is done; error is None where it went well.
 
     Raises:
         ExportError: the child died; says during what.
         ZooError: a compression cannot be had, or went wrong.
     """
     job = scratch / "job.json"
-    what = {"run": str(run.path.resolve()), "formats": list(formats), "chain": chain}
-    write_json(job, {**what, "modules": _foreign_modules()})
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    write_json(job, {**origin, "formats": list(formats), "chain": chain, "modules": foreign_modules()})
     with open(scratch / "log.txt", "w+b") as log:
         command = [sys.executable, "-m", "export._child", str(job)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment) as child:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=child_environment()) as child:
             try:
                 yield from _replies(child.stdout)
             except BaseException:
@@ -55,7 +56,18 @@ def convert(run: Run, formats: Sequence[str], scratch: Path, chain: str = "") ->
             raise ExportError(_epitaph(child.returncode, log.read().decode(errors="replace")))
 
 
-def _foreign_modules() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """Return the environment of a process that converts, or runs what was converted."""
+    return {
+        **os.environ,
+        # Converters take TensorFlow's graphs, whatever the network was trained on.
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
+
+
+def foreign_modules() -> dict[str, str]:
     """Return name and file of the modules outside our packages that registered something in this process."""
     from export._compression import compressions
     from export._format import formats
@@ -87,14 +99,15 @@ def _import_modules(modules: dict[str, str]) -> None:
             importlib.import_module(name)
 
 
-def _replies(lines: Any) -> Iterator[tuple[str, str]]:
+def _replies(lines: Any) -> Iterator[tuple[str, ZooError | None]]:
     """Yield what the child reports; anything else that a converter prints is passed over."""
     for line in lines:
         if line.startswith(b'{"zoo":'):
             reply = json.loads(line)["zoo"]
-            if "refused" in reply:
-                raise getattr(_errors, reply["refused"])(reply["error"])
-            yield reply["format"], reply["error"]
+            error = getattr(_errors, reply["kind"])(reply["error"]) if reply["error"] else None
+            if error and not reply["format"]:
+                raise error
+            yield reply["format"], error
 
 
 def _epitaph(code: int, log: str) -> str:
@@ -107,14 +120,29 @@ def _epitaph(code: int, log: str) -> str:
 def _main(job: Path) -> None:
     """Convert in this process."""
     from export._samples import write_samples
-    from export._source import open_source
 
     content, scratch = read_json(job), job.parent
     _import_modules(content["modules"])
-    source, samples = open_source(Run.open(content["run"]), scratch, _compression(content, scratch))
+    try:
+        source, samples = _open(content, scratch)
+    except ZooError as error:
+        _reply("", error)
+        raise
     write_samples(samples, scratch / SAMPLES)
-    for name in content["formats"]:
-        _reply(name, _attempt(source, name))
+    for name, refusal in [(name, _refusal(source, name)) for name in content["formats"]]:
+        _reply(name, refusal or _attempt(source, name))
+
+
+def _open(content: dict[str, Any], scratch: Path) -> tuple[Any, dict[str, Any]]:
+    """Return what is written, and the examples it is compared on."""
+    if "model" in content:
+        from export._model_source import open_model
+        from export._origin import ModelRequest
+
+        return open_model(ModelRequest(**content["model"]), scratch)
+    from export._source import open_source
+
+    return open_source(Run.open(content["run"]), scratch, _compression(content, scratch))
 
 
 def _compression(content: dict[str, Any], scratch: Path) -> Any:
@@ -124,32 +152,44 @@ def _compression(content: dict[str, Any], scratch: Path) -> Any:
     from export._chain import compress, leave, parse_chain
 
     def change(network: Any, pipeline: Any) -> Any:
-        try:
-            made = compress(network, parse_chain(content["chain"]), Run.open(content["run"]), pipeline)
-        except ZooError as error:
-            _print({"refused": type(error).__name__, "error": str(error)})
-            raise
+        made = compress(network, parse_chain(content["chain"]), Run.open(content["run"]), pipeline)
         leave(made, scratch)
         return made
 
     return change
 
 
-def _attempt(source: Any, name: str) -> str:
-    """Write a format; return "" or, in one line, what a converter complained of, and the other formats go on."""
+def _refusal(source: Any, text: str) -> ZooError | None:
+    """Return why a format is known to fail, before anything is converted."""
+    from export._format import parse_format
+    from export._precheck import check
+
     try:
-        source.shared(name)
+        check(source, parse_format(text))
+    except ZooError as error:
+        return error
+    return None
+
+
+def _attempt(source: Any, text: str) -> ZooError | None:
+    """Write a format; return None or, in one line, what a converter complained of, and the other formats go on."""
+    from export._format import parse_format
+
+    try:
+        wanted = parse_format(text)
+        source.shared(wanted.format.name, wanted.options)
     except Exception as error:
         # Converters raise whatever their dependencies raise; the line names it.
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-    return ""
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        kind = type(error) if isinstance(error, (UnsupportedExport, BadOption, MissingDependency)) else ExportError
+        return kind(f"{text} could not be written: {reason}")
+    return None
 
 
-def _reply(name: str, error: str) -> None:
-    _print({"format": name, "error": error})
-
-
-def _print(reply: dict[str, str]) -> None:
+def _reply(name: str, error: ZooError | None) -> None:
+    """Report on a format; without a name, that none can be written."""
+    kind = type(error).__name__ if type(error).__module__ == _errors.__name__ else ExportError.__name__
+    reply = {"format": name, "kind": kind, "error": " ".join(str(error or "").split())}
     print(json.dumps({"zoo": reply}), flush=True)
 
 

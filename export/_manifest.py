@@ -9,8 +9,13 @@ from typing import Any
 from training._files import read_json, to_json, write_bytes
 from zoo._errors import ParityError, RunError
 
-VERSION = 1
+VERSION = 2
 NAME, SAMPLES, MASKS = "manifest.json", "samples.npz", "masks.npz"
+# What every manifest states, beside its version, digest and files.
+STATED = {
+    "format": str, "options": dict, "artifact": str, "metadata": dict, "inspection": dict, "samples": str,
+    "source": dict, "environment": dict, "parity": dict, "inputs": list, "outputs": list,
+}  # fmt: skip
 BESIDE = (SAMPLES, MASKS)  # what an artifact is compared with; it does not ship
 
 
@@ -86,6 +91,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.get("digest") != _own_digest(manifest) or to_json(manifest).encode() != (folder / NAME).read_bytes():
         raise ParityError(f"{folder / NAME} is not as it was written. Export again.")
+    _check_stated(manifest, folder)
     expected, found = manifest["files"], list_files(folder)
     wrong = [f"{name} is missing" for name in expected if name not in found]
     wrong += [f"{name} was added" for name in found if name not in expected]
@@ -93,3 +99,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if wrong:
         raise ParityError(f"{folder} is not as it was written: {'; '.join(wrong[:5])}. Export again.")
     return manifest
+
+
+def _check_stated(manifest: dict[str, Any], folder: Path) -> None:
+    """Raise RunError for a manifest that lacks what every one states, or that leads out of its folder."""
+    lacking = [key for key, kind in STATED.items() if not isinstance(manifest.get(key), kind)]
+    lacking += [] if isinstance(manifest.get("files"), dict) else ["files"]
+    if lacking or "compression" not in manifest:
+        raise RunError(
+            f"A manifest must state {', '.join((*STATED, 'compression', 'files'))}. Received: {folder / NAME} without "
+            f"{(lacking or ['compression'])[0]}. Export again."
+        )
+    if not (folder / manifest["artifact"]).resolve().is_relative_to(folder.resolve()):
+        raise RunError(
+            "An artifact must lie beside its manifest. "
+            f"Received: {folder / NAME} with artifact={manifest['artifact']!r}"
+        )

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export._format import describe, formats, name_input
+from export._format import Wanted, describe, formats, name_input
 from export._generate import step_examples
-from export._samples import SECOND, SEVERAL, count_of, head
+from export._options import Options
+from export._precheck import operators
+from export._samples import SECOND, SEVERAL, count_of, filled, head
+from export._witness import require_same_logits
 from training._build import build_model
 from training._judge import load_model, open_data
 from training._pipeline import Pipeline
@@ -108,7 +111,7 @@ class Source:
         self.model = network if of_ids else _with_preprocessing(network, contract)
         self._contract, self._calibrate, self._scratch = contract, calibrate, scratch
         self._written: set[str] = set()
-        self.writers: Mapping[str, Callable[[Source, Path], None]] = {}
+        self.writers: Mapping[str, Callable[..., None]] = {}
         given = name_input(names[0], self.shape), network.inputs[0].dtype, self.shape
         self.metadata = describe(network.name, self.task, given, self.labels)
         self.metadata |= {
@@ -121,6 +124,11 @@ class Source:
     def calibration(self) -> Any:
         """Training examples: raw values as float32 (n, *shape), ids int32, or a dictionary of ids by input."""
         return self._calibrate()
+
+    @functools.cached_property
+    def operators(self) -> list[tuple[str, str]]:
+        """TensorFlow's operators that it runs when asked for an answer, each with the name of its layer."""
+        return operators(self.model)
 
     @functools.cached_property
     def written_by(self) -> Parts:
@@ -136,14 +144,14 @@ class Source:
         return Part("encode", taken.encoder, ("memory",)), Part("decode", taken.decoder, ("logits", "next_cache"))
 
     def feeds(self, part: Part, batch: int) -> Iterator[dict[str, Any]]:
-        """Yield calibration data as a part takes it, in batches."""
+        """Yield calibration data as a part takes it, in batches, which are all of that size."""
         if self.task != "generate":
             (name,) = part.inputs
             batches: list[dict[str, Any]] = [{name: self.calibration}]
         else:
             batches = self._steps[part.name]
         for inputs in batches:
-            yield from (head(inputs, batch, first) for first in range(0, count_of(inputs), batch))
+            yield from (filled(head(inputs, batch, first), batch) for first in range(0, count_of(inputs), batch))
 
     @functools.cached_property
     def _steps(self) -> dict[str, list[dict[str, Any]]]:
@@ -159,15 +167,22 @@ class Source:
             return None
         return functools.partial(decode, shape=self.shape, contract=self._contract)
 
-    def shared(self, fmt: str) -> Path:
-        """Return the path of a format's artifact, written once for all that are made from it."""
-        way = formats[fmt].way(self.task)
-        path = self._scratch / fmt / way.file
-        if fmt not in self._written:
-            (self._scratch / fmt).mkdir(parents=True, exist_ok=True)
-            self.writers.get(fmt, way.write)(self, path)
-            self._written.add(fmt)
-        return path
+    def shared(self, fmt: str, options: Options | None = None) -> Path:
+        """Return the path of a format's artifact, written once for all that are made from it.
+
+        Args:
+            fmt: name of the format.
+            options: an instance of the format's dataclass, its defaults if None.
+        """
+        entry = formats[fmt]
+        options = options or entry.options()
+        folder, way = self._scratch / Wanted(entry, options).slug, entry.way(self.task)
+        if folder.name not in self._written:
+            folder.mkdir(parents=True, exist_ok=True)
+            given = (options,) if dataclasses.fields(options) else ()
+            self.writers.get(fmt, way.write)(self, folder / way.file, *given)
+            self._written.add(folder.name)
+        return folder / way.file
 
 
 def open_source(run: Run, scratch: Path, change: Callable[..., Any] | None = None) -> tuple[Source, dict[str, Any]]:
@@ -232,6 +247,7 @@ def _rebuild(run: Run, pipeline: Pipeline) -> Any:
     with dtype_policy("float32"):
         network = build_model(run.recipe, pipeline)
     network.load_weights(run.model_path)
+    require_same_logits(run, network)
     x, _ = next(iter(pipeline.evaluate("validation")))
     trained = np.asarray(load_model(run)(x, training=False), "float32")
     difference = float(np.abs(np.asarray(network(x, training=False)) - trained).max() / (np.abs(trained).max() + 1e-12))

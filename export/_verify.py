@@ -8,7 +8,7 @@ from typing import Any
 
 from export._format import Runtime, Tensor, Tolerance
 from export._generate import Writer, check_parts, compare_written
-from export._measures import measure_of
+from export._measures import Measure, measure_of
 from export._samples import SECOND, count_of, head
 from zoo._errors import ParityError
 from zoo._lazy import np
@@ -25,7 +25,7 @@ class Parity:
         relative: `max` as a share of the source's largest logit, or of the range of its values.
         agreement: share of examples with the same top-1; of several labels at once, equal decisions; None of numbers.
         accuracy: the artifact's accuracy on them; of sequences that are written, the share that is right; else what
-            `figure` says.
+            `figure` says; None where nobody knows what is right.
         source_accuracy: the source's.
         batches: batch sizes that were run.
         tolerance: what was allowed.
@@ -41,8 +41,8 @@ class Parity:
     mean: float
     relative: float
     agreement: float | None
-    accuracy: float
-    source_accuracy: float
+    accuracy: float | None
+    source_accuracy: float | None
     batches: tuple[int, ...]
     tolerance: Tolerance
     passed: bool
@@ -62,7 +62,7 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     Args:
         runtime: the artifact in its real runtime.
         samples: see `export._source.open_source`; labels (n, ...) are -1 where there is no answer to compare, or where
-            one of several labels is not known.
+            one of several labels is not known; without labels "real" may tell what to compare, all by default.
         tolerance: how far it may be, where the answer is one of several classes; see `export._measures`.
         expected: what the artifact must say of itself: the source's metadata.
 
@@ -72,14 +72,14 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     Raises:
         ParityError: names, shapes or metadata are not the source's.
     """
-    inputs, source, labels = samples["inputs"], samples["logits"], samples["labels"]
+    inputs, source, labels = samples["inputs"], samples["logits"], samples.get("labels")
     measure = measure_of(expected.get("task", "classify"))
     _check_interface(runtime, samples, expected)
     # A third of the samples at a time is a batch that nobody compiled for, where the batch is free.
-    sizes = [runtime.batch] if runtime.batch else [max(2, len(labels) // 3), 1]
+    sizes = [runtime.batch] if runtime.batch else [max(2, len(source) // 3), 1]
     logits = _in_batches(runtime, inputs, sizes[0])
     _check_shape(logits, source)
-    real, first = measure.judged(labels), head(inputs, SECOND)
+    real, first = _real(samples, measure), head(inputs, SECOND)
     others = [_in_batches(runtime, first, size) for size in sizes[1:]]
     others += [
         found for found in (_through_bytes(runtime, first), _through_strings(runtime, samples)) if found is not None
@@ -89,13 +89,34 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     figures = {
         "max": float(np.max([difference.max(), *largest])),
         "mean": float(difference.mean()),
-        **measure.shares(logits[real], source[real], labels[real]),
+        **_shares(measure, logits[real], source[real], None if labels is None else labels[real]),
         **(compare_written(runtime, samples) if isinstance(runtime, Writer) else {}),
     }
     figures["relative"] = figures["max"] / measure.size(source[real])
-    tolerance = measure.allowed(tolerance)
+    tolerance = measure.allowed(tolerance if labels is not None else _eased(tolerance, len(source)))
     passed, known = _keeps(figures, tolerance), {"figure": measure.figure, "tolerance": tolerance}
-    return Parity(n=len(labels), batches=tuple(sizes), passed=passed, **known, **figures)
+    return Parity(n=len(source), batches=tuple(sizes), passed=passed, **known, **figures)
+
+
+def _real(samples: dict[str, Any], measure: Measure) -> Any:
+    """Return which answers are compared."""
+    if "labels" in samples:
+        return measure.judged(samples["labels"])
+    return samples.get("real", np.ones(samples["logits"].shape[:-1], bool))
+
+
+def _eased(tolerance: Tolerance, count: int) -> Tolerance:
+    """Return what is allowed on a few examples without labels: where not all answers must agree, one may differ."""
+    if tolerance.agreement >= 1.0:
+        return tolerance
+    return dataclasses.replace(tolerance, agreement=tolerance.agreement - 1 / count)
+
+
+def _shares(measure: Measure, logits: Any, source: Any, labels: Any) -> dict[str, Any]:
+    """Return agreement and accuracies, which are None where there are no labels."""
+    if labels is not None:
+        return measure.shares(logits, source, labels)
+    return {**measure.shares(logits, source, source.argmax(-1)), "accuracy": None, "source_accuracy": None}
 
 
 def _keeps(figures: dict[str, Any], tolerance: Tolerance) -> bool:
@@ -104,7 +125,7 @@ def _keeps(figures: dict[str, Any], tolerance: Tolerance) -> bool:
         # A comparison with NaN is false, so that an artifact that yields it fails here.
         figures["relative"] <= tolerance.relative
         and (figures["agreement"] is None or figures["agreement"] >= tolerance.agreement)
-        and figures["source_accuracy"] - figures["accuracy"] <= tolerance.drop + 1e-9
+        and (figures["accuracy"] is None or figures["source_accuracy"] - figures["accuracy"] <= tolerance.drop + 1e-9)
         # Where every answer must agree, so must every token that is written.
         and (figures.get("sequences_equal", 1.0) >= 1.0 or tolerance.agreement < 1.0)
     )
@@ -119,10 +140,13 @@ def require(parity: Parity, what: str) -> None:
     same = {"accuracy": "same top-1", "mean_average_precision": "same labels"}.get(parity.figure, "")
     same = f"{same} {parity.agreement:.4f} (at least {t.agreement:g}), " if same else ""
     whole = "range of the values" if parity.agreement is None else "largest logit"
+    judged = "no labels"
+    if parity.accuracy is not None:
+        name, against = parity.figure.replace("_", " "), f"against {parity.source_accuracy:.4f}"
+        judged = f"{name} {parity.accuracy:.4f} {against} (may lose {t.drop:g})"
     raise ParityError(
         f"{what} is not equal to its source on {parity.n} test examples: largest difference {parity.relative:.3g} of "
-        f"the {whole} (allowed {t.relative:g}), {same}{written}{parity.figure.replace('_', ' ')} "
-        f"{parity.accuracy:.4f} against {parity.source_accuracy:.4f} (may lose {t.drop:g})"
+        f"the {whole} (allowed {t.relative:g}), {same}{written}{judged}"
     )
 
 

@@ -71,5 +71,6 @@ register(
         stage=SHARED,
         then=CLOSED,
         summary="cluster:32: the weights of each kernel share so many values",
+        packages=("tensorflow_model_optimization", "tf_keras"),
     )
 )

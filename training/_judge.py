@@ -74,7 +74,7 @@ def load_model(run: Run) -> Any:
         # Keras knows layers that are not its own once their module is imported.
         importlib.import_module(registering)
     try:
-        return keras.saving.load_model(run.model_path, compile=False)
+        return keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
     except (OSError, TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"Expected a readable model. Received: {run.model_path}: {reason}") from error

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import click
 
 from export import _commands as export_commands
+from export import _inspect_commands as inspect_commands
+from export import _report_commands as report_commands
 from export import formats
 from training import _commands as training_commands
 from zoo import _commands as zoo_commands
@@ -36,7 +38,7 @@ def zoo() -> None:
     """Keras models by name, trained by recipe, exported as artifacts that are proven equal to their source."""
 
 
-for _room in (zoo_commands, training_commands, export_commands):
+for _room in (zoo_commands, training_commands, export_commands, report_commands, inspect_commands):
     for _command in vars(_room).values():
         if isinstance(_command, click.Command):
             zoo.add_command(_command)

@@ -69,14 +69,20 @@ def open_weights(model: Model, weights: Any, like: Callable[[], Iterable[Any]]) 
             raise BadOption(f"weights must be a path, a name or a keras.Model. Received: weights={weights!r}")
         return _from_network(model, weights, f"weights=<{weights.name}>")
     text = os.fspath(weights)
+    check_weights(model, text)
+    return _from_file(model, Path(text), like) if _is_file(text) else _from_name(model, text)
+
+
+def check_weights(model: Model, text: str) -> None:
+    """Raise BadOption for weights that are neither a file nor a name that the model has; nothing is opened."""
     if _is_file(text):
-        return _from_file(model, Path(text), like)
-    if text in ("imagenet", "keras") or text.startswith(("timm/", "keras/", "torchvision/")):
-        return _from_name(model, text)
-    raise BadOption(
-        f"weights must be 'imagenet', 'keras', 'timm/<model>.<tag>' or the path of an existing file "
-        f"({', '.join(SUFFIXES)}). Received: weights={text!r}"
-    )
+        return
+    if text not in ("imagenet", "keras") and not text.startswith(("timm/", "keras/", "torchvision/")):
+        raise BadOption(
+            f"weights must be 'imagenet', 'keras', 'timm/<model>.<tag>' or the path of an existing file "
+            f"({', '.join(SUFFIXES)}). Received: weights={text!r}"
+        )
+    _entry(model, text)
 
 
 def _is_file(text: str) -> bool:

@@ -10,6 +10,8 @@ import pytest
 
 import zoo
 from export._format import formats
+from export._format_claims import check_claims
+from export._inspect import look
 from export._samples import head, read_samples
 
 FLOAT = ("saved_model", "tflite", "onnx")
@@ -77,12 +79,15 @@ def marked(names):
 
 @pytest.mark.parametrize("name", marked(TINY))
 def test_small_models_leave_as_every_format(name, small):
-    """Artifacts are equal to the source within the bound of their format, or refused by the spec as by the format."""
+    """Artifacts are what their name claims and equal to the source within their bound, or refused by the spec."""
     refused = dict(zoo.spec(name).unsupported)
     assert {path.stem for path in small.glob("*.txt")} == refused.keys()
     for fmt in formats.names(exclude="their_*"):
         if fmt not in refused:
-            assert off(small, fmt) <= loaded(small, fmt)[1].tolerance.relative, fmt
+            way = loaded(small, fmt)[1]
+            assert off(small, fmt) <= way.tolerance.relative, fmt
+            facts = {"format": fmt, "options": {}, "metadata": {}, "compression": None}
+            check_claims(look(small / fmt / way.file).stored, formats[fmt].claims, facts)
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -1,0 +1,143 @@
+"""What exporting costs: `python benchmarks/exporting.py` times formats of large networks and watches memory.
+
+First the conversion alone, in processor time, which others on the machine disturb less. Then all that a user meets,
+`zoo export MODEL --weights random --format …` on images made of noise: wall time and peak memory of the process and its
+children, beside those of a network that weighs nothing, which is what TensorFlow itself takes. The last part exports a
+small network again and again and tells how the parent's memory grew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import export
+import zoo
+
+IMAGES, PIXELS = 48, 256
+ROW = 50  # exports in a row
+SMALL = "resnet_tiny"
+PAUSE = 0.05  # seconds between looks at memory
+
+
+def images(folder: Path) -> Path:
+    """Make images to calibrate on."""
+    import numpy as np
+    from PIL import Image
+
+    draw, place = np.random.default_rng(0), folder / "images"
+    place.mkdir()
+    for number in range(IMAGES):
+        coarse = draw.integers(0, 256, (16, 16, 3), "uint8")
+        Image.fromarray(coarse).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC).save(place / f"{number}.png")
+    return place
+
+
+def resident(process: int) -> int:
+    """Return the bytes of memory that a process and its children hold, what they share counted once for each."""
+    total, waiting = 0, [process]
+    while waiting:
+        place = Path("/proc") / str(waiting.pop())
+        try:
+            total += int((place / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            for task in (place / "task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+        except OSError:
+            continue
+    return total
+
+
+def measured(command: Sequence[str]) -> tuple[float, float, str]:
+    """Run a command; returns its seconds, its peak memory in megabytes, and what it printed."""
+    start, peak, ended = time.monotonic(), 0, threading.Event()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(PAUSE):
+            peak = max(peak, resident(child.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, err = child.communicate()
+    ended.set()
+    watcher.join()
+    if child.returncode:
+        sys.exit(f"{' '.join(command)}: {err.strip()[-500:]}")
+    return time.monotonic() - start, peak / 1e6, out
+
+
+def convert(models: Sequence[str], folder: Path) -> None:
+    """Convert networks to ONNX, and print the processor time of it."""
+    script = Path(__file__).parent.parent / "tests" / "export" / "convert_families.py"
+    subprocess.run([sys.executable, str(script), str(folder / "converted"), "onnx", *models], check=True)
+    for model in models:
+        seconds = json.loads((folder / "converted" / model / "seconds.json").read_text())["onnx"]
+        print(f"{model} onnx: converted in {seconds:.1f} s of processor time", flush=True)
+
+
+def export_one(model: str, names: Sequence[str], folder: Path, calibrate: Path, base: float = 0.0) -> float:
+    """Export a network to some formats, print what that took, and return its peak memory in megabytes.
+
+    Args:
+        model: its name.
+        names: the formats.
+        folder: for the artifacts.
+        calibrate: images.
+        base: what a small network took.
+    """
+    out = folder / f"{model}-{len(names)}-{names[0]}"
+    command = [sys.executable, "-m", "zoo", "export", model, "--weights", "random", "--out", str(out), "--json"]
+    seconds, peak, printed = measured([*command, "--calibrate", str(calibrate), "--format", *names])
+    size = zoo.spec(model).params * 4 / 1e6
+    files = sum(manifest["bytes"] for manifest in json.loads(printed)) / 1e6
+    more = (
+        f", {peak - base:.0f} more than a small network ({(peak - base) / size:.1f} times the {size:.0f} MB of weights)"
+    )
+    told = f"{model} {' '.join(names)}: {seconds:.1f} s, peak {peak:.0f} MB{more if base else ''}"
+    print(f"{told}, {files:.1f} MB written", flush=True)
+    return peak
+
+
+def in_a_row(folder: Path) -> None:
+    """Export a small network again and again, and print how this process grew."""
+    sizes = []
+    for _ in range(ROW):
+        export.export_model("mlp_tiny", "onnx", weights="random", out=folder / "row")
+        sizes.append(resident(os.getpid()) / 1e6)
+    first, tenth, last = (round(sizes[place]) for place in (0, 9, -1))
+    print(f"{ROW} exports in a row: {first} MB after the first, {tenth} after ten, {last} after all")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="*", default=["resnet50", "vgg16"], help="to export to ONNX alone")
+    parser.add_argument("--all", default="resnet50", help="the network to export to all formats, '' for none")
+    parser.add_argument("--row", action="store_true", help="export a small network again and again, too")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as place:
+        calibrate = images(Path(place))
+        convert(given.models, Path(place))
+        base = export_one(SMALL, ["onnx"], Path(place), calibrate)
+        for model in given.models:
+            export_one(model, ["onnx"], Path(place), calibrate, base)
+        if given.all:
+            unsupported = dict(zoo.spec(given.all).unsupported)
+            names = [name for name in export.formats.names() if name not in unsupported]
+            base = export_one(SMALL, names, Path(place), calibrate)
+            export_one(given.all, names, Path(place), calibrate, base)
+        if given.row:
+            in_a_row(Path(place))
+
+
+if __name__ == "__main__":
+    main()
