@@ -1,72 +1,242 @@
-"""Latency of a network's artifacts at batch 1, and how long each export takes: `inference.py MODEL [PEER.onnx]`.
+"""Latency of a network's artifacts at batch 1, ours against peers in the same runtime and precision, in turns.
 
-The weights are random, which changes neither; parity is the tests' concern. With the ONNX file of a peer, which takes
-images (1, 3, height, width), its latency in ONNX Runtime is measured in the same turns.
+    python benchmarks/inference.py [MODEL…] [--folder DIR] [--threads N] [--again] [--profile]
+
+Peers are what Keras' own `model.export` makes of our network with its preprocessing, which our artifacts hold too
+(ONNX, LiteRT, SavedModel, OpenVINO; LiteRT in 8 bits by the converter's own quantization), timm's ONNX as PyTorch
+exports it, without any preprocessing, what ONNX Runtime's quantizers make of that by their defaults, what OpenVINO
+converts it to, and what NNCF makes of that. timm's need torch, timm and onnx in this Python or in the one that
+PEER_PYTHON names, OpenVINO's need openvino and nncf; what cannot be had is named and left out.
+
+Weights are random, which changes no latency; all see the same values from 0 to 255. Files are made in child processes
+and kept in DIR, so that a second call measures at once; --again makes them anew. Each runtime has a process of its own,
+twice; its files take turns in it. Prints a table for people on standard error, and JSON as the last line.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+HERE = Path(__file__).resolve().parent
+PEER_PYTHON = os.environ.get("PEER_PYTHON", sys.executable)
+# Our name, and timm's.
+MODELS = {
+    "resnet50": "resnet50",
+    "vgg16": "vgg16",
+    "inception_v3": "inception_v3",
+    "densenet121": "densenet121",
+    "mobilenet_v2": "mobilenetv2_100",
+    "vit_small_patch16_224": "vit_small_patch16_224",
+}
+# By runtime and precision: our format, and the peers' files.
+PAIRS = {
+    "LiteRT": {
+        "float32": ("tflite", ["keras.tflite"]),
+        "int8": ("tflite_int8", ["keras_int8.tflite"]),
+        "dynamic": ("tflite_dynamic", ["keras_dynamic.tflite"]),
+    },
+    "ONNX Runtime": {
+        "float32": ("onnx", ["keras.onnx", "timm.onnx"]),
+        "int8": ("onnx_int8", ["timm_int8.onnx"]),
+        "dynamic": ("onnx_dynamic", ["timm_dynamic.onnx"]),
+    },
+    "OpenVINO": {
+        "float32": ("openvino", ["keras_openvino.xml", "timm_openvino.xml"]),
+        "int8": ("openvino_int8", ["timm_nncf.xml"]),
+    },
+    "TensorFlow": {"float32": ("saved_model", ["keras_saved_model"])},
+}
+# Dynamic quantization is for transformers: convolutions stay as they are.
+DYNAMIC = ("vit_", "deit_")
+PROCESSES = 2
+MOST, INT8_SHARE = 1.05, 6.5 / 18.5
+MOST_SECONDS = {"resnet50": 5, "vgg16": 8}
 
-import zoo
-from export._format import formats
-from export._latency import measure
-from export._source import Source
 
-# What a graph computes its shapes by, where sizes are not static.
-DYNAMIC = ("Shape", "ReduceProd", "ConstantOfShape")
+def say(text: str) -> None:
+    """Tell people."""
+    print(text, file=sys.stderr, flush=True)
 
 
-class Peer:
-    """Someone else's ONNX file in ONNX Runtime, with the options that ours runs with."""
-
-    def __init__(self, path: str, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        (self._input,) = self._session.get_inputs()
-
-    def step(self, images: np.ndarray) -> None:
-        """Run once on as many random pixels."""
-        values = np.zeros((1, 3, *images.shape[1:3]), "float32")
-        self._session.run(None, {self._input.name: values})
+def child(script: str, *arguments: object, python: str = sys.executable) -> dict[str, Any]:
+    """Run a script in a process of its own; returns what it prints last, or {"error": its last words}."""
+    command = [python, str(HERE / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment())
+    if done.returncode:
+        words = [line for line in done.stderr.splitlines() if line.strip()]
+        return {"error": (words or [f"ended with code {done.returncode}"])[-1][:300]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def shapes_computed(path: Path) -> dict[str, int]:
-    """Return how many operations an ONNX file has that only a shape needs."""
-    import onnx
-
-    return dict(Counter(node.op_type for node in onnx.load(path).graph.node if node.op_type in DYNAMIC))
+def environment() -> dict[str, str]:
+    """Return the environment of a child, which finds our packages where this process does."""
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(HERE.parent)}
 
 
-def main(name: str, *peer: str) -> None:
-    """Write every format, load each in its runtime, and time one call in turns."""
-    spec = zoo.spec(name)
-    images = np.random.default_rng(0).integers(0, 256, (16, *spec.input_shape)).astype("float32")
-    seconds, threads = {}, os.cpu_count() or 1
-    with tempfile.TemporaryDirectory() as folder:
-        labels = [str(i) for i in range(spec.classes)]
-        source = Source(zoo.get(name), spec.preprocessing, labels, lambda: images, Path(folder))
-        for fmt in ("onnx", "tflite", *formats.names(exclude=("onnx", "tflite"))):
-            start = time.perf_counter()
-            source.shared(fmt)
-            seconds[fmt] = time.perf_counter() - start
-        runtimes: dict[str, Any] = {n: formats[n].load(source.shared(n), threads=threads) for n in formats.names()}
-        latency = measure(runtimes | {f"peer {Path(p).name}": Peer(p, threads) for p in peer}, images)
-        shapes = shapes_computed(source.shared("onnx"))
-    print(json.dumps({"latency": latency, "export": seconds, "shapes": shapes}))
+def make(model: str, folder: Path, again: bool) -> dict[str, Any]:
+    """Make the files that are not there; returns seconds by maker and file, and the reason of what cannot be had."""
+    notes = folder / "made.json"
+    made = json.loads(notes.read_text()) if notes.is_file() and not again else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = {
+        "ours": ("inference_make.py", "ours", model, folder),
+        "keras": ("inference_make.py", "keras", model, folder),
+        "timm": ("peer_onnx.py", MODELS.get(model, model), folder / "timm.onnx", model_size(model)),
+        "openvino": ("inference_make.py", "openvino", model, folder),
+        "quantized": ("inference_make.py", "quantized", model, folder),
+    }
+    for maker, job in jobs.items():
+        if maker not in made or "error" in made[maker]:
+            made[maker] = child(*job, python=PEER_PYTHON if maker == "timm" else sys.executable)
+            say(f"made      {model}  {maker:9} {told(made[maker])}")
+            notes.write_text(json.dumps(made, indent=1))
+    return made
+
+
+def model_size(model: str) -> int:
+    """Return the pixels a side of a model's images."""
+    import zoo
+
+    return zoo.spec(model).input_shape[0]
+
+
+def told(found: dict[str, Any]) -> str:
+    """Return what a maker says, in a line."""
+    return ", ".join(
+        f"{key} {value:.2f} s" if isinstance(value, float) else f"{key}: {value}" for key, value in found.items()
+    )
+
+
+def files_of(model: str, folder: Path, runtime: str) -> dict[str, dict[str, str]]:
+    """Return name and path of the files of a runtime that are there, by precision; ours first."""
+    found: dict[str, dict[str, str]] = {}
+    for precision, (ours, peers) in PAIRS[runtime].items():
+        if precision == "dynamic" and not model.startswith(DYNAMIC):
+            continue
+        places = {ours: folder / "ours" / ours, **{peer: folder / peer for peer in peers}}
+        there = {name: str(path) for name, path in places.items() if path.exists()}
+        if ours in there:
+            found[precision] = there
+    return found
+
+
+def measure(model: str, folder: Path, threads: int) -> dict[str, Any]:
+    """Measure all files of a network; returns by runtime what each took."""
+    found: dict[str, Any] = {}
+    for runtime in PAIRS:
+        files = files_of(model, folder, runtime)
+        wanted = {name: path for one in files.values() for name, path in one.items()}
+        for _ in range(PROCESSES if wanted else 0):
+            times = child("inference_time.py", model, threads, json.dumps(wanted))
+            if "error" in times:
+                say(f"time      {model}  {runtime}: {times['error']}")
+                break
+            for name, bursts in times.items():
+                found.setdefault(runtime, {}).setdefault(name, []).extend(bursts)
+    return found
+
+
+def compare(model: str, folder: Path, times: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hold ours against the best peer of the same runtime and precision; returns a row each, and prints it."""
+    from export._latency import ratio, sum_up
+
+    rows = []
+    for runtime, by_name in times.items():
+        latency = {name: sum_up(bursts) for name, bursts in by_name.items()}
+        for precision, files in files_of(model, folder, runtime).items():
+            ours, *peers = (name for name in files if name in latency)
+            row = {"model": model, "runtime": runtime, "precision": precision, "format": ours, **latency[ours]}
+            row["peers"] = {peer: latency[peer]["p50"] for peer in peers}
+            if peers:
+                best = min(peers, key=lambda peer: latency[peer]["p50"])
+                row |= {"best": best, "ratio": ratio(latency[ours]["rounds"], latency[best]["rounds"])}
+            rows.append(row)
+            say(line(row))
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row for people."""
+    what = (
+        f"latency   {row['model']:22} {row['runtime']:12} {row['precision']:8} {row['format']:15} {row['p50']:8.2f} ms"
+    )
+    if "best" not in row:
+        return f"{what}   no peer"
+    low, middle, high = row["ratio"]
+    peers = ", ".join(f"{name} {value:.2f}" for name, value in row["peers"].items())
+    verdict = "" if middle <= MOST else "   SLOWER" if low > MOST else "   slower, perhaps by chance"
+    return f"{what}   {middle:.3f} ({low:.3f} to {high:.3f}) of {row['best']}; {peers} ms{verdict}"
+
+
+def shares(model: str, times: dict[str, Any]) -> dict[str, list[float]]:
+    """Return what int8 takes of float32's time, by runtime; and print it."""
+    from export._latency import ratio, sum_up
+
+    found = {}
+    for runtime, by_name in times.items():
+        names = [PAIRS[runtime][precision][0] for precision in ("int8", "float32") if precision in PAIRS[runtime]]
+        if len(names) == 2 and all(name in by_name for name in names):
+            found[runtime] = list(ratio(*(sum_up(by_name[name])["rounds"] for name in names)))
+            asked = f" (at most {INT8_SHARE:.3f})" if model == "resnet50" else ""
+            say(f"int8      {model:22} {runtime:12} {found[runtime][1]:.3f} of float32{asked}")
+    return found
+
+
+def exports(model: str, made: dict[str, Any]) -> None:
+    """Print how long exports took."""
+    ours = {name: value for name, value in made["ours"].items() if isinstance(value, float)}
+    asked = f" (at most {MOST_SECONDS[model]})" if model in MOST_SECONDS else ""
+    theirs = {"Keras": made["keras"].get("keras.onnx"), "timm": made["timm"].get("seconds")}
+    beside = ", ".join(f"{who} {value:.2f} s" for who, value in theirs.items() if isinstance(value, float))
+    if "onnx" in ours:
+        every = f"all {len(ours)} formats {sum(ours.values()):.1f} s"
+        say(f"export    {model:22} onnx {ours['onnx']:.2f} s{asked}; {beside}; {every}")
+
+
+def lost(rows: list[dict[str, Any]], folder: Path, threads: int, every: bool) -> None:
+    """Print where the time goes in ours and in the best peer, where ours is slower or for every pair."""
+    for row in rows:
+        if "best" in row and (every or row["ratio"][1] > MOST):
+            files = files_of(row["model"], folder, row["runtime"])[row["precision"]]
+            for name in (row["format"], row["best"]):
+                parts = child("inference_time.py", row["model"], threads, json.dumps({name: files[name]}), "profile")
+                told_ = (
+                    ", ".join(f"{op} {ms:.2f}" for op, ms in list(parts.items())[:10])
+                    if "error" not in parts
+                    else parts
+                )
+                say(f"profile   {row['model']}  {row['runtime']} {row['precision']}  {name}: {told_}")
+
+
+def main() -> None:
+    """Make, measure and compare each network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}, or any with images")
+    parser.add_argument("--folder", type=Path, help="where files are kept; a temporary folder by default")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--again", action="store_true", help="make the files anew")
+    parser.add_argument("--profile", action="store_true", help="tell where the time goes also where ours is as fast")
+    given = parser.parse_args()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for model in given.models or MODELS:
+            folder = ((given.folder or Path(scratch)) / model).resolve()
+            made = make(model, folder, given.again)
+            times = measure(model, folder, given.threads)
+            (folder / "times.json").write_text(json.dumps(times))
+            rows = compare(model, folder, times)
+            found[model] = {"made": made, "rows": rows, "int8": shares(model, times)}
+            exports(model, made)
+            lost(rows, folder, given.threads, given.profile)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

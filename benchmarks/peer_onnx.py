@@ -1,4 +1,4 @@
-"""Write timm's network as ONNX, as PyTorch exports it: `peer_onnx.py MODEL PATH`; needs torch, timm and onnx."""
+"""Write timm's network as PyTorch exports it: `peer_onnx.py MODEL PATH [PIXELS]`; needs torch, timm and onnx."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import sys
 import time
 
 
-def main(model: str, path: str) -> None:
+def main(model: str, path: str, pixels: str = "") -> None:
     """Export with random weights and batch 1; print the seconds it took."""
     import timm
     import torch
 
     network = timm.create_model(model, pretrained=False).eval()
-    image = torch.zeros(1, *network.default_cfg["input_size"])
+    channels, *size = network.default_cfg["input_size"]
+    image = torch.zeros(1, channels, *([int(pixels)] * 2 if pixels else size))
     start = time.perf_counter()
     torch.onnx.export(network, (image,), path, opset_version=17, dynamo=False)
     print(json.dumps({"seconds": time.perf_counter() - start}))

@@ -1,11 +1,12 @@
 """Measure training, export and inference, ours against peers in turns, each in a process of its own.
 
-    python benchmarks/run.py [listing] [building] [training] [overhead] [data] [inference] [compression] [pytorch]
-        [vit]
+    python benchmarks/run.py [listing] [building] [training] [overhead] [data] [latency] [compression] [pytorch]
+        [inference]
 
-The last two need torch, torchvision, timm and onnx, in this Python or in the one that PEER_PYTHON names. Prints one
-line a measurement and, at the end, the ratios that the project promises. Machines are noisy: read the ratios, which
-are of medians over turns.
+The last two need torch, torchvision, timm and onnx, in this Python or in the one that PEER_PYTHON names; `inference`,
+and `latency` of one network, leave out what they lack, and keep their files in the folder that INFERENCE_FILES names.
+Prints one line a measurement and, at the end, the ratios that the project promises. Machines are noisy: read the
+ratios, which are of medians over turns.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TURNS = 3
 # Where the runs that compression makes are kept, for the next time; a temporary folder otherwise.
 KEPT = os.environ.get("COMPRESSION_RUNS", "")
+# Where the files that inference measures are kept, for the next time; a temporary folder otherwise.
+FILES = os.environ.get("INFERENCE_FILES", "")
+# Of the best peer's latency.
+SLOWER = 1.05
 PEER_PYTHON = os.environ.get("PEER_PYTHON", sys.executable)
 # Model, pixels, batch, and how many times eager PyTorch we promise.
 PYTORCH = (
@@ -119,37 +123,25 @@ def data() -> None:
     print(f"data      a network for digits waits {100 * found['waiting']:.1f}% of its time (at most 10%)")
 
 
-def inference() -> None:
-    """ResNet-50, 224 px, batch 1: latency of each format, and how long the ONNX export takes."""
-    found = artifacts("resnet50")
-    latency = {name: row["p50"] for name, row in found["latency"].items()}
-    print(f"inference  onnx_int8 / onnx: {latency['onnx_int8'] / latency['onnx']:.3f} (at most 0.45)")
-    print(f"inference  tflite_int8 / tflite: {latency['tflite_int8'] / latency['tflite']:.3f} (at most 0.40)")
-    print(f"export     onnx: {found['export']['onnx']:.2f} s (at most 8)")
+def inference(*models: str) -> None:
+    """Every format of six networks at batch 1 against the best peer of its runtime and precision; export times."""
+    command = [sys.executable, str(HERE / "inference.py"), *models, *(["--folder", FILES] if FILES else [])]
+    # It tells people on standard error how far it is, and what it found.
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed")
+    rows = [row for found in json.loads(done.stdout.splitlines()[-1]).values() for row in found["rows"]]
+    compared = [row for row in rows if "best" in row]
+    slower = [f"{row['model']} {row['format']} {row['ratio'][1]:.2f}" for row in compared if row["ratio"][1] > SLOWER]
+    kept = len(compared) - len(slower)
+    print(f"inference  {kept} of {len(compared)} take at most {SLOWER} times the best peer", flush=True)
+    if slower:
+        print(f"inference  slower: {', '.join(slower)}", flush=True)
 
 
-def vit() -> None:
-    """ViT-small, 224 px, batch 1: latency of each format against timm's own ONNX export; needs torch, timm and onnx."""
-    model = "vit_small_patch16_224"
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "timm.onnx")
-        seconds = measure("peer_onnx.py", model, path, python=PEER_PYTHON)["seconds"]
-        found = artifacts(model, path)
-    latency = {name: row["p50"] for name, row in found["latency"].items()}
-    for name, most in (("onnx", 1.0), ("tflite", 0.9), ("tflite_dynamic", 0.4)):
-        print(f"inference  {name} / timm's onnx: {latency[name] / latency['peer timm.onnx']:.3f} (at most {most})")
-    print(f"export     onnx: {found['export']['onnx']:.2f} s (at most 5), timm's {seconds:.2f} s")
-    print(f"export     operations that compute shapes: {found['shapes'] or 'none'}")
-
-
-def artifacts(model: str, *peer: str) -> dict:
-    """Measure every format of a network, print it and return it."""
-    found = measure("inference.py", model, *peer)
-    for name, row in found["latency"].items():
-        print(f"inference  {name:15} {row['p50']:7.2f} ms   p95 {row['p95']:7.2f} ms")
-    for name, seconds in found["export"].items():
-        print(f"export     {name:15} {seconds:7.2f} s")
-    return found
+def latency() -> None:
+    """The same of ResNet-50 alone."""
+    inference("resnet50")
 
 
 def compression() -> None:
@@ -190,16 +182,16 @@ PARTS = {
     "training": training,
     "overhead": overhead,
     "data": data,
-    "inference": inference,
+    "latency": latency,
     "compression": compression,
     "pytorch": pytorch,
-    "vit": vit,
+    "inference": inference,
 }
 
 
 def main() -> None:
     """Run the parts named on the command line; by default all that need nothing beside the zoo."""
-    wanted = sys.argv[1:] or [name for name in PARTS if name not in ("pytorch", "vit")]
+    wanted = sys.argv[1:] or [name for name in PARTS if name not in ("pytorch", "inference")]
     unknown = [name for name in wanted if name not in PARTS]
     if unknown:
         sys.exit(f"Expected one or more of {', '.join(PARTS)}. Received: {unknown[0]!r}")

@@ -1,48 +1,100 @@
-"""What a report says: a run, its curves, its mistakes and its artifacts, gathered into one JSON-safe value."""
+"""What a report says: runs, their curves and mistakes, and their artifacts, gathered into one JSON-safe value."""
 
 from __future__ import annotations
 
 import datetime
-import gzip
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from export._latency import measure as measure_latency
-from export._manifest import BESIDE, SAMPLES
-from export._pipeline import Artifact, list_artifacts, load_artifact
+from export._gains import compressions_of
+from export._measuring import machine, measure
+from export._pipeline import Artifact
 from export._report import write_report
-from export._samples import read_samples
+from export._subjects import Subject, gzipped, open_subjects
+from export._tradeoffs import batch_of, dominator, latency_of, wilson_interval
 from training._run import Run
 from training._tasks import NAMES, TASKS
+from zoo._errors import RunError
 
-FASTER = 0.95  # a share that two measurements of the same artifact seldom reach
+Places = Sequence[Run | Path]
+# What the page shows of what stands in an artifact.
+INSPECTED = (
+    "kind", "opset", "weights", "int8_weights", "int8_operators", "float_islands", "foreign", "sparse", "sparsity",
+)  # fmt: skip
 
 
-def report_run(run: Run, *, measure: bool = True) -> dict[str, Any]:
-    """Write the report of a finished run and return its content; see `export.report`."""
-    result = run.result()
-    artifacts = list_artifacts(run)
-    latencies = _latencies(artifacts) if measure else {}
-    content = {
-        "title": run.recipe.name,
-        "run": str(run.path),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "summary": _summary(run, result),
-        "recipe": run.recipe.to_json(),
-        "curves": run.metrics(),
-        "labels": result["labels"],
-        "confusion": result["test"]["confusion"],
-        "compressions": _compressions(artifacts, latencies),
-        "artifacts": [_row(run, a, latencies.get(a.name, {})) for a in artifacts],
-    }
-    write_report(content, run.path)
+def report_runs(places: Places, *, measured: bool = True, out: Path | None = None) -> dict[str, Any]:
+    """Write the report of finished runs, or folders of artifacts, and return its content; see `export.report`."""
+    subjects = open_subjects(places)
+    content = gather(subjects, measure_subjects(subjects) if measured else {})
+    write_report(content, place_of(subjects, out))
     return content
 
 
-def _summary(run: Run, result: dict[str, Any]) -> dict[str, Any]:
+def place_of(subjects: Sequence[Subject], out: Path | None = None) -> Path:
+    """Return the folder of a report: the first subject's own, unless another is given, which is made."""
+    if out is None:
+        return subjects[0].path
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Expected a folder for the report. Received: out={str(out)!r}: {error.strerror}") from error
+    return out
+
+
+def measure_subjects(subjects: Sequence[Subject]) -> dict[str, dict[str, Any]]:
+    """Measure all artifacts in the same turns; by label."""
+    return measure({subject.label(a): a for subject in subjects for a in subject.artifacts})
+
+
+def gather(subjects: Sequence[Subject], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a report.
+
+    Args:
+        subjects: what it is about.
+        measured: what `export._measuring.measure` returns, by label; nothing for what was not measured.
+    """
+    rows = rows_of(subjects, measured)
+    compared = [{"name": s.name, "path": str(s.path), **_summary(s)} for s in subjects] if len(subjects) > 1 else []
+    return {
+        "title": " and ".join(s.name for s in subjects) if compared else _title(subjects[0]),
+        "run": str(subjects[0].path),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine() if measured else None,
+        "runs": compared,
+        **({} if compared else _one(subjects[0])),
+        "compressions": [found for subject in subjects for found in compressions_of(subject, rows)],
+        "artifacts": rows,
+    }
+
+
+def _title(subject: Subject) -> str:
+    return subject.run.recipe.name if subject.run else subject.model or subject.path.name
+
+
+def _one(subject: Subject) -> dict[str, Any]:
+    """Return what is told of a single run beside its artifacts."""
+    if subject.run is None:
+        return {"summary": _summary(subject)}
+    result = subject.run.result()
+    return {
+        "summary": _summary(subject),
+        "recipe": subject.run.recipe.to_json(),
+        "curves": subject.run.metrics(),
+        "labels": result["labels"],
+        "confusion": result["test"]["confusion"],
+    }
+
+
+def _summary(subject: Subject) -> dict[str, Any]:
     """Return the figures at the top of the page."""
-    env, splits, text = run.environment(), result["splits"], run.text()
+    run = subject.run
+    if run is None:
+        return {"model": subject.model, "figure": None, "trained": False}
+    result, text = run.result(), run.text()
+    env, splits = run.environment(), result["splits"]
     task, test = TASKS[result.get("task", "classify")], result["test"]
     return {
         "model": run.recipe.model.name,
@@ -70,31 +122,41 @@ def _summary(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _latencies(artifacts: Sequence[Artifact]) -> dict[str, dict[str, float]]:
-    """Measure those artifacts that take one example at a time, in turns."""
-    runtimes = {a.name: load_artifact(a.path, os.cpu_count()) for a in artifacts}
-    small = {name: runtime for name, runtime in runtimes.items() if runtime.batch in (None, 1)}
-    if not small:
-        return {}
-    return measure_latency(small, read_samples(artifacts[0].folder / SAMPLES)["inputs"])
+def rows_of(subjects: Sequence[Subject], measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each artifact, with what it loses against the best trained model of the same question."""
+    rows = []
+    for subject in subjects:
+        reference = _trained(subject)
+        rows += [_row(subject, a, measured.get(subject.label(a)), reference) for a in subject.artifacts]
+    for row in rows:
+        known = [r["reference"] for r in rows if r["question"] == row["question"] and r["reference"] is not None]
+        row |= {"reference": max(known, default=None), **_loss(row, max(known, default=None))}
+    for row in rows:
+        row["dominated_by"] = dominator(row, rows)
+    return rows
 
 
-def _row(run: Run, artifact: Artifact, latency: dict[str, float]) -> dict[str, Any]:
+def _row(subject: Subject, artifact: Artifact, measured: Any, reference: float | None) -> dict[str, Any]:
     """Return the row of an artifact in the table."""
     manifest, parity = artifact.manifest, artifact.parity
-    return {
+    figure, accuracy = parity.get("figure", "accuracy"), parity["accuracy"]
+    sure = figure == "accuracy" and accuracy is not None and parity["n"]
+    row = {
+        "name": subject.label(artifact),
+        "run": subject.name or None,
         "format": artifact.format,
         "compression": (manifest["compression"] or {}).get("slug"),
-        "path": os.path.relpath(artifact.path, run.path),
+        "path": os.path.relpath(artifact.path, subject.path),
+        "digest": manifest["digest"],
         "bytes": manifest["bytes"],
         "gzip_bytes": gzipped(artifact),
-        "latency_ms": latency.get("p50"),
-        "latency_p95_ms": latency.get("p95"),
-        "threads": os.cpu_count(),
         "batch": manifest["batch"] or 1,
-        "accuracy": parity["accuracy"],
+        "accuracy": accuracy,
+        "interval": list(wilson_interval(accuracy, parity["n"])) if sure else None,
         "source_accuracy": parity["source_accuracy"],
-        "figure": parity.get("figure", "accuracy"),
+        "reference": reference,
+        "figure": figure,
+        "question": _question(subject, figure, parity["n"]),
         "agreement": parity["agreement"],
         "max_difference": parity["max"],
         "mean_difference": parity["mean"],
@@ -102,42 +164,44 @@ def _row(run: Run, artifact: Artifact, latency: dict[str, float]) -> dict[str, A
         "images": parity["n"],
         "tolerance": parity["tolerance"],
         "passed": parity["passed"],
+        "inspection": _inspected(manifest.get("inspection") or {}),
+        "measured": measured,
     }
+    latency = latency_of(row) or {}
+    threads = max(map(int, measured["latency"])) if measured else None
+    return (
+        row
+        | {"latency_ms": latency.get("p50"), "latency_p95_ms": latency.get("p95"), "threads": threads}
+        | {"batch": batch_of(row)}
+    )
 
 
-def _compressions(artifacts: Sequence[Artifact], latencies: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return each chain once: what the network was as trained and after each step, and what its artifacts gained."""
-    known = ("step", "accuracy", "parameters", "multiply_adds", "zeros", "gzip_bytes", "seconds")
-    found: dict[str, dict[str, Any]] = {}
-    for artifact in (a for a in artifacts if a.manifest["compression"]):
-        made = artifact.manifest["compression"]
-        steps = [{"step": "as trained", **made["before"]}, *made["steps"]]
-        rows = [{key: step.get(key) for key in known} for step in steps]
-        chain = found.setdefault(made["slug"], {"chain": made["chain"], "steps": rows, "gains": []})
-        plain = next((a for a in artifacts if a.name == artifact.format), None)
-        chain["gains"].append(_gain(artifact, plain, latencies))
-    return list(found.values())
+def _inspected(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    return {key: found[key] for key in INSPECTED if found.get(key) is not None} or None
 
 
-def _gain(artifact: Artifact, plain: Artifact | None, latencies: Mapping[str, Any]) -> dict[str, Any]:
-    """Return size and latency of a compressed artifact as shares of the plain one's, and say in words what they mean.
+def _question(subject: Subject, figure: str, count: int) -> str:
+    """Return what an accuracy answers; only answers to the same question are compared."""
+    if subject.run is None:
+        return f"{figure} on {count} examples of {subject.path.name}"
+    data = subject.run.recipe.data
+    return f"{figure} on {count} test examples of {data.name}{f' in {data.path}' if data.path else ''}"
 
-    Zeros alone are taken to bring no speed, whatever the format, until a measurement shows it.
+
+def _trained(subject: Subject) -> float | None:
+    """Return the figure of the network as trained, on the examples that artifacts are compared on where that is known.
+
+    What a compressed artifact was compared with is the compressed network.
     """
-    times = [latencies.get(a.name, {}).get("p50") for a in (artifact, plain) if a]
-    latency = times[0] / times[1] if len(times) == 2 and all(times) else None
-    size = gzipped(artifact) / gzipped(plain) if plain else None
-    made = artifact.manifest["compression"]
-    fewer = made["steps"][-1]["multiply_adds"] < FASTER * made["before"]["multiply_adds"]
-    smaller = "smaller compressed" if size is None or size < FASTER else "not smaller compressed"
-    if latency is None and fewer:
-        speed = "speed not measured"
-    else:
-        speed = "faster" if latency is not None and latency < FASTER else "not faster"
-    return {"format": artifact.format, "gzip_share": size, "latency_share": latency, "verdict": f"{smaller}, {speed}"}
+    plain = [a.parity["source_accuracy"] for a in subject.artifacts if not a.manifest["compression"]]
+    before = [a.manifest["compression"]["before"]["accuracy"] for a in subject.artifacts if a.manifest["compression"]]
+    return next((value for value in (*plain, *before) if value is not None), None)
 
 
-def gzipped(artifact: Artifact) -> int:
-    """Return the bytes of an artifact when it is sent compressed."""
-    files = (artifact.folder / name for name in artifact.manifest["files"] if name not in BESIDE)
-    return sum(len(gzip.compress(file.read_bytes(), 6)) for file in files)
+def _loss(row: Mapping[str, Any], reference: float | None) -> dict[str, Any]:
+    """Return how much of the figure is lost; where that is not known, no more than the share of other answers."""
+    if row["accuracy"] is not None and reference is not None:
+        return {"drop": reference - row["accuracy"], "drop_by": "figure"}
+    if row["agreement"] is not None:
+        return {"drop": 1 - row["agreement"], "drop_by": "agreement"}
+    return {"drop": None, "drop_by": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import re
 import warnings
@@ -27,6 +28,8 @@ NUMBERED_CLASSES = 30
 DRAWN_CLASSES = 200
 SHADES = 16
 LABEL_LENGTH = 18
+NAMED_POINTS = 18
+SHAPES = "os^Dvp*"
 
 STYLE = {
     "svg.fonttype": "none",
@@ -52,12 +55,14 @@ class Point(NamedTuple):
         cost: Bytes or milliseconds, above zero.
         accuracy: Share of right answers, 0 to 1.
         passed: False only where the artifact is not equal to its source.
+        group: The run it came from, drawn with a shape of its own; "" if there is one only.
     """
 
     label: str
     cost: float
     accuracy: float
     passed: bool = True
+    group: str = ""
 
 
 def dominated(point: Point, points: Sequence[Point]) -> bool:
@@ -165,10 +170,14 @@ def tradeoff(
         guides = list(axes.lines)
         # The ones worth choosing come first, so that they get the best places.
         ordered = best + [p for p in points if p not in best]
+        groups = _groups(axes, points)
         for point in ordered:
-            _mark(axes, point, faint=point not in best)
+            _mark(axes, point, groups[point.group], faint=point not in best)
         _freeze(figure)
-        _label(axes, ordered, best, [line.get_transform().transform_path(line.get_path()) for line in guides])
+        # Names of all would hide the points of a crowd.
+        count = len(points) if len(points) <= NAMED_POINTS else len(best)
+        guiding = [line.get_transform().transform_path(line.get_path()) for line in guides]
+        _label(axes, ordered, count, best, guiding)
         return _svg(figure, name, alt)
 
 
@@ -256,21 +265,32 @@ def _accuracy_axis(axes: Axes, values: list[float]) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: percent_tick(value) if 0 <= round(value, 9) <= 1 else "")
 
 
-def _mark(axes: Axes, point: Point, *, faint: bool) -> None:
-    """Draw one artifact: a dot, faint if dominated, a cross if it failed parity."""
-    shape, colour, edge = ("o", FIRST, 0) if point.passed else ("x", SECOND, 2)
+def _groups(axes: Axes, points: Sequence[Point]) -> dict[str, str]:
+    """Return the shape of each group, and explain them where there are several."""
+    groups = dict(zip(sorted({point.group for point in points}), itertools.cycle(SHAPES), strict=False))
+    if len(groups) > 1:
+        for group, shape in groups.items():
+            axes.plot([], [], shape, color=FIRST, markersize=7, markeredgewidth=0, label=_short(group, 28))
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderpad=0.2, handletextpad=0.2)
+    return groups
+
+
+def _mark(axes: Axes, point: Point, shape: str, *, faint: bool) -> None:
+    """Draw one artifact: the shape of its group, faint if dominated, a cross if it failed parity."""
+    shape, colour, edge = (shape, FIRST, 0) if point.passed else ("x", SECOND, 2)
     line = axes.plot(point.cost, point.accuracy, shape, color=colour, markersize=7, markeredgewidth=edge, zorder=3)
     line[0].set_alpha(0.35 if faint and point.passed else 1)
 
 
-def _label(axes: Axes, points: list[Point], best: list[Point], lines: list[Path]) -> None:
-    """Write every artifact's name at the nearest free place, with a thin line to it if need be."""
+def _label(axes: Axes, points: list[Point], count: int, best: list[Point], lines: list[Path]) -> None:
+    """Write the names of the first `count` at the nearest free places, with a thin line to them if need be."""
     from matplotlib.transforms import Bbox
 
     anchors = [tuple(axes.transData.transform((p.cost, p.accuracy))) for p in points]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in anchors]
-    for point, anchor in zip(points, anchors, strict=True):
-        text = axes.annotate(_short(point.label, 28), anchor, xycoords="figure pixels", va="bottom", fontsize=9)
+    for point, anchor in zip(points[:count], anchors, strict=False):
+        label = point.label.removeprefix(f"{point.group}: ")
+        text = axes.annotate(_short(label, 28), anchor, xycoords="figure pixels", va="bottom", fontsize=9)
         text.set(color=INK if point in best else MUTED, zorder=4)
         box = _free_place(anchor, text.get_window_extent(), taken, lines, axes.bbox)
         text.set_position(box.p0)

@@ -13,7 +13,11 @@ import pytest
 from rich.console import Console
 
 from export import _plots
-from export._report import artifact_table, confused_pairs, percent, size, wilson_interval, write_report
+from export._report import write_report
+from export._report_curves import confused_pairs
+from export._tables import artifact_table
+from export._tradeoffs import wilson_interval
+from export._words import percent, size
 from zoo._errors import RunError
 
 HOSTILE = "<script>alert('x')</script> --> ]]> $\\frac{ \x00\x1b"
@@ -175,6 +179,92 @@ def test_hostile_text_stays_text(content, tmp_path):
     page = render(content, tmp_path)
     assert page.tags <= calm
     assert page.text.count("alert('x')") > 10
+
+
+def measured(latency):
+    by_threads = {"1": 3 * latency, "2": latency}
+    return {
+        "latency": {n: {"p50": ms, "p95": 1.2 * ms, "rounds": [ms] * 9} for n, ms in by_threads.items()},
+        "batch": 1,
+        "cold": {"import": 150.0, "load": 20.0, "first": 1.0, "total": 171.0},
+        "memory": {"peak": 72_500_000, "over_import": 10_700_000},
+        "throughput": {"per_second": 25133.8, "batch": 32, "callers": 1},
+    }
+
+
+INSIDE = {
+    "opset": 17,
+    "weights": {"int8": 270_000, "float32": 1234},
+    "int8_weights": 0.995,
+    "int8_operators": 0.98,
+    "float_islands": ["softmax", "gelu_1"],
+    "foreign": [],
+    "sparsity": {"conv1": 0.801, "conv2": 0.8},
+}
+
+
+def test_what_decides_is_told(content, tmp_path):
+    """What was measured, what stands inside, what is dominated and by what."""
+    rows = [
+        artifact("onnx_int8", measured=measured(0.2), inspection=INSIDE, interval=[0.953, 0.987]),
+        artifact("onnx", 1_100_000, measured=measured(0.4), dominated_by="onnx_int8"),
+    ]
+    content.update(artifacts=rows, machine={"processor": "EPYC", "cores": 2})
+    page = render(content, tmp_path)
+    for words in (
+        "95.3% to 98.7%",
+        "rather onnx_int8",
+        "Measured on 2 cores, EPYC",
+        *("171 ms", "150 + 20 + 1", "72.5 MB", "10.7 MB", "25,134/s, 32 at once", "0.6 ms"),
+        *("int8 270,000, float32 1,234", "99.5%", "98.0%", "softmax, gelu_1", "80% to 80%"),
+    ):
+        assert words in page.text, words
+    assert "nine rounds" in page.text
+    assert "nine rounds" not in render({**content, "artifacts": [artifact("onnx")]}, tmp_path).text
+
+
+def test_the_fastest_is_the_best_of_those_that_are_as_fast(content, tmp_path):
+    """A lead within the spread makes nobody the fastest."""
+    pruned = artifact("pruned", measured=measured(0.199), latency_ms=0.199, accuracy=0.8)
+    content["artifacts"] = [artifact("plain", measured=measured(0.2), latency_ms=0.2), pruned]
+    assert "0.2 ms plain, 97.5%; 1 as fast" in render(content, tmp_path).text
+    content["artifacts"][1] |= {"measured": measured(0.1), "latency_ms": 0.1}
+    assert "0.1 ms pruned, 80.0%" in render(content, tmp_path).text
+
+
+def test_figures_that_are_no_accuracy(content, tmp_path):
+    """The page says which it is, gives no interval, and tells when artifacts answer different questions."""
+    content["summary"]["figure"] = "r2"
+    content["artifacts"] = [artifact("onnx", figure="r2", question="r2 on 40 examples of diabetes")]
+    text = render(content, tmp_path).text
+    assert "R² against size" in text
+    assert "The figure is R², no accuracy" in text
+    assert "95% interval 9" not in text
+    content["artifacts"].append(artifact("tflite", question="accuracy on 360 examples of digits"))
+    text = render(content, tmp_path).text
+    assert "2 questions (accuracy on 360 examples of digits; r2 on 40 examples of diabetes)" in text
+
+
+def test_artifacts_without_labels(tmp_path):
+    """Where nothing is known of accuracy, agreement is what is shown and drawn."""
+    rows = [artifact("onnx", accuracy=None, source_accuracy=None, agreement=0.98)]
+    summary = {"model": "resnet50", "figure": None, "trained": False}
+    page = render({"title": "resnet50", "summary": summary, "artifacts": rows}, tmp_path)
+    assert "No labels are known" in page.text
+    assert "Agreement against size" in page.text
+    assert "zoo train" not in page.text
+
+
+def test_several_runs(content, tmp_path):
+    """A table of runs in place of one run's curves, and shapes in the plots."""
+    run = {"model": "resnet20", "dataset": "digits", "test_accuracy": 0.978, "test_images": 360, "path": "runs/a"}
+    rows = [{**artifact("onnx"), "name": f"{name}: onnx", "run": name} for name in ("first", "second")]
+    runs = [{**run, "name": "first"}, {**run, "name": "second"}]
+    page = render({"title": "first and second", "runs": runs, "artifacts": rows}, tmp_path)
+    assert "95.7% to 98.9%" in page.text
+    assert "second: onnx" in page.text
+    assert {"runs", "artifacts", "details"} <= set(page.ids)
+    assert not {"training", "confusion"} & set(page.ids)
 
 
 EMPTY = {"artifacts": [], "curves": [], "confusion": [], "recipe": {}}
