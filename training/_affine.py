@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from training._configs import AugmentConfig
+from training._share import by_row
 from zoo._lazy import tf
 
 
@@ -46,7 +47,7 @@ def _draw(config: AugmentConfig, count: Any, height: int, width: int, seed: Any)
     seeds = tf.random.experimental.stateless_split(seed, 5)
 
     def uniform(i: int, most: float) -> Any:
-        return tf.random.stateless_uniform([count], seeds[i], -most, most)
+        return by_row(count, lambda n: tf.random.stateless_uniform([n], seeds[i], -most, most))
 
     turn = uniform(0, math.radians(config.rotate))
     scale = 1.0 + uniform(1, config.zoom)
@@ -57,7 +58,9 @@ def _draw(config: AugmentConfig, count: Any, height: int, width: int, seed: Any)
     if config.pad_crop:
         # The crop of a padded image is the image moved by whole pixels.
         most = config.pad_crop
-        by = tf.random.stateless_uniform([2, count], _apart(seed), -most, most + 1, tf.int32)
+        by = by_row(
+            count, lambda n: tf.random.stateless_uniform([2, n], _apart(seed), -most, most + 1, tf.int32), axis=1
+        )
         down, right = down + tf.cast(by[0], tf.float32), right + tf.cast(by[1], tf.float32)
     sign = tf.where(uniform(4, 1.0) < 0, -1.0, 1.0) if config.flip else tf.ones([count])
     return [turn, scale, down, right, sign]

@@ -15,6 +15,7 @@ from training._configs import AugmentConfig
 from training._crop import crop_batch
 from training._mix import erase, mix, mixes
 from training._policies import rand_augment, trivial_augment
+from training._share import taking
 from zoo._errors import BadOption
 from zoo._lazy import keras, tf
 
@@ -106,21 +107,27 @@ def concern(seed: Any, number: int) -> Any:
     return tf.random.experimental.stateless_fold_in(seed, number)
 
 
-def augment_in_step(model: Any, change: Any, seed: int) -> None:
+def augment_in_step(model: Any, change: Any, seed: int, rows: Any = None) -> None:
     """Let a compiled model augment its batches inside its training step; it computes and saves what it did before.
 
     Args:
         model: a compiled keras.Model.
         change: takes (x, y, seed int64 (2,)) of a raw batch and returns what network and loss take.
         seed: of the recipe; the step is counted by the optimizer, which a checkpoint restores.
+        rows: where several replicas share a batch, which of its rows each one has, int64 (replicas, rows).
     """
     inner = model.train_step
 
     def train_step(data: Any) -> Any:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         step = tf.cast(tf.convert_to_tensor(model.optimizer._iterations), tf.int64)
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        drawn = tf.stack([tf.cast(seed, tf.int64) + tf.cast(replica, tf.int64) * (1 << 32), step])
-        return inner(keras.utils.pack_x_y_sample_weight(*change(x, y, drawn), weight))
+        drawn = tf.stack([tf.cast(seed, tf.int64), step])
+        if rows is None:
+            changed = change(x, y, drawn)
+        else:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            with taking(rows.size, tf.gather(rows, replica)):
+                changed = change(x, y, drawn)
+        return inner(keras.utils.pack_x_y_sample_weight(*changed, weight))
 
     model.train_step = train_step

@@ -15,10 +15,14 @@ class Board:
     """Writes a run's event files.
 
     Figures of an epoch go to "train" and "validation", by epoch; what is measured at steps goes to "steps", by step.
+
+    Args:
+        folder: where they go.
+        writes: whether this process writes any.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._profiling = folder, False
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self._folder, self._writes, self._profiling = folder, writes, False
         self._writers: dict[str, Any] = {}
 
     def add(self, row: dict[str, Any]) -> None:
@@ -57,7 +61,7 @@ class Board:
 
     def profile(self, step: int, bounds: tuple[int, ...]) -> None:
         """Profile from before the first step to before the one after the last; `bounds` are the two, or nothing."""
-        if not bounds:
+        if not (bounds and self._writes):
             return
         if step == bounds[0] and not self._profiling:
             tf.profiler.experimental.start(str(self._folder / "train"))
@@ -77,5 +81,6 @@ class Board:
 
     def _writer(self, part: str) -> Any:
         if part not in self._writers:
-            self._writers[part] = tf.summary.create_file_writer(str(self._folder / part))
+            make = tf.summary.create_file_writer if self._writes else lambda _: tf.summary.create_noop_writer()
+            self._writers[part] = make(str(self._folder / part))
         return self._writers[part]

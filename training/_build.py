@@ -15,6 +15,7 @@ from training._optimizer import fit_optimizer, make_optimizer
 from training._pipeline import Pipeline
 from training._recipe import Recipe
 from training._regularize import routed_options, take_weights
+from training._share import WHOLE, Share
 from training._tasks import TASKS
 from zoo._errors import BadOption
 from zoo._lazy import keras
@@ -98,7 +99,7 @@ def _shape_of(layer: Any) -> dict[str, Any]:
     return {key: value for key, value in layer.get_config().items() if not key.endswith("initializer")}
 
 
-def compile_model(model: Any, recipe: Recipe, pipeline: Pipeline, jit_compile: bool) -> None:
+def compile_model(model: Any, recipe: Recipe, pipeline: Pipeline, jit_compile: bool, share: Share = WHOLE) -> None:
     """Give a network its loss, optimizer and metric, and build what belongs to them."""
     task = TASKS[pipeline.dataset.task]
     model.compile(
@@ -114,7 +115,8 @@ def compile_model(model: Any, recipe: Recipe, pipeline: Pipeline, jit_compile: b
     model._compile_metrics.build(empty, empty)
     model._compile_loss.build(empty, empty)
     if pipeline.in_step:
-        augment_in_step(model, pipeline.change, recipe.seed)
+        rows = None if share == WHOLE else share.table(pipeline.batch_size)
+        augment_in_step(model, pipeline.change, recipe.seed, rows)
 
 
 def _optimizer(model: Any, recipe: Recipe, pipeline: Pipeline) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from training._configs import AugmentConfig
+from training._share import by_row
 from zoo._lazy import tf
 
 # ITU-R 601, as Pillow turns colour into grey.
@@ -30,7 +31,9 @@ def jitter(images: Any, config: AugmentConfig, seed: Any) -> Any:
     seeds = tf.random.experimental.stateless_split(seed, 5)
 
     def uniform(i: int, middle: float, most: float) -> Any:
-        return tf.random.stateless_uniform([tf.shape(images)[0]], seeds[i], middle - most, middle + most)
+        return by_row(
+            tf.shape(images)[0], lambda n: tf.random.stateless_uniform([n], seeds[i], middle - most, middle + most)
+        )
 
     for i, (change, most) in enumerate(
         ((brightness, config.brightness), (contrast, config.contrast), (saturation, config.saturation))
@@ -39,7 +42,10 @@ def jitter(images: Any, config: AugmentConfig, seed: Any) -> Any:
     if config.hue:
         images = turn_hue(images, uniform(3, 0.0, config.hue))
     if config.noise:
-        noise = tf.random.stateless_normal(tf.shape(images), seeds[4], stddev=255 * config.noise)
+        noise = by_row(
+            tf.shape(images)[0],
+            lambda n: tf.random.stateless_normal([n, *images.shape[1:]], seeds[4], stddev=255 * config.noise),
+        )
         images = tf.clip_by_value(images + noise, 0.0, 255.0)
     return images
 

@@ -27,12 +27,13 @@ class Split:
             order that never changes.
         count: how many examples.
         shuffled: returns `examples` in an order that is drawn from a seed, without the first so many of it; where
-            there is a better way than a buffer, such as shuffling the names of files before they are read.
+            there is a better way than a buffer, such as shuffling the names of files before they are read. A third
+            argument, if there is one, takes and returns a dataset: what it leaves out is not to be read.
     """
 
     examples: _tf.data.Dataset
     count: int
-    shuffled: Callable[[int, int], _tf.data.Dataset] | None = None
+    shuffled: Callable[..., _tf.data.Dataset] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from training._configs import LossConfig
 from training._pipeline import Pipeline
+from training._share import over_replicas
 from zoo._errors import BadOption, DataError
 from zoo._lazy import keras, np, tf
 
@@ -222,7 +223,9 @@ def _known_only() -> Any:
             if self._weights is not None:
                 each = each * keras.ops.convert_to_tensor(self._weights, "float32")
             # Keras goes on to divide by the number of examples, and by the replicas of a strategy.
-            share = tf.cast(tf.size(known), tf.float32) / tf.maximum(tf.reduce_sum(known), 1.0)
+            counts = tf.stack([tf.cast(tf.size(known), tf.float32), tf.reduce_sum(known)])
+            size, count = tf.unstack(over_replicas(counts))
+            share = size / tf.maximum(count, 1.0)
             return keras.ops.mean(each * known, axis=-1) * share
 
     return KnownOnly

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from training._configs import AugmentConfig
+from training._share import by_row
 from zoo._lazy import tf
 
 # Share of an image's area that is erased, ratio of height to width, and tries to make a rectangle fit (torchvision).
@@ -23,7 +24,7 @@ def erase(images: Any, share: float, seed: Any) -> Any:
     Zero is the mean of the data after normalization. Zhong et al. 2020, arXiv:1708.04896, equations 1 to 3.
     """
     count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    numbers = tf.random.stateless_uniform([5, count, TRIES], seed)
+    numbers = by_row(count, lambda n: tf.random.stateless_uniform([5, n, TRIES], seed), axis=1)
     area = height * width * _between(numbers[0], *ERASED)
     ratio = tf.exp(_between(numbers[1], math.log(RATIO[0]), math.log(RATIO[1])))
     tall, wide = tf.round(tf.sqrt(area * ratio)), tf.round(tf.sqrt(area / ratio))

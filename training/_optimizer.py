@@ -17,7 +17,7 @@ from training._recipe import Recipe
 from training._schedules import by_update, make_schedule
 from training._sgd import fused_sgd
 from zoo._errors import BadOption, did_you_mean
-from zoo._lazy import keras, tf
+from zoo._lazy import keras
 
 # Weights by name that are no linear map: shrinking them regularizes nothing.
 UNDECAYED = ["bias", "gamma", "beta", "embedding", "token"]
@@ -122,13 +122,6 @@ def _steps(recipe: Recipe, steps_per_epoch: int) -> dict[str, int]:
         raise BadOption(
             f"optimizer.accumulate must be at most the {recipe.epochs * steps_per_epoch} steps of the training. "
             f"Received: optimizer.accumulate={count}"
-        )
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if count > 1 and replicas > 1:
-        # Keras chooses between adding up and updating inside of a replica, where no other can be waited for.
-        raise BadOption(
-            f"Gradients are accumulated on one device only. Received: optimizer.accumulate={count}, "
-            f"replicas={replicas}. Use a larger data.batch_size, which the replicas share, or strategy=one."
         )
     return {"gradient_accumulation_steps": count} if count > 1 else {}
 

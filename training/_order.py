@@ -17,6 +17,13 @@ PARALLEL = os.cpu_count() or 1
 # Record files read in turns, records taken from each, and records mixed at a time.
 CYCLE, BLOCK, BUFFER = 16, 4, 10_000
 
+# Leaves out what is not to be read of a dataset.
+Pick = Callable[[Any], Any]
+
+
+def _all(examples: Any) -> Any:
+    return examples
+
 
 def of_files(paths: Sequence[str], labels: Sequence[Any]) -> Split:
     """Return the split of files with their labels; names are shuffled, all of them, before any file is read.
@@ -27,12 +34,12 @@ def of_files(paths: Sequence[str], labels: Sequence[Any]) -> Split:
     """
     names, numbers = np.array(list(paths)), np.asarray(labels, "int64")
 
-    def read(order: Any) -> Any:
-        examples = tf.data.Dataset.from_tensor_slices((names[order].tolist(), numbers[order]))
+    def read(order: Any, pick: Pick = _all) -> Any:
+        examples = pick(tf.data.Dataset.from_tensor_slices((names[order].tolist(), numbers[order])))
         return examples.map(lambda path, label: (tf.io.read_file(path), label), PARALLEL)
 
-    def shuffled(seed: int, skip: int) -> Any:
-        return read(np.random.default_rng(seed).permutation(len(names))[skip:])
+    def shuffled(seed: int, skip: int, pick: Pick = _all) -> Any:
+        return read(np.random.default_rng(seed).permutation(len(names))[skip:], pick)
 
     return Split(read(np.arange(len(names))), len(names), shuffled)
 
@@ -52,13 +59,13 @@ def of_records(paths: Sequence[Path], parse: Callable[[Any], tuple[Any, Any]]) -
     names = [str(path) for path in paths]
     count = sum(count_records(path) for path in paths)
 
-    def shuffled(seed: int, skip: int) -> Any:
+    def shuffled(seed: int, skip: int, pick: Pick = _all) -> Any:
         order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
         with no_global_seed():
             files = tf.data.Dataset.from_tensor_slices(order)
             records = files.interleave(tf.data.TFRecordDataset, CYCLE, BLOCK, num_parallel_calls=PARALLEL)
             records = records.shuffle(min(BUFFER, count), seed, reshuffle_each_iteration=False)
-        return records.skip(skip).map(parse, PARALLEL)
+        return pick(records.skip(skip)).map(parse, PARALLEL)
 
     return Split(tf.data.TFRecordDataset(names).map(parse, PARALLEL), count, shuffled)
 

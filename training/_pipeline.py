@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 from training._augment import CROP, augment, concern, finish, is_active
 from training._crop import draw_crops
 from training._data import Dataset
 from training._encode import PARALLEL, Encoder, make_encoder
+from training._mix import mixes
 from training._order import no_global_seed
 from training._preprocess import normalize
 from training._recipe import Recipe
+from training._share import WHOLE, Share, check_divisible, taking
 from zoo._errors import BadOption
 from zoo._lazy import np, tf
 from zoo._preprocessing import Preprocessing
@@ -58,19 +62,34 @@ class Pipeline:
         """Examples a step: the recipe's, or all there are if they are fewer."""
         return min(self.recipe.data.batch_size, self.dataset.splits["train"].count)
 
+    def check(self, share: Share) -> None:
+        """Raise BadOption unless batches can be divided into such parts."""
+        check_divisible(self.batch_size, share.all_replicas)
+        if mixes(self.recipe.data.augment):
+            share.check_mixing(self.batch_size, self.in_step)
+
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training split; the rest of an epoch's shuffle is left out."""
         return self.dataset.splits["train"].count // self.batch_size
 
-    def train(self, epoch: int, skip: int = 0) -> Any:
-        """Return the batches of an epoch (from 0) after its first `skip`; see `in_step` for what is in them."""
+    def train(self, epoch: int, skip: int = 0, share: Share = WHOLE) -> Any:
+        """Return the batches of an epoch; see `in_step` for what is in them.
+
+        Args:
+            epoch: from 0.
+            skip: how many of its batches are left out, the first ones.
+            share: the part of each batch that is wanted, which nothing else is read or decoded for; where several
+                replicas compute it, the part of each comes as a batch of its own.
+        """
         if self.learning is not self:
-            return self.learning.train(epoch, skip)
+            return self.learning.train(epoch, skip, share)
         first = epoch * self.steps_per_epoch + skip
         steps = tf.data.Dataset.range(first, first + self.steps_per_epoch - skip)
-        batches = self._cropped(epoch, skip, steps) if self._crops else self._shuffled(epoch, skip)
-        return _served(tf.data.Dataset.zip(batches, steps).map(self._prepare_training, PARALLEL))
+        with taking(self.batch_size, share.rows(self.batch_size)) if share != WHOLE else contextlib.nullcontext():
+            batches = self._cropped(epoch, skip, steps, share) if self._crops else self._shuffled(epoch, skip, share)
+            batches = tf.data.Dataset.zip(batches, steps).map(self._prepare_training, PARALLEL)
+        return _served(_apart(batches, share.places(self.batch_size)) if share.replicas > 1 else batches)
 
     @property
     def in_step(self) -> bool:
@@ -93,12 +112,28 @@ class Pipeline:
             config = dataclasses.replace(config, crop_scale=(), flip=False)
         return finish(normalize(augment(x, config, seed), self.contract), y, config, seed)
 
-    def evaluate(self, split: str) -> Any:
-        """Return the batches of a split in its order, none left out."""
+    def evaluate(self, split: str, share: Share = WHOLE) -> Any:
+        """Return the batches of a split in its order, none left out.
+
+        Args:
+            split: its name.
+            share: the part of each batch that is wanted; where several replicas compute it, the part of each comes as a
+                batch of its own. In the last batch parts are smaller, or hold nothing.
+        """
+        size, count = self.batch_size, self.dataset.splits[split].count
+        first, last = share.bounds(size)
+        mine = np.arange(size)[first:last]
+        each = size // share.all_replicas
         if self._fits(split):
-            batches = tf.data.Dataset.from_tensor_slices(self._arrays(split)).batch(self.batch_size)
+            examples = _picked(tf.data.Dataset.from_tensor_slices(self._arrays(split)), size, mine)
         else:
-            batches = self.encoder.decoded(self.dataset.splits[split].examples).batch(self.batch_size)
+            examples = self.encoder.decoded(_picked(self.dataset.splits[split].examples, size, mine))
+        batches = examples.batch(each)
+        have = count // size * len(mine) + min(max(count % size - first, 0), len(mine))
+        lacking = -(-count // size) * share.replicas - -(-have // each)
+        if lacking:
+            empty = tf.nest.map_structure(lambda t: tf.zeros([0, *t.shape[1:]], t.dtype), batches.element_spec)
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(empty).repeat(lacking))
         return _served(batches.map(self.encoder.prepare, PARALLEL))
 
     def raw(self, split: str, count: int) -> tuple[Any, Any]:
@@ -133,30 +168,40 @@ class Pipeline:
         examples = self.dataset.splits[split].examples.enumerate()
         return examples.filter(lambda i, _: tf.reduce_any(tf.equal(i, chosen))).map(lambda _, e: e)
 
-    def _shuffled(self, epoch: int, skip: int) -> Any:
+    def _shuffled(self, epoch: int, skip: int, share: Share) -> Any:
         """Return batches of raw examples in the order of an epoch."""
+        mine = share.rows(self.batch_size)
         split, repeats = self.dataset.splits["train"], self.recipe.data.augment.repeats
         if self._fits("train"):
             order = np.random.default_rng([self.recipe.seed, epoch]).permutation(split.count)
             arrays = self._arrays("train")
             order = tf.data.Dataset.from_tensor_slices(np.repeat(order, repeats)[: split.count])
             batches = order.batch(self.batch_size, drop_remainder=True).skip(skip)
-            return batches.map(lambda i: _rows(arrays, i), PARALLEL)
-        examples = self.encoder.decoded(self._ordered(epoch, skip))
-        return examples.batch(self.batch_size, drop_remainder=True)
+            return batches.map(lambda i: _rows(arrays, tf.gather(i, mine)), PARALLEL)
+        examples = self.encoder.decoded(self._ordered(epoch, skip, share))
+        return _arranged(examples.batch(len(mine), drop_remainder=True), mine)
 
-    def _cropped(self, epoch: int, skip: int, steps: Any) -> Any:
+    def _cropped(self, epoch: int, skip: int, steps: Any, share: Share) -> Any:
         """Return batches of random crops, each cut out of its encoded image while that is decoded."""
-        drawn = steps.map(lambda step: draw_crops(self.batch_size, concern(self._seed(step), CROP))).unbatch()
-        crops = self.encoder.cropped(self._ordered(epoch, skip), drawn, self.recipe.data.augment)
-        return crops.batch(self.batch_size, drop_remainder=True)
+        mine = share.rows(self.batch_size)
+        # Examples come in the order of the data, and only then in that of the rows.
+        with taking(self.batch_size, np.sort(mine)):
+            drawn = steps.map(lambda step: draw_crops(len(mine), concern(self._seed(step), CROP))).unbatch()
+        crops = self.encoder.cropped(self._ordered(epoch, skip, share), drawn, self.recipe.data.augment)
+        return _arranged(crops.batch(len(mine), drop_remainder=True), mine)
 
-    def _ordered(self, epoch: int, skip: int) -> Any:
-        """Return the encoded examples of an epoch, in its order, after those of its first `skip` batches."""
+    def _ordered(self, epoch: int, skip: int, share: Share) -> Any:
+        """Return the encoded examples of an epoch, in its order, after those of its first `skip` batches.
+
+        Of each batch only those of this share are there.
+        """
+        mine, size = share.rows(self.batch_size), self.batch_size
         split, repeats = self.dataset.splits["train"], self.recipe.data.augment.repeats
         # One draw gives each epoch a seed of its own.
         seed = int(np.random.default_rng([self.recipe.seed, epoch]).integers(1 << 31))
         whole, rest = divmod(skip * self.batch_size, repeats)
+        if split.shuffled and repeats == 1 and len(inspect.signature(split.shuffled).parameters) > 2:
+            return split.shuffled(seed, whole, lambda examples: _picked(examples, size, mine))
         if split.shuffled:
             examples = split.shuffled(seed, whole)
         else:
@@ -168,7 +213,7 @@ class Pipeline:
             examples = examples.skip(whole)
         if repeats > 1:
             examples = examples.flat_map(lambda *e: tf.data.Dataset.from_tensors(e).repeat(repeats)).skip(rest)
-        return examples
+        return _picked(examples, size, mine)
 
     def _prepare_training(self, batch: Any, step: Any) -> tuple[Any, Any]:
         x, y = batch
@@ -218,6 +263,27 @@ class Pipeline:
 def _rows(arrays: Any, numbers: Any) -> Any:
     """Return the examples of these numbers."""
     return tf.nest.map_structure(lambda array: tf.gather(array, numbers), arrays)
+
+
+def _picked(examples: Any, size: int, rows: Any) -> Any:
+    """Return those of a stream of examples that are some rows of its batches of `size`, in their order."""
+    if len(rows) == size:
+        return examples
+    mine = tf.constant(np.isin(np.arange(size), rows))
+    return examples.enumerate().filter(lambda i, _: mine[i % size]).map(lambda _, example: example)
+
+
+def _arranged(batches: Any, rows: Any) -> Any:
+    """Return batches of rows that come in the order of their numbers in the order of `rows`."""
+    places = np.argsort(np.argsort(rows))
+    if np.array_equal(places, np.arange(len(rows))):
+        return batches
+    return batches.map(lambda *batch: _rows(batch, places))
+
+
+def _apart(batches: Any, places: Any) -> Any:
+    """Return each batch as several, one after the other: of its rows at `places`, int64 (batches, rows)."""
+    return batches.map(lambda *batch: _rows(batch, places), PARALLEL).unbatch()
 
 
 def _served(batches: Any) -> Any:

@@ -22,6 +22,7 @@ from training._colour import (
     solarize,
 )
 from training._configs import AugmentConfig
+from training._share import by_row
 from zoo._lazy import tf
 
 
@@ -68,7 +69,8 @@ def rand_augment(images: Any, config: AugmentConfig, seed: Any) -> Any:
 
 def trivial_augment(images: Any, config: AugmentConfig, seed: Any) -> Any:
     """Return images float32 (n, height, width, channels), 0 to 255, after one random operation each."""
-    bins = tf.random.stateless_uniform([tf.shape(images)[0]], _fold(seed, 0), 0, BINS, tf.int32)
+    count, first = tf.shape(images)[0], _fold(seed, 0)
+    bins = by_row(count, lambda n: tf.random.stateless_uniform([n], first, 0, BINS, tf.int32))
     return _one_each(images, tf.cast(bins, tf.float32) / (BINS - 1), (WIDE, config.fill), _fold(seed, 1))
 
 
@@ -79,8 +81,9 @@ def _fold(seed: Any, number: int) -> Any:
 def _one_each(images: Any, share: Any, how: tuple[Ranges, str], seed: Any) -> Any:
     """Return each image after an operation of its own, at a share (n,) of full strength in either direction."""
     count = tf.shape(images)[0]
-    drawn = tf.random.stateless_uniform([count], _fold(seed, 0), 0, len(OPERATIONS), tf.int32)
-    sign = tf.where(tf.random.stateless_uniform([count], _fold(seed, 1)) < 0.5, -1.0, 1.0)
+    seeds = [_fold(seed, i) for i in range(2)]
+    drawn = by_row(count, lambda n: tf.random.stateless_uniform([n], seeds[0], 0, len(OPERATIONS), tf.int32))
+    sign = tf.where(by_row(count, lambda n: tf.random.stateless_uniform([n], seeds[1])) < 0.5, -1.0, 1.0)
     parts = tf.dynamic_partition(tf.round(images), drawn, len(OPERATIONS))
     shares = tf.dynamic_partition(share * sign, drawn, len(OPERATIONS))
     places = tf.dynamic_partition(tf.range(count), drawn, len(OPERATIONS))

@@ -13,6 +13,7 @@ from training._data import Dataset, Scale
 from training._figures import average_precisions, label_figures, value_figures
 from training._losses import check_token_loss, class_loss, label_loss, value_loss
 from training._pipeline import Pipeline
+from training._share import over_replicas
 from zoo._lazy import keras, np, tf
 from zoo._text import PADDING
 
@@ -88,8 +89,9 @@ def _token_loss(targets: Callable[[Any], tuple[Any, Any]], config: LossConfig, *
     def loss(labels: Any, logits: Any) -> Any:
         numbers, real = targets(labels)
         # Keras goes on to divide by all tokens, and by the replicas of a strategy.
-        share = tf.cast(tf.size(real), tf.float32) / tf.maximum(tf.reduce_sum(real), 1.0)
-        return cross_entropy(numbers, logits, config.label_smoothing) * real * share
+        counts = tf.stack([tf.cast(tf.size(real), tf.float32), tf.reduce_sum(real)])
+        size, count = tf.unstack(over_replicas(counts))
+        return cross_entropy(numbers, logits, config.label_smoothing) * real * (size / tf.maximum(count, 1.0))
 
     return loss
 
@@ -213,12 +215,10 @@ def _value_loss(config: LossConfig, weights: Sequence[float] | None = None, scal
     loss = value_loss(config, weights)
     if scale is None:
         return loss
-    mean, std = scale.mean, scale.std
+    mean, std = (np.asarray(values, "float32") for values in (scale.mean, scale.std))
 
     def standardized(truth: Any, values: Any) -> Any:
-        return loss.call(
-            (truth - tf.constant(mean)) / tf.constant(std), (values - tf.constant(mean)) / tf.constant(std)
-        )
+        return loss.call((truth - mean) / std, (values - mean) / std)
 
     return standardized
 

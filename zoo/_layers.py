@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from zoo import _fused, _kernels
+from zoo._shared import shared_batch, shared_moments
 
 
 def _on_tensorflow() -> bool:
@@ -25,14 +26,22 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Keras casts to float32, takes moments and normalizes by separate operations. FusedBatchNormV3 is one operation
     and reads and writes bfloat16 and float16 with float32 statistics, scale and offset. Input: (n, height, width,
-    channels) in float32, float16 or bfloat16; anything else takes Keras' own way.
+    channels) in float32, float16 or bfloat16; anything else takes Keras' own way, and so does a batch that several
+    devices share: its mean and variance are those of all of it.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Return the normalized inputs, in their dtype."""
-        if not self._fusible(inputs, mask):
+        learns = bool(training) and self.trainable
+        if not self._fusible(inputs, mask) or (learns and shared_batch()):
             return super().call(inputs, training=training, mask=mask)
-        return self._fused(inputs, bool(training) and self.trainable)
+        return self._fused(inputs, learns)
+
+    def _moments(self, inputs: Any, mask: Any) -> Any:
+        """Return the mean and the variance of what is normalized together."""
+        if mask is not None or not shared_batch():
+            return super()._moments(inputs, mask)
+        return shared_moments(self, inputs)
 
     def _fusible(self, inputs: Any, mask: Any) -> bool:
         """Tell whether the fused kernel can do this call; it knows no mask, no replica group and no other axis."""

@@ -1,0 +1,342 @@
+"""Whether what is learnt depends on how many devices compute it: `python benchmarks/invariance.py [--cases A,B]`.
+
+Each case is trained for 20 steps in float32 on one device, on 2 and 4 logical CPUs of one process, and by 2 and 4
+processes on this machine, with the same global batches from the same seed. What is compared with one device, over all
+steps and tensors: the loss of each step before its update, |a - b| / |b|; each trained weight and running mean as it is
+in the end, and its running mean where there is one, max |a - b| / max |b| over the tensor; and the figures of the
+validation split, whose last batch is not a whole one. One exceeding ALLOWED is an exit code of 1. Controls leave
+something out, and have to exceed it: batch normalization over all replicas, clipping after gradients are added up, and
+which rows of a batch a replica draws for.
+
+Sums of several devices differ in their last digits, so the networks have a smooth activation, SiLU: a comparison of
+roundings needs a function whose slope is continuous. ReLU's is 0 on one side of 0 and 1 on the other; where an input is
+as near to 0 as a rounding, the gradients that follow from it are there or are not. A case with ReLU is shown beside
+one device whose initial weights are disturbed by 1e-7, which ends as far from itself; it is for
+information, as are other cases of SHOWN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED, STEPS = 1e-4, 20
+NOISE = 1e-7
+LIMIT = 600.0
+PLAIN = {"precision": "float32", "data.batch_size": 64, "log.every": 0, "epochs": 4, "schedule.warmup_epochs": 0}
+RESNET = {
+    "model.name": "resnet_tiny",
+    "model.options": {"activation": "silu"},
+    "data.augment": {},
+    "optimizer.learning_rate": 0.01,
+    **PLAIN,
+}
+CLIPPED = {**RESNET, "optimizer.clip_norm": 0.5}
+MIXED = {"flip": True, "rotate": 10, "brightness": 0.2, "noise": 0.02, "erase": 0.3, "mixup": 0.2, "cutmix": 1.0}
+# Replicas draw masks of dropout of their own, so there is none.
+HEADS = {
+    **RESNET,
+    "model.name": "inception_tiny",
+    "model.options": {"activation": "silu", "auxiliary": True, "dropout": 0.0},
+    "loss.heads": {"auxiliary": 0.3},
+}
+# A recipe and what is changed of it, by what is peculiar.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "perceptron": ("digits_mlp", {**PLAIN, "model.options": {"widths": [32]}}),
+    "batch norm": ("digits_resnet", RESNET),
+    "label smoothing": ("digits_resnet", {**RESNET, "loss.label_smoothing": 0.1}),
+    "clipping": ("digits_resnet", CLIPPED),
+    "accumulation": ("digits_resnet", {**CLIPPED, "optimizer.accumulate": 4, "loss.label_smoothing": 0.1}),
+    "running mean": ("digits_resnet", {**RESNET, "optimizer.ema": 0.99, "optimizer.accumulate": 2}),
+    "adamw": ("digits_resnet", {**CLIPPED, "optimizer": {"name": "adamw", "weight_decay": 0.1, "learning_rate": 1e-3}}),
+    "regularizers": ("digits_resnet", {**RESNET, "regularize.l1": 1e-5, "regularize.l2": 1e-4}),
+    "mixed images": ("digits_resnet", {**RESNET, "data.augment": MIXED}),
+    "mixed in the step": ("digits_resnet", {**RESNET, "data.augment": {**MIXED, "place": "device"}}),
+    "auxiliary heads": ("digits_inception", HEADS),
+    "teacher": ("digits_resnet", RESNET),
+    "tokens": ("word_roles_tagger", {**PLAIN, "optimizer.learning_rate": 1e-4}),
+    "ReLU": ("digits_resnet", {**CLIPPED, "model.options": {}}),
+}
+# Cases that are shown for information, beside one device with other last digits. Gradients of inception_tiny differ in
+# the second digit between the fused batch normalization of one device and separate operations, on that one device too.
+SHOWN = ("auxiliary heads", "ReLU")
+# What is left out, of the first of these cases, and must show.
+CONTROLS = {
+    "norm": ("batch norm", "accumulation"),
+    "clip": ("clipping",),
+    "rows": ("mixed in the step",),
+}
+SHORT = ("accumulation",)
+# What stands beside them as a measure: one device, with other last digits.
+DISTURBED = "disturbed"
+# Replicas of a process and processes.
+HOWS = {"2 replicas": (2, 1), "4 replicas": (4, 1), "2 workers": (1, 2), "4 workers": (1, 4)}
+# Which cases are computed how where nothing is asked for: all of them in every way take some twenty minutes.
+CHOSEN = {
+    "2 replicas": tuple(CASES),
+    "4 replicas": ("batch norm", "clipping", "accumulation", "running mean", "mixed images"),
+    "2 workers": ("accumulation", "running mean", "adamw", "mixed images", "teacher"),
+    "4 workers": ("accumulation",),
+}
+
+
+def train(name: str, replicas: int, multiworker: bool, teacher: str, noise: bool = False) -> dict[str, Any]:
+    """Train a case in this process; return its losses, weights and figures.
+
+    Args:
+        name: of the case.
+        replicas: devices of this process.
+        multiworker: as one of a cluster.
+        teacher: the run that teaches, if any does.
+        noise: disturb the initial weights.
+    """
+    import training
+    from training._average import averaged
+    from training._prepare import prepare
+    from training._recipe import resolve
+
+    recipe, changes = CASES[name]
+    strategy = "multiworker" if multiworker else "mirrored" if replicas > 1 else "one"
+    changes = {**changes, "strategy": strategy, "replicas": 0 if multiworker else replicas}
+    if name == "teacher":
+        changes |= {"teacher": {"run": teacher}}
+    device, pipeline, model, _ = prepare(resolve(training.recipe(recipe), changes.items()))
+    if noise:
+        disturb(model)
+    losses: list[float] = []
+    with device.running():
+        for epoch in range(-(-STEPS // pipeline.steps_per_epoch)):
+            device.fit(model, pipeline, epoch, 0, [_listen(losses)])
+        with averaged(model):
+            means = [v.numpy() for v in model.weights]
+        figures = device.evaluate(model, pipeline, "validation")
+    weights = [v.numpy() for v in model.weights if "seed" not in v.path]
+    return {"losses": losses, "weights": weights, "means": means if changes.get("optimizer.ema") else [], **figures}
+
+
+def disturb(model: Any) -> None:
+    """Change each weight by about a rounding."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        value = variable.numpy()
+        variable.assign((value * (1 + NOISE * random.standard_normal(value.shape))).astype("float32"))
+
+
+def _listen(losses: list[float]) -> Any:
+    """Return a Keras callback that adds the loss of each batch, and that alone, to a list; and ends after enough."""
+    import keras
+
+    class Listen(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.model.reset_metrics()
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            losses.append(float(logs["loss"]))
+
+    return Listen()
+
+
+@contextlib.contextmanager
+def without(what: str) -> Iterator[None]:
+    """Leave something out that several replicas need."""
+    import training._augment as augment
+    import training._replicated as replicated
+    import zoo._layers as layers
+
+    owner, name, instead = {
+        "": (replicated, "TOLD", replicated.TOLD),
+        "noise": (replicated, "TOLD", replicated.TOLD),
+        "norm": (layers, "shared_batch", lambda: False),
+        "clip": (replicated, "add_up_first", lambda _: None),
+        "rows": (augment, "taking", lambda *_: contextlib.nullcontext()),
+    }[what]
+    before = getattr(owner, name)
+    setattr(owner, name, instead)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def child(job: dict[str, Any]) -> None:
+    """Train cases as a process of its own, and write what they come to."""
+    import numpy as np
+
+    for name, count, what, path in job["cases"]:
+        with without(what):
+            found = train(name, count, job["multiworker"], job["teacher"], what == "noise")
+        if int(os.environ.get("WORKER", "0")) == 0:
+            flat = {k: v for k, v in found.items() if k not in ("weights", "means")}
+            flat |= {f"{kind}/{i}": w for kind in ("weights", "means") for i, w in enumerate(found[kind])}
+            np.savez(path, **flat)
+
+
+def start(cases: Sequence[tuple[str, int, str, str]], workers: int, teacher: str) -> None:
+    """Train cases in one process, or in several that are a cluster; raises ArithmeticError if one fails.
+
+    Args:
+        cases: name, replicas, what is left out, and where what it comes to is written.
+        workers: processes.
+        teacher: the run that teaches, if any does.
+    """
+    ports = free_ports(workers)
+    job = json.dumps({"cases": list(cases), "multiworker": workers > 1, "teacher": teacher})
+    children = []
+    for i in range(workers):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "WORKER": str(i)}
+        if workers > 1:
+            cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+            environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})
+        command = [sys.executable, __file__, "--child", job]
+        children.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    try:
+        errors = [process.communicate(timeout=LIMIT)[1].decode()[-3000:] for process in children]
+    finally:
+        for process in children:
+            process.kill()
+    for process, error in zip(children, errors, strict=True):
+        if process.returncode:
+            raise ArithmeticError(f"A process ended with {process.returncode}:\n{error}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def compare(one: Any, many: Any) -> dict[str, float]:
+    """Return the largest relative differences of losses, of weights and of validation figures."""
+    import numpy as np
+
+    def apart(a: Any, b: Any) -> float:
+        return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-12)) if np.size(a) else 0.0
+
+    parts = [name for name in one if "/" in name]
+    figures = [name for name in one if "/" not in name and name != "losses"]
+    losses, wanted = many["losses"], one["losses"]
+    return {
+        "losses": float(np.max(np.abs(losses - wanted) / np.abs(wanted))),
+        "weights": max(apart(many[name], one[name]) for name in parts),
+        "figures": max(apart(many[name], one[name]) for name in figures),
+    }
+
+
+def measure(pairs: Mapping[str, Sequence[str]], folder: Path, noise: bool) -> list[dict[str, Any]]:
+    """Return a row for each case and way to compute it, controls last.
+
+    Args:
+        pairs: the cases of each way to compute them.
+        folder: where to leave what they come to.
+        noise: whether to show all of them beside one device that is disturbed.
+    """
+    names = [name for name in CASES if any(name in of for of in pairs.values())]
+    controls = _controls(pairs.get("2 replicas", ()))
+    disturbed = [name for name in names if noise or name in SHOWN]
+    _compute(names, {**pairs, DISTURBED: disturbed}, controls, folder)
+    rows = []
+    for name in names:
+        seen = [how for how in (*HOWS, DISTURBED) if name in {**pairs, DISTURBED: disturbed}.get(how, ())]
+        rows += [{"case": name, "how": how, **_compared(folder, name, how)} for how in seen]
+    rows += [
+        {"case": name, "how": "2 replicas", "without": what, **_compared(folder, name, "2 replicas", what)}
+        for what, name in controls.items()
+    ]
+    for row in rows:
+        row["ok"] = row["how"] == DISTURBED or row["case"] in SHOWN or _exceeds(row) == ("without" in row)
+    return rows
+
+
+def _controls(names: Sequence[str]) -> dict[str, str]:
+    """Return the case, of these, in which each thing is left out."""
+    wanted = {what: [name for name in of if name in names] for what, of in CONTROLS.items()}
+    return {what: found[0] for what, found in wanted.items() if found}
+
+
+def _compute(names: Sequence[str], pairs: Mapping[str, Sequence[str]], controls: dict[str, str], folder: Path) -> None:
+    """Train everything, each cluster and all that is of one process in one go."""
+    teacher = _teacher(folder) if "teacher" in names else ""
+    # The largest number of logical CPUs first: a process cannot divide its CPU twice.
+    local = [(name, 4, "", _path(folder, name, "4 replicas")) for name in pairs.get("4 replicas", ())]
+    local += [(name, 2, "", _path(folder, name, "2 replicas")) for name in pairs.get("2 replicas", ())]
+    local += [(name, 2, what, _path(folder, name, "2 replicas", what)) for what, name in controls.items()]
+    local += [(name, 1, "noise", _path(folder, name, DISTURBED)) for name in pairs[DISTURBED]]
+    start([*local, *((name, 1, "", _path(folder, name, "one")) for name in names)], 1, teacher)
+    for how, of in pairs.items():
+        if of and HOWS.get(how, (1, 1))[1] > 1:
+            start([(name, 1, "", _path(folder, name, how)) for name in of], HOWS[how][1], teacher)
+
+
+def _path(folder: Path, name: str, how: str, what: str = "") -> str:
+    return str(folder / f"{name}-{how}-{what}.npz")
+
+
+def _compared(folder: Path, name: str, how: str, what: str = "") -> dict[str, float]:
+    import numpy as np
+
+    return compare(dict(np.load(_path(folder, name, "one"))), dict(np.load(_path(folder, name, how, what))))
+
+
+def _exceeds(row: dict[str, Any]) -> bool:
+    # What is not a number is not below what is allowed.
+    return not all(row[key] <= ALLOWED for key in ("losses", "weights", "figures"))
+
+
+def _teacher(folder: Path) -> str:
+    """Train a small network that teaches; return its run."""
+    run = folder / "teacher"
+    changes = ["model.name=resnet_tiny", "epochs=1", "schedule.warmup_epochs=0", "strategy=one"]
+    options = [part for change in changes for part in ("--set", change)]
+    command = [sys.executable, "-m", "zoo", "train", "digits_resnet", "--quiet", "--run", str(run), *options]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return str(run)
+
+
+def main() -> int:
+    """Compare, print a table, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--cases", default=",".join(CASES), help="names, with commas between them, or 'short'")
+    parser.add_argument("--hows", help=f"names, with commas between them, of {', '.join(HOWS)}; else some of them")
+    parser.add_argument("--noise", action="store_true", help="beside them, one device with weights disturbed by 1e-7")
+    parser.add_argument("--json", action="store_true", help="one line for each row")
+    options = parser.parse_args()
+    if options.child:
+        child(options.child)
+        return 0
+    names = SHORT if options.cases == "short" else options.cases.split(",")
+    if options.hows:
+        pairs = dict.fromkeys(options.hows.split(","), names)
+    else:
+        pairs = {how: [name for name in of if name in names] for how, of in CHOSEN.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(pairs, Path(folder), options.noise)
+    if options.json:
+        print("\n".join(map(json.dumps, rows)))
+    else:
+        print(f"{'case':<20}{'how':<12}{'losses':>10}{'weights':>10}{'figures':>10}  allowed {ALLOWED:g}")
+    for row in () if options.json else rows:
+        left_out = f", without {row['without']}: has to exceed it" if row.get("without") else ""
+        judged = "shown" if row["case"] in SHOWN or row["how"] == DISTURBED else "ok" if row["ok"] else "FAILED"
+        told = "".join(f"{row[key]:>10.1e}" for key in ("losses", "weights", "figures"))
+        print(f"{row['case']:<20}{row['how']:<12}{told}  {judged}{left_out}")
+    return 0 if all(row["ok"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
