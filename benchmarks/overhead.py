@@ -72,11 +72,12 @@ def seconds(work: Callable[[], Any]) -> tuple[float, float]:
 def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
     """Return seconds by epoch, ours and Keras', the share that ours takes longer, and what a checkpoint takes."""
     from training._display import Display
-    from training._loop import Session, _prepare
+    from training._loop import Session
+    from training._prepare import prepare
     from training._run import Run
 
     recipe = noisy(model, size, batch, STEPS, TURNS + 1)
-    ours, (_, pipeline, plain) = _prepare(recipe), _prepare(recipe)
+    ours, (_, pipeline, plain) = prepare(recipe), prepare(recipe)
     with tempfile.TemporaryDirectory() as folder:
         session = Session(Run.create(recipe, Path(folder) / "run"), *ours)
         display = Display("overhead", TURNS + 1, STEPS, batch, False)
@@ -103,11 +104,12 @@ def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
 def measure_memory(who: str, model: str, size: int, batch: int) -> dict[str, Any]:
     """Return the peak memory of a process, MiB, that trains two short epochs: of fit, and once the model is saved."""
     from training._display import Display
-    from training._loop import Session, _prepare
+    from training._loop import Session
+    from training._prepare import prepare
     from training._run import Run
 
     recipe = noisy(model, size, batch, MEMORY_STEPS, 2)
-    prepared = _prepare(recipe)
+    prepared = prepare(recipe)
     _, pipeline, network = prepared
     with tempfile.TemporaryDirectory() as folder:
         if who == "ours":

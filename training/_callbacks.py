@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from training._jax_state import settle
 from zoo._errors import TrainingError, ZooError
 from zoo._lazy import keras, np
 
@@ -28,11 +29,16 @@ class Stopped(ZooError):
         self.code = code
 
 
+class Interrupted(Exception):
+    """A signal came while what was going on could be left off at once."""
+
+
 class StopRequest:
     """Remembers the signal that asked to stop."""
 
     def __init__(self) -> None:
         self.signal = 0
+        self._at_once = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -49,10 +55,29 @@ class StopRequest:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def interruptible(self, model: Any) -> Iterator[None]:
+        """Raise Interrupted once a signal comes, or if one has come; the metrics of a model are then as before."""
+        before = [np.asarray(v) for v in model.metrics_variables]
+        self._at_once = True
+        try:
+            if self.signal:
+                raise Interrupted
+            yield
+        except Interrupted:
+            for variable, value in zip(model.metrics_variables, before, strict=True):
+                variable.assign(value)
+            raise
+        finally:
+            self._at_once = False
+
     def _receive(self, number: int, frame: Any) -> None:
         self.signal = number
         for s, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
             signal.signal(s, handler)
+        if self._at_once:
+            self._at_once = False
+            raise Interrupted
 
 
 def step_callback(epoch: int, skip: int, begin: Callable[[], None], end: Callable[[int, Any], None]) -> Any:
@@ -101,6 +126,7 @@ def check_weights(model: Any, epoch: int, step: int) -> None:
 
 def broken_weight(model: Any) -> str | None:
     """Return the path of the first weight that is not finite, None if all are."""
+    settle(model)
     for variable in model.weights:
         if not np.isfinite(np.asarray(variable)).all():
             return variable.path

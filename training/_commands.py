@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 import training
+from training._callbacks import Stopped
 from training._files import finite
 from training._notes import note
 from training._recipe import Recipe, recipes, resolve
-from training._run import Run
+from training._run import Run, check_free, new_path
 from training._starter import SUFFIX, read_recipe, write_starter
 from training._tasks import describe_figures
 from zoo._console import json_option, print_json, print_table
 from zoo._errors import BadOption
+
+# The strategy of processes that train together.
+MULTIWORKER = "multiworker"
 
 set_option = click.option(
     "--set",
@@ -107,16 +115,71 @@ def train(
     if bool(recipe) == bool(resume):
         raise BadOption("zoo train needs either a recipe (see: zoo recipes) or --resume RUN.")
     options = {"progress": not (quiet or as_json), "observe": _print_line if as_json else None}
-    if resume:
-        if overrides or path:
-            raise BadOption("--resume goes on with the run as it is, so that --set and --run cannot be given with it.")
-        run = training.resume(resume, **options)
-    else:
-        run = training.train(_recipe(recipe), _parsed(overrides), run=path, **options)
+    with _ended_at_once():
+        if resume:
+            if overrides or path:
+                raise BadOption(
+                    "--resume goes on with the run as it is, so that --set and --run cannot be given with it."
+                )
+            run = training.resume(resume, **options)
+        else:
+            run = training.train(_recipe(recipe), _parsed(overrides), run=path, **options)
     _print_result(run, as_json)
 
 
+@contextlib.contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """End the process when training was stopped by a signal, without what Python and TensorFlow do at their end.
+
+    They would wait for the threads that read data, and those for whatever keeps them.
+    """
+    try:
+        yield
+    except Stopped as stopped:
+        click.echo(f"zoo: {stopped}", err=True)
+        sys.stdout.flush()
+        os._exit(stopped.code)
+
+
+@click.command("launch")
+@click.argument("recipe", required=False)
+@click.option("--workers", default=2, show_default=True, help="How many processes, each on its share of a batch.")
+@set_option
+@click.option("--run", "path", metavar="DIR", help="The run directory to make.")
+@click.option("--resume", metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--retries", default=0, show_default=True, help="How often all are started again when one fails.")
+@quiet_option
+def launch(
+    recipe: str | None,
+    workers: int,
+    overrides: tuple[str, ...],
+    path: str | None,
+    resume: str | None,
+    retries: int,
+    quiet: bool,
+) -> None:
+    """Train RECIPE, or go on with a run, by several processes of this machine that share each batch."""
+    from training._launch import launch_training
+
+    if bool(recipe) == bool(resume):
+        raise BadOption("zoo launch needs either a recipe (see: zoo recipes) or --resume RUN.")
+    if resume:
+        if overrides or path:
+            raise BadOption("--resume goes on with the run as it is, so that --set and --run cannot be given with it.")
+        launch_training(Run.open(resume), workers=workers, retries=retries, quiet=quiet)
+        return
+    changes = (*overrides, f"strategy={MULTIWORKER}")
+    resolved = resolve(_recipe(recipe), _parsed(changes).items())
+    check_free(path)
+    place = Path(path) if path else new_path("runs", resolved.name)
+    start = (recipe, *(f"--set={change}" for change in changes))
+    launch_training(place, start, workers=workers, retries=retries, quiet=quiet)
+
+
 def _print_result(run: Run, as_json: bool) -> None:
+    """Print how good a finished run is; of several workers, one does."""
+    if not run.writes:
+        return
     result = run.result()
     test = result["test"]
     if as_json:

@@ -305,7 +305,8 @@ class LogConfig:
 
 CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
-    "strategy": ("auto", "one", "mirrored"),
+    "strategy": ("auto", "one", "mirrored", "multiworker", "tpu"),
+    "jit": ("auto", "on", "off"),
     "keep": ("best", "last"),
     "schedule.name": (
         "constant",
@@ -330,6 +331,7 @@ LIMITS = {
     "replicas": (0, 4096),
     "seed": (0, 2**31 - 1),
     "checkpoint_seconds": (0, 1e9),
+    "checkpoint_steps": (0, 1e9),
     "data.batch_size": (1, 1e6),
     "data.vocabulary": (0, 1e7),
     "data.augment.shift": (0, 1),

@@ -111,7 +111,7 @@ def _gather(run: Run) -> Evidence:
     result, stored = run.result() if run.finished else {}, run.health()
     return Evidence(
         run.metrics(),
-        [row for row in stored if "failed" not in row],
+        [row for row in stored if "gradients" in row],
         [row for row in stored if "failed" in row],
         (result.get("test") or {}).get("confusion"),
         result.get("labels") or [],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from training._augment import is_active
@@ -13,7 +13,7 @@ from training._pipeline import Pipeline
 from training._recipe import Recipe
 from training._strategy import Device
 from zoo._errors import BadOption
-from zoo._lazy import np, tf
+from zoo._lazy import keras, np, tf
 
 NAME = "lbfgs"
 # Options of optimizers that take one batch after the other.
@@ -31,6 +31,11 @@ STEPWISE = (
     "ema",
 )
 MEMORY = 10  # pairs of steps and changes of the gradient that are remembered
+# What SciPy says of its state: nothing yet, the loss is wanted, an iteration is over.
+BEGIN, EVALUATE, ITERATED = 0, 3, 1
+# SciPy's own: a relative fall of the loss and a gradient that are none any more, and trials of a line search.
+FALL, FLAT, TRIALS = 2.2204460492503131e-09, 1e-5, 20
+PASSES = 100  # over the data an iteration, at most, on average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +84,38 @@ def check_lbfgs(recipe: Recipe, pipeline: Pipeline, device: Device, model: Any) 
             raise BadOption(f"optimizer.name={NAME} cannot go with this. Received: {reason}.")
 
 
-def minimize(model: Any, batch: tuple[Any, Any], iterations: int, after: Callable[[Step], bool]) -> str:
-    """Move the weights of a compiled model to less loss.
+class Memory:
+    """What L-BFGS knows between two iterations, as variables for checkpoints, which a model keeps but does not own."""
 
-    What is remembered of earlier steps begins empty, after a resume too.
+    def __init__(self, size: int) -> None:
+        self._variables = [
+            keras.Variable(array, dtype=str(array.dtype), trainable=False, name=name)
+            for name, array in _start(size).items()
+        ]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._variables)
+
+
+def remember(model: Any) -> None:
+    """Give a model a place for what L-BFGS knows between two iterations, which its checkpoints hold."""
+    model.search = Memory(sum(int(np.prod(v.shape)) for v in model.trainable_variables))
+
+
+def _start(size: int) -> dict[str, Any]:
+    """Return the arrays that SciPy's L-BFGS-B works on, by its own names, before the first iteration."""
+    m, lengths = MEMORY, {"task": 2, "ln_task": 2, "lsave": 4, "isave": 44, "iwa": 3 * size}
+    reals = {"x": (size,), "f": (), "g": (size,), "dsave": (29,), "wa": (2 * m * size + 5 * size + 11 * m * m + 8 * m,)}
+    return {name: np.zeros(shape) for name, shape in reals.items()} | {
+        name: np.zeros(length, "int32") for name, length in lengths.items()
+    }
+
+
+def minimize(model: Any, batch: tuple[Any, Any], iterations: int, after: Callable[[Step], bool]) -> str:
+    """Move the weights of a compiled model to less loss, from where the last call, or a checkpoint, left it.
 
     Args:
-        model: a compiled model.
+        model: a compiled model that was given to `remember`.
         batch: (x, y) of all training examples.
         iterations: at most so many.
         after: called after each with the weights in place; ends it by returning True.
@@ -94,25 +124,43 @@ def minimize(model: Any, batch: tuple[Any, Any], iterations: int, after: Callabl
         "epochs" if there were so many iterations, "patience" if `after` ended it, "converged" if there was no more to
         gain.
     """
-    from scipy.optimize import minimize as search
+    point, done, passes = _Point(model, batch), 0, 0
+    state = {variable.name: np.asarray(variable).copy() for variable in model.search}
+    if state["task"][0] == BEGIN:
+        state["x"] = point.weights()
+    while passes <= PASSES * iterations:
+        _advance(state)
+        if state["task"][0] == EVALUATE:
+            passes += 1
+            state["f"], state["g"] = point.look(state["x"])
+        elif state["task"][0] == ITERATED:
+            done += 1
+            point.move(state["x"])
+            for variable in model.search:
+                variable.assign(state[variable.name])
+            if after(Step(float(state["f"]), passes)):
+                return "patience"
+            if done == iterations:
+                return "epochs"
+        else:
+            break
+    point.move(state["x"])
+    return "converged"
 
-    point, passes, ended = _Point(model, batch), 0, []
 
-    def value(weights: Any) -> tuple[float, Any]:
-        nonlocal passes
-        passes += 1
-        return point.look(weights)
+def _advance(state: dict[str, Any]) -> None:
+    """Let SciPy go on to where it needs the loss at x, has ended an iteration, or is through.
 
-    def callback(intermediate_result: Any) -> None:
-        point.move(intermediate_result.x)
-        if after(Step(float(intermediate_result.fun), passes)):
-            ended.append("patience")
-            raise StopIteration
+    `scipy.optimize.minimize` is this call in a loop, and cannot be told what it knew before; SciPy 1.15 to 1.18 call it
+    alike.
+    """
+    from scipy.optimize import _lbfgsb
 
-    options = {"maxiter": iterations, "maxfun": 100 * iterations, "maxcor": MEMORY}
-    found = search(value, point.weights(), jac=True, method="L-BFGS-B", callback=callback, options=options)
-    point.move(found.x)
-    return ended[0] if ended else "epochs" if found.nit >= iterations else "converged"
+    s, x = state, state["x"]
+    free, none = np.zeros(x.size, "int32"), np.zeros(x.size)
+    limits = (FALL / np.finfo("float64").eps, FLAT)
+    work = (s["wa"], s["iwa"], s["task"], s["lsave"], s["isave"], s["dsave"])
+    _lbfgsb.setulb(MEMORY, x, none, none, free, s["f"], s["g"], *limits, *work, TRIALS, s["ln_task"])
 
 
 class _Point:

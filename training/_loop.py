@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-import zoo
 from training._average import averaged, put_average
+from training._blame import find_first
 from training._board import Board
-from training._build import build_learner, compile_model, seeded
-from training._callbacks import Clock, Stopped, StopRequest, check_finite, check_weights, step_callback
-from training._checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
+from training._build import build_model
+from training._callbacks import Clock, Interrupted, Stopped, StopRequest, check_finite, check_weights, step_callback
+from training._checkpoint import load_weights
+from training._device import Device
 from training._display import Display
 from training._files import write_atomic
-from training._judge import judge, open_data
-from training._lbfgs import Step, check_lbfgs, in_float32, is_asked, minimize
+from training._judge import judge
+from training._keeper import Keeper
+from training._lbfgs import Step, is_asked, minimize
 from training._mistakes import show_mistakes
-from training._open import learnt_of, open_pipeline
+from training._open import learnt_of
 from training._pipeline import Pipeline
+from training._prepare import prepare
 from training._recipe import Recipe
+from training._rescue import rescue, where_stopped
 from training._run import Run, check_free, processor
-from training._strategy import Device, check_divisible, open_device
+from training._strategy import check_together
 from training._tasks import TASKS
-from training._view import look, make_view
+from training._view import look
 from training._watch import Watch
-from zoo._build import dtype_policy
+from training._workers import look_on, wait_for_run
 from zoo._errors import TrainingError
 from zoo._lazy import np
 
@@ -60,9 +65,13 @@ def train_new(
         Stopped: SIGTERM or SIGINT came; the state is saved.
         RunError: the directory is not free, or the disk is full.
     """
+    check_together(recipe, path)
     check_free(path)
-    prepared = _prepare(recipe)
-    run = Run.create(recipe, path, prepared[1].text, learnt_of(prepared[1]))
+    prepared = prepare(recipe)
+    if prepared[0].chief:
+        run = Run.create(recipe, path, prepared[1].text, learnt_of(prepared[1]))
+    else:
+        run = wait_for_run(path)
     return _train(run, prepared, progress=progress, observe=observe, split=split)
 
 
@@ -70,80 +79,91 @@ def resume_run(run: Run, *, progress: bool = False, observe: Observer | None = N
     """Train what a run says from where its last checkpoint stands; a finished run is returned as it is."""
     if run.finished:
         return run
-    return _train(run, _prepare(run.recipe, run), progress=progress, observe=observe, split=split)
+    run.check_backend()
+    prepared = prepare(run.recipe, run)
+    return _train(run if prepared[0].chief else look_on(run), prepared, progress=progress, observe=observe, split=split)
 
 
 def _train(
     run: Run, prepared: tuple[Device, Pipeline, Any, Any], *, progress: bool, observe: Observer | None, split: str
 ) -> Run:
-    with run.lock():
+    device, pipeline, *_ = prepared
+    with run.lock(), device.running():
         session = Session(run, *prepared)
-        pipeline = session.pipeline
         with Display(
-            run.recipe.name, run.recipe.epochs, pipeline.steps_per_epoch, pipeline.batch_size, progress
+            run.recipe.name,
+            run.recipe.epochs,
+            pipeline.steps_per_epoch,
+            pipeline.batch_size,
+            progress and device.chief,
         ) as display:
-            session.train(display, observe)
-        session.finish(split)
+            session.train(display, observe if device.chief else None)
+        if device.chief:
+            session.finish(split)
+        device.meet()
     return run
-
-
-def _prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, Any, Any]:
-    """Return the device, the data, the compiled model, its initial weights drawn from the seed, and its view."""
-    asked = is_asked(recipe)
-    device = open_device(in_float32(recipe) if asked else recipe)
-    pipeline = open_data(run) if run else open_pipeline(recipe, zoo.spec(recipe.model.name))
-    check_divisible(pipeline.batch_size, device.replicas)
-    with device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
-        model = build_learner(recipe, pipeline.learning, start=run is None)
-        if asked:
-            check_lbfgs(recipe, pipeline, device, model)
-        compile_model(model, recipe, pipeline, device.jit_compile)
-        model.optimizer.build(model.trainable_variables)
-        view = make_view(model, recipe, pipeline)
-    return device, pipeline, model, view
 
 
 class Session:
     """One process training one run.
 
     Attributes:
-        progress: where training stands.
+        progress: where the last checkpoint stands.
+        reached: steps completed in the epoch under way.
     """
 
     def __init__(self, run: Run, device: Device, pipeline: Pipeline, model: Any, view: Any) -> None:
         self.run, self.device, self.pipeline, self.model, self.view = run, device, pipeline, model, view
         self.recipe = run.recipe
-        self.last, self.best = run.checkpoints / "last.safetensors", run.checkpoints / "best.safetensors"
+        self.keeper = Keeper(run, writes=device.chief)
         self.stop = StopRequest()
-        self.board = Board(run.tensorboard)
+        self.board = Board(run.tensorboard, writes=device.chief)
         self.watch = Watch(run, model, device, self.board, pipeline)
-        self.progress = load_checkpoint(self.last, model) if self.last.is_file() else Progress()
+        self.progress = self.keeper.load(model)
+        self.reached = self.progress.step
+        self.watch.begin(self.progress, self.keeper.damage)
         self.clock = Clock(self.progress.seconds)
         self.ended = "epochs"
-        self._saved = time.monotonic()
+        self.fresh = not self.keeper.begun
+        # All have read what there is before the first of them writes.
+        device.meet()
 
     def train(self, display: Display, observe: Observer | None) -> None:
         """Train until the last epoch, saving on the way."""
-        if not self.last.is_file():
+        if self.fresh:
             # Whatever happens in the first epoch, there is something good to go back to.
-            self._save()
+            self.save()
         try:
-            with self.stop.listening():
+            with self.stop.listening(), rescue(self):
                 learn = self._iterate if is_asked(self.recipe) else self._pass
                 self.ended = learn(display, observe)
         except TrainingError as error:
-            self.watch.failed(str(error))
+            first = self._first()
+            self.watch.failed(f"{error}. {first}".rstrip(". "))
             where = f"epoch {self.progress.epoch}, step {self.progress.step}"
-            raise TrainingError(f"{error}. The last good checkpoint ({where}) stands: {self.last}") from error
+            good = f"The last good checkpoint ({where}) stands: {self.keeper.last}"
+            raise TrainingError(". ".join(filter(None, (str(error), first, good)))) from error
         finally:
             self.board.close()
+
+    def _first(self) -> str:
+        """Return a sentence on what was not finite first, "" where that cannot be found."""
+        if self.device.name != "one" or self.device.backend != "tensorflow" or is_asked(self.recipe):
+            return ""
+        return find_first(self.model, self.pipeline, self.keeper.load(self.model))
 
     def _pass(self, display: Display, observe: Observer | None) -> str:
         """Go through the data batch by batch, epoch after epoch; return why training ended."""
         for epoch in range(self.progress.epoch, self.recipe.epochs):
             if self._out_of_patience():
                 return "patience"
-            self._end_epoch(self._epoch(epoch, display), display, observe)
+            try:
+                row = self._epoch(epoch, display)
+            except Interrupted:
+                check_weights(self.model, epoch, self.reached)
+                self.save(step=self.reached)
+                self._raise_stopped()
+            self._end_epoch(row, display, observe)
         return "epochs"
 
     def _iterate(self, display: Display, observe: Observer | None) -> str:
@@ -165,24 +185,23 @@ class Session:
     def _epoch(self, epoch: int, display: Display) -> dict[str, Any]:
         """Train one epoch, or what is left of it, and validate; return its figures."""
         start, skip, self.watch.feed.waited = time.monotonic(), self.progress.step, 0.0
+        self.reached = skip
         display.begin(skip)
-        history = self.model.fit(
-            self.pipeline.train(epoch, skip),
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            shuffle=False,
-            verbose=0,
-            callbacks=[
-                self.watch.callback(epoch, skip),
-                step_callback(
-                    epoch, skip, self._restore_metrics, lambda step, logs: self._end_step(step, logs, display)
-                ),
-            ],
-        )
+        figures = self._fit(epoch, skip, display) if skip < self.pipeline.steps_per_epoch else self._trained()
         trained = time.monotonic() - start
-        figures = {name: float(values[-1]) for name, values in history.history.items()}
         examples = (self.pipeline.steps_per_epoch - skip) * self.pipeline.batch_size
         return self._row(epoch, figures, trained, examples)
+
+    def _trained(self) -> dict[str, float]:
+        """Return the figures of an epoch that was left off while it was validated."""
+        self._restore_metrics()
+        return {name: float(value) for name, value in self.model.get_metrics_result().items()}
+
+    def _fit(self, epoch: int, skip: int, display: Display) -> dict[str, float]:
+        steps = step_callback(
+            epoch, skip, self._restore_metrics, lambda step, logs: self._end_step(step, logs, display)
+        )
+        return self.device.fit(self.model, self.pipeline, epoch, skip, [self.watch.callback(epoch, skip), steps])
 
     def _row(self, epoch: int, figures: dict[str, Any], trained: float, examples: int) -> dict[str, Any]:
         """Validate, and return the figures of an epoch (from 0).
@@ -195,7 +214,10 @@ class Session:
         """
         with averaged(self.model):
             judged = look(self.view, self.model) if self.view else self.model
-            validation = judged.evaluate(self.pipeline.evaluate("validation"), return_dict=True, verbose=0)
+            # Those of L-BFGS are as short as its steps, which nothing goes on from in between.
+            whole = is_asked(self.recipe) or not self.device.interruptible
+            with contextlib.nullcontext() if whole else self.stop.interruptible(self.model):
+                validation = self.device.evaluate(judged, self.pipeline, "validation")
         figures |= {f"val_{name}": float(value) for name, value in validation.items()}
         check_finite(figures["val_loss"], self.model, epoch, self.pipeline.steps_per_epoch)
         return {
@@ -210,18 +232,19 @@ class Session:
     def _restore_metrics(self) -> None:
         """Bring back the running means of an interrupted epoch, which Keras has just reset."""
         if self.progress.step:
-            load_checkpoint(self.last, self.model)
+            self.keeper.load(self.model)
 
     def _end_step(self, step: int, logs: dict[str, Any], display: Display) -> None:
         """Show, save when it is time, and stop when asked."""
+        self.reached = step
         display.step(self.progress.epoch, step, logs, self.watch.feed.waited)
-        due = time.monotonic() - self._saved > self.recipe.checkpoint_seconds
-        # The end of an epoch has a checkpoint of its own, after validation.
-        if (due or self.stop.signal) and step < self.pipeline.steps_per_epoch:
+        due = self.keeper.due(self.progress.epoch * self.pipeline.steps_per_epoch + step)
+        stop, due = self.device.agree(self.stop.signal, due)
+        if due or stop:
             check_weights(self.model, self.progress.epoch, step)
-            self._save(step=step)
-        if self.stop.signal and step < self.pipeline.steps_per_epoch:
-            self._raise_stopped()
+            self.save(step=step)
+        if stop:
+            self._raise_stopped(stop)
 
     def _end_epoch(self, row: dict[str, Any], display: Display, observe: Observer | None) -> None:
         """Tell the figures, and save; as the best if it is."""
@@ -237,10 +260,11 @@ class Session:
         advanced = dataclasses.replace(self.progress, epoch=row["epoch"], step=0, **best)
         if better:
             with averaged(self.model):
-                save_checkpoint(self.best, self.model, advanced)
-        self._save(epoch=row["epoch"], step=0, **best)
-        if self.stop.signal and row["epoch"] < self.recipe.epochs:
-            self._raise_stopped()
+                self.keeper.save_best(self.model, advanced)
+        self.save(epoch=row["epoch"], step=0, **best)
+        stop, _ = self.device.agree(self.stop.signal, False, now=True)
+        if stop and row["epoch"] < self.recipe.epochs:
+            self._raise_stopped(stop)
         if observe:
             observe(row)
 
@@ -253,28 +277,25 @@ class Session:
         # Equal is not better: a figure that has reached its bound would never end the training.
         return bool(patience and figures) and len(figures) - 1 - figures.index(max(figures)) >= patience
 
-    def _save(self, **changed: Any) -> None:
+    def save(self, **changed: Any) -> None:
         """Write the last checkpoint."""
         progress = dataclasses.replace(self.progress, seconds=self.clock.seconds, **changed)
-        save_checkpoint(self.last, self.model, progress)
-        self.progress, self._saved = progress, time.monotonic()
+        self.keeper.save(self.model, progress)
+        self.progress = progress
 
-    def _raise_stopped(self) -> None:
-        raise Stopped(
-            f"Stopped after epoch {self.progress.epoch}, step {self.progress.step}; nothing is lost. "
-            f"Go on with: zoo train --resume {self.run.path}",
-            code=128 + self.stop.signal,
-        )
+    def _raise_stopped(self, signal: int = 0) -> None:
+        raise Stopped(where_stopped(self), code=128 + (signal or self.stop.signal))
 
     def finish(self, split: str = "test") -> None:
         """Keep the chosen weights as the model, judge them on a split, and close the run."""
         if self.recipe.keep == "best":
             # Written with the mean weights in place, where there is a mean.
-            load_weights(self.best, self.model)
+            load_weights(self.keeper.best, self.model)
         else:
             put_average(self.model)
         kept = look(self.view, self.model)
         write_atomic(self.run.model_path, lambda path: kept.save(path, include_optimizer=False))
+        self.device.leave_witness(self.run, self.pipeline, lambda: build_model(self.recipe, self.pipeline))
         show_mistakes(kept, self.pipeline, self.board, self.recipe)
         self.board.close()
         split = split if split in self.pipeline.dataset.splits else "validation"
@@ -296,6 +317,8 @@ class Session:
             "splits": splits,
             "precision": self.device.precision,
             "strategy": self.device.name,
+            "backend": self.device.backend,
             "replicas": self.device.replicas,
+            "workers": self.device.workers,
             "processor": processor(),
         }

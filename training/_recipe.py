@@ -45,10 +45,13 @@ class Recipe:
         epochs: passes over the training data.
         seed: of initial weights, order, augmentation and dropout.
         precision: "float32", "mixed_bfloat16", "mixed_float16" or "auto" (the fastest that trains safely here).
-        strategy: "one", "mirrored" or "auto" (mirrored where there are several GPUs).
+        strategy: "one", "mirrored", "multiworker" (a cluster by TF_CONFIG or SLURM), "tpu" or "auto", which takes the
+            last two where there are some, and mirrored where there are several GPUs.
         replicas: devices of a mirrored strategy, 0 for all; on a machine without GPUs, logical CPUs.
+        jit: whether XLA compiles the step: "on", "off" or "auto" (on one GPU).
         keep: which weights become the model: "best" on validation accuracy, or "last".
         checkpoint_seconds: longest time between two checkpoints; one is written after each epoch in any case.
+        checkpoint_steps: most steps between two checkpoints; 0 leaves it to the time.
     """
 
     name: str
@@ -65,8 +68,10 @@ class Recipe:
     precision: str = "auto"
     strategy: str = "auto"
     replicas: int = 0
+    jit: str = "auto"
     keep: str = "best"
     checkpoint_seconds: float = 600.0
+    checkpoint_steps: int = 0
 
     def __post_init__(self) -> None:
         _check(self)

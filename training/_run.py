@@ -6,6 +6,7 @@ runs/<recipe>/<time>-<4 hex>/
   text.json    the vocabulary, where the data is text
   data.json    what else the training split taught: statistics, the columns of a table
   pruned.json  where a study gave the run up; resuming it takes the mark away
+  logits.npz   of a run on JAX: what its network says to some examples, which its rebuild on TensorFlow has to repeat
   done.json    written last; a run without it is unfinished
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 from training._files import finite, read_json, whole_folder, write_bytes, write_json
 from training._recipe import Recipe
 from zoo._errors import BadOption, RunError
+from zoo._lazy import keras
 from zoo._text import Text
 
 VERSION = 1
@@ -35,7 +37,10 @@ class Run:
     Attributes:
         path: the directory.
         recipe: the recipe it trains.
+        writes: whether this process writes there.
     """
+
+    writes = True
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path = path
@@ -64,7 +69,7 @@ class Run:
         place = Path(os.path.abspath(path or new_path("runs", recipe.name)))
         with whole_folder(place) as beside:
             write_json(beside / "recipe.json", {"version": VERSION, "recipe": recipe.to_json()})
-            write_json(beside / "env.json", environment())
+            write_json(beside / "env.json", {**environment(), "backend": keras.backend.backend()})
             if text:
                 write_json(beside / "text.json", text.to_json())
             if learnt:
@@ -100,6 +105,11 @@ class Run:
     def model_path(self) -> Path:
         """The trained model, in Keras' own format."""
         return self.path / "model.keras"
+
+    @property
+    def logits_path(self) -> Path:
+        """What the network of a run on another backend than TensorFlow says to some examples."""
+        return self.path / "logits.npz"
 
     @property
     def exports(self) -> Path:
@@ -166,6 +176,15 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """Return what env.json says of the machine and the versions."""
         return read_json(self.path / "env.json")
+
+    def check_backend(self) -> None:
+        """Raise RunError unless Keras runs on what the run began with: others draw other numbers."""
+        began, here = self.environment().get("backend", "tensorflow"), keras.backend.backend()
+        if began != here:
+            raise RunError(
+                f"A run goes on with the backend of Keras that it began with, {began}. Received: "
+                f"run={str(self.path)!r}, KERAS_BACKEND={here}. Set KERAS_BACKEND={began}."
+            )
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return one row an epoch; a last line that was cut off is left out."""

@@ -49,8 +49,10 @@ class Units:
 
     def _idle(self, inputs: Any) -> dict[str, Any]:
         """Return what is idle, layer by layer; compiled, so that no map is held longer than it is needed."""
-        outputs = self._network(inputs, training=False)
-        return {name: _idle(values, self._ends[name]) for name, values in outputs.items()}
+        return {name: _idle(values, self._ends[name]) for name, values in self._outputs(inputs).items()}
+
+    def _outputs(self, inputs: Any) -> dict[str, Any]:
+        return self._network(inputs, training=False)
 
 
 def _idle(values: Any, ends: tuple[float, float] | None) -> Any:

@@ -6,10 +6,15 @@ looked at in inference mode, which draws no dropout and moves no average of a ba
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from training._board import Board
+from training._checkpoint import Progress
 from training._configs import LogConfig
 from training._pipeline import Pipeline
 from training._preprocess import normalize
@@ -31,10 +36,13 @@ class Feed:
         waited: seconds spent waiting since it was last set.
         keep: whether the next batch is kept.
         batch: the batch that was kept.
+        busy: a lock that is held but while a batch is waited for, when nothing changes.
     """
 
     def __init__(self, model: Any) -> None:
         self.waited, self.keep, self.batch = 0.0, False, None
+        self.busy = threading.Lock()
+        self.busy.acquire()
         model.make_train_function()
         self._step = model.train_function
         # Keras takes the next batch inside the step, where nobody sees how long that takes.
@@ -43,7 +51,11 @@ class Feed:
     def __call__(self, iterator: Any) -> Any:
         """Take one step on the next batch; raises StopIteration after the last."""
         start = time.perf_counter()
-        batch = next(iterator)
+        self.busy.release()
+        try:
+            batch = next(iterator)
+        finally:
+            self.busy.acquire()
         self.waited += time.perf_counter() - start
         if self.keep:
             self.batch = batch
@@ -55,17 +67,19 @@ class Gradients:
 
     def __init__(self, model: Any, strategy: Any) -> None:
         self._variables, self._optimizer = list(model.trainable_variables), model.optimizer
+        self._strategy = strategy
         with strategy.scope():
             self._asked = tf.Variable(False, trainable=False)
-            # Each replica writes its own; read together they are the mean.
+            # Each replica writes its own.
             self._squares = tf.Variable(
                 tf.zeros([len(self._variables)]),
                 trainable=False,
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.MEAN,
             )
-        self._apply = model.optimizer.apply_gradients
-        model.optimizer.apply_gradients = self._measured
+        # Behind where several devices add them up, and so on each of them the same.
+        self._apply = model.optimizer.apply
+        model.optimizer.apply = self._measured
 
     def ask(self, wanted: bool) -> None:
         """Say whether the next step measures."""
@@ -74,14 +88,14 @@ class Gradients:
     def norms(self) -> dict[str, float]:
         """Return the norm of the last measured gradient by the path of its variable."""
         # mixed_float16 scales the loss, and with it every gradient.
-        scale = float(getattr(self._optimizer, "dynamic_scale", None) or 1.0)
-        norms = np.sqrt(self._squares.numpy()) / scale
+        scale = float(np.asarray(getattr(self._optimizer, "dynamic_scale", 1.0)))
+        squares = self._strategy.experimental_local_results(self._squares)[0]
+        norms = np.sqrt(squares.numpy()) / scale
         return {v.path: float(norm) for v, norm in zip(self._variables, norms, strict=True)}
 
-    def _measured(self, pairs: Any, *arguments: Any, **options: Any) -> Any:
-        """Stand for `apply_gradients` of the optimizer."""
-        pairs = list(pairs)
-        by_path = {variable.path: gradient for gradient, variable in pairs}
+    def _measured(self, found: Any, variables: Any = None) -> Any:
+        """Stand for `apply` of the optimizer."""
+        by_path = {variable.path: gradient for gradient, variable in zip(found, variables, strict=True)}
         gradients = [by_path.get(variable.path) for variable in self._variables]
 
         def measure() -> Any:
@@ -89,7 +103,7 @@ class Gradients:
             return True
 
         tf.cond(self._asked, measure, lambda: False)
-        return self._apply(pairs, *arguments, **options)
+        return self._apply(found, variables)
 
 
 def _square(gradient: Any) -> Any:
@@ -120,6 +134,33 @@ def _chosen(size: int, random: Any) -> Any:
     return tf.constant(np.arange(size) if size <= SAMPLE else np.sort(random.integers(0, size, SAMPLE)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """What measures on a backend of Keras.
+
+    Args:
+        gradients: makes what `Gradients` is, of a model and a strategy.
+        weights: makes what `Weights` is, of a model.
+        units: makes what `training._units.Units` is, of a model and a strategy.
+        feed: makes what `Feed` is, of a model.
+    """
+
+    gradients: Callable[[Any, Any], Any]
+    weights: Callable[[Any], Any]
+    units: Callable[[Any, Any], Any]
+    feed: Callable[[Any], Any]
+
+
+# Modules that hold TOOLS of their own, by the backend.
+OTHER_TOOLS = {"jax": "training._jax_watch"}
+
+
+def _tools(backend: str) -> Tools:
+    if backend in OTHER_TOOLS:
+        return importlib.import_module(OTHER_TOOLS[backend]).TOOLS
+    return Tools(Gradients, Weights, Units, Feed)
+
+
 class Watch:
     """Measures a training at some of its steps, and tells the run and TensorBoard.
 
@@ -135,10 +176,11 @@ class Watch:
         self._classes = len(pipeline.dataset.labels) if pipeline.dataset.task in CLASSES else 0
         self._before: dict[str, Any] = {}
         self._step, self._pipeline, self._strategy = 0, pipeline, device.strategy
+        tools = _tools(device.backend)
         if self._config.every:
-            self._gradients, self._weights = Gradients(model, device.strategy), Weights(model)
-            self._units = Units(model, device.strategy)
-        self.feed = Feed(model)
+            self._gradients, self._weights = tools.gradients(model, device.strategy), tools.weights(model)
+            self._units = tools.units(model, device.strategy)
+        self.feed = tools.feed(model)
 
     def callback(self, epoch: int, skip: int) -> Any:
         """Return a Keras callback for one epoch (from 0) after its first `skip` steps."""
@@ -152,6 +194,17 @@ class Watch:
                 watch._end(first + batch)
 
         return Measure()
+
+    @property
+    def busy(self) -> Any:
+        """A lock that is held but while nothing changes; None on a backend that has none."""
+        return getattr(self.feed, "busy", None)
+
+    def begin(self, progress: Progress, damage: str) -> None:
+        """Begin, or go on, where training stands; `damage` says what was wrong with its last checkpoint."""
+        self._step = progress.epoch * self._steps + progress.step
+        if damage:
+            self._run.add_health({"step": self._step, "epoch": progress.epoch + 1, "damaged": damage})
 
     def failed(self, reason: str) -> None:
         """Keep why the training could not go on."""

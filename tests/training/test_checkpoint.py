@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from training._checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
-from training._loop import _prepare
+from training._prepare import prepare
 from training._recipe import recipes
 from zoo._errors import RunError
 
@@ -19,7 +19,7 @@ PROGRESS = Progress(epoch=3, step=7, best=0.1 + 0.2, best_epoch=2, seconds=12.62
 
 def fresh(**changed):
     """Return a compiled model and its pipeline as training makes them."""
-    _, pipeline, model, _ = _prepare(recipes["digits_mlp"].override(**{**SMALL, **changed}))
+    _, pipeline, model, _ = prepare(recipes["digits_mlp"].override(**{**SMALL, **changed}))
     return model, pipeline
 
 
@@ -113,6 +113,11 @@ def damage(name, content):
         "offsets": lambda: flipped.__setitem__(content.index(b"data_offsets") + 16, ord("9")),
         "dtype": lambda: flipped.__setitem__(content.index(b'"F32"') + 2, ord("9")),
         "progress": lambda: flipped.__setitem__(content.index(b"progress"), ord("q")),
+        "figure": lambda: flipped.__setitem__(content.index(b'epoch\\": 3') + 9, ord("4")),
+        "checksum": lambda: flipped.__setitem__(content.index(b"crc32") + 9, ord("x")),
+        "first weight": lambda: flipped.__setitem__(8 + header, flipped[8 + header] ^ 1),
+        "middle": lambda: flipped.__setitem__(8 + header + (len(content) - header) // 2, flipped[-9] ^ 0x80),
+        "last byte": lambda: flipped.__setitem__(-1, flipped[-1] ^ 1),
         "cut by one byte": lambda: flipped.__delitem__(slice(-1, None)),
         "cut in half": lambda: flipped.__delitem__(slice(len(content) // 2, None)),
         "cut in the header": lambda: flipped.__delitem__(slice(header // 2, None)),
@@ -129,6 +134,11 @@ WAYS = (
     "offsets",
     "dtype",
     "progress",
+    "figure",
+    "checksum",
+    "first weight",
+    "middle",
+    "last byte",
     "cut by one byte",
     "cut in half",
     "cut in the header",
@@ -149,6 +159,20 @@ def test_damaged_file_is_refused(trained, checkpoint, tmp_path, way):
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
     assert differing(groups(trained), before) == set()
+
+
+def test_checkpoint_without_a_checksum_is_read(trained, checkpoint, tmp_path):
+    """Those of before there were checksums are gone on from."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    with safe_open(checkpoint, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        progress = file.metadata()["progress"]
+    save_file(arrays, tmp_path / "c.safetensors", {"progress": progress})
+    model, _ = fresh(seed=2)
+    assert load_checkpoint(tmp_path / "c.safetensors", model) == PROGRESS
+    assert differing(groups(model), groups(trained)) == set()
 
 
 def test_damaged_progress_is_refused(trained, tmp_path):

@@ -49,7 +49,9 @@ def test_finished_run_has_its_files(digits_run):
     path = digits_run.path
     for name in ("recipe.json", "env.json", "metrics.jsonl", "model.keras", "done.json"):
         assert (path / name).is_file()
-    assert {p.name for p in digits_run.checkpoints.iterdir()} == {"best.safetensors", "last.safetensors"}
+    assert {p.name for p in digits_run.checkpoints.iterdir()} == {
+        f"{n}.safetensors" for n in ("best", "last", "previous")
+    }
     assert not [name for name in names(path) if ".writing" in name or ".replaced" in name]
     assert not list(path.parent.glob(".writing*"))
     assert digits_run.finished
