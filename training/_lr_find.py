@@ -11,6 +11,7 @@ import zoo
 from training._build import build_learner, compile_model, seeded
 from training._configs import ScheduleConfig
 from training._files import write_atomic
+from training._jax_state import settle
 from training._lbfgs import is_asked
 from training._open import open_pipeline
 from training._pipeline import Pipeline
@@ -94,13 +95,15 @@ def find_rate(recipe: Recipe, *, low: float = 1e-6, high: float = 10.0, steps: i
 
 def _losses(recipe: Recipe, rates: tuple[float, ...]) -> list[float]:
     """Return the loss of each batch before its step, until it breaks out."""
-    device = open_device(recipe)
+    device = open_device(recipe, alone=True)
     pipeline = open_pipeline(recipe, zoo.spec(recipe.model.name))
     check_divisible(pipeline.batch_size, device.replicas)
+    device.check(pipeline)
     with device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
         model = build_learner(recipe, pipeline, start=True)
         compile_model(model, recipe, pipeline, device.jit_compile)
-    return _climb(model, pipeline, rates)
+    with device.running():
+        return _climb(model, pipeline, rates)
 
 
 def _climb(model: Any, pipeline: Pipeline, rates: tuple[float, ...]) -> list[float]:
@@ -113,6 +116,8 @@ def _climb(model: Any, pipeline: Pipeline, rates: tuple[float, ...]) -> list[flo
             self.model.reset_metrics()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            # What is assigned before the next step is to count for it.
+            settle(self.model)
             loss = float(logs["loss"])
             if math.isfinite(loss):
                 losses.append(loss)
