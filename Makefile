@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 RECIPE ?= digits_resnet
 FORMATS ?= --all
 
-.PHONY: help install demo train export report test test-all lint format bench readme constraints clean
+.PHONY: help install demo train export report test test-all lint format bench invariance chaos scaling matrix readme \
+	constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -45,6 +46,18 @@ format: install  ## mend style
 
 bench: install  ## measure training, export and inference side by side with peers
 	$(BIN)/python benchmarks/run.py
+
+invariance: install  ## show that the result does not depend on how many devices and processes computed it
+	$(BIN)/python benchmarks/invariance.py
+
+chaos: install  ## kill training at random moments, again and again, and show that nothing is lost
+	$(BIN)/python benchmarks/chaos.py
+
+scaling: install  ## write docs/scaling.md: the efficiency to expect of many workers, checked against a few
+	$(BIN)/python benchmarks/scaling.py
+
+matrix: install  ## write docs/matrix.md: every family in every format and compression, run
+	$(BIN)/python benchmarks/matrix.py
 
 readme: install  ## write the generated tables of the README
 	$(BIN)/python tests/repo/readme.py

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import export
 import zoo
+from export._options import choices
 from training._notes import note
 from training._recipe import recipes as known
 from zoo import _facts
@@ -44,13 +45,16 @@ def published(spec: zoo.ModelSpec) -> str:
 
 def formats() -> str:
     """Return the table of formats."""
-    lines = ["| format | what it is | logits within | same top-1 | accuracy may lose |", "|---|---|--:|--:|--:|"]
+    lines = [
+        "| format | what it is | options | logits within | same top-1 | accuracy may lose |",
+        "|---|---|---|--:|--:|--:|",
+    ]
     for name in export.formats.names():
         fmt = export.formats[name]
-        allowed = fmt.tolerance
+        allowed, asked = fmt.tolerance, ", ".join(f"`{choice.text}`" for choice in choices(fmt.options))
         lines.append(
-            f"| `{name}` | {fmt.summary} | {allowed.relative:g} of the largest | {100 * allowed.agreement:g}% | "
-            f"{100 * allowed.drop:g} points |"
+            f"| `{name}` | {fmt.summary} | {asked.replace('|', chr(92) + '|')} | {allowed.relative:g} of the largest | "
+            f"{100 * allowed.agreement:g}% | {100 * allowed.drop:g} points |"
         )
     return "\n".join(lines)
 

@@ -26,10 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("zoo", "training", "export")  # each may import those before it
 COMMAND = "zoo/__main__.py"  # puts the rooms together, so that it alone imports all of them
 HEAVY = {
-    "PIL", "ai_edge_litert", "huggingface_hub", "jax", "jinja2", "keras", "litert_quantizer", "matplotlib", "numpy",
-    "onnx", "onnxruntime", "optuna", "pyarrow", "rich", "safetensors", "scipy", "sklearn", "tensorflow",
-    "tensorflow_datasets", "tensorflow_model_optimization", "tf2onnx", "tf_keras", "tomli", "zoo._layers",
-    "zoo._sequence",
+    "PIL", "ai_edge_litert", "huggingface_hub", "jax", "jinja2", "keras", "litert_quantizer", "matplotlib", "nncf",
+    "numpy", "onnx", "onnxruntime", "openvino", "optuna", "pyarrow", "rich", "safetensors", "scipy", "sklearn",
+    "tensorflow", "tensorflow_datasets", "tensorflow_model_optimization", "tf2onnx", "tf_keras", "tomli",
+    "zoo._layers", "zoo._sequence",
 }  # fmt: skip
 # Classes derived from Keras', which are imported on first use themselves.
 LAYERS = ("zoo/_layers.py", "zoo/_sequence.py")
@@ -62,11 +62,16 @@ def content_modules():
     return {m.path[:-3].replace("/", ".") for m in modules(*ROOMS) if is_content(m.path)}
 
 
+# Formats whose names are those of libraries too, which shared code works with.
+LIBRARIES = {"keras", "openvino"}
+
+
 @functools.cache
 def content_names():
     """Every registered name of every kind, and the families."""
     named = (formats, compressions, datasets, recipes)
-    return {*zoo.names(), *zoo.families(), *(name for registry in named for name in registry.names())}
+    found = {*zoo.names(), *zoo.families(), *(name for registry in named for name in registry.names())}
+    return found - LIBRARIES
 
 
 def top_level(node):
@@ -262,11 +267,15 @@ def nothing_is_asserted(module):
     yield from (f"line {node.lineno} asserts" for node in ast.walk(module.tree) if isinstance(node, ast.Assert))
 
 
+# What only some users need, beside what all do.
+EXTRAS = ("jax", "openvino")
+
+
 def packages_are_declared(module):
     """What is imported stands in setup.cfg."""
     for name in imported(ast.walk(module.tree)):
         top = name.partition(".")[0]
-        if top and top not in sys.stdlib_module_names and top not in ROOMS and package(top) not in declared():
+        if top and top not in sys.stdlib_module_names and top not in ROOMS and package(top) not in declared(*EXTRAS):
             yield f"imports {name}, which setup.cfg does not declare"
 
 
