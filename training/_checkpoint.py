@@ -113,10 +113,14 @@ def _write(path: Path, variables: dict[str, Any], progress: str) -> None:
         os.fsync(file.fileno())
 
 
-def _check(path: Path, stated: str) -> None:
-    """Raise ValueError if a file is not what its checksum says."""
+def _check(path: Path) -> None:
+    """Raise ValueError if a file is not what its checksum says; those of before there were checksums have none."""
+    # Read from the same opened file as the content: a training may just put the next checkpoint in its place.
     content = np.memmap(path, "uint8", "r")
     header = content[: 8 + int.from_bytes(content[:8], "little")].tobytes()
+    stated = json.loads(header[8:])["__metadata__"].get(CHECKSUM)
+    if stated is None:
+        return
     # It is that of the file before the checksum was put in.
     checksum = zlib.crc32(header.replace(f'"{CHECKSUM}": "{stated}"'.encode(), _BLANK, 1))
     if f"{zlib.crc32(content[len(header) :], checksum):08x}" != stated:
@@ -160,13 +164,10 @@ def _read(path: Path) -> tuple[dict[str, Any], Progress]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        _check(path)
         with safe_open(path, "numpy") as file:
-            stated = file.metadata()
-            # Those of before there were checksums have none.
-            if CHECKSUM in stated:
-                _check(path, stated[CHECKSUM])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return arrays, Progress(**json.loads(stated["progress"]))
+            return arrays, Progress(**json.loads(file.metadata()["progress"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpoint(f"Expected a readable checkpoint. Received: {path}: {error}") from error
 
