@@ -98,6 +98,7 @@ def slow_digits(monkeypatch):
     exec(SLOW, space)
     yield
     datasets._entries.pop("slow_digits", None)
+    datasets._origins.pop("slow_digits", None)
 
 
 def test_stopped_twice_it_ends_where_it_would_have(python, tmp_path, slow_digits):
