@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from typing import Literal
@@ -15,7 +16,7 @@ from export import _options
 from export._format import Tolerance, formats, parse_format
 from export._manifest import SAMPLES
 from export._samples import in_batches, read_samples
-from export._sets import TARGETS, formats_for
+from export._sets import TARGETS, every_format, formats_for
 from training._run import Run
 from zoo._errors import BadOption, ParityError, UnknownName
 
@@ -272,3 +273,12 @@ def test_less_than_what_is_lost_is_refused(digits_run, artifacts):
     made = export.export(digits_run, wanted, max_drop=5.0)
     assert made.manifest["max_drop"] == 5.0
     assert export.verify(made.path).parity["tolerance"]["drop"] == 0.05
+
+
+def test_what_is_not_installed_is_left_out_by_name(monkeypatch):
+    """`--all` and `--for` make what can be made here, and say what the rest lacks."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "nncf" else find(name, *more))
+    found, left = every_format()
+    assert left == {"openvino_int8": "it needs the package 'nncf', which is not installed"}
+    assert {*found, *left} == set(formats.names())
