@@ -6,7 +6,7 @@ makes ten times as much of it; ours acts on the weights.
 
 Command: zoo train cifar10_resnet20
 Hardware: published: 2 GPUs.
-Time: not published; on one GPU of today some 20 min for ResNet-20, 2 h for ResNet-110.
+Time: not published; a step of ResNet-20 takes 0.17 s on 2 CPU cores, of 64,000.
 Result: published: test accuracy 91.25% (20), 92.49% (32), 92.83% (44), 93.03% (56), 93.57% (110). Not run here.
 """
 
