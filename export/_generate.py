@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from export._format import Runtime, Tensor
-from export._samples import head, in_batches
+from export._samples import in_batches
 from zoo._errors import ParityError
 from zoo._lazy import keras, np
 from zoo._text import END, PADDING, START
@@ -14,7 +14,6 @@ from zoo._text import END, PADDING, START
 if TYPE_CHECKING:
     import numpy as _np
 
-BATCH = 32  # sequences at a time, so that memory stays bounded however many are asked for
 # Inputs and outputs of each part, by name.
 INTERFACE = {
     "encode": (("source",), ("memory",)),
@@ -55,11 +54,11 @@ class Writer(Runtime):
         Args:
             inputs: "source" (n, S) and "target" (n, T), int32; logits behind the end of every target stay zero.
         """
-        return self._in_batches(self._logits, inputs)
+        return in_batches(self._logits, inputs, self.batch)
 
     def generate(self, source: _np.ndarray) -> _np.ndarray:
         """Return tokens int32 (n, T) of sources int32 (n, S), at each step the most likely; `PADDING` follows `END`."""
-        return self._in_batches(lambda given: self._greedy(given["source"]), {"source": np.asarray(source, "int32")})
+        return in_batches(self._greedy, np.asarray(source, "int32"), self.batch)
 
     def generate_strings(self, texts: list[str]) -> list[str] | None:
         """Return what is written for texts; None where the artifact takes no such input."""
@@ -68,12 +67,6 @@ class Writer(Runtime):
     def step(self, inputs: dict[str, _np.ndarray]) -> None:
         """Write one sequence, or as many as the batch has."""
         self.generate(inputs["source"][: self.batch or 1])
-
-    def _in_batches(self, function: Any, inputs: dict[str, _np.ndarray]) -> _np.ndarray:
-        if self.batch:
-            return in_batches(function, inputs, self.batch)
-        count = len(inputs["source"])
-        return np.concatenate([function(head(inputs, BATCH, first)) for first in range(0, count, BATCH)])
 
     def _start(self, source: _np.ndarray) -> tuple[dict[str, _np.ndarray], _np.ndarray]:
         """Return what the decoder is given at every step, and an empty cache."""

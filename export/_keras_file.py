@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from export._format import Runtime, Tensor
 from export._generate import Writer
+from export._samples import in_batches
 from export._saved import set_threads
 from export._source import RENAMED, Part
 from zoo._decoding import split
@@ -26,7 +27,6 @@ FACTS, CONFIG = "metadata.json", "config.json"  # within the file; Keras states 
 # Layers that Keras does not have are known to it once these are imported.
 OWN = ("zoo._layers", "zoo._sequence")
 PACKAGE = "zoo>"  # begins the names under which Keras knows what is ours
-BATCH = 32  # examples a call, so that memory stays bounded however many are asked for
 
 
 def write_file(model: _keras.Model, path: Path, facts: Mapping[str, Any]) -> None:
@@ -128,8 +128,7 @@ class KerasRuntime(Runtime):
     def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
         """Return float32 logits of raw values (n, *shape) or ids."""
         values = np.asarray(inputs, self.inputs[0].dtype)
-        batches = (values[first : first + BATCH] for first in range(0, len(values), BATCH))
-        return np.concatenate([self._function(batch).numpy() for batch in batches])
+        return in_batches(lambda few: self._function(few).numpy(), values, self.batch)
 
     def step(self, inputs: _np.ndarray) -> None:
         """Run once on raw values (n, *shape) of the right dtype."""

@@ -87,13 +87,6 @@ class WideOptions(LiteOptions):
     output: Literal["float32", "int16"] = "float32"
 
 
-FLOAT = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
-HALF = Tolerance(relative=1e-2, agreement=0.995, drop=0.002)
-# The relative bound only catches a broken file, for one example in a thousand is off by a quarter where attention is
-# undecided; agreement and accuracy are what int8 is judged by.
-INTEGER = Tolerance(relative=0.5, agreement=0.97, drop=0.006)
-
-
 def register_litert(
     name: str,
     writer: Callable[..., None],
@@ -113,8 +106,6 @@ def register_litert(
         summary: one line for people.
         claims: what its name promises, see `export._format.Format`.
     """
-    # A token for which attention went elsewhere has other logits altogether; agreement says how many may.
-    written = tolerance if tolerance in (FLOAT, HALF) else dataclasses.replace(tolerance, relative=1.0)
     register(
         name,
         file="model.tflite",
@@ -122,7 +113,7 @@ def register_litert(
         load=LiteRuntime,
         tolerance=tolerance,
         summary=summary,
-        generate=Way("model.tflite", writer, LiteWriter, written),
+        generate=Way("model.tflite", writer, LiteWriter, tolerance.of_sequences()),
         options=options,
         claims=claims,
         rules=rules_for(claims),

@@ -42,14 +42,6 @@ class OnnxOptions(Options):
 PLAIN = OnnxOptions()
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
-FLOAT = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
-HALF = Tolerance(relative=2e-2, agreement=0.995, drop=0.002)
-# The relative bound only catches a broken file, for one example in a thousand is off by a quarter where attention is
-# undecided; agreement and accuracy are what int8 is judged by.
-INTEGER = Tolerance(relative=0.5, agreement=0.97, drop=0.006)
-# A token for which attention went elsewhere has other logits altogether; agreement says how many may.
-WRITTEN = {INTEGER: dataclasses.replace(INTEGER, relative=1.0)}
-
 
 def register_onnx(
     name: str, writer: Callable[..., None], tolerance: Tolerance, summary: str, claims: tuple[str, ...] = ()
@@ -70,7 +62,7 @@ def register_onnx(
         load=OnnxRuntime,
         tolerance=tolerance,
         summary=summary,
-        generate=Way("", writer, OnnxWriter, WRITTEN.get(tolerance, tolerance)),
+        generate=Way("", writer, OnnxWriter, tolerance.of_sequences()),
         options=OnnxOptions,
         claims=claims,
         rules=RULES,

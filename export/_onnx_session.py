@@ -6,19 +6,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export._format import Runtime, Tensor
-from export._generate import INTERFACE, Writer
+from export._format import Tensor
+from export._generate import INTERFACE
 from export._onnx_external import read
-from export._samples import in_batches
+from export._sessions import SessionRuntime, SessionWriter
 from zoo._errors import RunError
-from zoo._lazy import LazyModule, np
+from zoo._lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as _np
 
 ort = LazyModule("onnxruntime")
 
-BATCH = 32  # examples a call, so that memory stays bounded however many are asked for
 DTYPES = {"float": "float32"}
 # The file of each part of a network that writes sequences.
 FILES = {"encode": "encoder.onnx", "decode": "decoder.onnx"}
@@ -67,7 +66,7 @@ class Session:
         return self._session.run(None, values)
 
 
-class OnnxRuntime(Runtime):
+class OnnxRuntime(SessionRuntime):
     """An ONNX file that gives logits.
 
     Args:
@@ -78,28 +77,10 @@ class OnnxRuntime(Runtime):
     library = "onnxruntime"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._session = Session(path, threads)
-        self.inputs, self.outputs = self._session.inputs, self._session.outputs
-        self.batch, self.metadata = self.inputs[0].shape[0], self._session.metadata
-
-    def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return float32 logits of raw values (n, *shape) or ids."""
-        given = self.inputs[0]
-        values = np.asarray(inputs, given.dtype)
-
-        def run(batch: _np.ndarray) -> _np.ndarray:
-            return self._session.run({given.name: batch})[0]
-
-        if self.batch:
-            return in_batches(run, values, self.batch)
-        return np.concatenate([run(values[first : first + BATCH]) for first in range(0, len(values), BATCH)])
-
-    def step(self, inputs: _np.ndarray) -> None:
-        """Run once on raw values (n, *shape) of the right dtype."""
-        self._session.run({self.inputs[0].name: inputs})
+        super().__init__(Session(path, threads))
 
 
-class OnnxWriter(Writer):
+class OnnxWriter(SessionWriter):
     """A folder with encoder.onnx and decoder.onnx.
 
     Args:
@@ -110,14 +91,7 @@ class OnnxWriter(Writer):
     library = "onnxruntime"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._sessions = {part: Session(path / FILES[part], threads) for part in INTERFACE}
-        self.parts = {part: (session.inputs, session.outputs) for part, session in self._sessions.items()}
-        self.batch, self.metadata = self.inputs[0].shape[0], self._sessions["encode"].metadata
-
-    def run(self, part: str, values: dict[str, _np.ndarray]) -> dict[str, _np.ndarray]:
-        """Run a part; returns float32 values of its outputs."""
-        session = self._sessions[part]
-        return dict(zip((tensor.name for tensor in session.outputs), session.run(values), strict=True))
+        super().__init__({part: Session(path / FILES[part], threads) for part in INTERFACE})
 
 
 def _tensor(described: Any) -> Tensor:

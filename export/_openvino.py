@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export._format import Runtime, Tensor
-from export._generate import INTERFACE, Writer
+from export._format import Tensor
+from export._generate import INTERFACE
 from export._options import Options, described
 from export._quiet import quiet
-from export._samples import in_batches
+from export._sessions import SessionRuntime, SessionWriter
 from zoo._errors import BadOption, MissingDependency, RunError
 from zoo._lazy import LazyModule, np
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 EXTRA = "keras-zoo[openvino]"
 openvino = LazyModule("openvino", EXTRA)
 
-BATCH = 32  # examples a call, so that memory stays bounded however many are asked for
 # The network of each part; "serving_default" stands for the only one.
 FILES = {"serving_default": "model.xml", "encode": "encoder.xml", "decode": "decoder.xml"}
 DTYPES = {"f32": "float32", "f16": "float16", "i32": "int32", "i64": "int64", "i8": "int8", "u8": "uint8"}
@@ -159,7 +158,7 @@ class Compiled:
         return [np.array(found[i]) for i in range(len(self.outputs))]
 
 
-class OpenVinoRuntime(Runtime):
+class OpenVinoRuntime(SessionRuntime):
     """A network that gives logits.
 
     Args:
@@ -170,28 +169,10 @@ class OpenVinoRuntime(Runtime):
     library = "openvino"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._network = Compiled(path / FILES["serving_default"], threads)
-        self.inputs, self.outputs = self._network.inputs, self._network.outputs
-        self.batch, self.metadata = self.inputs[0].shape[0], self._network.metadata
-
-    def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return float32 logits of raw values (n, *shape) or ids."""
-        given = self.inputs[0]
-        values = np.asarray(inputs, given.dtype)
-
-        def run(batch: _np.ndarray) -> _np.ndarray:
-            return self._network.run({given.name: batch})[0]
-
-        if self.batch:
-            return in_batches(run, values, self.batch)
-        return np.concatenate([run(values[first : first + BATCH]) for first in range(0, len(values), BATCH)])
-
-    def step(self, inputs: _np.ndarray) -> None:
-        """Run once on raw values (n, *shape) of the right dtype."""
-        self._network.run({self.inputs[0].name: inputs})
+        super().__init__(Compiled(path / FILES["serving_default"], threads))
 
 
-class OpenVinoWriter(Writer):
+class OpenVinoWriter(SessionWriter):
     """A folder with encoder.xml and decoder.xml.
 
     Args:
@@ -202,14 +183,7 @@ class OpenVinoWriter(Writer):
     library = "openvino"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._networks = {part: Compiled(path / FILES[part], threads) for part in INTERFACE}
-        self.parts = {part: (network.inputs, network.outputs) for part, network in self._networks.items()}
-        self.batch, self.metadata = self.inputs[0].shape[0], self._networks["encode"].metadata
-
-    def run(self, part: str, values: dict[str, _np.ndarray]) -> dict[str, _np.ndarray]:
-        """Run a part; returns float32 values of its outputs."""
-        network = self._networks[part]
-        return dict(zip((tensor.name for tensor in network.outputs), network.run(values), strict=True))
+        super().__init__({part: Compiled(path / FILES[part], threads) for part in INTERFACE})
 
 
 def _tensor(port: Any) -> Tensor:

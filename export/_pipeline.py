@@ -246,10 +246,3 @@ def _open(folder: Path, manifest: dict[str, Any], threads: int | None = None) ->
         reason = " ".join(str(error).split())[:200]
         name = manifest["format"]
         raise ParityError(f"The runtime of {name} cannot load {folder}: {reason}. Export again.") from error
-
-
-def list_artifacts(run: Run) -> list[Artifact]:
-    """Return the artifacts of a run, each checked to be as it was written."""
-    folders = sorted(p.parent for p in run.exports.glob("*/manifest.json") if not p.parent.name.startswith("."))
-    manifests = [(folder, read_manifest(folder)) for folder in folders]
-    return [Artifact(folder / m["artifact"], m) for folder, m in manifests]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SEVERAL = ("source", "target")
 # Examples that also go through a free batch one by one, and through a signature for encoded images or texts.
 SECOND = 32
+# Examples a call where any number may be given, so that memory stays bounded however many are asked for.
+FEW = 32
 
 
 def write_samples(samples: dict[str, Any], path: Path) -> None:
@@ -46,12 +48,18 @@ def head(inputs: Any, count: int, first: int = 0) -> Any:
     return inputs[first : first + count]
 
 
-def in_batches(function: Callable[[Any], _np.ndarray], inputs: Any, size: int) -> _np.ndarray:
-    """Return what a function of exactly `size` examples makes of any number; the last one fills up what is missing."""
+def in_batches(function: Callable[[Any], _np.ndarray], inputs: Any, size: int | None) -> _np.ndarray:
+    """Return what a function makes of any number of examples, called on a few at a time.
+
+    Args:
+        function: takes exactly `size` examples, or any number if that is None.
+        inputs: the examples.
+        size: the last example fills up what is missing; None for a free batch.
+    """
     found = []
-    for first in range(0, count_of(inputs), size):
-        few = head(inputs, size, first)
-        found.append(function(filled(few, size))[: count_of(few)])
+    for first in range(0, count_of(inputs), size or FEW):
+        few = head(inputs, size or FEW, first)
+        found.append(function(filled(few, size) if size else few)[: count_of(few)])
     return np.concatenate(found)
 
 

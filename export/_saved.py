@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from export._format import Runtime, Tensor
 from export._generate import INTERFACE, Writer
+from export._samples import in_batches
 from zoo._errors import BadOption, UnsupportedExport
 from zoo._lazy import np, tf
 
 if TYPE_CHECKING:
     import numpy as _np
-
-BATCH = 32  # examples a call, so that memory stays bounded however many are asked for
 
 
 class Signatures:
@@ -49,8 +48,7 @@ class Signatures:
 
     def in_batches(self, name: str, given: str, values: Any, output: str) -> _np.ndarray:
         """Return one output of a signature with one input, called on a few values at a time."""
-        batches = (values[first : first + BATCH] for first in range(0, len(values), BATCH))
-        return np.concatenate([self.call(name, {given: batch})[output] for batch in batches])
+        return in_batches(lambda few: self.call(name, {given: few})[output], values, None)
 
     def require(self, name: str, kind: str) -> None:
         """Raise UnsupportedExport if there is no signature of this name, which only models of a kind have."""

@@ -109,7 +109,7 @@ def _eased(tolerance: Tolerance, count: int) -> Tolerance:
     """Return what is allowed on a few examples without labels: where not all answers must agree, one may differ."""
     if tolerance.agreement >= 1.0:
         return tolerance
-    return dataclasses.replace(tolerance, agreement=tolerance.agreement - 1 / count)
+    return dataclasses.replace(tolerance, agreement=min(tolerance.agreement, 1 - 1 / count))
 
 
 def _shares(measure: Measure, logits: Any, source: Any, labels: Any) -> dict[str, Any]:

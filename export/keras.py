@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export._format import Tolerance, Way, register
+from export._format import FLOAT, Way, register
 from export._keras_file import KerasRuntime, KerasWriter, write_file
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ def write(source: Source, path: Path) -> None:
     write_file(source.model, path, source.metadata)
 
 
-FLOAT = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
 register(
     "keras",
     file="model.keras",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export._format import FLOAT
 from export._onnx_convert import convert, files_of, finish
-from export._onnx_options import FLOAT, PLAIN, OnnxOptions, register_onnx
+from export._onnx_options import PLAIN, OnnxOptions, register_onnx
 
 if TYPE_CHECKING:
     from export._source import Source

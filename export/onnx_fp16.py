@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export import _onnx_graph as passes
+from export._format import HALF
 from export._onnx_convert import files_of, finish
 from export._onnx_external import is_external
 from export._onnx_half import halve, too_large
-from export._onnx_options import HALF, PLAIN, OnnxOptions, register_onnx
+from export._onnx_options import PLAIN, OnnxOptions, register_onnx
 from zoo._errors import UnsupportedExport
 from zoo._lazy import LazyModule
 

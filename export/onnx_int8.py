@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import _onnx_graph as passes
+from export._format import INTEGER
 from export._onnx_convert import files_of, finish
 from export._onnx_external import is_external
-from export._onnx_options import INTEGER, PLAIN, OnnxOptions, register_onnx
+from export._onnx_options import PLAIN, OnnxOptions, register_onnx
 from export._onnx_quantize import quantizing
 from zoo._lazy import LazyModule
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export._format import Tolerance, Way, register
+from export._format import FLOAT, Way, register
 from export._onnx_convert import files_of as onnx_files
 from export._onnx_options import PACKAGES
 from export._onnx_rules import RULES
@@ -36,7 +36,6 @@ def write(source: Source, path: Path, options: OpenVinoOptions = PLAIN) -> None:
         save(convert(graphs[part]), source, part, file, options)
 
 
-FLOAT = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
 register(
     "openvino",
     file="",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export._format import Tolerance, Way, register
+from export._format import INTEGER, Way, register
 from export._onnx_convert import files_of as onnx_files
 from export._onnx_options import PACKAGES
 from export._onnx_rules import RULES
@@ -94,8 +94,6 @@ def _normalization(network: Any) -> list[str]:
     return names
 
 
-# See `onnx_int8`: the relative bound only catches a broken file, agreement and accuracy are what int8 is judged by.
-INTEGER = Tolerance(relative=0.5, agreement=0.97, drop=0.006)
 register(
     "openvino_int8",
     file="",
@@ -103,7 +101,7 @@ register(
     load=OpenVinoRuntime,
     tolerance=INTEGER,
     summary="OpenVINO, int8 weights by channel and int8 activations (NNCF), calibrated; needs keras-zoo[openvino]",
-    generate=Way("", write, OpenVinoWriter, dataclasses.replace(INTEGER, relative=1.0)),
+    generate=Way("", write, OpenVinoWriter, INTEGER.of_sequences()),
     options=Int8Options,
     claims=("int8",),
     rules=RULES,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from export._features import features_of
-from export._format import Tolerance, Way, register
+from export._format import FLOAT, Way, register
 from export._options import Options, described
 from export._quiet import quiet
 from export._saved import SavedModelRuntime, SavedModelWriter
@@ -215,7 +215,6 @@ def _label_table(path: str) -> Any:
     return tf.lookup.StaticHashTable(lines, default_value="")
 
 
-FLOAT = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
 register(
     "saved_model",
     file="1",

@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export._format import FLOAT
 from export._litert import LiteRuntime as LiteRuntime
 from export._litert_file import finish
-from export._litert_options import FLOAT, FloatOptions, register_litert
+from export._litert_options import FloatOptions, register_litert
 from export._options import described
 from export._quiet import quiet
 from zoo._errors import UnsupportedExport

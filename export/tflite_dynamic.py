@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export._litert_options import INTEGER, FloatOptions, register_litert
+from export._format import INTEGER
+from export._litert_options import FloatOptions, register_litert
 from export._litert_quantize import recipe, write_weights
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export._litert_options import HALF, FloatOptions, register_litert
+from export._format import HALF
+from export._litert_options import FloatOptions, register_litert
 from export._litert_quantize import qtyping, quantizer, write_weights
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export._format import Tolerance
+from export._format import INTEGER
 from export._litert_options import FloatOptions, register_litert
 from export._litert_quantize import qtyping, recipe, write_weights
 
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from export._source import Source
 
 PLAIN = FloatOptions()
-NARROW = Tolerance(relative=1.0, agreement=0.95, drop=0.02)
-# Four bits in a convolution took 30 times as long as eight.
+# Four bits in a convolution took over 20 times as long as eight.
 PACKED = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
 
 
@@ -34,7 +33,7 @@ def write(source: Source, path: Path, options: FloatOptions = PLAIN) -> None:
 register_litert(
     "tflite_int4",
     write,
-    tolerance=NARROW,
+    tolerance=INTEGER,
     options=FloatOptions,
     summary="LiteRT, 4-bit weights by channel in dense layers, int8 ones in convolutions, float32 in and out",
     claims=("int4_weights",),

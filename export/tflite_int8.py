@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export._litert_options import INTEGER, IntegerOptions, register_litert
+from export._format import INTEGER
+from export._litert_options import IntegerOptions, register_litert
 from export._litert_quantize import Static, recipe, write_static
 
 if TYPE_CHECKING:
