@@ -36,7 +36,7 @@ GREEN, REFUSED, RED = "green", "refused", "red"
 SMALL = 400_000  # parameters
 EPOCHS = 10
 # What a chain of one step is given, beside the epochs of training: {model} stands for the network itself.
-VALUES = {"prune": "0.5", "structured": "0.25", "cluster": "16", "distil": "{model}"}
+VALUES = {"prune": "0.5", "structured": "0.5", "cluster": "16", "distil": "{model}"}
 # Epochs of those that train a network anew; others take three.
 TRAINED = {"distil": EPOCHS}
 # What a converter complained of only when it ran; a refusal is said before.

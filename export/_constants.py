@@ -30,8 +30,10 @@ def constants(path: Path) -> list[_np.ndarray] | None:
 def _both_ways(stored: Stored) -> Iterator[Any]:
     for weight in stored.weights:
         # Where zeros are left out, the values have lost their places.
-        if weight.array.shape != weight.shape or not 2 <= weight.array.ndim <= 4:
+        if weight.array.shape != weight.shape or not 2 <= weight.array.ndim <= 5:
             continue
-        yield weight.array.transpose(stored.moved) if weight.array.ndim == 4 else weight.array
-        if weight.array.ndim == 2:
-            yield weight.array.T
+        # OpenVINO gives the groups of a convolution an axis of their own.
+        array = weight.array.reshape(-1, *weight.shape[2:]) if weight.array.ndim == 5 else weight.array
+        yield array.transpose(stored.moved) if array.ndim == 4 else array
+        if array.ndim == 2:
+            yield array.T

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import export
+from export._constants import constants
 from export._openvino import PLAIN, OpenVinoOptions, OpenVinoRuntime, silent
 from export.openvino_int8 import Int8Options
 from zoo._errors import BadOption, MissingDependency, RunError
@@ -73,6 +74,20 @@ def test_batch_is_the_one_asked_for(digits_run, artifacts):
     np.testing.assert_allclose(runtime(images), wanted, rtol=1e-4, atol=1e-4)
     with pytest.raises(BadOption, match="batch"):
         OpenVinoOptions(batch=-2)
+
+
+def test_groups_of_a_convolution_are_brought_together(tmp_path):
+    """OpenVINO gives them an axis of their own; what is claimed of a kernel is looked up in Keras' layout."""
+    import openvino
+    from openvino import opset13
+
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 6)).astype("float32")
+    image, apart = opset13.parameter([1, 8, 6, 6], np.float32), kernel.transpose(3, 2, 0, 1).reshape(2, 3, 4, 3, 3)
+    sizes = [1, 1], [1, 1], [1, 1], [1, 1]
+    maps = opset13.group_convolution(image, opset13.constant(apart), *sizes)
+    openvino.save_model(openvino.Model([maps], [image]), tmp_path / "model.xml", compress_to_fp16=False)
+    (found,) = constants(tmp_path / "model.xml")
+    np.testing.assert_array_equal(found, kernel)
 
 
 @pytest.mark.parametrize(("package", "options"), [("openvino", PLAIN), ("nncf", Int8Options())])
