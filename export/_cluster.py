@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from export._fold import fold
 from export._graph import layers_under
 from export._quiet import quiet
+from export._scales import fold_scales
 from export._twin import import_tfmot, tf_keras, twin
 from zoo._errors import BadOption, ExportError
 from zoo._lazy import LazyModule, keras, np
@@ -28,7 +29,7 @@ def cluster(
 ) -> _keras.Model:
     """Return a network whose kernels have few different weights, zeros kept as they are.
 
-    Batch normalization is folded first, since it would scale the shared values apart channel by channel.
+    Scales of channels are folded first, since converters would scale the shared values apart channel by channel.
 
     Args:
         network: a functional network in float32; it stays as it is.
@@ -42,7 +43,7 @@ def cluster(
     """
     if values < 2:
         raise BadOption(f"A kernel needs at least 2 values. Received: values={values}")
-    folded = fold(network)
+    folded = prepared(network)
     model = _clustering(twin(folded), values)
     train(model, epochs, [])
     with quiet():
@@ -50,6 +51,11 @@ def cluster(
     _bring_back(stripped, folded)
     _check(folded, values)
     return folded
+
+
+def prepared(network: _keras.Model) -> _keras.Model:
+    """Return a network of the same function whose kernels no scale of channels stands beside."""
+    return fold_scales(fold(network))
 
 
 def _clustering(model: Any, values: int) -> Any:

@@ -14,6 +14,7 @@ from zoo._lazy import keras, layers, np
 
 if TYPE_CHECKING:
     import keras as _keras
+    import numpy as _np
 
 
 def fold(network: _keras.Model) -> _keras.Model:
@@ -39,8 +40,8 @@ def fold(network: _keras.Model) -> _keras.Model:
         _check_norm(call, uses.count(call.layer.name))
         before = makers[id(call.inputs[0])]
         alone = len(read[id(call.inputs[0])]) == 1 and uses.count(before.layer.name) == 1
-        if alone and before.layer.name not in changes and _absorbs(before.layer):
-            changes[before.layer.name] = _merged(before.layer, call.layer)
+        if alone and before.layer.name not in changes and absorbs(before.layer):
+            changes[before.layer.name] = merged(before.layer, *scale_and_offset(call.layer))
             changes[call.layer.name] = Change()
         else:
             changes[call.layer.name] = _standing(call)
@@ -57,7 +58,7 @@ def _check_norm(call: Call, uses: int) -> None:
         )
 
 
-def _absorbs(layer: Any) -> bool:
+def absorbs(layer: Any) -> bool:
     """Tell whether a layer is linear and ends with its kernel and bias."""
     known = keras.layers
     kinds = (known.Conv1D, known.Conv2D, known.Conv3D, known.Dense, known.DepthwiseConv1D, known.DepthwiseConv2D)
@@ -75,9 +76,8 @@ def scale_and_offset(norm: Any) -> tuple[Any, Any]:
     return scale, offset + np.asarray(norm.beta, "float64") if norm.center else offset
 
 
-def _merged(layer: Any, norm: Any) -> Change:
-    """Return the layer with the normalization in its weights."""
-    scale, offset = scale_and_offset(norm)
+def merged(layer: Any, scale: _np.ndarray, offset: _np.ndarray) -> Change:
+    """Return a layer that `absorbs` with a scale and an offset of its outputs, float64 (channels,), in its weights."""
     kernel = np.asarray(layer.kernel, "float64")
     # A depthwise kernel is (..., channels, multiplier), and its outputs are counted in that order.
     depthwise = isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D))

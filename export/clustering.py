@@ -9,7 +9,6 @@ from export import _cluster
 from export._bench import Bench, check_classes, check_training, check_values, epochs_of
 from export._claims import count_zeros
 from export._compression import CLOSED, SHARED, Compression, register
-from export._fold import fold
 from export._twin import twin
 from zoo._errors import BadOption
 
@@ -40,12 +39,12 @@ class Options:
 
 
 def plan(network: _keras.Model, _options: Options, bench: Bench) -> _keras.Model:
-    """Return the network without batch normalization; raises UnsupportedExport if tf_keras cannot have it."""
+    """Return the network without scales of channels; raises UnsupportedExport if tf_keras cannot have it."""
     check_values(network, "Clustering")
     check_classes(network, bench, "Clustering")
-    folded = fold(network)
-    twin(folded)
-    return folded
+    prepared = _cluster.prepared(network)
+    twin(prepared)
+    return prepared
 
 
 def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
