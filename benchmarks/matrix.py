@@ -34,11 +34,12 @@ from zoo._errors import BadOption, UnsupportedExport, ZooError
 PLAIN = "none"
 GREEN, REFUSED, RED = "green", "refused", "red"
 SMALL = 400_000  # parameters
-EPOCHS = 10
+# Epochs of the recipe's: a third of them, at least so many if it has as many.
+SHARE, LEAST = 3, 10
 # What a chain of one step is given, beside the epochs of training: {model} stands for the network itself.
 VALUES = {"prune": "0.5", "structured": "0.5", "cluster": "16", "distil": "{model}"}
-# Epochs of those that train a network anew; others take three.
-TRAINED = {"distil": EPOCHS}
+# They train a network anew, for as long; others take so many epochs.
+ANEW, TUNING = ("distil",), 3
 # What a converter complained of only when it ran; a refusal is said before.
 LATE = "could not be written"
 MARKS = {GREEN: "yes", RED: "**red**"}
@@ -69,16 +70,20 @@ def recipe_for(model: str) -> tuple[str, dict[str, Any]]:
     family = zoo.spec(model).family
     known = {name: training.recipe(name) for name in recipes.names("digits_*", "word_*", "reverse_*")}
     fitting = {name: recipe for name, recipe in known.items() if zoo.spec(recipe.model.name).family == family}
-    short = {"epochs": EPOCHS, "schedule.warmup_epochs": 0}
     exact = [name for name, recipe in fitting.items() if recipe.model.name == model]
     if exact:
-        return exact[0], short
+        return exact[0], shortened(known[exact[0]])
     similar = [name for name, recipe in fitting.items() if zoo.spec(recipe.model.name).task == zoo.spec(model).task]
     name = similar[0]
     # Sizes, which fit the data; what else the network of the recipe is, this one is not.
     sizes = {key: value for key, value in known[name].model.options.items() if isinstance(value, int)}
     options = {key: value for key, value in sizes.items() if key in _options(model)}
-    return name, {**short, "model.name": model, "model.options": options}
+    return name, {**shortened(known[name]), "model.name": model, "model.options": options}
+
+
+def shortened(recipe: Any) -> dict[str, Any]:
+    """Return what makes a recipe brief, though not so brief that answers are undecided."""
+    return {"epochs": max(recipe.epochs // SHARE, min(recipe.epochs, LEAST))}
 
 
 def _options(model: str) -> Iterable[str]:
@@ -105,7 +110,8 @@ def chain_of(name: str, model: str) -> Chain | None:
         return None
     fields = {field.name for field in dataclasses.fields(compressions[name].options)}
     given = [VALUES[name].format(model=model)] if name in VALUES else []
-    given += [f"epochs={TRAINED.get(name, 3)}"] if "epochs" in fields else []
+    epochs = recipe_for(model)[1]["epochs"] if name in ANEW else TUNING
+    given += [f"epochs={epochs}"] if "epochs" in fields else []
     return parse_chain(f"{name}:{','.join(given)}" if given else name)
 
 
