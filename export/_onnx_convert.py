@@ -22,7 +22,6 @@ from export._quiet import quiet
 from zoo._lazy import LazyModule, keras, tf
 
 if TYPE_CHECKING:
-    import numpy as np
     from onnx import ModelProto
 
     from export._source import Part, Source
@@ -54,10 +53,15 @@ def convert(part: Part, name: str, folder: Path, external: bool = False) -> Mode
         UnsupportedExport: the model has an operator that ONNX lacks.
     """
     with quiet():
-        model, shapes = _from_graph(part, name)
+        model, shapes, weights = _from_graph(part, name)
+    waiting = passes.wait_for(model, weights)
+    later = {name: weights.pop(name) for name in waiting}
+    passes.restore_weights(model, weights)
+    passes.flatten_plainly(model, shapes)
     passes.check(model)
-    passes.name_batch(model)
+    passes.name_batch(model, weights=waiting)
     model = _tidy(model, folder, external)
+    passes.restore_weights(model, later)
     fuse_layer_norms(model, {name: len(shape) for name, shape in shapes.items()})
     divide_before_erf(model)
     passes.drop_unused(model)
@@ -84,8 +88,8 @@ def _shown(facts: Mapping[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in found.items()}
 
 
-def _from_graph(part: Part, name: str) -> tuple[ModelProto, dict[str, list[int]]]:
-    """Return a part as tf2onnx writes it, without its optimizers, with the weights put back; and shapes by tensor."""
+def _from_graph(part: Part, name: str) -> tuple[ModelProto, dict[str, list[int]], dict[str, Any]]:
+    """Return a part as tf2onnx writes it, without its optimizers; shapes by tensor, and the weights by input."""
     function, weights = _trace(part)
     given, out = ([f"{name}:0" for name in names] for names in ((*part.inputs, *weights), part.outputs))
     renamed = {tensor: tensor.removesuffix(":0") for tensor in (*given, *out)}
@@ -98,13 +102,11 @@ def _from_graph(part: Part, name: str) -> tuple[ModelProto, dict[str, list[int]]
     shapes = {name: converted.get_shape(name) for node in converted.get_nodes() for name in node.output}
     shapes = {name: shape for name, shape in shapes.items() if shape}
     passes.pool_channels_first(model, {name for name, shape in shapes.items() if len(shape) == 4})
-    passes.restore_weights(model, weights)
-    passes.flatten_plainly(model, shapes)
-    return model, shapes
+    return model, shapes, weights
 
 
-def _trace(part: Part) -> tuple[Any, dict[str, np.ndarray]]:
-    """Return a part as a function of its inputs and its weights, and the weights by input name."""
+def _trace(part: Part) -> tuple[Any, dict[str, Any]]:
+    """Return a part as a function of its inputs and its weights, and the variables of these by input name."""
     variables = {f"weight_{i}": variable for i, variable in enumerate(part.model.variables)}
     names = list(part.inputs)
 
@@ -117,8 +119,7 @@ def _trace(part: Part) -> tuple[Any, dict[str, np.ndarray]]:
 
     inputs = [tf.TensorSpec((None, *shape), dtype, name=name) for name, (shape, dtype) in part.inputs.items()]
     specs = [tf.TensorSpec(v.shape, v.dtype, name=k) for k, v in variables.items()]
-    arrays = {k: keras.ops.convert_to_numpy(v) for k, v in variables.items()}
-    return function.get_concrete_function(*inputs, *specs), arrays
+    return function.get_concrete_function(*inputs, *specs), variables
 
 
 def _tidy(model: ModelProto, folder: Path, external: bool) -> ModelProto:

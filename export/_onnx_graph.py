@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo._errors import UnsupportedExport
@@ -19,30 +18,70 @@ onnx = LazyModule("onnx")
 STANDARD_DOMAINS = ("", "ai.onnx")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 SMALL = 1 << 12  # bytes of a constant that shape inference may want to read
+LARGE = 1 << 18  # values of a weight that is worth leaving out for a while
 
 
-def restore_weights(model: ModelProto, weights: dict[str, _np.ndarray]) -> None:
-    """Turn the inputs that stand for weights into initializers; unused ones go."""
+def restore_weights(model: ModelProto, weights: Mapping[str, Any]) -> None:
+    """Turn the inputs that stand for weights into initializers; unused ones go.
+
+    Args:
+        model: a graph.
+        weights: arrays or variables by name; one after the other is copied, so that memory holds few of them twice.
+    """
     used = {name for node in model.graph.node for name in node.input}
-    _replace(model.graph.input, [tensor for tensor in model.graph.input if tensor.name not in weights])
-    model.graph.initializer.extend(
-        onnx.numpy_helper.from_array(array, name) for name, array in weights.items() if name in used
-    )
+    _keep(model.graph.input, lambda tensor: tensor.name not in weights)
+    for name in (name for name in weights if name in used):
+        _store(model.graph.initializer.add(), name, np.asarray(weights[name]))
 
 
-@contextlib.contextmanager
-def without_weights(model: ModelProto) -> Iterator[None]:
-    """Have large weights be inputs meanwhile: what reads types and shapes alone need not copy them."""
-    graph = model.graph
-    large = [tensor for tensor in graph.initializer if len(tensor.raw_data) > SMALL]
-    names = {tensor.name for tensor in large}
-    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in names])
-    graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large)
-    try:
-        yield
-    finally:
-        _replace(graph.input, [tensor for tensor in graph.input if tensor.name not in names])
-        graph.initializer.extend(large)
+def _store(tensor: Any, name: str, array: _np.ndarray) -> None:
+    """Fill a tensor of a graph in its place: what is appended would be copied."""
+    tensor.name, tensor.data_type = name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor.dims.extend(array.shape)
+    tensor.raw_data = array.tobytes()
+
+
+def wait_for(model: ModelProto, weights: Mapping[str, Any]) -> list[str]:
+    """Return the names of large weights that matrix products alone read: passes that fold constants let them be."""
+    graph, readers = model.graph, {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    # A batch normalization behind it goes into the weights.
+    normal = any(node.op_type == "BatchNormalization" for node in graph.node)
+    large = [name for name, weight in weights.items() if math.prod(weight.shape) > LARGE and not normal]
+    return [name for name in large if all(node.op_type == "MatMul" for node in readers.get(name, ()))]
+
+
+def lean(model: ModelProto) -> ModelProto:
+    """Return a copy whose large weights are inputs: what reads types and shapes alone need not copy them."""
+    made = onnx.ModelProto()
+    _copy(model, made, leave="graph")
+    _copy(model.graph, made.graph, leave="initializer")
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > SMALL:
+            made.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        else:
+            made.graph.initializer.append(tensor)
+    return made
+
+
+def _copy(given: Any, target: Any, leave: str) -> None:
+    """Copy the fields of a message but for one."""
+    for field, value in given.ListFields():
+        if field.name == leave:
+            continue
+        if isinstance(value, (str, bytes, int, float)):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).MergeFrom(value)
+
+
+def _keep(field: Any, wanted: Callable[[Any], bool]) -> None:
+    """Delete from a repeated field what is not wanted; nothing is copied."""
+    for place in reversed(range(len(field))):
+        if not wanted(field[place]):
+            del field[place]
 
 
 def _replace(field: Any, values: Iterable[Any]) -> None:
@@ -60,8 +99,7 @@ def check(model: ModelProto) -> None:
             "Write the layer with operators that ONNX has."
         )
     try:
-        with without_weights(model):
-            onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(lean(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UnsupportedExport(
             f"The model does not convert to valid ONNX. Received: {str(error).splitlines()[0]}. "
@@ -79,17 +117,15 @@ def raise_opset(model: ModelProto, opset: int) -> ModelProto:
     if opset == now:
         return model
     inputs = [tensor.name for tensor in model.graph.input]
-    weights = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.raw_data) > SMALL}
     try:
-        with without_weights(model):
-            made = onnx.version_converter.convert_version(model, opset)
+        made = onnx.version_converter.convert_version(lean(model), opset)
     except RuntimeError as error:
         raise UnsupportedExport(
             f"ONNX's own converter cannot bring this model to that operator set. Received: opset={opset}: "
             f"{' '.join(str(error).split())[:200]}. Use opset={now}."
         ) from error
-    _replace(made.graph.input, [tensor for tensor in made.graph.input if tensor.name in inputs])
-    made.graph.initializer.extend(weights.values())
+    _keep(made.graph.input, lambda tensor: tensor.name in inputs)
+    made.graph.initializer.extend(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > SMALL)
     made.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(made.opset_import))
     return made
 
@@ -149,9 +185,10 @@ def drop_unread(model: ModelProto) -> None:
     _replace(model.graph.node, kept[::-1])
 
 
-def name_batch(model: ModelProto, axis: str = "batch", size: int = 0) -> None:
-    """Name the first axis of inputs and outputs, or fix its size if there is one."""
-    for tensor in (*model.graph.input, *model.graph.output):
+def name_batch(model: ModelProto, axis: str = "batch", size: int = 0, weights: Container[str] = ()) -> None:
+    """Name the first axis of outputs and of inputs that stand for no weights, or fix its size if there is one."""
+    inputs = (tensor for tensor in model.graph.input if tensor.name not in weights)
+    for tensor in (*inputs, *model.graph.output):
         first = tensor.type.tensor_type.shape.dim[0]
         if size:
             first.dim_value = size
@@ -213,4 +250,4 @@ def keep_logits_float(model: ModelProto) -> None:
 def drop_unused(model: ModelProto) -> None:
     """Remove the initializers that no node reads."""
     used = {name for node in model.graph.node for name in node.input}
-    _replace(model.graph.initializer, [tensor for tensor in model.graph.initializer if tensor.name in used])
+    _keep(model.graph.initializer, lambda tensor: tensor.name in used)
