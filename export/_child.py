@@ -5,6 +5,7 @@ Called as `python -m export._child JOB.json`; writes one JSON line on standard o
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -131,6 +132,8 @@ def _main(job: Path) -> None:
     write_samples(samples, scratch / SAMPLES)
     for name, refusal in [(name, _refusal(source, name)) for name in content["formats"]]:
         _reply(name, refusal or _attempt(source, name))
+        # Graphs refer to themselves in circles; a large one would stay until the next has been made beside it.
+        gc.collect()
 
 
 def _open(content: dict[str, Any], scratch: Path) -> tuple[Any, dict[str, Any]]:

@@ -1,7 +1,8 @@
 """What artifacts take: latency with one and with all threads, cold start, memory and throughput, each in its runtime.
 
 A runtime's threads belong to its process (TensorFlow's to all of it), so that there is one process for each runtime
-and number of threads. They take turns: never do two of them work at once.
+and number of threads. They take turns: never do two of them work at once. All are forked from one that has imported
+what they have in common and no runtime.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +30,8 @@ from zoo._errors import ExportError
 HELD = 1 << 30
 # A cold start that took longer is not repeated.
 QUICK = 1.5
+# Runtimes that are another one within.
+WITHIN = {"keras": "tensorflow"}
 # Packages that run artifacts.
 RUNTIMES = ("ai-edge-litert", "keras", "numpy", "onnxruntime", "openvino", "tensorflow")
 
@@ -68,10 +73,12 @@ def measure(artifacts: Mapping[str, Artifact], threads: Iterable[int] = ()) -> d
     keep = sum(a.manifest["bytes"] for a in artifacts.values()) <= HELD
     orders = {name: _order(name, artifact, keep) for name, artifact in artifacts.items()}
     with contextlib.ExitStack() as stack:
-        children, found = _start(orders, counts[-1], stack)
+        nursery = stack.enter_context(Nursery())
+        children, found = _start(orders, counts[-1], nursery, stack)
         timed = {(name, counts[-1]): child for name, child in children.items()}
         for count in counts[:-1]:
-            timed |= {(name, count): child for name, child in _open_all(orders, found, count, stack).items()}
+            opened = _open_all(_gathered(orders, found), count, nursery, stack)
+            timed |= {(name, count): child for name, child in opened.items()}
         jobs = {key: _burst(child, key[0], keep) for key, child in timed.items()}
         for (name, count), bursts in in_turns(jobs).items():
             found[name]["latency"][str(count)] = sum_up(bursts)
@@ -87,16 +94,16 @@ def _burst(child: Child, name: str, keep: bool) -> Callable[[], list[float]]:
     return lambda: child.ask("burst", name=name, keep=keep)
 
 
-def _start(orders: Mapping[str, Any], threads: int, stack: contextlib.ExitStack) -> tuple[dict, dict]:
+def _start(orders: Mapping[str, Any], threads: int, nursery: Nursery, stack: contextlib.ExitStack) -> tuple[dict, dict]:
     """Start each artifact cold, the quick ones twice; returns the process that has each, and what was measured."""
     kept: dict[str, Child] = {}
     children, found = {}, {}
     for name, order in orders.items():
         with contextlib.ExitStack() as own:
-            child = own.enter_context(Child())
+            child = own.enter_context(Child(nursery))
             cold = [child.ask("open", **order, threads=threads)]
             if sum(cold[0]["seconds"].values()) < QUICK:
-                with Child() as again:
+                with Child(nursery) as again:
                     cold.append(again.ask("open", **order, threads=threads))
             library = cold[0]["library"]
             if library not in kept:
@@ -116,19 +123,29 @@ def _cold(opened: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"cold": {**parts, "total": sum(parts.values())}, "memory": best["memory"]}
 
 
-def _open_all(
-    orders: Mapping[str, Any], found: Mapping[str, Any], threads: int, stack: contextlib.ExitStack
-) -> dict[str, Child]:
-    """Open every artifact with so many threads, those of a runtime in one process; the runtimes start side by side."""
-    children: dict[str, Child] = {}
+def _gathered(orders: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the orders by the runtime that one process has."""
+    together: dict[str, list[Any]] = {}
     for name, order in orders.items():
         library = found[name]["library"]
-        if library not in children:
-            children[library] = stack.enter_context(Child())
-        children[library].send("open", **order, threads=threads)
-    for name in orders:
-        children[found[name]["library"]].receive()
-    return {name: children[found[name]["library"]] for name in orders}
+        together.setdefault(WITHIN.get(library, library), []).append(order)
+    return together
+
+
+def _open_all(
+    orders: Mapping[str, list[Any]], threads: int, nursery: Nursery, stack: contextlib.ExitStack
+) -> dict[str, Child]:
+    """Open every artifact with so many threads, those of a runtime in one process; the runtimes start side by side."""
+    children = {library: stack.enter_context(Child(nursery)) for library in orders}
+    for library, child in children.items():
+        for order in orders[library]:
+            child.send("open", **order, threads=threads)
+    found = {}
+    for library, child in children.items():
+        for order in orders[library]:
+            child.receive()
+            found[order["name"]] = child
+    return found
 
 
 def _order(name: str, artifact: Artifact, keep: bool) -> dict[str, Any]:
@@ -138,22 +155,71 @@ def _order(name: str, artifact: Artifact, keep: bool) -> dict[str, Any]:
     return {"name": name, "artifact": {"format": artifact.format, "task": task, **places}, "keep": keep}
 
 
+class Nursery:
+    """A process that forks others to measure in; leaving the context ends it."""
+
+    def __enter__(self) -> Nursery:
+        self._log = tempfile.TemporaryFile()
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "export._probe", str(theirs.fileno())]
+            pipes = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
+            self._process = subprocess.Popen(command, env=child_environment(), pass_fds=[theirs.fileno()], **pipes)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    def fork(self, line: socket.socket, log: int) -> int:
+        """Return the number of a new process that takes orders from a socket and writes to a file."""
+        socket.send_fds(self._control, [b"f"], [line.fileno(), log])
+        return self._answer()
+
+    def wait(self, number: int) -> int:
+        """Return how a process ended, negative for a signal."""
+        self._control.sendall(number.to_bytes(4, "big"))
+        return self._answer()
+
+    def _answer(self) -> int:
+        """Return a number of four bytes, or raise ExportError if there is none to be had."""
+        found = self._control.recv(4, socket.MSG_WAITALL)
+        if len(found) < 4:
+            raise ExportError(f"Nothing could be measured: {last_words(self._process.wait(), self._log)}")
+        return int.from_bytes(found, "big", signed=True)
+
+
 class Child:
-    """A process that measures; see `export._probe.Probe` for what can be asked of it. Leaving the context ends it."""
+    """A process that measures; see `export._probe.Probe` for what can be asked of it. Leaving the context ends it.
+
+    Args:
+        nursery: what forks it.
+    """
+
+    def __init__(self, nursery: Nursery) -> None:
+        self._nursery = nursery
+        self.code: int | None = None
 
     def __enter__(self) -> Child:
         self._log = tempfile.TemporaryFile()
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
-        command = [sys.executable, "-m", "export._probe"]
-        self._process = subprocess.Popen(command, env=child_environment(), text=True, encoding="utf-8", **pipes)
+        line, theirs = socket.socketpair()
+        with theirs, line:
+            self.number = self._nursery.fork(theirs, self._log.fileno())
+            self._line = line.makefile("rw", encoding="utf-8")
         self._names: list[str] = []
         self.send("begin", modules=foreign_modules())
         self.receive()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        if self.code is None:
+            os.kill(self.number, signal.SIGKILL)
+            self.code = self._nursery.wait(self.number)
+        with contextlib.suppress(OSError):
+            # An order that nobody took is still to be written.
+            self._line.close()
         self._log.close()
 
     def ask(self, do: str, **order: Any) -> Any:
@@ -164,10 +230,10 @@ class Child:
     def send(self, do: str, **order: Any) -> None:
         """Send an order; `receive` returns the answers in the same order."""
         self._names.append(order.get("name", "an artifact"))
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             # A dead process has no answer, which `receive` tells with its last words.
-            self._process.stdin.write(json.dumps({"do": do, **order}) + "\n")
-            self._process.stdin.flush()
+            self._line.write(json.dumps({"do": do, **order}) + "\n")
+            self._line.flush()
 
     def receive(self) -> Any:
         """Return an answer.
@@ -175,15 +241,27 @@ class Child:
         Raises:
             ExportError: it failed, or the process died.
         """
-        name, line = self._names.pop(0), self._process.stdout.readline()
+        name, line = self._names.pop(0), self._read()
         answer = json.loads(line) if line else {"error": self._last_words()}
         if "error" in answer:
             raise ExportError(f"{name} could not be measured: {answer['error']}")
         return answer["answer"]
 
+    def _read(self) -> str:
+        try:
+            return self._line.readline()
+        except OSError:
+            return ""
+
     def _last_words(self) -> str:
-        code = self._process.wait()
-        self._log.seek(0)
-        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return f"the process {how}. Its last words: {(lines or ['none'])[-1][:300]}"
+        if self.code is None:
+            self.code = self._nursery.wait(self.number)
+        return last_words(self.code, self._log)
+
+
+def last_words(code: int, log: Any) -> str:
+    """Say in one line how a process ended, negative codes being signals, and what it wrote last."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    return f"the process {how}. Its last words: {(lines or ['none'])[-1][:300]}"

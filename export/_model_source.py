@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zoo
 from export._origin import FILE, FOLDER, RANDOM, ModelRequest
-from export._samples import count_of
+from export._samples import count_of, predicted
 from export._source import CALIBRATION, SAMPLE_BYTES, Source
 from training._preprocess import decode
 from zoo._build import dtype_policy
@@ -50,7 +50,7 @@ def open_model(request: ModelRequest, scratch: Path) -> tuple[Source, dict[str, 
         network = zoo.get(request.name, weights=weights, **request.options)
     calibration, compared = _examples(request)
     source = Source(network, request.spec.preprocessing, request.labels, lambda: calibration, scratch)
-    samples = {"inputs": compared, "logits": source.model.predict(compared, batch_size=32, verbose=0)}
+    samples = {"inputs": compared, "logits": predicted(source.model, compared)}
     if source.task == "generate":
         samples["tokens"] = np.asarray(greedy(source.written_by, keras.ops.convert_to_tensor(compared["source"])))
     if source.task in ("generate", "tag"):

@@ -1,7 +1,8 @@
-"""The process that artifacts are measured in: started by `export._measuring`, ordered by lines of JSON.
+"""The processes that artifacts are measured in: forked for `export._measuring`, ordered by lines of JSON.
 
-Called as `python -m export._probe`. What is measured of the first artifact that it opens is a cold start: nothing of
-the runtime has been imported before. The files are in the system's cache, for their digests were just checked.
+Called as `python -m export._probe SOCKET`. What is measured of the first artifact that one opens is a cold start:
+nothing of the runtime has been imported before. The files are in the system's cache, for their digests were just
+checked.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import resource
+import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +88,7 @@ class Probe:
         if library:
             importlib.import_module(library)
         imported = time.perf_counter() - start
-        inputs = read_samples(Path(artifact["samples"]))["inputs"]
+        inputs = examples(Path(artifact["samples"]))
         before = _reset_peak()
         opened = self._opened[name] = Opened(_loader(load, artifact["path"]), threads, inputs)
         runtime, one = opened.ready(), opened.one()
@@ -125,6 +129,12 @@ def take(inputs: Any, count: int) -> Any:
     if isinstance(inputs, dict):
         return {name: take(values, count) for name, values in inputs.items()}
     return np.resize(inputs, (count, *inputs.shape[1:]))
+
+
+def examples(path: Path) -> Any:
+    """Return as many of the inputs among the samples as a call takes; copies, for all of them may be many."""
+    few = head(read_samples(path)["inputs"], AT_ONCE)
+    return {name: np.array(values) for name, values in few.items()} if isinstance(few, dict) else np.array(few)
 
 
 def _loader(load: Callable[..., Runtime], path: str) -> Callable[..., Runtime]:
@@ -194,21 +204,63 @@ def _reset_peak() -> int:
     return _status("VmRSS") or _peak()
 
 
-def main() -> None:
+def obey(line: socket.socket) -> None:
     """Obey orders until there are no more."""
-    # What libraries print must not come between the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
     probe = Probe()
-    for line in sys.stdin:
-        order = json.loads(line)
-        try:
-            answer = {"answer": getattr(probe, order.pop("do"))(**order)}
-        except Exception as error:
-            # Runtimes raise whatever they raise; the parent names it.
-            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
-        print(json.dumps(answer), file=answers, flush=True)
+    with line.makefile("r", encoding="utf-8") as orders, line.makefile("w", encoding="utf-8") as answers:
+        for text in orders:
+            order = json.loads(text)
+            try:
+                answer = {"answer": getattr(probe, order.pop("do"))(**order)}
+            except Exception as error:
+                # Runtimes raise whatever they raise; the parent names it.
+                answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
+            print(json.dumps(answer), file=answers, flush=True)
+
+
+def fork(line: int, log: int, control: socket.socket) -> int:
+    """Return the number of a new process that obeys orders from a socket and writes to a file what it prints."""
+    number = os.fork()
+    if number:
+        os.close(line)
+        os.close(log)
+        return number
+    code = 1
+    try:
+        control.close()
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        obey(socket.socket(fileno=line))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # Nothing that the runtimes would do at their end is waited for.
+        os._exit(code)
+
+
+def main(control: socket.socket) -> None:
+    """Fork a process for each "f", told its socket and its file; say of a process that is named how it ended."""
+    _import_own()
+    while True:
+        order, handles, _, _ = socket.recv_fds(control, 4, 2)
+        if not order:
+            return
+        if handles:
+            answer = fork(*handles, control)
+        else:
+            answer = os.waitstatus_to_exitcode(os.waitpid(int.from_bytes(order, "big"), 0)[1])
+        control.sendall(answer.to_bytes(4, "big", signed=True))
+
+
+def _import_own() -> None:
+    """Import our own formats, none of which imports a runtime; what others registered is imported after the fork."""
+    import export
+
+    for module in pkgutil.iter_modules(export.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"export.{module.name}")
 
 
 if __name__ == "__main__":
-    main()
+    main(socket.socket(fileno=int(sys.argv[1])))

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 from zoo._lazy import np
 
 if TYPE_CHECKING:
+    import keras as _keras
     import numpy as _np
 
 # Inputs of networks that have more than one are kept under their own names.
 SEVERAL = ("source", "target")
 # Examples that also go through a free batch one by one, and through a signature for encoded images or texts.
 SECOND = 32
-# Examples a call where any number may be given, so that memory stays bounded however many are asked for.
-FEW = 32
+# Examples a call where any number may be given, so that memory stays bounded however many are asked for; and how many
+# bytes of them a network is given at a time where these are large, whose maps take a hundred times as much.
+FEW, BYTES = 32, 4 << 20
 
 
 def write_samples(samples: dict[str, Any], path: Path) -> None:
@@ -46,6 +48,18 @@ def head(inputs: Any, count: int, first: int = 0) -> Any:
     if isinstance(inputs, dict):
         return {name: values[first : first + count] for name, values in inputs.items()}
     return inputs[first : first + count]
+
+
+def fitting(inputs: Any) -> int:
+    """Return how many of these examples at a time leave memory small, at least 2."""
+    arrays = inputs.values() if isinstance(inputs, dict) else [inputs]
+    size = max(1, sum(array.nbytes for array in arrays) // count_of(inputs))
+    return max(2, min(FEW, BYTES // size))
+
+
+def predicted(model: _keras.Model, inputs: Any) -> _np.ndarray:
+    """Return what a model makes of inputs, a few at a time."""
+    return model.predict(inputs, batch_size=fitting(inputs), verbose=0)
 
 
 def in_batches(function: Callable[[Any], _np.ndarray], inputs: Any, size: int | None) -> _np.ndarray:

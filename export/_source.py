@@ -13,7 +13,7 @@ from export._format import Wanted, describe, formats, name_input
 from export._generate import step_examples
 from export._options import Options
 from export._precheck import operators
-from export._samples import SECOND, SEVERAL, count_of, filled, head
+from export._samples import SECOND, SEVERAL, count_of, filled, head, predicted
 from export._witness import require_same_logits
 from training._build import build_model
 from training._judge import load_model, open_data
@@ -231,7 +231,7 @@ def _samples(source: Source, pipeline: Pipeline) -> dict[str, Any]:
     split = "test" if "test" in pipeline.dataset.splits else "validation"
     most = max(16, min(WRITTEN if writes else SAMPLES, SAMPLE_BYTES // size))
     inputs, truth = pipeline.raw(split, most)
-    samples = {"inputs": inputs, "labels": truth, "logits": source.model.predict(inputs, batch_size=32, verbose=0)}
+    samples = {"inputs": inputs, "labels": truth, "logits": predicted(source.model, inputs)}
     if source.text:
         samples["texts"] = np.array(pipeline.strings(split, most)[:SECOND])
     if writes:

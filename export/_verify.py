@@ -9,7 +9,7 @@ from typing import Any
 from export._format import Runtime, Tensor, Tolerance
 from export._generate import Writer, check_parts, compare_written
 from export._measures import Measure, measure_of
-from export._samples import SECOND, count_of, head
+from export._samples import FEW, SECOND, count_of, fitting, head
 from zoo._errors import ParityError
 from zoo._lazy import np
 
@@ -75,8 +75,8 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     inputs, source, labels = samples["inputs"], samples["logits"], samples.get("labels")
     measure = measure_of(expected.get("task", "classify"))
     _check_interface(runtime, samples, expected)
-    # A third of the samples at a time is a batch that nobody compiled for, where the batch is free.
-    sizes = [runtime.batch] if runtime.batch else [max(2, len(source) // 3), 1]
+    # A third of the samples at a time, or fewer of large ones, is a batch that nobody compiled for where it is free.
+    sizes = [runtime.batch] if runtime.batch else [_some(inputs), 1]
     logits = _in_batches(runtime, inputs, sizes[0])
     _check_shape(logits, source)
     real, first = _real(samples, measure), head(inputs, SECOND)
@@ -96,6 +96,12 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     tolerance = measure.allowed(tolerance if labels is not None else _eased(tolerance, len(source)))
     passed, known = _keeps(figures, tolerance), {"figure": measure.figure, "tolerance": tolerance}
     return Parity(n=len(source), batches=tuple(sizes), passed=passed, **known, **figures)
+
+
+def _some(inputs: Any) -> int:
+    """Return a batch that is not 1: a third of the examples, or as many of large ones as leave memory small."""
+    third, fits = max(2, count_of(inputs) // 3), fitting(inputs)
+    return third if fits >= FEW else min(third, fits)
 
 
 def _real(samples: dict[str, Any], measure: Measure) -> Any:

@@ -79,7 +79,7 @@ def _quantize(network: Any, examples: list[dict[str, Any]]) -> Any:
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # By itself NNCF cuts ranges at the mean of the examples' extremes.
                 activations_range_estimator_params=estimators.RangeEstimatorParametersSet.MINMAX,
-                # NNCF's quick one judges each layer alone: the squared error of ResNet-20's logits was 7 times as large.
+                # NNCF's quick one judges layers alone: the squared error of ResNet-20's logits was 7 times as large.
                 disable_bias_correction=True,
             ),
         )
