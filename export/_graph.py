@@ -84,7 +84,7 @@ def rebuild(network: _keras.Model, changes: Mapping[str, Change]) -> _keras.Mode
 
     def call(layer: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(layer, _Passed):
-            return arguments[0] if layer.place is None else arguments[0][layer.place]
+            return layer.of(arguments[0])
         # What a call was given beside its inputs means nothing to a layer of another kind.
         return layer(*arguments) if id(layer) in others else layer(*arguments, **options)
 
@@ -116,16 +116,26 @@ def _input_like(tensor: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Passed:
-    """Stands for a layer that is left out; it passes on its input, or the one at a place of several."""
+    """Stands for a layer that is left out.
+
+    It passes on its input, or the one at a place of several, as often as the layer had outputs.
+    """
 
     place: int | None = None
+    count: int = 1
+
+    def of(self, given: Any) -> Any:
+        """Return what is passed on."""
+        found = given if self.place is None else given[self.place]
+        return found if self.count == 1 else keras.tree.flatten(found)[:1] * self.count
 
 
 def _cloned(layer: Any, changes: Mapping[str, Change]) -> Any:
     """Return what takes a layer's place."""
     change = changes.get(layer.name)
     if change is not None:
-        return _Passed(change.passes) if change.layer is None else change.layer
+        count = len(layer._inbound_nodes[0].output_tensors)
+        return _Passed(change.passes, count) if change.layer is None else change.layer
     return _kind(layer).from_config(layer.get_config())
 
 

@@ -60,10 +60,10 @@ def test_a_branch_that_adds_nothing_goes_first(network):
     assert not chosen.layers & {layer.name for layer in shorter.layers}
 
 
-@pytest.mark.parametrize("name", ["resnet20", pytest.param("mobilenet_tiny", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["resnet20", "vit_micro_tiny", pytest.param("mobilenet_tiny", marks=pytest.mark.slow)])
 def test_half_the_multiply_adds(name):
     """Branches go first and channels for the rest, so that the share is reached and fewer layers are left."""
-    before = zoo.get(name, input_shape=(32, 32, 1))
+    before = zoo.get(name)
     after = shrink(before, Shrinking(0.5, branches=True))
     assert 0.4 < multiply_adds(after) / multiply_adds(before) <= 0.5
     assert len(after.layers) < len(before.layers)
