@@ -48,7 +48,7 @@ def test_more_replicas_and_workers_learn_the_same(python):
     [
         ["perceptron", "batch norm", "label smoothing", "clipping"],
         ["running mean", "adamw", "regularizers", "mixed images"],
-        ["mixed in the step", "teacher", "tokens"],
+        ["mixed in the step", "auxiliary heads", "teacher", "tokens"],
     ],
     ids=" ".join,
 )

@@ -91,6 +91,57 @@ def test_norm_without_scale_or_offset(options, training):
         close(actual, expected, 1e-5)
 
 
+def furthest(actual, expected):
+    """Largest difference of any tensor, as a share of its largest value."""
+    pairs = [[np.asarray(tf.cast(v, "float64")) for v in pair] for pair in zip(actual, expected, strict=True)]
+    return max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs)
+
+
+@pytest.mark.parametrize("shape", [(64, 8, 8, 6), (64, 2, 2, 6), (4, 1, 1, 6)])
+@pytest.mark.parametrize("spread", [3, 0.01])
+@pytest.mark.parametrize("options", [{}, {"scale": False}])
+def test_norm_is_that_of_float64(shape, spread, options):
+    """Outputs, gradients and moving statistics are as exact as float32 is, as Keras' own are; another epsilon shows."""
+    values = draw(*shape) * spread + spread
+    _, exact = twins("BatchNormalization", shape, dtype="float64", **options)
+    expected = learn(exact, values)
+    for layer in twins("BatchNormalization", shape, **options):
+        assert furthest(learn(layer, values), expected) <= 1e-5
+    other, _ = twins("BatchNormalization", shape, epsilon=2e-3, **options)
+    assert furthest(learn(other, values), expected) > 1e-5
+
+
+def gradients(network, values, dtype):
+    """The gradients of a network of two heads, at labels of 0 to 9, in turn."""
+    labels = np.arange(len(values)) % 10
+    with tf.GradientTape() as tape:
+        logits = network(values.astype(dtype), training=True)
+        losses = [keras.losses.sparse_categorical_crossentropy(labels, v, from_logits=True) for v in logits.values()]
+        loss = tf.reduce_mean(losses)
+    return tape.gradient(loss, [w.value for w in network.trainable_weights])
+
+
+@pytest.mark.slow
+def test_network_of_norms_learns_as_in_float64(monkeypatch):
+    """All gradients of 40 normalizations after each other and beside each other, with smooth functions between them.
+
+    Max pooling is none: where two values of a window are as near as a rounding, the other one gets the gradient. The
+    same network of other numbers, 1e-2 beside these, shows.
+    """
+    monkeypatch.setattr(keras.layers, "MaxPooling2D", keras.layers.AveragePooling2D)
+    keras.utils.set_random_seed(0)
+    options = {"auxiliary": True, "activation": "silu", "dropout": 0.0, "input_shape": (16, 16, 1)}
+    ours = zoo.get("inception_tiny", **options)
+    exact = zoo.get("inception_tiny", dtype="float64", **options)
+    weights = ours.get_weights()
+    exact.set_weights(weights)
+    values = draw(32, 16, 16, 1)
+    found, expected = gradients(ours, values, "float32"), gradients(exact, values, "float64")
+    assert furthest(found, expected) <= 1e-4
+    ours.set_weights([1.01 * w for w in weights])
+    assert furthest(gradients(ours, values, "float32"), expected) > 1e-3
+
+
 def test_norm_of_a_single_value():
     """One value a channel has no variance, not a division by zero."""
     ours, theirs = twins("BatchNormalization", (1, 1, 1, 6))
