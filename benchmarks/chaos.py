@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -51,9 +52,6 @@ TOGETHER = {**CHANGES, "epochs": 6}
 STEPS = 1293 // 64
 ROUNDING = 1e-6
 LONGEST = 300
-# Where a kill falls, and how often.
-MOMENTS = {"at any time": 4, "in start-up": 2, "while a checkpoint is written": 3, "in a validation": 1}
-
 Tell = Callable[[str], None]
 
 
@@ -130,6 +128,57 @@ def wait(process: subprocess.Popen, until: Callable[[], bool], pause: float = 0.
     return False
 
 
+@dataclasses.dataclass(frozen=True)
+class Life:
+    """A process that trains a run and is to be killed.
+
+    Args:
+        run: the run.
+        begun: when the process began, by the monotonic clock.
+        target: steps of the whole training that are to be behind it, unless it is killed in its start-up.
+        seconds: how long its start-up may last before it is killed there.
+        late: how many seconds after its target it may be killed.
+    """
+
+    run: Path
+    begun: float
+    target: int
+    seconds: float
+    late: float
+
+    def reached(self, more: int = 0) -> bool:
+        """Tell whether the target, or so many steps more, are in a checkpoint."""
+        epoch, step = place(self.run)
+        return epoch * STEPS + step >= self.target + more
+
+    def any_time(self) -> bool:
+        """Tell whether the target is reached, a while after it is."""
+        if self.reached():
+            time.sleep(self.late)
+        return self.reached()
+
+    def starting(self) -> bool:
+        """Tell whether the start-up has lasted long enough."""
+        return time.monotonic() - self.begun > self.seconds
+
+    def writing(self) -> bool:
+        """Tell whether a checkpoint is being written; some are written faster than they are looked for."""
+        return self.reached() and (any((self.run / "checkpoints").glob(".writing-*")) or self.reached(STEPS))
+
+    def validating(self) -> bool:
+        """Tell whether no other checkpoint of an epoch comes before its validation."""
+        return self.reached() and (place(self.run)[1] > STEPS - CHANGES["checkpoint_steps"] or self.reached(STEPS))
+
+
+# Where a kill falls: what it is called, how often it is drawn, and what tells that it has come.
+MOMENTS: tuple[tuple[str, int, Callable[[Life], bool]], ...] = (
+    ("at any time", 4, Life.any_time),
+    ("in start-up", 2, Life.starting),
+    ("while a checkpoint is written", 3, Life.writing),
+    ("in a validation", 1, Life.validating),
+)
+
+
 def moment(draw: random.Random, run: Path, begun: float, target: int) -> tuple[str, Callable[[], bool]]:
     """Draw a moment of a run's process that began just now; return its name and what tells that it has come.
 
@@ -139,27 +188,10 @@ def moment(draw: random.Random, run: Path, begun: float, target: int) -> tuple[s
         begun: when the process began, by the monotonic clock.
         target: steps of the whole training that are to be behind it, unless it falls into the start-up.
     """
-    name = draw.choices(list(MOMENTS), list(MOMENTS.values()))[0]
+    ((name, _, come),) = draw.choices(MOMENTS, [often for _, often, _ in MOMENTS])
     late, seconds = draw.random() * 0.3, draw.random() * 8
-
-    def reached(more: int = 0) -> bool:
-        epoch, step = place(run)
-        return epoch * STEPS + step >= target + more
-
-    if name == "in start-up":
-        return name, lambda: time.monotonic() - begun > seconds
-    if name == "while a checkpoint is written":
-        # Some are written faster than they are looked for.
-        return name, lambda: reached() and (any((run / "checkpoints").glob(".writing-*")) or reached(STEPS))
-    if name == "in a validation":
-        return name, lambda: reached() and (place(run)[1] > STEPS - CHANGES["checkpoint_steps"] or reached(STEPS))
-
-    def any_time() -> bool:
-        if reached():
-            time.sleep(late)
-        return reached()
-
-    return name, any_time
+    life = Life(run, begun, target, seconds, late)
+    return name, lambda: come(life)
 
 
 def kill(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,3 +85,19 @@ def python():
         return subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, **options)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def printed(python):
+    """Run Python in a process of its own, which is to end well; returns what it prints as JSON in its last line."""
+
+    def run(*arguments: object, timeout: float = 600, **options: object) -> Any:
+        process = python(*arguments, **options)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+        assert process.returncode == 0, err
+        return json.loads(out.splitlines()[-1])
+
+    return run

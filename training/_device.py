@@ -22,6 +22,7 @@ class Device:
         backend: that of Keras.
         share: which part of each batch this process computes.
         interruptible: whether an evaluation may be left off at any moment.
+        repeatable: whether a step can be taken again, on a batch at hand, to look for what was not finite first.
     """
 
     strategy: Any
@@ -31,6 +32,7 @@ class Device:
     backend: str = "tensorflow"
     share: Share = WHOLE
     interruptible: bool = True
+    repeatable: bool = True
 
     @property
     def replicas(self) -> int:
@@ -56,7 +58,7 @@ class Device:
         """Raise BadOption for data that this device cannot learn from."""
 
     def running(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context in which steps are compiled and taken."""
+        """Return the context in which a model is built, and steps are compiled and taken."""
         return contextlib.nullcontext()
 
     def prepare(self, model: Any) -> None:

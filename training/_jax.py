@@ -37,6 +37,7 @@ class JaxDevice(Device):
     backend: str = "jax"
     # The state is in no variable while a batch is looked at.
     interruptible: bool = False
+    repeatable: bool = False
 
     @property
     def replicas(self) -> int:
@@ -53,7 +54,7 @@ class JaxDevice(Device):
             )
 
     def running(self) -> Any:
-        """Return the context in which steps are compiled and batches divided."""
+        """Return the context in which a model is built, steps are compiled and batches divided."""
         return self.strategy.scope()
 
     def evaluate(self, model: Any, pipeline: Any, split: str) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class Session:
 
     def _first(self) -> str:
         """Return a sentence on what was not finite first, "" where that cannot be found."""
-        if self.device.name != "one" or self.device.backend != "tensorflow" or is_asked(self.recipe):
+        if not self.device.repeatable or is_asked(self.recipe):
             return ""
         return find_first(self.model, self.pipeline, self.keeper.load(self.model))
 

@@ -25,7 +25,7 @@ def prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, A
     pipeline = open_data(run) if run else open_pipeline(recipe, zoo.spec(recipe.model.name))
     pipeline.check(device.share)
     device.check(pipeline)
-    with device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
+    with device.running(), device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
         model = build_learner(recipe, pipeline.learning, start=run is None)
         if asked:
             check_lbfgs(recipe, pipeline, device, model)

@@ -31,6 +31,8 @@ class Poll:
 class Replicated(Device):
     """Several devices that share each batch, of this process or of several."""
 
+    # A batch at hand is one replica's part.
+    repeatable: bool = False
     poll: Poll = dataclasses.field(default_factory=Poll)
 
     def prepare(self, model: Any) -> None:

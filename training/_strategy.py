@@ -16,7 +16,7 @@ from training._device import Device
 from training._precision import choose_precision, cpu_has_bfloat16
 from training._recipe import Recipe
 from training._share import Share, check_divisible
-from training._workers import MultiWorker
+from training._workers import MultiWorker, together
 from zoo._errors import BadOption
 from zoo._lazy import keras, tf
 
@@ -153,7 +153,8 @@ def _over_workers(cluster: Cluster, gpus: int) -> Any:
     )
     kind = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(implementation=kind.AUTO if gpus else kind.RING)
-    return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    with together(cluster.worker, len(cluster.workers)):
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
 
 
 def _tpu(recipe: Recipe, gpus: list[Any], _: Cluster | None) -> Device:

@@ -26,6 +26,21 @@ class WorkerLost(RunError):
     code = 75
 
 
+@contextlib.contextmanager
+def together(worker: int, workers: int) -> Iterator[None]:
+    """Raise WorkerLost where another worker than this one of so many cannot be reached."""
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError):
+        raise
+    except tf.errors.OpError as error:
+        reason = " ".join(str(error.message).split())[:160]
+        raise WorkerLost(
+            f"Another worker is gone, or cannot be reached. Received: worker {worker} of {workers}: "
+            f"{reason}. Start all of them again, with --resume once the run is there."
+        ) from error
+
+
 @dataclasses.dataclass(frozen=True)
 class MultiWorker(Replicated):
     """The devices of several processes."""
@@ -33,19 +48,9 @@ class MultiWorker(Replicated):
     # They have to go through an evaluation together.
     interruptible: bool = False
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Raise WorkerLost where another worker cannot be reached."""
-        try:
-            yield
-        except (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError):
-            raise
-        except tf.errors.OpError as error:
-            reason = " ".join(str(error.message).split())[:160]
-            raise WorkerLost(
-                f"Another worker is gone, or cannot be reached. Received: worker {self.worker} of {self.workers}: "
-                f"{reason}. Start all of them again with --resume."
-            ) from error
+    def running(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which WorkerLost is raised where another worker cannot be reached."""
+        return together(self.worker, self.workers)
 
 
 class Onlooker(Run):

@@ -291,12 +291,10 @@ SHARES = [(2, 64, 143), pytest.param((5, 70, 64), marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module", params=SHARES, ids=["two", "five"])
-def mirrored(request, python, tmp_path_factory):
+def mirrored(request, printed, tmp_path_factory):
     """A process of its own, whose CPU is split: trains on all parts and on one."""
-    process = python("-c", MIRRORED, tmp_path_factory.mktemp("mirrored"), *request.param)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    return {**json.loads(out), "replicas": request.param[0]}
+    found = printed("-c", MIRRORED, tmp_path_factory.mktemp("mirrored"), *request.param)
+    return {**found, "replicas": request.param[0]}
 
 
 def test_replicas_train_together(mirrored):

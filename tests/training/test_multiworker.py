@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
@@ -16,14 +18,16 @@ TRAIN = ["train", "digits_resnet"]
 SET = ["model.name=resnet_tiny", "epochs=2", "schedule.warmup_epochs=0", "precision=float32", "data.augment={}"]
 CHANGES = (*SET, "optimizer.learning_rate=0.01", "strategy=multiworker")
 SMALL = [part for change in CHANGES for part in ("--set", change)]
+# Seconds after which something hangs, also on a machine that has much else to do.
+LONGEST = 600
 
 
 @pytest.fixture
 def workers(python):
-    """Start `zoo` in several processes that are a cluster; returns the Popens, which end with the test."""
+    """Start `zoo`, or another command, in processes that are a cluster; returns the Popens, which end with the test."""
     started = []
 
-    def start(count, *arguments):
+    def start(count, *arguments, command=("-m", "zoo"), **options):
         sockets = [socket.socket() for _ in range(count)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
@@ -33,7 +37,7 @@ def workers(python):
         for i in range(count):
             task = {"cluster": cluster, "task": {"type": "worker", "index": i}}
             environment = {"TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"}
-            started.append(python("-m", "zoo", *arguments, env=environment))
+            started.append(python(*command, *arguments, env=environment, **options))
         return started[-count:]
 
     yield start
@@ -42,9 +46,10 @@ def workers(python):
         process.communicate()
 
 
-def ends(processes, timeout=240):
-    """Return exit codes, standard outputs and standard errors."""
-    found = [process.communicate(timeout=timeout) for process in processes]
+def ends(processes):
+    """Return exit codes, standard outputs, and what zoo says on standard error; nothing there is a traceback."""
+    found = [process.communicate(timeout=LONGEST) for process in processes]
+    assert not [err for _, err in found if "Traceback" in err]
     return [p.returncode for p in processes], [out for out, _ in found], [said(err) for _, err in found]
 
 
@@ -55,10 +60,19 @@ def said(text):
 
 def has_begun(run, epoch):
     """Wait until a run has come through an epoch."""
-    end = time.monotonic() + 240
+    end = time.monotonic() + LONGEST
     while not (run / "metrics.jsonl").is_file() or len(Run.open(run).metrics()) < epoch:
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+def assert_lost(codes, err, lost):
+    """Check that of two workers one was killed, and that the other said so in one line and ended to be tried again."""
+    assert (codes[lost], codes[1 - lost]) == (-signal.SIGKILL, os.EX_TEMPFAIL), err
+    assert err[lost] == []
+    (line,) = err[1 - lost]
+    assert f"Another worker is gone, or cannot be reached. Received: worker {1 - lost} of 2: " in line
+    assert "Start all of them again, with --resume" in line
 
 
 @pytest.mark.slow
@@ -91,7 +105,7 @@ def test_two_workers_train_as_one(workers, tmp_path):
 def test_a_worker_that_is_asked_to_stop_stops_all(workers, tmp_path, asked):
     """SIGTERM of one ends both after the same step, with 143 and nothing lost; both go on and end well."""
     run = tmp_path / "run"
-    processes = workers(2, *TRAIN, *SMALL, "--set", "epochs=30", "--quiet", "--run", run)
+    processes = workers(2, *TRAIN, *SMALL, "--set", "epochs=8", "--quiet", "--run", run)
     has_begun(run, 1)
     processes[asked].send_signal(signal.SIGTERM)
     codes, _, err = ends(processes)
@@ -101,23 +115,52 @@ def test_a_worker_that_is_asked_to_stop_stops_all(workers, tmp_path, asked):
     before = len(Run.open(run).metrics())
     codes, _, err = ends(workers(2, "train", "--resume", run, "--quiet"))
     assert codes == [0, 0], err
-    assert [row["epoch"] for row in Run.open(run).metrics()] == list(range(1, 31))
-    assert before < 30
+    assert [row["epoch"] for row in Run.open(run).metrics()] == list(range(1, 9))
+    assert before < 8
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_worker_that_is_killed_ends_all(workers, tmp_path, lost):
-    """The others say so in one line and end; all can go on."""
+    """The others say so in one line and end with the code of what may be tried again; all can go on."""
     run = tmp_path / "run"
     processes = workers(2, *TRAIN, *SMALL, "--set", "epochs=6", "--quiet", "--run", run)
     has_begun(run, 1)
     processes[lost].kill()
     codes, _, err = ends(processes)
-    assert codes[lost] == -signal.SIGKILL
-    assert codes[1 - lost] != 0
+    assert_lost(codes, err, lost)
     codes, _, err = ends(workers(2, "train", "--resume", run, "--quiet"))
     assert codes == [0, 0], err
+
+
+# Digits that come once standard input is closed: workers know each other by then, and have no network yet.
+WAITS = """
+import dataclasses, sys
+from training._data import load_dataset, register
+from zoo.__main__ import main
+
+@register("late_digits")
+def late_digits(config):
+    print("here", flush=True)
+    sys.stdin.read()
+    return load_dataset(dataclasses.replace(config, name="digits"))
+
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_worker_that_is_killed_before_they_build_ends_all(workers, tmp_path, lost):
+    """The others say so in one line as well while there is no run yet."""
+    run = tmp_path / "run"
+    late = (*TRAIN, *SMALL, "--set", "data.name=late_digits", "--quiet", "--run", run)
+    processes = workers(2, *late, command=("-c", WAITS), stdin=subprocess.PIPE)
+    assert [process.stdout.readline() for process in processes] == ["here\n"] * 2
+    processes[lost].kill()
+    codes, _, err = ends(processes)
+    assert_lost(codes, err, lost)
+    assert not run.exists()
 
 
 @pytest.mark.slow
@@ -125,7 +168,7 @@ def test_all_refuse_a_directory_that_is_not_free(workers, tmp_path):
     """None of them waits for the others, and nothing is written."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "file").write_text("mine")
-    codes, _, err = ends(workers(2, *TRAIN, *SMALL, "--run", tmp_path / "run"), timeout=60)
+    codes, _, err = ends(workers(2, *TRAIN, *SMALL, "--run", tmp_path / "run"))
     assert codes == [2, 2]
     assert all("holds something" in lines[0] for lines in err)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["file"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -72,12 +70,9 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def found(python):
+def found(printed):
     """What a process with two logical CPUs prints."""
-    process = python("-c", CHILD)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    return json.loads(out)
+    return printed("-c", CHILD)
 
 
 def test_each_replica_drops_others(found):
