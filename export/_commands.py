@@ -94,10 +94,11 @@ def export(run: str, chosen: tuple[str, ...], more: tuple[str, ...], **others: A
     """Export a finished RUN, or a MODEL of the registry; each artifact is compared with its source in its runtime."""
     # Look the names up before anything heavy happens.
     wanted = [parse_format(name, others["max_drop"]).text for name in (*chosen, *more)]
-    wanted += _installed() if others["every"] else []
     is_model = run in models and not Path(run).exists()
-    if others["target"]:
-        wanted += _targeted(zoo.spec(run) if is_model else Run.open(run), others["target"])
+    if others["every"] or others["target"]:
+        subject = zoo.spec(run) if is_model else Run.open(run)
+        wanted += _named(*every_format(subject)) if others["every"] else []
+        wanted += _named(*formats_for(subject, others["target"])) if others["target"] else []
     if not wanted:
         raise BadOption(
             f"zoo export needs --format with one or more of {', '.join(formats.names())}, --for with one of "
@@ -130,17 +131,8 @@ def _export_model(name: str, wanted: list[str], others: dict[str, Any]) -> list[
     return room.export_model(name, wanted, weights=others["weights"] or "", **places, **options)
 
 
-def _targeted(run: Run | zoo.ModelSpec, target: str) -> list[str]:
-    """Return the formats of a target, and name on standard error what is left out."""
-    return _named(*formats_for(run, target))
-
-
-def _installed() -> list[str]:
-    """Return the formats that can be made here, and name on standard error what is left out."""
-    return _named(*every_format())
-
-
 def _named(found: list[str], left: dict[str, str]) -> list[str]:
+    """Return what is found, and name on standard error what is left out."""
     for name, reason in left.items():
         click.echo(f"zoo: {name} is left out: {reason}", err=True)
     return found
@@ -162,7 +154,7 @@ def demo(recipe: str, overrides: tuple[str, ...], path: str | None) -> None:
     """Train on real data, export to every format, verify each artifact, and write the report."""
     click.echo(f"Training {recipe} …", err=True)
     run = training.train(recipe, dict(map(training.parse_override, overrides)), run=path, progress=True)
-    names = _installed()
+    names = _named(*every_format(run))
     click.echo(f"Exporting to {', '.join(names)} …", err=True)
     artifacts = room.export_all(run, names)
     click.echo("Verifying each artifact in its runtime, from its files alone …", err=True)

@@ -95,8 +95,9 @@ def register_litert(
     options: type[LiteOptions],
     summary: str,
     claims: tuple[str, ...] = (),
+    writes: bool = True,
 ) -> None:
-    """Register a format of .tflite files, of networks that write sequences too.
+    """Register a format of .tflite files.
 
     Args:
         name: what users ask for.
@@ -105,6 +106,7 @@ def register_litert(
         options: the dataclass of its options.
         summary: one line for people.
         claims: what its name promises, see `export._format.Format`.
+        writes: whether it keeps networks that write sequences too.
     """
     register(
         name,
@@ -113,7 +115,7 @@ def register_litert(
         load=LiteRuntime,
         tolerance=tolerance,
         summary=summary,
-        generate=Way("model.tflite", writer, LiteWriter, tolerance.of_sequences()),
+        generate=Way("model.tflite", writer, LiteWriter, tolerance.of_sequences()) if writes else None,
         options=options,
         claims=claims,
         rules=rules_for(claims),

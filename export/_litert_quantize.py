@@ -49,6 +49,8 @@ class Static:
         rewrite: changes the content of the float32 file before.
         margin: how much wider than seen a range is, so that what is larger is not cut off; each doubling costs a bit.
         floating: kinds of operators that stay in float32.
+        headroom: how much wider again those of the answers are: elsewhere a cut is one error among many, there it makes
+            the likeliest classes equal.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Static:
     rewrite: Callable[[bytes], bytes] = bytes
     margin: float = 1.0
     floating: tuple[str, ...] = ()
+    headroom: float = 1.1
 
 
 def write_static(source: Source, path: Path, options: IntegerOptions | WideOptions, how: Static) -> None:
@@ -81,10 +84,18 @@ def write_static(source: Source, path: Path, options: IntegerOptions | WideOptio
         floating = Path(folder) / "float.tflite"
         floating.write_bytes(how.rewrite(source.shared("tflite", plain).read_bytes()))
         ranges = widen(calibrate(floating, source, rules, options.batch), how.margin)
+        ranges |= widen({name: ranges[name] for name in answers(source)}, how.headroom)
         content = limit_masks(floating.read_bytes(), ranges)
     content = run(quantizer.Quantizer(bytearray(content), rules), ranges)
     refuse_float(content, [*left, *tensors_of(content, how.floating)], name=how.name)
     ship(content, source, path, options)
+
+
+def answers(source: Source) -> tuple[str, ...]:
+    """Return the names of the tensors with what an artifact answers: logits, or values."""
+    if source.task == "generate":
+        return ("decode/logits",)
+    return (source.metadata["output"],)
 
 
 def ship(content: bytes, source: Source, path: Path, options: IntegerOptions | WideOptions) -> None:

@@ -175,17 +175,18 @@ class Nursery:
 
     def fork(self, line: socket.socket, log: int) -> int:
         """Return the number of a new process that takes orders from a socket and writes to a file."""
-        socket.send_fds(self._control, [b"f"], [line.fileno(), log])
-        return self._answer()
+        return self._asked(lambda: socket.send_fds(self._control, [b"f"], [line.fileno(), log]))
 
     def wait(self, number: int) -> int:
         """Return how a process ended, negative for a signal."""
-        self._control.sendall(number.to_bytes(4, "big"))
-        return self._answer()
+        return self._asked(lambda: self._control.sendall(number.to_bytes(4, "big")))
 
-    def _answer(self) -> int:
-        """Return a number of four bytes, or raise ExportError if there is none to be had."""
-        found = self._control.recv(4, socket.MSG_WAITALL)
+    def _asked(self, ask: Callable[[], Any]) -> int:
+        """Ask, and return the answer, a number of four bytes; raises ExportError if there is none to be had."""
+        found = b""
+        with contextlib.suppress(OSError):
+            ask()
+            found = self._control.recv(4, socket.MSG_WAITALL)
         if len(found) < 4:
             raise ExportError(f"Nothing could be measured: {last_words(self._process.wait(), self._log)}")
         return int.from_bytes(found, "big", signed=True)
@@ -214,9 +215,11 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.code is None:
-            os.kill(self.number, signal.SIGKILL)
-            self.code = self._nursery.wait(self.number)
+        with contextlib.suppress(ExportError, ProcessLookupError):
+            # Nobody is left to tell where the nursery has died.
+            if self.code is None:
+                os.kill(self.number, signal.SIGKILL)
+                self.code = self._nursery.wait(self.number)
         with contextlib.suppress(OSError):
             # An order that nobody took is still to be written.
             self._line.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from export._format import formats, parse_format
 from export._pipeline import ruled_out
@@ -51,20 +52,17 @@ TARGETS = {
 
 def formats_for(run: Run | ModelSpec, target: str) -> tuple[list[str], dict[str, str]]:
     """Return what to export a run or model to for a target, and why what else belongs there is left out, by format."""
-    chosen, left = [], {}
-    for text in TARGETS[target].formats:
-        reason = _reason(run, text)
-        if reason:
-            left[text] = reason
-        else:
-            chosen.append(text)
-    return chosen, left
+    return _divided(run, TARGETS[target].formats)
 
 
-def every_format() -> tuple[list[str], dict[str, str]]:
-    """Return the formats that this environment can make, and what the others lack, by format."""
-    left = {name: _lacking(name) for name in formats.names() if _lacking(name)}
-    return [name for name in formats.names() if name not in left], left
+def every_format(run: Run | ModelSpec) -> tuple[list[str], dict[str, str]]:
+    """Return the formats that a run or model can be had in here, and why the others cannot be, by format."""
+    return _divided(run, formats.names())
+
+
+def _divided(run: Run | ModelSpec, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    left = {text: reason for text in names if (reason := _reason(run, text))}
+    return [text for text in names if text not in left], left
 
 
 def _reason(run: Run | ModelSpec, text: str) -> str:

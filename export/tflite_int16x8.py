@@ -37,7 +37,7 @@ def write(source: Source, path: Path, options: WideOptions = PLAIN) -> None:
     Raises:
         UnsupportedExport: the model has an operator that LiteRT cannot run in int16.
     """
-    how = Static("tflite_int16x8", recipe.static_wi8_ai16(), multiply_differences, MARGIN, FLOATING)
+    how = Static("tflite_int16x8", recipe.static_wi8_ai16(), multiply_differences, MARGIN, FLOATING, headroom=1.0)
     write_static(source, path, options, how)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export._format import INTEGER
+from export._format import Tolerance
 from export._litert_options import FloatOptions, register_litert
 from export._litert_quantize import qtyping, recipe, write_weights
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from export._source import Source
 
 PLAIN = FloatOptions()
+# Networks of few weights lose up to 1.7 points where eight bits lose none.
+NARROW = Tolerance(relative=0.5, agreement=0.95, drop=0.02)
 # Four bits in a convolution took over 20 times as long as eight.
 PACKED = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
 
@@ -33,8 +35,10 @@ def write(source: Source, path: Path, options: FloatOptions = PLAIN) -> None:
 register_litert(
     "tflite_int4",
     write,
-    tolerance=INTEGER,
+    tolerance=NARROW,
     options=FloatOptions,
     summary="LiteRT, 4-bit weights by channel in dense layers, int8 ones in convolutions, float32 in and out",
     claims=("int4_weights",),
+    # One wrong token spoils those behind it: a Transformer lost 7.5 of 100 sequences.
+    writes=False,
 )

@@ -269,7 +269,7 @@ RECIPE = training.Recipe(
 def test_third_party_family_and_dataset_export_like_ours(table_run):
     """Registered by calling `register`: trains, and exports as ours do, though the child never saw the call."""
     assert table_run.result()["test"]["accuracy"] > 0.9
-    with pytest.raises(ParityError, match="^tflite_int4 .* is not equal to its source"):
+    with pytest.raises(ParityError, match=r"^tflite_int4 .* is not equal to its source"):
         export.export_all(table_run, NAMES)
     assert {place.name for place in table_run.exports.iterdir() if place.is_dir()} == set(OF_TABLES)
     for artifact in (export.verify(table_run.exports / name) for name in OF_TABLES):

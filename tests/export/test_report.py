@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import export
 from export._latency import ROUNDS
-from export._measuring import Child, cores, machine
+from export._measuring import Child, Nursery, _gathered, cores, machine
 from export._pick import known_measurements
+from export._probe import AT_ONCE, examples
 from export._subjects import open_subjects
 from training._run import Run
 from zoo._errors import BadOption, ExportError
@@ -92,14 +96,46 @@ def test_what_cannot_be_loaded_is_named(artifacts, tmp_path):
     broken = tmp_path / "model.tflite"
     shutil.copy(artifact.path, broken)
     broken.write_bytes(broken.read_bytes()[:1000])
-    with Child() as child:
+    with Nursery() as nursery, Child(nursery) as child, Child(nursery) as other:
         with pytest.raises(ExportError, match=r"^it could not be measured: ") as error:
             child.ask("open", name="it", artifact={**order, "path": str(broken)}, threads=1, keep=True)
         assert "\n" not in str(error.value)
-        child._process.kill()
+        os.kill(child.number, signal.SIGKILL)
         with pytest.raises(ExportError, match="it could not be measured: the process was killed by signal 9"):
             child.ask("burst", name="it", keep=True)
-    assert child._process.returncode is not None
+        assert other.ask("open", name="it", artifact={**order, "path": str(artifact.path)}, threads=1, keep=True)
+    assert (child.code, other.code) == (-signal.SIGKILL, -signal.SIGKILL)
+
+
+def test_a_nursery_that_died_is_named():
+    """One line, and no waiting; those that it forked end with it."""
+    with Nursery() as nursery, Child(nursery) as child:
+        nursery._process.kill()
+        with pytest.raises(
+            ExportError, match=r"^Nothing could be measured: the process was killed by signal 9"
+        ) as error:
+            Child(nursery).__enter__()
+        assert "\n" not in str(error.value)
+    assert child.code is None
+
+
+def test_processes_have_a_runtime_each():
+    """Keras is TensorFlow within, which is not imported twice for it; the order of artifacts stays."""
+    libraries = {"a": "keras", "b": "onnxruntime", "c": "tensorflow", "d": "onnxruntime"}
+    orders = {name: {"name": name} for name in libraries}
+    found = _gathered(orders, {name: {"library": library} for name, library in libraries.items()})
+    named = {library: [order["name"] for order in given] for library, given in found.items()}
+    assert named == {"tensorflow": ["a", "c"], "onnxruntime": ["b", "d"]}
+
+
+def test_few_examples_are_held(artifacts):
+    """As many as a call takes, whatever lies beside the artifact, and not as a part of all of them."""
+    place = artifacts["tflite"].folder / "samples.npz"
+    few = examples(place)
+    with np.load(place) as file:
+        assert len(file["inputs"]) > AT_ONCE == len(few)
+        np.testing.assert_array_equal(few, file["inputs"][:AT_ONCE])
+    assert few.base is None
 
 
 @pytest.mark.slow
