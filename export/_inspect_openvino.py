@@ -58,7 +58,8 @@ class _Reader:
         self._layers = layers
         self._content = np.memmap(values, np.uint8, "r") if values.stat().st_size else np.zeros(0, np.uint8)
         self._before: dict[Any, list[Any]] = {number: [] for number in layers}
-        for edge in root.findall("./edges/edge"):
+        # In the order of the inputs that they lead to, in which the file need not have them.
+        for edge in sorted(root.findall("./edges/edge"), key=lambda edge: int(edge.get("to-port"))):
             self._before[edge.get("to-layer")].append(edge.get("from-layer"))
         self._weights: list[Weight] = []
         self._places: dict[Any, int | None] = {}

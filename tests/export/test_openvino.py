@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 import export
 from export._constants import constants
+from export._inspect import look
 from export._openvino import PLAIN, OpenVinoOptions, OpenVinoRuntime, silent
 from export.openvino_int8 import Int8Options
 from zoo._errors import BadOption, MissingDependency, RunError
@@ -74,6 +76,20 @@ def test_batch_is_the_one_asked_for(digits_run, artifacts):
     np.testing.assert_allclose(runtime(images), wanted, rtol=1e-4, atol=1e-4)
     with pytest.raises(BadOption, match="batch"):
         OpenVinoOptions(batch=-2)
+
+
+def test_edges_may_stand_in_any_order(artifacts, tmp_path):
+    """OpenVINO names the input that each leads to; an axis that came first was taken for what is squeezed."""
+    shutil.copytree(artifacts["openvino_int8"].folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "model.xml"
+    tree = ElementTree.parse(file)
+    edges = tree.getroot().find("edges")
+    edges[:] = list(edges)[::-1]
+    before = look(file).stored
+    tree.write(file)
+    after = look(file).stored
+    assert [operator.integer for operator in after.operators] == [operator.integer for operator in before.operators]
+    assert after.islands() == before.islands() == []
 
 
 def test_groups_of_a_convolution_are_brought_together(tmp_path):
