@@ -39,7 +39,7 @@ SHARE, LEAST = 3, 40
 # What a chain of one step is given, beside the epochs of training: {model} stands for the network itself.
 VALUES = {"prune": "0.5", "structured": "0.5", "cluster": "16", "distil": "{model}"}
 # They train a network anew, for as long; others take so many epochs.
-ANEW, TUNING = ("distil",), 8
+ANEW, TUNING = ("distil",), 20
 # What a converter complained of only when it ran; a refusal is said before.
 LATE = "could not be written"
 MARKS = {GREEN: "yes", RED: "**red**"}
