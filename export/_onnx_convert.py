@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from export import _onnx_graph as passes
 from export._onnx_external import is_external, save
-from export._onnx_fuse import divide_before_erf, fuse_layer_norms
+from export._onnx_fuse import divide_before_erf, fuse_layer_norms, scale_channels_first
 from export._onnx_options import OPSET, OnnxOptions
 from export._onnx_session import FILES, options
 from export._options import described
@@ -64,6 +64,7 @@ def convert(part: Part, name: str, folder: Path, external: bool = False) -> Mode
     passes.restore_weights(model, later)
     fuse_layer_norms(model, {name: len(shape) for name, shape in shapes.items()})
     divide_before_erf(model)
+    scale_channels_first(model)
     passes.drop_unused(model)
     return model
 

@@ -1,4 +1,4 @@
-"""Several nodes of an ONNX graph as one: layer normalization; and GELU in the form that ONNX Runtime fuses."""
+"""Nodes of an ONNX graph in the form that runtimes are fast with: layer normalization, GELU, scales of channels."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 onnx = LazyModule("onnx")
 
 ROOT_2 = 2**0.5
+ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
 
 
 class Graph:
@@ -35,6 +36,12 @@ class Graph:
     def constant(self, name: str) -> _np.ndarray | None:
         """Return an initializer's value."""
         return onnx.numpy_helper.to_array(self._constants[name]) if name in self._constants else None
+
+    def elementwise(self, name: str) -> NodeProto | None:
+        """Return the node that makes a tensor from another one and a constant, if nobody else reads that tensor."""
+        node = self._makers.get(name)
+        alone = node is not None and node.op_type in ELEMENTWISE and len(self._readers.get(name, [])) == 1
+        return node if alone and self.split(node) else None
 
     def maker(self, name: str, kind: str) -> NodeProto | None:
         """Return the node that makes a tensor, if it is of a kind."""
@@ -145,3 +152,53 @@ def divide_before_erf(model: ModelProto) -> None:
         name = f"{scaled.name}/root"
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(ROOT_2, "float32"), name))
         scaled.CopyFrom(onnx.helper.make_node("Div", [parts[0], name], scaled.output, scaled.name))
+
+
+def scale_channels_first(model: ModelProto) -> None:
+    """Move transpositions to channels first before the sums and products with constants that lead to them.
+
+    Where three channels come last, runtimes compute three values at a time: of MobileNetV2 it was a tenth of all time.
+    """
+    graph = Graph(model)
+    for node in graph.nodes:
+        perm = [list(a.ints) for a in node.attribute if a.name == "perm"]
+        chain = list(_elementwise(graph, node)) if node.op_type == "Transpose" and perm == [[0, 3, 1, 2]] else []
+        if chain:
+            _transpose_before(model, graph, node, chain)
+
+
+def _elementwise(graph: Graph, transpose: NodeProto) -> Iterator[NodeProto]:
+    """Yield the nodes before a transposition that treat each channel by itself, the last one first."""
+    node = graph.elementwise(transpose.input[0])
+    while node is not None and _by_channel(graph.constant(graph.split(node)[1])):
+        yield node
+        node = graph.elementwise(graph.split(node)[0])
+
+
+def _by_channel(value: _np.ndarray) -> bool:
+    return value.size == 1 or value.shape[-1] == value.size
+
+
+def _transpose_before(model: ModelProto, graph: Graph, transpose: NodeProto, chain: list[NodeProto]) -> None:
+    """Rewrite [first, …, last, transposition] as [transposition, first, …, last], each in the place of another."""
+    places, nodes = [*chain[::-1], transpose], []
+    before, end = graph.split(chain[-1])[0], transpose.output[0]
+    nodes.append(_renamed(transpose, {transpose.input[0]: before}, f"{end}/first"))
+    for i, node in enumerate(chain[::-1]):
+        variable, constant = graph.split(node)
+        value = graph.constant(constant)
+        shaped = onnx.numpy_helper.from_array(value.reshape(-1, 1, 1) if value.size > 1 else value, f"{end}/by{i}")
+        model.graph.initializer.append(shaped)
+        made = end if node is chain[0] else f"{end}/{i}"
+        nodes.append(_renamed(node, {variable: nodes[-1].output[0], constant: shaped.name}, made))
+    for place, node in zip(places, nodes, strict=True):
+        place.CopyFrom(node)
+
+
+def _renamed(node: NodeProto, inputs: Mapping[str, str], output: str) -> NodeProto:
+    """Return a node that reads and makes other tensors."""
+    made = onnx.NodeProto()
+    made.CopyFrom(node)
+    made.input[:] = [inputs.get(name, name) for name in node.input]
+    made.output[:] = [output]
+    return made

@@ -74,8 +74,6 @@ def _quantize(network: Any, examples: list[dict[str, Any]]) -> Any:
             subset_size=len(examples),
             model_type=nncf.ModelType.TRANSFORMER if attention else None,
             ignored_scope=nncf.IgnoredScope(names=_normalization(network), validate=False),
-            # Activations are seldom as far below 0 as above.
-            preset=nncf.QuantizationPreset.MIXED,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # By itself NNCF cuts ranges at the mean of the examples' extremes.
                 activations_range_estimator_params=estimators.RangeEstimatorParametersSet.MINMAX,
