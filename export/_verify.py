@@ -82,7 +82,9 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     real, first = _real(samples, measure), head(inputs, SECOND)
     others = [_in_batches(runtime, first, size) for size in sizes[1:]]
     others += [
-        found for found in (_through_bytes(runtime, first), _through_strings(runtime, samples)) if found is not None
+        found
+        for found in (_through_bytes(runtime, first, expected), _through_strings(runtime, samples))
+        if found is not None
     ]
     difference = np.abs(logits - source)[real]
     largest = [np.abs(found - source[:SECOND])[real[:SECOND]].max() for found in others]
@@ -192,16 +194,24 @@ def _in_batches(runtime: Runtime, inputs: Any, size: int) -> Any:
     return np.concatenate([runtime(head(inputs, size, first)) for first in range(0, count_of(inputs), size)])
 
 
-def _through_bytes(runtime: Runtime, inputs: Any) -> Any:
+def _through_bytes(runtime: Runtime, inputs: Any, expected: dict[str, Any]) -> Any:
     """Run the inputs as encoded PNGs where the artifact takes such; None where it does not."""
     if isinstance(inputs, dict) or inputs.ndim != 4 or inputs.shape[-1] not in (1, 3, 4):
         return None
-    return runtime.classify_bytes([encode_png(image) for image in inputs])
+    crop = expected.get("preprocessing", {}).get("crop", 1.0)
+    return runtime.classify_bytes([encode_png(framed(image, crop)) for image in inputs])
 
 
 def _through_strings(runtime: Runtime, samples: dict[str, Any]) -> Any:
     """Run the texts that the first inputs come from, where they are known and the artifact takes such."""
     return runtime.classify_strings([str(text) for text in samples["texts"]]) if "texts" in samples else None
+
+
+def framed(image: Any, crop: float) -> Any:
+    """Return an image (height, width, channels) in a frame that resizing to size / crop and cropping cut off again."""
+    sides = [(round(size / crop), size) for size in image.shape[:2]]
+    around = [((whole - size) // 2, whole - size - (whole - size) // 2) for whole, size in sides]
+    return np.pad(image, [*around, (0, 0)], mode="edge")
 
 
 def encode_png(image: Any) -> bytes:

@@ -16,10 +16,12 @@ import export
 import training
 from export._format import Runtime, Tensor, Tolerance
 from export._manifest import NAME, SAMPLES, VERSION, write_manifest
-from export._verify import compare, require
+from export._verify import compare, encode_png, framed, require
 from training._files import read_json, write_json
+from training._preprocess import decode
 from training._run import Run
 from zoo._errors import ExportError, ParityError, RunError, UnsupportedExport
+from zoo._preprocessing import Preprocessing
 
 THEIR_FORMATS = '''
 import os
@@ -339,3 +341,13 @@ def test_samples_are_the_whole_test_split(artifacts):
         images, labels = load_pixels()
         np.testing.assert_array_equal(file["inputs"], images[TEST.start :])
         np.testing.assert_array_equal(file["labels"], labels[TEST.start :])
+
+
+@pytest.mark.parametrize(("size", "crop"), [(224, 0.875), (299, 0.875), (240, 0.95), (380, 0.922), (16, 1.0)])
+def test_a_frame_is_cut_off_again(size, crop):
+    """What goes in as encoded bytes is what goes in as pixels; without the frame the centre of it would be."""
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype("float32")
+    contract = Preprocessing((0.0,), (1.0,), interpolation="bicubic", crop=crop)
+    np.testing.assert_array_equal(decode(encode_png(framed(image, crop)), image.shape, contract), image)
+    bare = decode(encode_png(image), image.shape, contract)
+    assert np.array_equal(bare, image) == (crop == 1.0)
