@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def constants(path: Path) -> list[_np.ndarray] | None:
     """Return the stored arrays of rank 2 to 4 in Keras' layout: inputs before outputs, both last.
 
-    A matrix may be stored either way round; it is given both ways.
+    A matrix may be stored either way round; it is given both ways. Groups of a convolution are brought together.
 
     Args:
         path: the artifact; a file, or the folder of several or of a SavedModel.

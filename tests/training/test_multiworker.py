@@ -100,21 +100,32 @@ def test_two_workers_train_as_one(workers, tmp_path):
     assert mine[0]["gradient_norm"] == pytest.approx(wanted[0]["gradient_norm"], rel=1e-3)
 
 
+def two_that_train(workers, run, epochs):
+    """Two processes that train a run together and have an epoch behind them."""
+    processes = workers(2, *TRAIN, *SMALL, "--set", f"epochs={epochs}", "--quiet", "--run", run)
+    has_begun(run, 1)
+    return processes
+
+
+def go_on(workers, run):
+    """Bring a run to its end with two processes."""
+    codes, _, err = ends(workers(2, "train", "--resume", run, "--quiet"))
+    assert codes == [0, 0], err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_worker_that_is_asked_to_stop_stops_all(workers, tmp_path, asked):
     """SIGTERM of one ends both after the same step, with 143 and nothing lost; both go on and end well."""
     run = tmp_path / "run"
-    processes = workers(2, *TRAIN, *SMALL, "--set", "epochs=8", "--quiet", "--run", run)
-    has_begun(run, 1)
+    processes = two_that_train(workers, run, 8)
     processes[asked].send_signal(signal.SIGTERM)
     codes, _, err = ends(processes)
     assert codes == [143, 143], err
     assert err[0] == err[1]
     assert "nothing is lost" in err[0][0]
     before = len(Run.open(run).metrics())
-    codes, _, err = ends(workers(2, "train", "--resume", run, "--quiet"))
-    assert codes == [0, 0], err
+    go_on(workers, run)
     assert [row["epoch"] for row in Run.open(run).metrics()] == list(range(1, 9))
     assert before < 8
 
@@ -124,13 +135,11 @@ def test_a_worker_that_is_asked_to_stop_stops_all(workers, tmp_path, asked):
 def test_a_worker_that_is_killed_ends_all(workers, tmp_path, lost):
     """The others say so in one line and end with the code of what may be tried again; all can go on."""
     run = tmp_path / "run"
-    processes = workers(2, *TRAIN, *SMALL, "--set", "epochs=6", "--quiet", "--run", run)
-    has_begun(run, 1)
+    processes = two_that_train(workers, run, 6)
     processes[lost].kill()
     codes, _, err = ends(processes)
     assert_lost(codes, err, lost)
-    codes, _, err = ends(workers(2, "train", "--resume", run, "--quiet"))
-    assert codes == [0, 0], err
+    go_on(workers, run)
 
 
 # Digits that come once standard input is closed: workers know each other by then, and have no network yet.
