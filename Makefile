@@ -60,7 +60,7 @@ matrix: install  ## write docs/matrix.md: every family in every format and compr
 	$(BIN)/python benchmarks/matrix.py
 
 readme: install  ## write the generated tables of the README
-	$(BIN)/python tests/repo/readme.py
+	$(BIN)/python tools/readme.py
 
 constraints: install  ## pin the newest versions that fit together, for every Python we support
 	$(BIN)/python -m pip install --quiet uv

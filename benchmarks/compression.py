@@ -20,9 +20,9 @@ import numpy as np
 
 import export
 import training
-from export._chain import parse_chain
-from export._content import gzipped
-from training._run import Run
+from export.compression.pipeline import parse_chain
+from export.reporting.content import gzipped
+from training.runs.run import Run
 
 SEEDS = (1, 2, 3)
 FORMATS = ("tflite", "tflite_int8", "onnx")
@@ -118,11 +118,11 @@ def in_turns(calls: list[Callable[[], Any]], count: int) -> list[float]:
 
 def mask_overhead(run: Run) -> float:
     """Return how much longer a step of training takes with masks, as a share, measured in turns."""
-    from export._bench import load_network
-    from export._masks import Masks, Pruning
-    from training._build import compile_model
-    from training._finetune import shorten
-    from training._judge import open_data
+    from export.compression.masks import Masks, Pruning
+    from export.compression.workbench import load_network
+    from training.finetune import shorten
+    from training.learning.build import compile_model
+    from training.learning.evaluation import open_data
 
     pipeline, recipe = open_data(run), shorten(run.recipe, 40, 0.5)
     batch = next(iter(pipeline.train(0)))

@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             export_one(model, ["onnx"], Path(place), calibrate, base)
         if given.all:
             unsupported = dict(zoo.spec(given.all).unsupported)
-            names = [name for name in export.formats.names() if name not in unsupported]
+            names = [name for name in export.list_formats() if name not in unsupported]
             base = export_one(SMALL, names, Path(place), calibrate)
             export_one(given.all, names, Path(place), calibrate, base)
         if given.row:

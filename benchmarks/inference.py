@@ -145,7 +145,7 @@ def measure(model: str, folder: Path, threads: int) -> dict[str, Any]:
 
 def compare(model: str, folder: Path, times: dict[str, Any]) -> list[dict[str, Any]]:
     """Hold ours against the best peer of the same runtime and precision; returns a row each, and prints it."""
-    from export._latency import ratio, sum_up
+    from export.benchmark.latency import ratio, sum_up
 
     rows = []
     for runtime, by_name in times.items():
@@ -177,7 +177,7 @@ def line(row: dict[str, Any]) -> str:
 
 def shares(model: str, times: dict[str, Any]) -> dict[str, list[float]]:
     """Return what int8 takes of float32's time, by runtime; and print it."""
-    from export._latency import ratio, sum_up
+    from export.benchmark.latency import ratio, sum_up
 
     found = {}
     for runtime, by_name in times.items():

@@ -55,8 +55,8 @@ def attempt(write: Callable[[Path], Any], path: Path) -> float | str:
 
 def ours(model: str, folder: Path) -> dict[str, Any]:
     """Every format of the zoo's network; those that are made from another follow it."""
-    from export._format import formats
-    from export._source import Source
+    from export.core.format import formats
+    from export.source.source import Source
 
     spec = zoo.spec(model)
     labels = [str(i) for i in range(spec.classes)]
@@ -70,7 +70,7 @@ def ours(model: str, folder: Path) -> dict[str, Any]:
 
 def _share(source: Any, name: str, path: Path) -> None:
     """Write a format into a folder."""
-    from export._format import formats
+    from export.core.format import formats
 
     written = source.shared(name)
     file = formats[name].file
@@ -83,7 +83,7 @@ def _share(source: Any, name: str, path: Path) -> None:
 
 def keras(model: str, folder: Path) -> dict[str, Any]:
     """What Keras' own exporters make of our network with its preprocessing, which our artifacts hold too."""
-    from export._source import Source
+    from export.source.source import Source
 
     spec, few = zoo.spec(model), images(model)
     network = Source(zoo.get(model), spec.preprocessing, [], lambda: few, folder).model

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 import zoo
-from export._format import formats
-from export._latency import burst, in_turns
+from export.benchmark.latency import burst, in_turns
+from export.core.format import formats
 
 RUNS = 20
 
 
 def onnx(path: Path, threads: int, pixels: np.ndarray, **settings: Any) -> Callable[[], Any]:
     """Return a call of an ONNX file in ONNX Runtime."""
-    from export._onnx_session import options
+    from export.backends.onnx.runtime import options
 
     tool = importlib.import_module("onnxruntime")
     made = options(threads)
@@ -56,7 +56,7 @@ def tflite(path: Path, threads: int, pixels: np.ndarray) -> Callable[[], Any]:
 
 
 def xml(path: Path, threads: int, pixels: np.ndarray, **settings: Any) -> Callable[[], Any]:
-    """Return a call of an OpenVINO network, compiled as `export._openvino` does."""
+    """Return a call of an OpenVINO network, compiled as `export.backends.openvino.runtime` does."""
     tool = importlib.import_module("openvino")
     network = tool.Core().read_model(str(path))
     wanted = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}

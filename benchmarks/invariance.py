@@ -116,9 +116,9 @@ def train(name: str, replicas: int, multiworker: bool, teacher: str, noise: bool
         noise: disturb the initial weights.
     """
     import training
-    from training._average import averaged
-    from training._prepare import prepare
-    from training._recipe import resolve
+    from training.optim.ema import averaged
+    from training.prepare import prepare
+    from training.recipe.recipe import resolve
 
     case = CASES[name]
     strategy = "multiworker" if multiworker else "mirrored" if replicas > 1 else "one"
@@ -167,9 +167,9 @@ def _listen(losses: list[float]) -> Any:
 @contextlib.contextmanager
 def without(what: str) -> Iterator[None]:
     """Leave something out that several replicas need."""
-    import training._augment as augment
-    import training._replicated as replicated
-    import zoo._layers as layers
+    import training.augment.augment as augment
+    import training.distributed.replicated as replicated
+    import zoo.layers.core as layers
 
     owner, name, instead = {
         "": (replicated, "TOLD", replicated.TOLD),

@@ -20,16 +20,16 @@ from typing import Any
 import export
 import training
 import zoo
-from export._chain import Chain, parse_chain
-from export._compression import compressions
-from export._format import formats, parse_format
-from export._origin import RunOrigin
-from export._pipeline import check_wanted, export_each
-from training._callbacks import Stopped
-from training._files import read_json, write_bytes, write_json
-from training._recipe import recipes
-from training._run import Run
-from zoo._errors import BadOption, UnsupportedExport, ZooError
+from export.compression.pipeline import Chain, parse_chain
+from export.core.compression import compressions
+from export.core.format import formats, parse_format
+from export.pipeline import check_wanted, export_each
+from export.source.origin import RunOrigin
+from training.common.callbacks import Stopped
+from training.recipe.recipe import recipes
+from training.runs.run import Run
+from zoo.common.errors import BadOption, UnsupportedExport, ZooError
+from zoo.common.files import read_json, write_bytes, write_json
 
 PLAIN = "none"
 GREEN, REFUSED, RED = "green", "refused", "red"
@@ -87,8 +87,8 @@ def shortened(recipe: Any) -> dict[str, Any]:
 
 
 def _options(model: str) -> Iterable[str]:
-    from zoo._build import options_of
-    from zoo._registry import models as registered
+    from zoo.build import options_of
+    from zoo.specs.registry import models as registered
 
     return options_of(registered[model])
 

@@ -31,7 +31,7 @@ def noisy(model: str, size: int, batch: int, steps: int, epochs: int) -> Any:
     import tensorflow as tf
 
     import training
-    from training._data import datasets
+    from training.data.dataset import datasets
 
     def noise(_: training.DataConfig) -> training.Dataset:
         rng = np.random.default_rng(0)
@@ -71,10 +71,10 @@ def seconds(work: Callable[[], Any]) -> tuple[float, float]:
 
 def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
     """Return seconds by epoch, ours and Keras', the share that ours takes longer, and what a checkpoint takes."""
-    from training._display import Display
-    from training._loop import Session
-    from training._prepare import prepare
-    from training._run import Run
+    from training.loop import Session
+    from training.monitor.progress import Display
+    from training.prepare import prepare
+    from training.runs.run import Run
 
     recipe = noisy(model, size, batch, STEPS, TURNS + 1)
     ours, (_, pipeline, plain) = prepare(recipe), prepare(recipe)
@@ -103,10 +103,10 @@ def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
 
 def measure_memory(who: str, model: str, size: int, batch: int) -> dict[str, Any]:
     """Return the peak memory of a process, MiB, that trains two short epochs: of fit, and once the model is saved."""
-    from training._display import Display
-    from training._loop import Session
-    from training._prepare import prepare
-    from training._run import Run
+    from training.loop import Session
+    from training.monitor.progress import Display
+    from training.prepare import prepare
+    from training.runs.run import Run
 
     recipe = noisy(model, size, batch, MEMORY_STEPS, 2)
     prepared = prepare(recipe)

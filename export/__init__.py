@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export._compression import Compression, compressions
-from export._compression import register as register_compression
-from export._format import Format, Runtime, Tensor, Tolerance, formats
-from export._format import register as register_format
-from export._inspect import inspect as inspect_file
-from export._options import Options
-from export._origin import ModelRequest
-from export._pipeline import Artifact, export_request, export_run, load_artifact, verify_artifact
-from export._vectors import vectors_of
-from training._run import Run
-from zoo._errors import BadOption, did_you_mean
+from export.core.compression import Compression
+from export.core.compression import compressions as _compressions
+from export.core.compression import register as register_compression
+from export.core.format import Format, Runtime, Tensor, Tolerance
+from export.core.format import formats as _formats
+from export.core.format import register as register_format
+from export.core.options import Options
+from export.inspection.inspect import inspect as inspect_file
+from export.pipeline import Artifact, export_request, export_run, load_artifact, verify_artifact
+from export.source.origin import ModelRequest
+from export.source.rows import vectors_of
+from training.runs.run import Run
+from zoo.common.errors import BadOption, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from export._pick import Pick
+    from export.reporting.pick import Pick
 
 __all__ = [
     "Artifact",
@@ -38,12 +40,12 @@ __all__ = [
     "Runtime",
     "Tensor",
     "Tolerance",
-    "compressions",
     "export",
     "export_all",
     "export_model",
-    "formats",
     "inspect",
+    "list_compressions",
+    "list_formats",
     "load",
     "pick",
     "register_compression",
@@ -61,9 +63,9 @@ def export(run: Run | PathLike, fmt: str, compress: str = "", *, max_drop: float
 
     Args:
         run: a run or its directory.
-        fmt: a name of `export.formats.names()`, with options if wanted: "tflite_int8:batch=4,input=uint8".
+        fmt: a name of `export.list_formats()`, with options if wanted: "tflite_int8:batch=4,input=uint8".
         compress: what makes it smaller before, such as "structured:0.5 | prune:0.8 | qat"; names are those of
-            `export.compressions.names()`.
+            `export.list_compressions()`.
         max_drop: how many points of accuracy a format that is not exact may lose, instead of what it states.
 
     Returns:
@@ -129,6 +131,21 @@ def export_model(
     return export_request(request, names, Path(out or Path("exports") / model), max_drop)
 
 
+def list_formats(*patterns: str, exclude: str | Iterable[str] = ()) -> list[str]:
+    """Return the names of the export formats in natural order.
+
+    Args:
+        *patterns: shell wildcards, any of which must match; none for all names.
+        exclude: a wildcard or several that must not match.
+    """
+    return _formats.names(*patterns, exclude=exclude)
+
+
+def list_compressions(*patterns: str, exclude: str | Iterable[str] = ()) -> list[str]:
+    """Return the names of the compression methods in natural order; for the arguments see `list_formats`."""
+    return _compressions.names(*patterns, exclude=exclude)
+
+
 def inspect(path: PathLike) -> dict[str, Any]:
     """Say what stands in a model, anyone's, of which nothing is run.
 
@@ -136,7 +153,7 @@ def inspect(path: PathLike) -> dict[str, Any]:
         path: a .tflite, .onnx or .keras file, OpenVINO's .xml, the folder of a SavedModel, or one of ours.
 
     Returns:
-        What `export._inspect.Inspection.to_json` returns.
+        What `export.inspection.inspect.Inspection.to_json` returns.
 
     Raises:
         DataError: it is none of these, or cannot be read.
@@ -212,7 +229,7 @@ def report(
         ParityError: an artifact is not as it was written.
         ExportError: a runtime failed.
     """
-    from export._content import report_runs
+    from export.reporting.content import report_runs
 
     return report_runs(_places(run, *more), measured=measure, out=None if out is None else Path(out))
 
@@ -225,13 +242,13 @@ def pick(run: Run | PathLike, *more: Run | PathLike, **limits: Any) -> Pick:
     Args:
         run: a finished run or its directory; or a folder of artifacts that belong to no run.
         more: others, to choose among all.
-        limits: the fields of `export._pick.Limits`, such as `max_drop=0.5, max_mb=2, max_ms=5`.
+        limits: the fields of `export.reporting.pick.Limits`, such as `max_drop=0.5, max_mb=2, max_ms=5`.
 
     Raises:
         BadOption: nothing fits, or a limit cannot be; the message names the nearest miss and what to relax.
         RunError: there is no artifact to choose from.
     """
-    from export._pick import Limits, pick_artifact
+    from export.reporting.pick import Limits, pick_artifact
 
     known = {field.name for field in dataclasses.fields(Limits)}
     for name in limits.keys() - known:

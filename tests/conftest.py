@@ -58,7 +58,7 @@ def artifacts(digits_run):
     """The run exported to every format, by name."""
     import export
 
-    return {a.format: a for a in export.export_all(digits_run, export.formats.names(exclude="their_*"))}
+    return {a.format: a for a in export.export_all(digits_run, export.list_formats(exclude="their_*"))}
 
 
 @pytest.fixture

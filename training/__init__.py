@@ -11,7 +11,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from training._configs import (
+from training.data.dataset import Dataset, Split
+from training.data.dataset import register as register_dataset
+from training.recipe.config import (
     AugmentConfig,
     DataConfig,
     LogConfig,
@@ -22,13 +24,11 @@ from training._configs import (
     ScheduleConfig,
     TeacherConfig,
 )
-from training._data import Dataset, Split
-from training._data import register as register_dataset
-from training._recipe import Recipe, parse_override, resolve
-from training._recipe import recipes as _recipes
-from training._recipe import register as register_recipe
-from training._run import Run
-from zoo._text import Text
+from training.recipe.recipe import Recipe, parse_override, resolve
+from training.recipe.recipe import recipes as _recipes
+from training.recipe.recipe import register as register_recipe
+from training.runs.run import Run
+from zoo.specs.text import Text
 
 __all__ = [
     "AugmentConfig",
@@ -85,7 +85,7 @@ def train(
         TrainingError: the loss is not finite.
         RunError: the directory is not free, or cannot be written.
     """
-    from training._loop import train_new
+    from training.loop import train_new
 
     return train_new(resolve(recipe, (overrides or {}).items()), run, progress=progress, observe=observe)
 
@@ -107,7 +107,7 @@ def resume(
     observe: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
     """Go on with an interrupted run where its last checkpoint stands; a finished run is returned as it is."""
-    from training._loop import resume_run
+    from training.loop import resume_run
 
     return resume_run(run if isinstance(run, Run) else Run.open(run), progress=progress, observe=observe)
 
@@ -122,7 +122,7 @@ def evaluate(run: Run | str | os.PathLike[str], split: str = "test") -> dict[str
         main figure is mean_average_precision, with micro_f1 and average_precision by label; accuracy is the share of
         right decisions. Of numbers there are rmse, mae and r2 instead of accuracy, in the data's own units.
     """
-    from training._judge import evaluate_run
+    from training.learning.evaluation import evaluate_run
 
     return evaluate_run(run if isinstance(run, Run) else Run.open(run), split)
 
@@ -137,7 +137,7 @@ def health(run: Run | str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         RunError: there is no such run, or it has stored nothing yet.
     """
-    from training._health import examine
+    from training.monitor.diagnosis import examine
 
     return examine(run if isinstance(run, Run) else Run.open(run))
 
@@ -149,11 +149,11 @@ def tune(recipe: Recipe | str, spaces: Iterable[str], **options: Any) -> dict[st
         recipe: a registered name or a Recipe.
         spaces: what may vary, "optimizer.learning_rate=log:1e-3..1e-1", "model.options.dropout=0..0.5" or
             "data.batch_size=32|64|128".
-        **options: overrides, trials, study, seed, pruner and tell; see `training._tune.tune`.
+        **options: overrides, trials, study, seed, pruner and tell; see `training.tuning.tune.tune`.
 
     Returns:
         study, figure, trials, best (one of the trials) and importance (share of each key).
     """
-    from training._tune import tune as search
+    from training.tuning.tune import tune as search
 
     return search(recipe, spaces, **options)

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo._build import Request, build, build_features
-from zoo._decoding import generate as write_sequences
-from zoo._errors import ZooError
-from zoo._heads import MultiClass, MultiLabel, Regression
-from zoo._preprocessing import Preprocessing
-from zoo._published import Weights
-from zoo._registry import ModelSpec, models, register
-from zoo._weights import write_weights
+from zoo.build import Request, build, build_features
+from zoo.common.errors import ZooError
+from zoo.decoding import generate as write_sequences
+from zoo.layers.heads import MultiClass, MultiLabel, Regression
+from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.published import Weights
+from zoo.specs.registry import ModelSpec, models, register
+from zoo.weights.sources import write_weights
 
 if TYPE_CHECKING:
     import keras

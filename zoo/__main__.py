@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import click
 
-from export import _commands as export_commands
-from export import _inspect_commands as inspect_commands
-from export import _report_commands as report_commands
-from export import formats
-from training import _commands as training_commands
-from zoo import _commands as zoo_commands
-from zoo._errors import ZooError, did_you_mean
+from export import commands as export_commands
+from export import list_formats
+from export.inspection import commands as inspect_commands
+from export.reporting import commands as report_commands
+from training import commands as training_commands
+from zoo import commands as zoo_commands
+from zoo.common.errors import ZooError, did_you_mean
 
 
 class Commands(click.Group):
@@ -29,7 +29,7 @@ class Commands(click.Group):
 
 
 # What a room tells of itself to the commands of rooms that may not import it.
-ROOMS = {"formats": formats.names}
+ROOMS = {"formats": list_formats}
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "obj": ROOMS})

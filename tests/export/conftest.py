@@ -24,8 +24,8 @@ def digits():
 @pytest.fixture(scope="session")
 def trained(digits):
     """Train a network on the digits: trained(network, epochs, callbacks), which is what compressions take."""
-    from training._sgd import fused_sgd
-    from zoo._lazy import keras
+    from training.optim.sgd import fused_sgd
+    from zoo.common.lazy import keras
 
     def train(network, epochs, callbacks=(), rate=0.05, **options):
         steps = -(-len(digits.x) // 64) * epochs

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 import zoo
-from export._format import formats
-from export._samples import write_samples
-from export._source import Source
-from zoo._errors import ZooError
-from zoo._lazy import keras
-from zoo._text import START
+from export.core.format import formats
+from export.core.samples import write_samples
+from export.source.source import Source
+from zoo.common.errors import ZooError
+from zoo.common.lazy import keras
+from zoo.specs.text import START
 
 PIXELS = zoo.Preprocessing((127.5,), (60.0,))
 

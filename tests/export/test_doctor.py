@@ -7,7 +7,9 @@ import json
 import pytest
 
 import export
-from export._doctor import BROKEN, MISSING, WORKS, _installed, _version, diagnose
+from export.core.compression import compressions
+from export.core.format import formats
+from export.doctor import BROKEN, MISSING, WORKS, _installed, _version, diagnose
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def found():
 @pytest.mark.slow
 def test_everything_that_is_installed_works(found):
     """Every format and every compression, each with its versions and how long it took."""
-    assert found.keys() == {*export.formats.names(exclude="their_*"), *export.compressions.names(exclude="their_*")}
+    assert found.keys() == {*export.list_formats(exclude="their_*"), *export.list_compressions(exclude="their_*")}
     assert {name: r.reason for name, r in found.items() if r.state == BROKEN} == {}
     for name in ("onnx", "tflite_int8", "saved_model", "qat"):
         assert found[name].state == WORKS, found[name].reason
@@ -29,7 +31,7 @@ def test_everything_that_is_installed_works(found):
 
 def test_a_broken_runtime_is_named(zoo_command, monkeypatch):
     """With ONNX Runtime hidden from the trial: its formats are broken, the others are not; exit code 2."""
-    import export._inspect_commands as commands
+    import export.inspection.commands as commands
 
     def hide(**_):
         return diagnose(["onnxruntime"], names=["onnx", "tflite"])
@@ -55,6 +57,6 @@ def test_what_is_not_installed_is_no_fault():
 
 def test_needs_are_known():
     """What each of ours needs is installed where all is tested, under the name that it is installed by."""
-    for registry in (export.formats, export.compressions):
+    for registry in (formats, compressions):
         for name in registry.names(exclude="their_*"):
             assert all(_version(module) not in (None, "unknown") for module in registry[name].packages), name

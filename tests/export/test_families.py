@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import zoo
-from export._format import formats, parse_format
-from export._format_claims import check_claims
-from export._inspect import look
-from export._pipeline import ruled_out
-from export._samples import head, read_samples
+from export.core.format import formats, parse_format
+from export.core.guarantees import check_claims
+from export.core.samples import head, read_samples
+from export.inspection.inspect import look
+from export.pipeline import ruled_out
 
 FLOAT = ("saved_model", "tflite", "onnx")
 TINY = [name for name in zoo.names() if zoo.spec(name).params < 400_000]

@@ -10,13 +10,13 @@ import pytest
 
 import export
 import training
-from export._format import formats
-from export._manifest import SAMPLES
-from export._samples import read_samples
-from export._verify import encode_png
-from training._data import datasets
-from zoo._errors import ParityError
-from zoo._registry import models
+from export.core.format import formats
+from export.core.manifest import SAMPLES
+from export.core.samples import read_samples
+from export.verification.parity import encode_png
+from training.data.dataset import datasets
+from zoo.common.errors import ParityError
+from zoo.specs.registry import models
 
 NAMES = (
     "keras", "onnx", "onnx_dynamic", "onnx_fp16", "onnx_int8", "openvino", "openvino_int8", "saved_model", "tflite",
@@ -37,8 +37,8 @@ def samples(artifacts):
 @pytest.fixture(scope="module")
 def trained(digits_run, samples):
     """Logits of model.keras itself, preprocessed as in training, computed without the export room."""
-    from training._judge import load_model
-    from training._preprocess import normalize
+    from training.common.preprocess import normalize
+    from training.learning.evaluation import load_model
     from zoo import Preprocessing
 
     contract = digits_run.result()["preprocessing"]
@@ -208,8 +208,8 @@ def test_saved_model_takes_encoded_images(artifacts, samples):
 def test_encoded_images_are_read_as_in_training(artifacts, samples, digits_run):
     """A large JPEG through the artifact equals the pipeline's own decoding and the float signature."""
     import zoo
-    from training._open import open_pipeline
-    from training._preprocess import decode
+    from training.common.preprocess import decode
+    from training.data.opening import open_pipeline
 
     file = _jpeg(samples["inputs"][5], (57, 33))
     runtime = export.load(artifacts["saved_model"].path)
@@ -237,7 +237,7 @@ THEIR_CODE = """
 import tensorflow as tf
 import training, zoo
 from sklearn.datasets import load_iris
-from zoo._lazy import keras
+from zoo.common.lazy import keras
 
 
 @training.register_dataset("their_iris")

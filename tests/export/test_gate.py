@@ -14,18 +14,18 @@ import pytest
 
 import export
 import training
-from export._format import Runtime, Tensor, Tolerance
-from export._manifest import NAME, SAMPLES, VERSION, write_manifest
-from export._verify import compare, encode_png, framed, require
-from training._files import read_json, write_json
-from training._preprocess import decode
-from training._run import Run
-from zoo._errors import ExportError, ParityError, RunError, UnsupportedExport
-from zoo._preprocessing import Preprocessing
+from export.core.format import Runtime, Tensor, Tolerance, formats
+from export.core.manifest import NAME, SAMPLES, VERSION, write_manifest
+from export.verification.parity import compare, encode_png, framed, require
+from training.common.preprocess import decode
+from training.runs.run import Run
+from zoo.common.errors import ExportError, ParityError, RunError, UnsupportedExport
+from zoo.common.files import read_json, write_json
+from zoo.specs.preprocessing import Preprocessing
 
 THEIR_FORMATS = '''
 import os
-from export._format import Tolerance, register
+from export.core.format import Tolerance, register
 from export import tflite
 
 
@@ -68,13 +68,13 @@ def their_formats(tmp_path_factory):
     folder = tmp_path_factory.mktemp("their_formats")
     (folder / "their_formats.py").write_text(THEIR_FORMATS)
     sys.path.insert(0, str(folder))
-    export.formats.names()
-    entries, origins = dict(export.formats._entries), dict(export.formats._origins)
+    export.list_formats()
+    entries, origins = dict(formats._entries), dict(formats._origins)
     import their_formats
 
     yield their_formats
     sys.path.remove(str(folder))
-    export.formats._entries, export.formats._origins = entries, origins
+    formats._entries, formats._origins = entries, origins
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_unsupported_format_is_refused_before_anything_runs(run, monkeypatch):
     """A spec that rules a format out gives its reason."""
     import dataclasses
 
-    from zoo._registry import models
+    from zoo.specs.registry import models
 
     model = models["resnet_tiny"]
     spec = dataclasses.replace(model.spec, unsupported=(("tflite", "it has a layer that phones lack"),))

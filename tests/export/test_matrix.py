@@ -11,7 +11,7 @@ import pytest
 import export
 import training
 import zoo
-from zoo._errors import BadOption, ExportError, ParityError, UnsupportedExport
+from zoo.common.errors import BadOption, ExportError, ParityError, UnsupportedExport
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_every_family_has_a_small_network_and_a_recipe(matrix):
 
 def test_every_compression_has_a_chain(matrix):
     """Each with its options, which parse."""
-    for name in export.compressions.names(exclude="their_*"):
+    for name in export.list_compressions(exclude="their_*"):
         chain = matrix.chain_of(name, "mlp_tiny")
         assert chain.steps[0].compression.name == name
     assert matrix.chain_of(matrix.PLAIN, "mlp_tiny") is None

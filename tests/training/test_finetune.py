@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import zoo
-from training._finetune import finetune, shorten
-from training._open import open_pipeline
-from training._recipe import resolve
-from zoo._lazy import keras
+from training.data.opening import open_pipeline
+from training.finetune import finetune, shorten
+from training.recipe.recipe import resolve
+from zoo.common.lazy import keras
 
 EPOCHS = 3
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 import training
 from training import Run
-from training._checkpoint import _read
-from training._judge import load_model
-from zoo._errors import BadOption, RunError, TrainingError
+from training.checkpoints.files import _read
+from training.learning.evaluation import load_model
+from zoo.common.errors import BadOption, RunError, TrainingError
 
 # A perceptron with one hidden layer and dropout: about two seconds.
 SMALL = {"model.options": {"widths": [32], "dropout": 0.2}, "epochs": 2}
@@ -257,7 +257,7 @@ MIRRORED = """
 import json, sys
 import numpy as np
 import training
-from training._judge import load_model
+from training.learning.evaluation import load_model
 
 replicas, batch, odd = map(int, sys.argv[2:])
 

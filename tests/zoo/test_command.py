@@ -10,7 +10,8 @@ import pytest
 
 import export
 import zoo
-from zoo import _build, _commands, _facts, _registry
+from zoo import build, commands, counts
+from zoo.specs import registry
 
 HEAVY = ["tensorflow", "keras", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "matplotlib", "jinja2", "rich"]
 
@@ -64,9 +65,9 @@ def test_show(zoo_command, name):
     assert (code, err) == (0, "")
     content = json.loads(out)
     options, formats = content.pop("options"), content.pop("formats")
-    assert content == spec.to_json() | _facts.facts(name)
-    assert set(options) == set(_build.options_of(_registry.models[name]))
-    assert formats == [f for f in export.formats.names() if f not in dict(spec.unsupported)]
+    assert content == spec.to_json() | counts.facts(name)
+    assert set(options) == set(build.options_of(registry.models[name]))
+    assert formats == [f for f in export.list_formats() if f not in dict(spec.unsupported)]
     code, out, err = zoo_command("show", name)
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -131,15 +132,15 @@ def theirs():
 
     @zoo.register("theirs", like, params=24 * 5, family="theirs")
     def theirs(x, head):
-        from zoo._lazy import keras
+        from zoo.common.lazy import keras
 
         x = keras.layers.Reshape((8, 24), name="rows")(x)
         x = keras.layers.Dense(5, use_bias=False, name="dense")(x)
         return head(keras.layers.GlobalAveragePooling1D(name="mean")(x)) if head.include_top else x
 
     yield reason
-    _registry.models._entries.pop("theirs", None)
-    _registry.models._origins.pop("theirs", None)
+    registry.models._entries.pop("theirs", None)
+    registry.models._origins.pop("theirs", None)
 
 
 def test_show_someone_else_s_model(zoo_command, theirs):
@@ -151,7 +152,7 @@ def test_show_someone_else_s_model(zoo_command, theirs):
     assert "option" not in out.replace("unsupported", "")
     _, out, _ = zoo_command("show", "theirs", "--json")
     content = json.loads(out)
-    assert content["formats"] == [f for f in export.formats.names() if f != "onnx"]
+    assert content["formats"] == [f for f in export.list_formats() if f != "onnx"]
     assert content["unsupported"] == {"onnx": theirs}
     assert [s["name"] for s in content["stages"]] == ["dense", "head"]
     assert content["features"] == []
@@ -159,7 +160,7 @@ def test_show_someone_else_s_model(zoo_command, theirs):
 
 def test_show_without_the_other_rooms():
     """The command by itself knows no formats and says so."""
-    result = click.testing.CliRunner().invoke(_commands.show_model, ["mlp", "--json"])
+    result = click.testing.CliRunner().invoke(commands.show_model, ["mlp", "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["formats"] == []
 
@@ -177,7 +178,7 @@ def test_plot(zoo_command, tmp_path, name):
     root = ElementTree.parse(path).getroot()
     said = ["".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")]
     assert name in said
-    for stage in _facts.facts(name)["stages"]:
+    for stage in counts.facts(name)["stages"]:
         assert stage["name"] in said
         assert f"{stage['params']:,} parameters" in said
         assert " × ".join(map(str, stage["output"])) in said

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo._decoding import beam, greedy, split
-from zoo._errors import BadOption
-from zoo._text import END, PADDING, START
+from zoo.common.errors import BadOption
+from zoo.decoding import beam, greedy, split
+from zoo.specs.text import END, PADDING, START
 
 SMALL = {"width": 16, "attention_heads": 2, "hidden": 32, "depths": (1, 2), "input_shape": (6, 5)}
 WORDS = 6

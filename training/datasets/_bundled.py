@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from training._tables import cell_of
+from training.data.columns import cell_of
 
 
 def rows_of(load: Callable[[], Any], target: str) -> tuple[list[str], list[list[str]]]:

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from training._configs import DataConfig
-from training._data import Split
-from training._jpeg import is_whole_jpeg
-from training._order import of_files
-from training._preprocess import still
-from training._splits import NAMES, OPTIONS, SHARES, divide
-from zoo._errors import DataError
-from zoo._lazy import np, quiet_libraries, tf
+from training.common.preprocess import still
+from training.data.dataset import Split
+from training.data.jpeg import is_whole_jpeg
+from training.data.order import of_files
+from training.data.splits import NAMES, OPTIONS, SHARES, divide
+from training.recipe.config import DataConfig
+from zoo.common.errors import DataError
+from zoo.common.lazy import np, quiet_libraries, tf
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 # Where training and test examples are divided but none validate.

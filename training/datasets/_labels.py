@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training._configs import DataConfig
-from training._data import Dataset
+from training.data.dataset import Dataset
 from training.datasets._folders import bad_message, good_images, image_split
-from zoo._errors import DataError
-from zoo._lazy import np
+from training.recipe.config import DataConfig
+from zoo.common.errors import DataError
+from zoo.common.lazy import np
 
 # Which labels an image has: 1 for those that apply, -1 for those of which that is not judged.
 Marks = Mapping[str, int]
@@ -49,7 +49,7 @@ def labelled_images(
 
 
 def tfds_labels(name: str, builder: str, config: DataConfig, read: Any, judged: str = "test") -> Dataset:
-    """Return a prepared TFDS dataset of images with objects; see `training._tfds.several_labels`."""
-    from training._tfds import open_builder, several_labels
+    """Return a prepared TFDS dataset of images with objects; see `training.data.tfds.several_labels`."""
+    from training.data.tfds import open_builder, several_labels
 
     return several_labels(open_builder(builder, config), name, read, judged=judged)

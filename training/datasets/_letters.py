@@ -7,8 +7,8 @@ import string
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from training._data import Dataset, listed
-from zoo._text import SPECIAL, Text
+from training.data.dataset import Dataset, listed
+from zoo.specs.text import SPECIAL, Text
 
 LETTERS = string.ascii_lowercase
 LONGEST = 12

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-from training._configs import DataConfig
-from training._data import Dataset, Split, listed
+from training.data.dataset import Dataset, Split, listed
 from training.datasets._folders import Files, Kind, bad_message, open_folder
-from zoo._errors import DataError
-from zoo._text import Text
+from training.recipe.config import DataConfig
+from zoo.common.errors import DataError
+from zoo.specs.text import Text
 
 
 def text_files(name: str, config: DataConfig, kind: Kind) -> Dataset:

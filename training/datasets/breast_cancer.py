@@ -5,10 +5,10 @@ each class alike."""
 
 from __future__ import annotations
 
-from training._configs import DataConfig
-from training._data import Dataset, register
-from training._rows import table_dataset
+from training.data.dataset import Dataset, register
+from training.data.rows import table_dataset
 from training.datasets._bundled import rows_of
+from training.recipe.config import DataConfig
 
 
 @register("breast_cancer")

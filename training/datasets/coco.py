@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training._configs import DataConfig
-from training._data import Dataset, register
-from training._splits import divide
+from training.data.dataset import Dataset, register
+from training.data.splits import divide
 from training.datasets._labels import Marks, labelled_images, tfds_labels
-from zoo._errors import DataError
+from training.recipe.config import DataConfig
+from zoo.common.errors import DataError
 
 PREFIX = "instances_"
 

@@ -6,10 +6,10 @@ is a value to predict; its standard deviation is 77. Divided 80 : 10 : 10 by a f
 
 from __future__ import annotations
 
-from training._configs import DataConfig
-from training._data import Dataset, register
-from training._rows import table_dataset
+from training.data.dataset import Dataset, register
+from training.data.rows import table_dataset
 from training.datasets._bundled import rows_of
+from training.recipe.config import DataConfig
 
 
 @register("diabetes")

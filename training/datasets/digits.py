@@ -11,10 +11,10 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from training._configs import DataConfig
-from training._data import Dataset, register
-from zoo._lazy import tfds
-from zoo._preprocessing import Preprocessing
+from training.data.dataset import Dataset, register
+from training.recipe.config import DataConfig
+from zoo.common.lazy import tfds
+from zoo.specs.preprocessing import Preprocessing
 
 TRAIN, VALIDATION, TEST = range(1293), range(1293, 1437), range(1437, 1797)
 # scikit-learn's 17 levels of grey, 0 to 16, spread over 8 bits.
@@ -24,7 +24,7 @@ LEVELS = 255 / 16
 @register("digits")
 def digits(config: DataConfig) -> Dataset:
     """Return the digits as a TFDS dataset, which is prepared from scikit-learn the first time."""
-    from training._tfds import from_builder
+    from training.data.tfds import from_builder
 
     builder = _builder_class()(data_dir=config.path or None)
     # Mean and standard deviation of the training pixels.

@@ -9,9 +9,9 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-from training._configs import DataConfig
-from training._data import Dataset, Split, register
+from training.data.dataset import Dataset, Split, register
 from training.datasets._folders import IMAGES, Files, good_images, image_split, open_folder
+from training.recipe.config import DataConfig
 
 
 @register("folder")

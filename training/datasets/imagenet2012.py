@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training._configs import DataConfig
-from training._data import Dataset, Split, register
-from training._order import of_files, of_records
-from zoo._errors import DataError
-from zoo._lazy import tf, tfds
-from zoo._preprocessing import IMAGENET
+from training.data.dataset import Dataset, Split, register
+from training.data.order import of_files, of_records
+from training.recipe.config import DataConfig
+from zoo.common.errors import DataError
+from zoo.common.lazy import tf, tfds
+from zoo.specs.preprocessing import IMAGENET
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -130,7 +130,7 @@ def _parse(record: Any) -> tuple[Any, Any]:
 
 def _prepared(root: Path) -> Dataset | None:
     """Return what TFDS prepared."""
-    from training._tfds import from_builder
+    from training.data.tfds import from_builder
 
     found = sorted(root.glob("**/dataset_info.json"))[-1:] if _is_tfds(root) else []
     if not found:

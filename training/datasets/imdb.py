@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from training._configs import DataConfig
-from training._data import Dataset, register
+from training.data.dataset import Dataset, register
 from training.datasets._folders import Kind
 from training.datasets._texts import text_files
+from training.recipe.config import DataConfig
 
 REVIEWS = Kind("reviews", (".txt",), left_out=("unsup",))
 
@@ -29,7 +29,7 @@ def imdb(config: DataConfig) -> Dataset:
     place = next((p for p in (root, root / "aclImdb") if config.path and (p / "train" / "pos").is_dir()), None)
     if place:
         return text_files("imdb", dataclasses.replace(config, path=str(place)), REVIEWS)
-    from training._tfds import load_by_name
+    from training.data.tfds import load_by_name
 
     found = load_by_name(dataclasses.replace(config, name="imdb_reviews/plain_text"))
     return dataclasses.replace(found, name="imdb")

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from training._configs import DataConfig
-from training._data import Dataset, register
-from zoo._preprocessing import Preprocessing
+from training.data.dataset import Dataset, register
+from training.recipe.config import DataConfig
+from zoo.specs.preprocessing import Preprocessing
 
 
 @register("mnist")
 def mnist(config: DataConfig) -> Dataset:
     """Return the images; raises DataError where they are not prepared and cannot be fetched."""
-    from training._tfds import load_by_name
+    from training.data.tfds import load_by_name
 
     # Mean and standard deviation of the training pixels, as the field states them.
     return dataclasses.replace(load_by_name(config), preprocessing=Preprocessing(mean=(33.3,), std=(78.6,)))

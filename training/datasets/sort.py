@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from training._configs import DataConfig
-from training._data import Dataset, register
+from training.data.dataset import Dataset, register
 from training.datasets._letters import letters
+from training.recipe.config import DataConfig
 
 
 @register("sort")

@@ -13,10 +13,10 @@ of 0 or 1 for each of its texts; one that no training row has is 0 in all of the
 
 from __future__ import annotations
 
-from training._configs import DataConfig
-from training._data import Dataset, register
-from training._rows import table_dataset
-from training._table_files import read_table
+from training.data.dataset import Dataset, register
+from training.data.rows import table_dataset
+from training.data.table_files import read_table
+from training.recipe.config import DataConfig
 
 
 @register("table")

@@ -7,10 +7,10 @@ split.
 
 from __future__ import annotations
 
-from training._configs import DataConfig
-from training._data import Dataset, register
+from training.data.dataset import Dataset, register
 from training.datasets._folders import Kind
 from training.datasets._texts import text_files
+from training.recipe.config import DataConfig
 
 
 @register("text_folder")

@@ -9,10 +9,10 @@ learnt from the training split.
 
 from __future__ import annotations
 
-from training._configs import DataConfig
-from training._data import Dataset, register
-from training._rows import text_dataset
-from training._table_files import read_table
+from training.data.dataset import Dataset, register
+from training.data.rows import text_dataset
+from training.data.table_files import read_table
+from training.recipe.config import DataConfig
 
 
 @register("text_table")

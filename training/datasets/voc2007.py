@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from training._configs import DataConfig
-from training._data import Dataset, register
+from training.data.dataset import Dataset, register
 from training.datasets._labels import Marks, labelled_images, tfds_labels
-from zoo._errors import DataError
+from training.recipe.config import DataConfig
+from zoo.common.errors import DataError
 
 LABELS = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from itertools import islice
 
-from training._configs import DataConfig
-from training._data import Dataset, listed, register
+from training.data.dataset import Dataset, listed, register
 from training.datasets._sentences import ANIMALS, Sentence, sentences
-from zoo._text import Text
+from training.recipe.config import DataConfig
+from zoo.specs.text import Text
 
 SIZES = {"train": 10_000, "validation": 1000, "test": 1000}
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from itertools import islice
 
-from training._configs import DataConfig
-from training._data import Dataset, listed, register
+from training.data.dataset import Dataset, listed, register
 from training.datasets._sentences import ROLES, sentences
-from zoo._text import Text
+from training.recipe.config import DataConfig
+from zoo.specs.text import Text
 
 SIZES = {"train": 3000, "validation": 500, "test": 500}
 

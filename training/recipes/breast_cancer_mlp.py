@@ -9,13 +9,13 @@ regression reaches 1.0000; 1.0000, 0.9821 and 0.9821 on the 56 that validate.
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

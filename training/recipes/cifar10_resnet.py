@@ -12,14 +12,14 @@ Result: published: test accuracy 91.25% (20), 92.49% (32), 92.83% (44), 93.03% (
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     AugmentConfig,
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 for depth in (20, 32, 44, 56, 110):
     register(

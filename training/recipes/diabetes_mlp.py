@@ -10,14 +10,14 @@ against 54.73. A number to predict has no accuracy.
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     DataConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

@@ -11,8 +11,8 @@ which is where other writers begin, cannot tell the two apart (seed 1: accuracy 
 
 from __future__ import annotations
 
-from training._configs import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
-from training._recipe import Recipe, register
+from training.recipe.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from training._configs import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
-from training._recipe import Recipe, register
+from training.recipe.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from training.recipe.recipe import Recipe, register
 
 ADAMW = OptimizerConfig("adamw", learning_rate=2e-3, weight_decay=0.05)
 SGD = OptimizerConfig("sgd", learning_rate=0.1, weight_decay=5e-4)

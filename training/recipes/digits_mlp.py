@@ -8,13 +8,13 @@ Result: test accuracy 0.9167, 0.9278 and 0.9250 with seeds 1, 2 and 3, mean 0.92
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

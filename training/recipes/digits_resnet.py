@@ -16,7 +16,7 @@ As the teacher of resnet_tiny, which is 14 times smaller (--set model.name=resne
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     AugmentConfig,
     DataConfig,
     LossConfig,
@@ -24,7 +24,7 @@ from training._configs import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

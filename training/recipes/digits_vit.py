@@ -12,7 +12,7 @@ the mean of the tokens beats the class token (accuracy 0.962 against 0.941, both
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     AugmentConfig,
     DataConfig,
     LossConfig,
@@ -20,7 +20,7 @@ from training._configs import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

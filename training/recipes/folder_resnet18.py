@@ -8,7 +8,7 @@ Result: test accuracy 1.0000 on 143 images, seed 1; the images were scikit-learn
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     AugmentConfig,
     DataConfig,
     LossConfig,
@@ -16,7 +16,7 @@ from training._configs import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

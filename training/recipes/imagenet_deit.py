@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from training._configs import (
+from training.recipe.config import (
     AugmentConfig,
     DataConfig,
     LossConfig,
@@ -21,8 +21,8 @@ from training._configs import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
-from zoo._preprocessing import IMAGENET
+from training.recipe.recipe import Recipe, register
+from zoo.specs.preprocessing import IMAGENET
 
 SMALL = Recipe(
     name="imagenet_deit_small",

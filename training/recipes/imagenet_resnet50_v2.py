@@ -14,7 +14,7 @@ Result: published: top-1 accuracy 80.858% on the validation images. Not run here
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     AugmentConfig,
     DataConfig,
     LossConfig,
@@ -22,7 +22,7 @@ from training._configs import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

@@ -12,14 +12,14 @@ Result: published: top-1 accuracy 74.4% on the validation images, at one scale (
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     AugmentConfig,
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

@@ -12,13 +12,13 @@ Result: published: accuracy 0.8745 on the 25,000 test reviews after two epochs. 
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

@@ -9,13 +9,13 @@ regression reaches 0.9556. Half of the 150 train, since the usual tenth, 15 flow
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

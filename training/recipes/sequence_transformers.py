@@ -9,8 +9,8 @@ Result: share of 1,000 strings that training has not seen which greedy decoding 
 
 from __future__ import annotations
 
-from training._configs import DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
-from training._recipe import Recipe, register
+from training.recipe.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from training.recipe.recipe import Recipe, register
 
 for data in ("reverse", "sort"):
     register(

@@ -8,14 +8,14 @@ Result: test accuracy 1.0000 with seeds 1, 2 and 3, mean 1.0000, on 18 rows; the
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     RegularizeConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

@@ -8,13 +8,13 @@ Result: test accuracy 0.9875 on 401 texts, seed 1; the texts were generated, as 
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

@@ -9,13 +9,13 @@ regression on the counts of words reaches 0.4350.
 
 from __future__ import annotations
 
-from training._configs import (
+from training.recipe.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from training._recipe import Recipe, register
+from training.recipe.recipe import Recipe, register
 
 register(
     Recipe(

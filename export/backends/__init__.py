@@ -1,0 +1,1 @@
+"""Runtime families: convert, run and read their files."""

@@ -1,0 +1,1 @@
+"""The Keras file format."""

@@ -1,0 +1,152 @@
+"""LiteRT files on the processor, with the XNNPACK delegate that LiteRT applies by itself."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.core.format import Runtime, Tensor
+from export.core.generate import INTERFACE, Writer
+from export.core.samples import in_batches
+from zoo.common.errors import UnsupportedExport
+from zoo.common.lazy import LazyModule, np, quiet_libraries
+
+if TYPE_CHECKING:
+    import numpy as _np
+
+interpreter = LazyModule("ai_edge_litert.interpreter", "ai-edge-litert")
+schema = LazyModule("ai_edge_litert.schema_py_generated", "ai-edge-litert")
+
+SIGNATURE = "serving_default"
+METADATA, FLEX = b"zoo", b"Flex"
+
+
+class LiteRuntime(Runtime):
+    """A .tflite file that gives logits.
+
+    Args:
+        path: the file.
+        threads: threads to use, LiteRT's choice by default.
+    """
+
+    library = "ai_edge_litert.interpreter"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self._interpreter = _open(path, threads)
+        names = self._interpreter.get_signature_list()[SIGNATURE]
+        (self._input,), (self._output,) = (
+            self._interpreter.get_input_details(),
+            self._interpreter.get_output_details(),
+        )
+        self.inputs = (_tensor(self._input, names["inputs"][0]),)
+        self.outputs = (_tensor(self._output, names["outputs"][0]),)
+        self.batch = self.inputs[0].shape[0]
+        self.metadata = read_metadata(path)
+        self._seen: np.ndarray | None = None
+
+    def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
+        """Return float32 logits of raw values (n, *shape) or ids, one batch after the other."""
+        return in_batches(self._logits, inputs, self.batch)
+
+    def step(self, inputs: _np.ndarray) -> None:
+        """Run once on raw values (batch, *shape); the same array again is not converted again."""
+        if inputs is not self._seen:
+            self._interpreter.set_tensor(self._input["index"], _to_stored(inputs, self.inputs[0]))
+            self._seen = inputs
+        self._interpreter.invoke()
+
+    def _logits(self, inputs: _np.ndarray) -> _np.ndarray:
+        """Return the logits of one batch."""
+        self._seen = None
+        self._interpreter.set_tensor(self._input["index"], _to_stored(inputs, self.inputs[0]))
+        self._interpreter.invoke()
+        return _to_real(self._interpreter.get_tensor(self._output["index"]), self.outputs[0])
+
+
+class LiteWriter(Writer):
+    """A .tflite file that writes sequences, by its signatures `encode` and `decode`.
+
+    Args:
+        path: the file.
+        threads: threads to use, LiteRT's choice by default.
+    """
+
+    library = "ai_edge_litert.interpreter"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self._interpreter = _open(path, threads)
+        self._runners = {part: self._interpreter.get_signature_runner(part) for part in INTERFACE}
+        self.parts = {
+            part: (_tensors(runner.get_input_details()), _tensors(runner.get_output_details()))
+            for part, runner in self._runners.items()
+        }
+        self.batch, self.metadata = self.inputs[0].shape[0], read_metadata(path)
+
+    def run(self, part: str, values: dict[str, _np.ndarray]) -> dict[str, _np.ndarray]:
+        """Run a part on one batch of sequences; returns float32 values of its outputs."""
+        given, out = self.parts[part]
+        found = self._runners[part](**{tensor.name: _to_stored(values[tensor.name], tensor) for tensor in given})
+        return {tensor.name: _to_real(found[tensor.name], tensor) for tensor in out}
+
+
+def _open(path: Path, threads: int | None) -> Any:
+    """Return an interpreter that is ready; raises UnsupportedExport for a file with operators that it lacks."""
+    foreign = foreign_operators(path)
+    if foreign:
+        raise UnsupportedExport(
+            "Plain LiteRT lacks TensorFlow's own operators (Flex), so that this file cannot be run or compared here. "
+            f"Received: {path.name} with {', '.join(foreign)}. Write the layer with operators that LiteRT has."
+        )
+    with quiet_libraries():
+        made = interpreter.Interpreter(model_path=str(path), num_threads=threads)
+        made.allocate_tensors()
+    return made
+
+
+def foreign_operators(path: Path) -> list[str]:
+    """Return the operators of a file that are TensorFlow's own, without reading the rest of it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        model = schema.Model.GetRootAs(content, 0)
+        codes = [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
+        return sorted({code.decode() for code in codes if code and code.startswith(FLEX)})
+
+
+def _tensors(details: dict[str, dict[str, Any]]) -> tuple[Tensor, ...]:
+    """Return what LiteRT says about the inputs or outputs of a signature."""
+    return tuple(_tensor(detail, name) for name, detail in details.items())
+
+
+def _tensor(detail: dict[str, Any], name: str) -> Tensor:
+    """Return what LiteRT says about an input or output."""
+    scale, zero_point = detail["quantization"]
+    dtype, shape = np.dtype(detail["dtype"]).name, tuple(int(size) for size in detail["shape"])
+    return Tensor(name, shape, dtype, *((float(scale), int(zero_point)) if scale else ()))
+
+
+def _to_stored(values: _np.ndarray, tensor: Tensor) -> _np.ndarray:
+    """Return real values as the tensor stores them: v / scale + zero point, rounded and clipped."""
+    if tensor.scale is None and tensor.dtype != "uint8":
+        return np.asarray(values, tensor.dtype)
+    limits = np.iinfo(tensor.dtype)
+    stored = np.rint(np.asarray(values, np.float32) / (tensor.scale or 1.0)) + (tensor.zero_point or 0)
+    return np.clip(stored, limits.min, limits.max).astype(tensor.dtype)
+
+
+def _to_real(stored: _np.ndarray, tensor: Tensor) -> _np.ndarray:
+    """Return float32 values of what the tensor stores: (v - zero point) * scale."""
+    if tensor.scale is None:
+        return stored.astype(np.float32)
+    return (stored.astype(np.float32) - tensor.zero_point) * np.float32(tensor.scale)
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """Return the metadata in a file without reading the rest of it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        model = schema.Model.GetRootAs(content, 0)
+        entries = (model.Metadata(i) for i in range(model.MetadataLength()))
+        buffers = [entry.Buffer() for entry in entries if entry.Name() == METADATA]
+        if not buffers:
+            return None
+        return json.loads(model.Buffers(buffers[0]).DataAsNumpy().tobytes())

@@ -1,0 +1,108 @@
+"""Weights of ONNX files that lie in a file of their own: written above two gigabytes, read from the folder only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from zoo.common.errors import RunError
+from zoo.common.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, TensorProto
+
+onnx = LazyModule("onnx")
+
+LIMIT = (2 << 30) - (16 << 20)  # bytes of weights; protobuf's own limit is two gigabytes with everything around them
+SUFFIX = ".data"
+
+
+def is_external(model: ModelProto, asked: bool = False) -> bool:
+    """Tell whether the weights of a model must lie outside its file, or are asked to."""
+    return asked or sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= LIMIT
+
+
+def save(model: ModelProto, path: Path, external: bool = False) -> None:
+    """Write a model, its weights into PATH.data if they are too large for one file or that is asked for."""
+    data = path.with_name(path.name + SUFFIX)
+    data.unlink(missing_ok=True)  # else onnx would append to it
+    if is_external(model, external):
+        onnx.save(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
+    else:
+        onnx.save(model, str(path))
+
+
+def read(path: Path) -> ModelProto:
+    """Return a model without the weights that lie outside its file, after a look at where these are.
+
+    Raises:
+        RunError: the file cannot be read, or names data outside its own folder.
+    """
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        # protobuf and onnx raise classes of their own for what is no ONNX.
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(f"Expected a readable ONNX file. Received: {path}: {reason}. Export again.") from error
+    if not model.graph.node:
+        raise RunError(f"Expected an ONNX file. Received: {path}, in which there is no graph. Export again.")
+    for location in sorted({_location(tensor) for tensor in _tensors_of(model)} - {None}):
+        _check_location(location, path)
+    return model
+
+
+def _check_location(location: str, path: Path) -> None:
+    """Raise RunError unless a location is a file in the folder of a model, symbolic links followed."""
+    folder = path.parent.resolve()
+    absolute = PurePosixPath(location).is_absolute() or bool(PureWindowsPath(location).anchor)
+    above = ".." in PureWindowsPath(location).parts or ".." in PurePosixPath(location).parts
+    inside = location and not absolute and not above and (folder / location).resolve().is_relative_to(folder)
+    if not inside:
+        raise RunError(
+            f"The external data of an ONNX file must lie in its own folder. Received: {path} with "
+            f"location={location!r}. Do not load this file; it would read what does not belong to it."
+        )
+    if not (folder / location).is_file():
+        raise RunError(f"Expected the external data of an ONNX file. Received: {path} without {location!r} beside it.")
+
+
+def _location(tensor: TensorProto) -> str | None:
+    """Return where the data of a tensor lies, None if it is in the file."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        # Some readers look at the entries alone.
+        return next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _tensors_of(model: ModelProto) -> Iterator[TensorProto]:
+    """Yield every tensor of a model, wherever it is kept."""
+    yield from _of_graph(model.graph)
+    for function in model.functions:
+        yield from _of_nodes(function.node)
+        for attribute in function.attribute_proto:
+            yield from _of_attribute(attribute)
+    for training in model.training_info:
+        yield from (*_of_graph(training.initialization), *_of_graph(training.algorithm))
+
+
+def _of_graph(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Any) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from _of_attribute(attribute)
+
+
+def _of_attribute(attribute: Any) -> Iterator[TensorProto]:
+    """Yield the tensors of an attribute, and of the graphs in it."""
+    yield from (attribute.t, *attribute.tensors)
+    for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+        yield from (sparse.values, sparse.indices)
+    for graph in (attribute.g, *attribute.graphs):
+        yield from _of_graph(graph)

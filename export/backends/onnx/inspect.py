@@ -1,0 +1,207 @@
+"""Reads what stands in .onnx files, without running them or following them out of their folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from export.backends.onnx.external import read as read_model
+from export.core.artifact_graph import Operator, Stored, Value, Weight
+from zoo.common.errors import DataError
+from zoo.common.lazy import LazyModule, np
+
+onnx = LazyModule("onnx")
+
+STANDARD = ("", "ai.onnx", "ai.onnx.ml")
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "DeformConv"}
+# Operators on integers, and where their weights stand among their inputs; scales and zero points are none.
+WORKS_ON_INTEGERS = {
+    "MatMulInteger": (1,), "ConvInteger": (1,), "QLinearConv": (3, 8), "QLinearMatMul": (3,), "QGemm": (3, 6),
+    "DynamicQuantizeMatMul": (1,), "MatMulIntegerToFloat": (1,), "QLinearAdd": (), "QLinearMul": (),
+}  # fmt: skip
+QUANTIZE, DEQUANTIZE = ("QuantizeLinear", "DynamicQuantizeLinear"), "DequantizeLinear"
+CASTS = {*QUANTIZE, DEQUANTIZE, "Cast"}
+MOVES = {
+    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Shape", "Size", "Slice", "Split", "Gather",
+    "GatherND", "GatherElements", "ScatterND", "ScatterElements", "Concat", "Pad", "Expand", "Tile", "Constant",
+    "ConstantOfShape", "Where", "Range", "SpaceToDepth", "DepthToSpace", "If", "Loop", "Scan",
+}  # fmt: skip
+# What runtimes do in the same kernel as the operator before.
+FUSED = {"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"}
+SMALL = ("int4", "uint4", "int8", "uint8")
+
+
+def read(path: Path) -> Stored:
+    """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
+    model = read_model(path)
+    graph = model.graph
+    if not model.opset_import:
+        raise DataError("it names no operator set")
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
+    reader = _Reader(graph, path.parent)
+    known = {value.name for value in (*graph.input, *graph.initializer)} | {
+        n for node in graph.node for n in node.output
+    }
+    lost = [value.name for value in graph.output if value.name not in known]
+    lost += [name for node in graph.node for name in node.input if name and name not in known]
+    if lost or not graph.output:
+        raise DataError(f"nothing gives {lost[0]!r}" if lost else "it has no outputs")
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [_value(value) for value in graph.input if value.name not in stored]
+    operators = [reader.operator(place, node) for place, node in enumerate(graph.node)]
+    operators += [inner for node in graph.node for inner in _inside(node)]
+    # Kernels of convolutions are (outputs, inputs, height, width).
+    return Stored("onnx", operators, reader.weights, inputs, list(map(_value, graph.output)), opset, (2, 3, 1, 0))
+
+
+class _Reader:
+    """Gathers the operators and weights of a graph.
+
+    Args:
+        graph: the graph.
+        folder: where the file lies, in which stored values may lie beside it.
+    """
+
+    def __init__(self, graph: Any, folder: Path) -> None:
+        self._folder = folder
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+                self._tensors[node.output[0]] = node.attribute[0].t
+        self._nodes = list(graph.node)
+        self._made = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+        self._read: dict[str, list[int]] = {}
+        for place, node in enumerate(graph.node):
+            for name in node.input:
+                self._read.setdefault(name, []).append(place)
+        self._places: dict[str, int] = {}
+        self._integer: dict[int, bool | None] = {}
+        self.weights: list[Weight] = []
+
+    def operator(self, place: int, node: Any) -> Operator:
+        """Return an operator as it works; those before it were returned already."""
+        held = {name: self._weight(name, node) for name in self._weighty(node)}
+        weighted = node.op_type in WEIGHTED or node.op_type in WORKS_ON_INTEGERS
+        places = [p for p in held.values() if p is not None and len(self.weights[p].shape) > 1]
+        kernels = tuple(places) if weighted or node.op_type == DEQUANTIZE else ()
+        before = tuple(dict.fromkeys(self._made[name] for name in node.input if name in self._made))
+        computes = node.op_type not in CASTS and node.op_type not in MOVES
+        self._integer[place] = self._on_integers(node, kernels) if computes else None
+        name = node.name or next(iter(node.output), node.op_type)
+        foreign, kind = node.domain not in STANDARD, node.op_type
+        kind = f"{node.domain}.{kind}" if foreign else kind
+        return Operator(kind, name, self._integer[place], computes, kernels, before, foreign)
+
+    def _weighty(self, node: Any) -> list[str]:
+        """Return the inputs of an operator that may be weights: stored, or cast from what is."""
+        if node.op_type in CASTS or node.op_type == "Constant":
+            return list(node.input[:1]) if node.op_type == DEQUANTIZE else []
+        places = WORKS_ON_INTEGERS.get(node.op_type)
+        given = node.input if places is None else [node.input[i] for i in places if i < len(node.input)]
+        return [self._origin(name) for name in given if name]
+
+    def _origin(self, name: str) -> str:
+        """Return the stored tensor that a cast, or a cast of one that was moved, gives."""
+        for _ in range(4):
+            node = self._nodes[self._made[name]] if name in self._made else None
+            if node is None or node.op_type not in (DEQUANTIZE, "Cast", "Transpose", "Reshape") or not node.input:
+                return name
+            name = node.input[0]
+        return name
+
+    def _on_integers(self, node: Any, kernels: Sequence[int]) -> bool | None:
+        """Tell whether an operator computes in integers; None if no real numbers flow."""
+        if node.op_type in WORKS_ON_INTEGERS or node.op_type.startswith("QLinear"):
+            return True
+        flowing = [name for name in node.input if name and self._origin(name) not in self._tensors]
+        stored = [name for name in node.input if name in self._tensors]
+        small = all(self.weights[place].dtype in SMALL for place in kernels)
+        if node.op_type in WEIGHTED and kernels:
+            return small and all(map(self._quantized, flowing))
+        if node.op_type in FUSED and flowing and self._integer.get(self._made.get(flowing[0], -1)):
+            return True
+        if any(_dtype(self._tensors[name]) in ("int32", "int64", "bool") for name in stored) and len(stored) == 1:
+            small_only = node.op_type in ("Min", "Max", "Equal", "Less", "Greater", "Not", "And", "Or")
+            return None if small_only else False
+        read = bool(flowing) and not stored and all(map(self._quantized, flowing))
+        return read and all(self._rounded(name) for name in node.output)
+
+    def _quantized(self, name: str) -> bool:
+        """Tell whether a tensor was cast from integers, or moved since."""
+        while name in self._made:
+            node = self._nodes[self._made[name]]
+            if node.op_type == DEQUANTIZE:
+                return True
+            if node.op_type not in MOVES or not node.input:
+                return False
+            name = node.input[0]
+        return False
+
+    def _rounded(self, name: str) -> bool:
+        """Tell whether all that read a tensor cast it to integers, maybe after a fused operator."""
+        readers = [self._nodes[place] for place in self._read.get(name, ())]
+        if not readers:
+            return False
+        return all(
+            node.op_type in QUANTIZE or (node.op_type in FUSED | MOVES and all(map(self._rounded, node.output)))
+            for node in readers
+        )
+
+    def _weight(self, name: str, node: Any) -> int | None:
+        """Return the place of stored weights; None for a shape, an axis or what is computed."""
+        tensor = self._tensors.get(name)
+        dtype = None if tensor is None else _dtype(tensor)
+        cast = node.op_type == DEQUANTIZE or node.op_type in WORKS_ON_INTEGERS or node.op_type == "Gather"
+        if dtype is None or not (dtype.startswith(("float", "bfloat")) or (dtype in (*SMALL, "int32") and cast)):
+            return self._places.get(name)
+        if name not in self._places:
+            self._places[name] = len(self.weights)
+            self.weights.append(self._array(tensor, dtype, node))
+        return self._places[name]
+
+    def _array(self, tensor: Any, dtype: str, node: Any) -> Weight:
+        shape = tuple(tensor.dims)
+        array = _values(tensor, self._folder).reshape(shape)
+        zero, axis = 0, 0
+        if node.op_type == DEQUANTIZE and len(node.input) > 2 and node.input[2] in self._tensors:
+            zero = _values(self._tensors[node.input[2]], self._folder)
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+            zero, axis = (zero, axis) if zero.ndim < 2 else (0, 0)
+        return Weight(tensor.name, dtype, shape, array, zero, axis % max(1, len(shape)))
+
+
+def _dtype(tensor: Any) -> str:
+    """Return the dtype of a stored tensor in NumPy's words."""
+    return _named(tensor.data_type)
+
+
+def _named(kind: int) -> str:
+    name = onnx.TensorProto.DataType.Name(kind).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _values(tensor: Any, folder: Path) -> Any:
+    """Return the values of a stored tensor, also of one whose values lie in a file beside the model."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return onnx.numpy_helper.to_array(tensor)
+    told = {entry.key: entry.value for entry in tensor.external_data}
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return np.memmap(folder / told["location"], dtype, "r", int(told.get("offset", 0)), tuple(tensor.dims))
+
+
+def _inside(node: Any) -> Iterable[Operator]:
+    """Yield the operators of the graphs inside an operator, such as the branches of an If."""
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
+            for inner in graph.node:
+                foreign = inner.domain not in STANDARD
+                kind = f"{inner.domain}.{inner.op_type}" if foreign else inner.op_type
+                yield Operator(kind, inner.name or inner.op_type, foreign=foreign)
+                yield from _inside(inner)
+
+
+def _value(value: Any) -> Value:
+    given = value.type.tensor_type
+    sizes = (size.dim_value if size.HasField("dim_value") else None for size in given.shape.dim)
+    return Value(value.name, tuple(sizes), _named(given.elem_type))

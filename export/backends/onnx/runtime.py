@@ -1,0 +1,101 @@
+"""ONNX files in ONNX Runtime on the processor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.backends.onnx.external import read
+from export.core.format import Tensor
+from export.core.generate import INTERFACE
+from export.core.sessions import SessionRuntime, SessionWriter
+from zoo.common.errors import RunError
+from zoo.common.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import numpy as _np
+
+ort = LazyModule("onnxruntime")
+
+DTYPES = {"float": "float32"}
+# The file of each part of a network that writes sequences.
+FILES = {"encode": "encoder.onnx", "decode": "decoder.onnx"}
+
+
+def options(threads: int | None) -> Any:
+    """Return quiet session options."""
+    made = ort.SessionOptions()
+    made.log_severity_level = 3
+    if threads:
+        made.intra_op_num_threads = threads
+    return made
+
+
+class Session:
+    """One file.
+
+    Args:
+        path: the file.
+        threads: threads within an operator, ONNX Runtime's choice by default.
+
+    Attributes:
+        inputs: its inputs.
+        outputs: its outputs.
+        metadata: what was written into the file, None if nothing was.
+
+    Raises:
+        RunError: the file cannot be read, or names data outside its own folder.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        read(path)
+        try:
+            self._session = ort.InferenceSession(str(path), options(threads), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # ONNX Runtime has an exception class for each of its own codes.
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"Expected a file that ONNX Runtime runs. Received: {path}: {reason}") from error
+        self.inputs = tuple(map(_tensor, self._session.get_inputs()))
+        self.outputs = tuple(map(_tensor, self._session.get_outputs()))
+        written = self._session.get_modelmeta().custom_metadata_map.get("zoo")
+        self.metadata = None if written is None else json.loads(written)
+
+    def run(self, values: dict[str, _np.ndarray]) -> list[_np.ndarray]:
+        """Return all outputs."""
+        return self._session.run(None, values)
+
+
+class OnnxRuntime(SessionRuntime):
+    """An ONNX file that gives logits.
+
+    Args:
+        path: the file.
+        threads: threads within an operator, ONNX Runtime's choice by default.
+    """
+
+    library = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        super().__init__(Session(path, threads))
+
+
+class OnnxWriter(SessionWriter):
+    """A folder with encoder.onnx and decoder.onnx.
+
+    Args:
+        path: the folder.
+        threads: threads within an operator, ONNX Runtime's choice by default.
+    """
+
+    library = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        super().__init__({part: Session(path / FILES[part], threads) for part in INTERFACE})
+
+
+def _tensor(described: Any) -> Tensor:
+    """Return what ONNX Runtime says about an input or output; named sizes are free."""
+    shape = tuple(size if isinstance(size, int) else None for size in described.shape)
+    dtype = described.type.removeprefix("tensor(").removesuffix(")")
+    return Tensor(described.name, shape, DTYPES.get(dtype, dtype))

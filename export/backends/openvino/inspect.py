@@ -1,0 +1,144 @@
+"""Reads what stands in an OpenVINO network, an .xml file with a .bin file of its name beside it."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+from export.core.artifact_graph import Operator, Stored, Value, Weight
+from zoo.common.errors import DataError
+from zoo.common.lazy import np
+
+DTYPES = {
+    "f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
+    "i16": "int16", "i8": "int8", "u8": "uint8", "i4": "int4", "u4": "uint4", "boolean": "bool",
+    "FP32": "float32", "FP16": "float16", "I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8",
+}  # fmt: skip
+WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul", "LSTMCell", "LSTMSequence"}
+# They move or cast values and compute none.
+MOVES = {
+    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "ShapeOf", "Gather", "Concat", "Split", "VariadicSplit", "Pad",
+    "StridedSlice", "Slice", "Broadcast", "Tile", "Convert", "FakeQuantize", "FakeConvert",
+}  # fmt: skip
+# They give values that they are given.
+KEEPS = (MOVES - {"Gather", "FakeConvert"}) | {"MaxPool", "ReLU", "Clamp"}
+FUSED = {"Add", "ReLU", "Clamp", "PRelu", "Swish", "Sigmoid", "Tanh", "Gelu", "Subtract", "Multiply"}
+PLUMBING = {"Const", "Parameter", "Result"}
+# What brings stored integers back to real numbers on their way to an operator.
+UNPACKS = {"Convert", "Subtract", "Multiply", "Reshape", "FakeQuantize", "Transpose"}
+STANDARD = "opset"
+
+
+def read(path: Path) -> Stored:
+    """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
+    content = path.read_bytes()
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise DataError("it declares entities, which OpenVINO never does")
+    root = ElementTree.fromstring(content)
+    layers = {layer.get("id"): layer for layer in root.findall("./layers/layer")}
+    if root.tag != "net" or not layers:
+        raise DataError("it has no network")
+    return _Reader(root, layers, path.with_suffix(".bin")).stored()
+
+
+class _Reader:
+    """Gathers the operators and weights of a network.
+
+    Args:
+        root: the parsed file.
+        layers: its layers by their numbers.
+        values: the file of the stored values.
+    """
+
+    def __init__(self, root: Any, layers: dict[Any, Any], values: Path) -> None:
+        if not values.is_file():
+            raise DataError(f"there is no {values.name} beside it")
+        self._layers = layers
+        self._content = np.memmap(values, np.uint8, "r") if values.stat().st_size else np.zeros(0, np.uint8)
+        self._before: dict[Any, list[Any]] = {number: [] for number in layers}
+        # In the order of the inputs that they lead to, in which the file need not have them.
+        for edge in sorted(root.findall("./edges/edge"), key=lambda edge: int(edge.get("to-port"))):
+            self._before[edge.get("to-layer")].append(edge.get("from-layer"))
+        self._weights: list[Weight] = []
+        self._places: dict[Any, int | None] = {}
+
+    def stored(self) -> Stored:
+        """Return all of it."""
+        places: dict[Any, int] = {}
+        operators: list[Operator] = []
+        for number, layer in self._layers.items():
+            if layer.get("type") not in PLUMBING:
+                operator = self._operator(number, layer, places)
+                places[number] = len(operators)
+                operators.append(operator)
+        kinds = (("Parameter", "./output/port"), ("Result", "./input/port"))
+        inputs, outputs = ([_value(x, p) for x in self._layers.values() if x.get("type") == k] for k, p in kinds)
+        return Stored("openvino", operators, self._weights, inputs, outputs, moved=(2, 3, 1, 0))
+
+    def _operator(self, number: Any, layer: Any, places: dict[Any, int]) -> Operator:
+        kind = layer.get("type")
+        given = self._before[number]
+        origins = [self._origin(other) for other in given]
+        held = [self._weight(origin) for origin in origins if origin is not None]
+        kernels = [p for p in held if p is not None and kind in WEIGHTED and len(self._weights[p].shape) > 1]
+        before = tuple(places[other] for other in given if other in places)
+        integer = None
+        if kind not in MOVES:
+            flowing = [other for other, origin in zip(given, origins, strict=True) if origin is None]
+            small = all(self._weights[place].bits <= 8 for place in kernels)
+            integer = bool(flowing) and small and all(map(self._rounded, flowing))
+            if kind in FUSED and not integer:
+                # A bias, or an activation that is computed with the layer before it.
+                integer = None
+        foreign = not (layer.get("version") or STANDARD).startswith(STANDARD)
+        return Operator(kind, layer.get("name"), integer, kind not in MOVES, tuple(kernels), before, foreign)
+
+    def _origin(self, number: Any) -> Any:
+        """Return the stored array that a layer brings back to real numbers; None if anything else flows into it."""
+        for _ in range(8):
+            kind = self._layers[number].get("type")
+            if kind == "Const":
+                return number
+            if kind not in UNPACKS or not self._before[number]:
+                return None
+            number = self._before[number][0]
+        return None
+
+    def _rounded(self, number: Any) -> bool:
+        """Tell whether a layer gives values rounded to 8 bits, or moves such."""
+        for _ in range(16):
+            kind = self._layers[number].get("type")
+            if kind == "FakeQuantize" or not self._before[number] or kind not in KEEPS:
+                return kind == "FakeQuantize"
+            number = self._before[number][0]
+        return False
+
+    def _weight(self, number: Any) -> int | None:
+        """Return the place of a stored array; None for a shape or an axis."""
+        if number not in self._places:
+            data, name = self._layers[number].find("./data"), self._layers[number].get("name")
+            dtype = DTYPES.get(data.get("element_type"), data.get("element_type"))
+            wanted = dtype.startswith(("float", "bfloat")) or dtype in ("int8", "uint8", "int4", "uint4")
+            self._places[number] = len(self._weights) if wanted else None
+            if wanted:
+                self._weights.append(self._array(data, dtype, name))
+        return self._places[number]
+
+    def _array(self, data: Any, dtype: str, name: str) -> Weight:
+        shape = tuple(int(size) for size in (data.get("shape") or "").split(",") if size.strip())
+        first, size = int(data.get("offset")), int(data.get("size"))
+        content = self._content[first : first + size]
+        if dtype.endswith("int4"):
+            array = np.stack([content & 15, content >> 4], axis=-1).reshape(-1)[: math.prod(shape)]
+        else:
+            array = content.view({"bfloat16": "uint16"}.get(dtype, dtype))
+        return Weight(name, dtype, shape, array.reshape(shape))
+
+
+def _value(layer: Any, port: str) -> Value:
+    found = layer.find(port)
+    sizes = tuple(None if int(size.text) < 0 else int(size.text) for size in found.findall("dim"))
+    names = (found.get("names") or layer.get("name").removesuffix("/sink_port_0")).split(",")
+    return Value(names[0], sizes, DTYPES.get(found.get("precision"), str(found.get("precision"))))

@@ -1,0 +1,1 @@
+"""Machinery of compression: pipeline, masks, channel groups, folding and fine-tuning."""

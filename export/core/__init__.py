@@ -1,0 +1,1 @@
+"""Interfaces and data that every format and compression shares."""

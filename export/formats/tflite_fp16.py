@@ -1,0 +1,47 @@
+"""LiteRT with float16 weights: half the size; the runtime makes float32 of them as it loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.backends.litert.options import FloatOptions, register_litert
+from export.backends.litert.quantize import qtyping, quantizer, write_weights
+from export.core.format import HALF
+
+if TYPE_CHECKING:
+    from export.source.source import Source
+
+PLAIN = FloatOptions()
+
+
+def write(source: Source, path: Path, options: FloatOptions = PLAIN) -> None:
+    """Write a .tflite whose weights are float16 and whose arithmetic is float32, half the size.
+
+    Args:
+        source: what to export.
+        path: file to write.
+        options: what was asked for.
+    """
+    config = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+        compute_precision=qtyping.ComputePrecision.FLOAT,
+        explicit_dequantize=True,
+    )
+    rule = {
+        "regex": ".*",
+        "operation": qtyping.TFLOperationName.ALL_SUPPORTED,
+        "algorithm_key": quantizer.AlgorithmName.FLOAT_CASTING,
+        "op_config": config.to_dict(),
+    }
+    write_weights(source, path, options, [rule])
+
+
+register_litert(
+    "tflite_fp16",
+    write,
+    tolerance=HALF,
+    options=FloatOptions,
+    summary="LiteRT, float16 weights and float32 arithmetic, half the size",
+    claims=("float16_weights",),
+)

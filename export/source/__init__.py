@@ -1,0 +1,1 @@
+"""What is exported: runs and models of the registry."""

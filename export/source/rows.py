@@ -1,0 +1,29 @@
+"""Rows of a table as the vectors that an artifact of it takes, by the column contract in its metadata."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.core.manifest import find_folder, read_manifest
+from training.data.columns import Table
+from training.data.table_files import pick, read_table
+from zoo.common.errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def vectors_of(path: Path, rows: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> np.ndarray:
+    """Return float32 (n, features) of rows; see `export.vectors`."""
+    folder = find_folder(path)
+    contract = read_manifest(folder)["metadata"].get("tabular")
+    if contract is None:
+        raise RunError(f"Expected an artifact of a network for tables. Received: {folder}, which has no columns.")
+    table = Table.from_json(contract)
+    if isinstance(rows, (str, os.PathLike)):
+        names, cells = read_table(os.fspath(rows), "rows")
+        return table.vectors(pick(names, cells, list(table.names), "rows"))
+    return table.of_records(rows)

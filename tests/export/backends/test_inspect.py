@@ -1,0 +1,357 @@
+"""What stands in a model is read from its file, and what a format's name claims is looked up there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+import export
+from export.backends.litert import file as litert
+from export.core.artifact_graph import Operator, Stored
+from export.core.format import formats
+from export.core.guarantees import CLAIMS, check_claims
+from export.core.manifest import NAME, write_manifest
+from export.inspection.inspect import inspect, look
+from zoo.common.errors import BadOption, DataError, ParityError, ZooError
+
+KEYS = {
+    "kind", "bytes", "gzip", "operators", "weights", "int8_weights", "int8_operators", "float_islands", "foreign",
+    "inputs", "outputs", "opset", "sparsity", "sparse",
+}  # fmt: skip
+
+
+def stated(**more):
+    """What a manifest states to `check_claims`."""
+    return {"format": "it", "options": {}, "metadata": {}, "compression": None, **more}
+
+
+def broken(path, *claims, **more):
+    """What the inspection of a file complains of, "" if nothing."""
+    try:
+        check_claims(look(path).stored, claims, stated(**more))
+    except ParityError as error:
+        return str(error)
+    return ""
+
+
+def packed(model, path):
+    """The content of a .tflite file, with the labels that are attached to another."""
+    content = path.read_bytes()
+    return bytes(litert.pack(model)) + content[content.rfind(b"PK\x03\x04") :]
+
+
+def test_every_format_is_inspected(artifacts, digits_run):
+    """The manifest of every artifact has all of it, in the right figures where they are known from elsewhere."""
+    for name, artifact in artifacts.items():
+        found = artifact.manifest["inspection"]
+        assert found.keys() == KEYS, name
+        shipped = artifact.manifest["bytes"]
+        assert found["bytes"] == shipped, name
+        assert 0 < found["gzip"] < shipped, name
+        assert len(found["sparsity"]) >= 8, name
+        assert found["foreign"] == [], name
+        assert sum(found["weights"].values()) >= 18_000, name
+        (given,) = found["inputs"]
+        assert given["name"] == "image", name
+        assert given["shape"][1:] == [8, 8, 1], name
+        assert given["shape"][0] == artifact.manifest["batch"], name
+
+
+def test_shares_tell_formats_apart(artifacts):
+    """int8 where it is claimed, float where it is not, and no island in what is int8 altogether."""
+    found = {name: artifact.manifest["inspection"] for name, artifact in artifacts.items()}
+    for name in ("tflite", "onnx", "saved_model", "tflite_fp16", "openvino"):
+        assert (found[name]["int8_weights"], found[name]["int8_operators"]) == (0.0, 0.0), name
+    assert found["tflite_int8"]["int8_operators"] == 1.0
+    assert found["tflite_int8"]["float_islands"] == []
+    assert min(found[name]["int8_weights"] for name in ("tflite_int8", "tflite_dynamic", "onnx_int8")) > 0.97
+    assert found["tflite_dynamic"]["weights"]["int8"] > 18_000
+    # The convolutions of a network in onnx_dynamic stay in floating point, and are named.
+    assert len(found["onnx_dynamic"]["float_islands"]) == found["onnx_dynamic"]["operators"]["Conv"]
+    assert found["onnx"]["opset"] == 17
+    assert found["tflite"]["opset"] is None
+
+
+def test_float_in_an_int8_place_is_an_error(artifacts):
+    """A float file under the name of an int8 one breaks every claim but its own."""
+    path = artifacts["tflite"].path
+    for claim in CLAIMS:
+        assert broken(path, claim), claim
+    assert "convolution" in broken(artifacts["onnx"].path, "int8")
+    assert not broken(artifacts["tflite_int8"].path, "integer", "int8", "int8_weights")
+    assert not broken(artifacts["onnx_int8"].path, "int8")
+    assert "weights in float32" in broken(artifacts["onnx_dynamic"].path, "int8_weights")
+    assert "computes in floating point" in broken(artifacts["tflite_dynamic"].path, "integer")
+
+
+def test_one_float_convolution_is_named(artifacts, tmp_path):
+    """ONNX whose third convolution takes its weights as float32 again."""
+    import onnx
+
+    model = onnx.load(artifacts["onnx_int8"].path)
+    node = [node for node in model.graph.node if node.op_type == "Conv"][2]
+    made = next(other for other in model.graph.node if node.input[1] in other.output)
+    shape = next(tensor.dims for tensor in model.graph.initializer if tensor.name == made.input[0])
+    kernel = onnx.numpy_helper.from_array(np.ones(tuple(shape), "float32"), "restored")
+    model.graph.initializer.append(kernel)
+    node.input[1] = "restored"
+    onnx.save(model, tmp_path / "model.onnx")
+    assert node.name in broken(tmp_path / "model.onnx", "int8")
+    assert inspect(tmp_path / "model.onnx")["float_islands"].count(node.name) == 1
+
+
+def test_one_float_operator_of_a_tflite_is_named(artifacts, tmp_path):
+    """A float tensor between two integer ones; one that a step of a chain named and left so is no error."""
+    model = litert.read(artifacts["tflite_int8"].path.read_bytes())
+    graph = model.subgraphs[0]
+    operator = [o for o in graph.operators if litert.operator_name(model, o) == "CONV_2D"][3]
+    tensor = graph.tensors[operator.outputs[0]]
+    tensor.type = litert.schema.TensorType.FLOAT32
+    path = tmp_path / "model.tflite"
+    path.write_bytes(packed(model, artifacts["tflite_int8"].path))
+    name = litert.name_of(tensor)
+    assert name in broken(path, "integer")
+    takers = [litert.name_of(graph.tensors[o.outputs[0]]) for o in graph.operators if operator.outputs[0] in o.inputs]
+    spared = {"facts": {"float_operators": [name, *takers]}}
+    assert not broken(path, "integer", compression=spared)
+
+
+def test_zeros_are_counted_by_layer(tmp_path):
+    """74% where 80% was said: the share is exact, int8 zeros beside a zero point too."""
+    import onnx
+
+    kernel = np.ones((20, 10), "float32")
+    kernel.flat[:148] = 0
+    stored = np.where(kernel == 0, 7, 50).astype("uint8")
+    arrays = {"w": stored, "scale": np.float32(0.1), "zero": np.uint8(7), "v": kernel}
+    make = onnx.helper.make_node
+    graph = onnx.helper.make_graph(
+        [
+            make("DequantizeLinear", ["w", "scale", "zero"], ["real"], "cast"),
+            make("MatMul", ["x", "real"], ["h"], "first"),
+            make("Transpose", ["v"], ["vt"], "turned", perm=[1, 0]),
+            make("MatMul", ["h", "vt"], ["y"], "second"),
+        ],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", 1, ["n", 20])],
+        [onnx.helper.make_tensor_value_info("y", 1, ["n", 20])],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
+    found = inspect(tmp_path / "model.onnx")
+    assert found["sparsity"] == {"first": pytest.approx(0.74), "second": pytest.approx(0.74)}
+    assert found["sparse"] == pytest.approx(0.74)
+    assert found["weights"] == {"float32": 200, "uint8": 200}
+    assert found["float_islands"] == ["first", "second"]
+    assert found["inputs"] == [{"name": "x", "shape": [None, 20], "dtype": "float32"}]
+
+
+def test_foreign_operators_and_batches_are_errors(artifacts, tmp_path):
+    """An operator of another domain, and a batch that is not the one asked for."""
+    import onnx
+
+    model = onnx.load(artifacts["onnx"].path)
+    model.graph.node[-1].domain = "com.else"
+    onnx.save(model, tmp_path / "model.onnx")
+    assert inspect(tmp_path / "model.onnx")["foreign"] == ["com.else.Gemm"]
+    assert "com.else.Gemm" in broken(tmp_path / "model.onnx")
+    path = artifacts["tflite"].path
+    assert not broken(path, options={"batch": 1})
+    assert "batch=4" in broken(path, options={"batch": 4})
+    assert "batch=0" in broken(path, options={"batch": 0})
+    assert not broken(artifacts["onnx"].path, options={"batch": 0})
+
+
+def test_flex_operators_need_to_be_asked_for(artifacts, tmp_path):
+    """A custom operator is foreign; one of TensorFlow's is none where flex=true."""
+    model = litert.read(artifacts["tflite"].path.read_bytes())
+    code = model.operatorCodes[model.subgraphs[0].operators[-1].opcodeIndex]
+    for name, allowed in (("FlexErf", True), ("Mine", False)):
+        code.builtinCode = code.deprecatedBuiltinCode = litert.schema.BuiltinOperator.CUSTOM
+        code.customCode = name
+        (tmp_path / "model.tflite").write_bytes(packed(model, artifacts["tflite"].path))
+        assert inspect(tmp_path / "model.tflite")["foreign"] == [name]
+        assert name in broken(tmp_path / "model.tflite")
+        assert (not broken(tmp_path / "model.tflite", options={"flex": True})) is allowed
+
+
+def spoilt(content):
+    """Yield a file's content cut off at several places, filled with noise, and empty."""
+    draw = np.random.default_rng(0)
+    for share in (0.001, 0.01, 0.2, 0.5, 0.9, 0.999):
+        yield f"cut at {share}", content[: int(share * len(content))]
+    yield "empty", b""
+    yield "noise", draw.bytes(len(content))
+    yield "noise behind the head", content[:16] + draw.bytes(2000)
+    for place in draw.integers(0, len(content), 12):
+        yield f"byte {place}", content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
+def refused(path):
+    """Whether a file is refused in one line; one that is read has all that is promised."""
+    try:
+        found = inspect(path)
+    except ZooError as error:
+        message = str(error)
+    else:
+        message = ""
+    assert "\n" not in message
+    assert len(message) < 700
+    if message:
+        return True
+    assert found.keys() == KEYS
+    json.dumps(found, allow_nan=False)
+    return False
+
+
+@pytest.mark.parametrize("name", ["tflite_int8", "onnx_int8", "openvino", "keras"])
+def test_spoilt_files_are_one_line(name, artifacts, digits_run, tmp_path):
+    """Cut off, altered, empty, noise: never a traceback, and what is cut off or noise is refused."""
+    path = digits_run.model_path if name == "keras" else artifacts[name].path
+    if path.is_dir():
+        shutil.copytree(path, tmp_path, dirs_exist_ok=True)
+        path = tmp_path / "model.xml"
+    copy = tmp_path / path.name
+    for what, content in spoilt(path.read_bytes()):
+        copy.write_bytes(content)
+        assert refused(copy) or what.startswith("byte"), what
+
+
+def test_spoilt_saved_models_are_one_line(artifacts, tmp_path):
+    """Its graph, its variables and their index, each of them cut off, altered or gone."""
+    shutil.copytree(artifacts["saved_model"].path, tmp_path / "1")
+    for name in ("saved_model.pb", "variables/variables.index"):
+        file = tmp_path / "1" / name
+        whole = file.read_bytes()
+        for what, content in spoilt(whole):
+            file.write_bytes(content)
+            assert refused(tmp_path / "1") or what.startswith("byte") or name != "saved_model.pb", what
+        file.write_bytes(whole)
+    assert not refused(tmp_path / "1")
+    data = next((tmp_path / "1" / "variables").glob("*.data-*"))
+    data.write_bytes(data.read_bytes()[:1000])
+    assert refused(tmp_path / "1")
+    (tmp_path / "1" / "saved_model.pb").unlink()
+    assert refused(tmp_path / "1")
+
+
+def test_files_of_another_kind_are_one_line(artifacts, tmp_path, zoo_command):
+    """A wrong ending, a folder of nothing, a text, and nothing at all; exit code 2."""
+    shutil.copy(artifacts["tflite"].path, tmp_path / "model.onnx")
+    shutil.copy(artifacts["onnx"].path, tmp_path / "model.tflite")
+    (tmp_path / "model.keras").write_text("no zip")
+    (tmp_path / "model.txt").write_text("a text")
+    (tmp_path / "empty").mkdir()
+    for name in ("model.onnx", "model.tflite", "model.keras", "model.txt", "empty", "nowhere"):
+        code, out, err = zoo_command("inspect", tmp_path / name)
+        assert (code, out, err.count("\n")) == (2, "", 1), (name, err)
+        assert name in err
+
+
+def test_what_unpacks_to_too_much_is_refused(tmp_path):
+    """A .keras file of a few kilobytes that would unpack to a hundred megabytes; one whose layers come from a file."""
+    with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("config.json", "{}")
+        file.writestr("model.weights.h5", b"\0" * (100 << 20))
+    assert (tmp_path / "bomb.keras").stat().st_size < 1 << 20
+    with pytest.raises(DataError, match="unpack to much more"):
+        inspect(tmp_path / "bomb.keras")
+
+
+def test_nothing_of_a_keras_file_is_run(tmp_path, digits_run):
+    """A Lambda layer and a class from a module are named as foreign, and not looked for."""
+    with zipfile.ZipFile(digits_run.model_path) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    config = json.loads(content["config.json"])
+    layer = config["config"]["layers"][3]
+    layer |= {"class_name": "Evil", "module": "no_such_module", "registered_name": "Evil"}
+    content["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as file:
+        for name, value in content.items():
+            file.writestr(name, value)
+    assert inspect(tmp_path / "model.keras")["foreign"] == ["Evil"]
+
+
+def test_command_prints_what_stands_in_a_file(artifacts, zoo_command):
+    """For people and for machines, of an artifact, its folder, and a file alone."""
+    code, out, _ = zoo_command("inspect", artifacts["tflite_int8"].path)
+    assert code == 0
+    assert "CONV_2D" in out
+    assert "image (1, 8, 8, 1) int8" in out
+    code, out, _ = zoo_command("inspect", artifacts["onnx_int8"].folder, "--json")
+    assert (code, json.loads(out)) == (0, artifacts["onnx_int8"].manifest["inspection"])
+
+
+def test_inspection_that_is_not_found_is_an_error(artifacts, tmp_path):
+    """Whoever states in a signed manifest what does not stand in the file is found."""
+    folder = tmp_path / "artifact"
+    shutil.copytree(artifacts["onnx_int8"].folder, folder)
+    manifest = json.loads((folder / NAME).read_text())
+    manifest["inspection"]["sparse"] = 0.8
+    write_manifest(folder, {k: v for k, v in manifest.items() if k not in ("version", "files", "digest", "bytes")})
+    with pytest.raises(ParityError, match=r"states sparse to be 0\.8"):
+        export.verify(folder)
+
+
+@pytest.mark.parametrize("change", [
+    {"artifact": "../../etc/passwd"},
+    {"inspection": None},
+    {"format": ["onnx"]},
+    {"metadata": "none"},
+])  # fmt: skip
+def test_signed_manifests_that_lack_something_are_one_line(change, artifacts, tmp_path, zoo_command):
+    """A manifest whose digest is right but whose content is not is refused by name."""
+    folder = tmp_path / "artifact"
+    shutil.copytree(artifacts["onnx"].folder, folder)
+    manifest = json.loads((folder / NAME).read_text()) | change
+    write_manifest(folder, {k: v for k, v in manifest.items() if k not in ("version", "files", "digest", "bytes")})
+    code, out, err = zoo_command("verify", folder)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert next(iter(change)) in err
+
+
+def test_runtimes_refuse_what_they_cannot_read_in_one_line(artifacts, tmp_path):
+    """A file of noise under a right manifest: load and verify say that the runtime cannot load it."""
+    for name in ("tflite", "onnx"):
+        folder = tmp_path / name
+        shutil.copytree(artifacts[name].folder, folder)
+        file = folder / artifacts[name].path.name
+        file.write_bytes(file.read_bytes()[:500])
+        manifest = json.loads((folder / NAME).read_text())
+        write_manifest(folder, {k: v for k, v in manifest.items() if k not in ("version", "files", "digest", "bytes")})
+        for call in (export.load, export.verify):
+            with pytest.raises(ZooError) as raised:
+                call(folder)
+            assert "\n" not in str(raised.value)
+
+
+def test_formats_claim_what_there_is_a_check_for():
+    """Every claim has a check, and every int8 format a claim; one that nobody can check is refused."""
+    with pytest.raises(BadOption, match=r"claims=.'int3'"):
+        export.register_format("their_claim", summary="", claims=("int3",))
+    for name in formats.names(exclude="their_*"):
+        assert set(formats[name].claims) <= CLAIMS.keys(), name
+        assert formats[name].claims or not any(word in name for word in ("int", "dynamic", "fp16")), name
+
+
+@pytest.mark.parametrize(("last", "metadata", "complaint"), [
+    ("third", {"tabular": {}}, ""),
+    ("third", {}, "first"),
+    ("second", {"tabular": {}}, "second"),
+])  # fmt: skip
+def test_rows_of_a_table_may_enter_as_float(last, metadata, complaint):
+    """The first layer of a network for tables, and nothing behind it."""
+    operators = {
+        "first": Operator("FULLY_CONNECTED", "first", False, True),
+        "cast": Operator("QUANTIZE", "cast", None, False, (), (0,)),
+        "second": Operator("FULLY_CONNECTED", "second", False, True, (), (1,)),
+        "third": Operator("FULLY_CONNECTED", "third", True, False, (), (1,)),
+    }
+    found = Stored("tflite", [operators[name] for name in ("first", "cast", last)], [], [], [])
+    with pytest.raises(ParityError, match=complaint) if complaint else contextlib.nullcontext():
+        check_claims(found, ["integer"], stated(metadata=metadata))

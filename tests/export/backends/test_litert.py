@@ -1,0 +1,245 @@
+"""LiteRT files from inside: few bits, metadata for the Task library, and what plain LiteRT refuses."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+import export
+from export.backends.litert.file import read
+from export.backends.litert.runtime import LiteRuntime, foreign_operators
+from training.runs.run import Run
+
+
+@pytest.fixture(scope="module")
+def content(artifacts):
+    """The file of each LiteRT format."""
+    return {name: a.path.read_bytes() for name, a in artifacts.items() if name.startswith("tflite")}
+
+
+LITERT = ("tflite", "tflite_dynamic", "tflite_fp16", "tflite_int16x8", "tflite_int4", "tflite_int8")
+
+
+class Table:
+    """A flatbuffers table read by field numbers alone, with nothing of what wrote it."""
+
+    def __init__(self, data, place=None):
+        self.data = data
+        self.place = self._number("<u4", 0) if place is None else place
+
+    def _number(self, kind, place):
+        return int(np.frombuffer(self.data, kind, 1, place)[0])
+
+    def _field(self, number):
+        """Where a field lies, 0 if it is not there."""
+        table = self.place - self._number("<i4", self.place)
+        entry = 4 + 2 * number
+        offset = self._number("<u2", table + entry) if entry < self._number("<u2", table) else 0
+        return self.place + offset if offset else 0
+
+    def _behind(self, place):
+        return place + self._number("<u4", place)
+
+    def number(self, field, kind="<i1"):
+        place = self._field(field)
+        return self._number(kind, place) if place else 0
+
+    def text(self, field):
+        place = self._behind(self._field(field))
+        return bytes(self.data[place + 4 : place + 4 + self._number("<u4", place)]).decode()
+
+    def table(self, field):
+        return Table(self.data, self._behind(self._field(field)))
+
+    def tables(self, field):
+        place = self._behind(self._field(field))
+        places = [place + 4 + 4 * i for i in range(self._number("<u4", place))]
+        return [Table(self.data, self._behind(p)) for p in places]
+
+    def floats(self, field):
+        place = self._behind(self._field(field))
+        return np.frombuffer(self.data, "<f4", self._number("<u4", place), place + 4).tolist()
+
+
+def task_buffers(content):
+    """Contents of the buffers called TFLITE_METADATA: fields 4 and 6 of the model."""
+    model = Table(content)
+    found = []
+    for entry in model.tables(6):
+        if entry.text(0) == "TFLITE_METADATA":
+            place = model.tables(4)[entry.number(1, "<u4")]
+            start = place._behind(place._field(0))
+            found.append(content[start + 4 : start + 4 + place._number("<u4", start)])
+    return found
+
+
+@pytest.mark.parametrize("name", LITERT)
+def test_metadata_of_the_task_library(content, name):
+    """By field numbers of the public schema: pixels as they are go in, logits with their labels come out."""
+    assert content[name][4:8] == b"TFL3"
+    (buffer,) = task_buffers(content[name])
+    assert buffer[4:8] == b"M001"
+    model = Table(buffer)
+    assert (model.text(0), model.text(7)) == ("resnet_tiny", "1.1.0")
+    (graph,) = model.tables(3)
+    (given,), (out,) = graph.tables(2), graph.tables(3)
+    assert (given.text(0), out.text(0)) == ("image", "logits")
+    image = given.table(3)
+    assert image.number(0) == 2  # ImageProperties
+    assert image.table(1).number(0) == 2  # GRAYSCALE
+    size = image.table(1).table(1)
+    assert (size.number(0, "<u4"), size.number(1, "<u4")) == (8, 8)
+    (unit,) = given.tables(4)
+    assert unit.number(0) == 1  # NormalizationOptions
+    assert (unit.table(1).floats(0), unit.table(1).floats(1)) == ([0.0], [1.0])
+    assert (given.table(5).floats(0), given.table(5).floats(1)) == ([255.0], [0.0])
+    (labels,) = out.tables(6)
+    assert (labels.text(0), labels.number(2)) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
+
+
+@pytest.mark.parametrize("name", LITERT)
+def test_labels_are_a_zip_archive_behind_the_file(artifacts, name, tmp_path):
+    """One label a line, stored as it is, for the Task library reads it in place."""
+    with zipfile.ZipFile(artifacts[name].path) as archive:
+        assert archive.testzip() is None
+        (entry,) = archive.infolist()
+        assert (entry.filename, entry.compress_type) == ("labels.txt", zipfile.ZIP_STORED)
+        assert archive.read(entry).decode().splitlines() == [str(digit) for digit in range(10)]
+    # The control: what stands before is no archive, and runs without it.
+    alone = tmp_path / "model.tflite"
+    alone.write_bytes(artifacts[name].path.read_bytes()[: entry.header_offset])
+    assert not zipfile.is_zipfile(alone)
+    assert LiteRuntime(alone).metadata == artifacts[name].manifest["metadata"]
+
+
+def weights(content):
+    """Types of what is stored for each operator, by its name."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from export.backends.litert.file import operator_name
+
+    types = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
+    model, found = read(content), {}
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            given = [graph.tensors[i] for i in operator.inputs[1:2]]
+            stored = {types[tensor.type] for tensor in given if model.buffers[tensor.buffer].data is not None}
+            found.setdefault(operator_name(model, operator), set()).update(stored)
+    return found
+
+
+def test_int4_is_in_dense_layers_alone(content):
+    """Convolutions, whose 4-bit kernels are slow, have int8."""
+    found = weights(content["tflite_int4"])
+    assert found["FULLY_CONNECTED"] == {"INT4"}
+    assert found["CONV_2D"] == {"INT8"}
+    # The control.
+    assert weights(content["tflite_dynamic"])["FULLY_CONNECTED"] == {"INT8"}
+
+
+def test_int16x8_has_no_float_between(content):
+    """int8 weights, int16 activations; float32 at the ends alone, where casts stand."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    found = weights(content["tflite_int16x8"])
+    assert found["CONV_2D"] == found["FULLY_CONNECTED"] == {"INT8"}
+    (graph,) = read(content["tflite_int16x8"]).subgraphs
+    floats = {i for i, tensor in enumerate(graph.tensors) if tensor.type == schema.TensorType.FLOAT32}
+    assert floats == {*graph.inputs, *graph.outputs}
+
+
+def test_flex_file_is_one_clear_line(tmp_path):
+    """What plain LiteRT cannot run is named; the control is the same file made of builtin operators."""
+    import tensorflow as tf
+
+    from zoo.common.errors import UnsupportedExport
+
+    def convert(function, *sets):
+        spec = tf.TensorSpec((1, 4, 4), tf.float32, "image")
+        made = tf.function(function).get_concrete_function(spec)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([made])
+        converter.target_spec.supported_ops = list(sets)
+        path = tmp_path / "model.tflite"
+        path.write_bytes(converter.convert())
+        return path
+
+    ours, theirs = tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS
+    assert foreign_operators(convert(lambda x: x + x, ours, theirs)) == []
+    path = convert(tf.linalg.inv, ours, theirs)
+    assert foreign_operators(path) == ["FlexMatrixInverse"]
+    with pytest.raises(UnsupportedExport, match=r"Flex.*FlexMatrixInverse"):
+        LiteRuntime(path)
+
+
+@pytest.mark.slow
+def test_sequences_are_written_in_batches(tmp_path):
+    """Two parts of batch 4, in float and in int8, write for ten sources what batch 1 writes, token by token."""
+    import zoo
+    from export.backends.litert.runtime import LiteWriter
+    from export.core.format import parse_format
+    from export.source.source import Source
+    from zoo import Preprocessing
+    from zoo.specs.text import START
+
+    draw = np.random.default_rng(0)
+    tokens = draw.integers(START + 2, 64, (2, 10, 16)).astype("int32")
+    given = {"source": tokens[0], "target": tokens[1]}
+    labels = [str(i) for i in range(64)]
+    source = Source(zoo.get("transformer_tiny"), Preprocessing(), labels, lambda: given, tmp_path)
+    for text in ("tflite", "tflite_int8"):
+        written = []
+        for options in ("", ":batch=4"):
+            wanted = parse_format(f"{text}{options}")
+            runtime = LiteWriter(source.shared(wanted.format.name, wanted.options))
+            written.append((runtime.batch, runtime.generate(tokens[0])))
+        assert [batch for batch, _ in written] == [1, 4]
+        assert written[0][1].shape == (10, 16)
+        np.testing.assert_array_equal(written[0][1], written[1][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compress", ["qat:epochs=1", "rescue:0.05"])
+def test_formats_that_compressions_write_have_it_all(digits_run, tmp_path, compress):
+    """What qat and rescue write themselves has the metadata of the Task library, and the dtypes that were asked for."""
+    shutil.copytree(digits_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("exports", "tensorboard"))
+    artifact = export.export(Run.open(tmp_path / "run"), "tflite_int8:input=uint8,output=float32", compress)
+    assert artifact.name.startswith("tflite_int8+input=uint8+output=float32-")
+    assert len(task_buffers(artifact.path.read_bytes())) == 1
+    with zipfile.ZipFile(artifact.path) as archive:
+        assert archive.namelist() == ["labels.txt"]
+    runtime = export.load(artifact.path)
+    assert [t.dtype for t in (*runtime.inputs, *runtime.outputs)] == ["uint8", "float32"]
+
+
+@pytest.mark.slow
+def test_int16x8_of_a_transformer(tmp_path):
+    """Layer normalization in int16, but for its root; no other operator is float32, and the control has another one."""
+    import zoo
+    from export.backends.litert.file import operator_name, schema
+    from export.source.source import Source
+
+    draw, network = np.random.default_rng(0), zoo.get("vit_micro_tiny")
+    for variable in network.weights:
+        if variable.name == "token":
+            # As large as the patches beside it, which training makes it.
+            variable.assign(draw.uniform(-1.0, 1.0, variable.shape))
+    images = draw.integers(0, 256, (16, 32, 32, 3)).astype("float32")
+    pixels = zoo.Preprocessing((127.5,), (60.0,))
+    source = Source(network, pixels, list(map(str, range(10))), lambda: images, tmp_path)
+
+    def floats(name):
+        model, found = read(source.shared(name).read_bytes()), set()
+        for graph in model.subgraphs:
+            for operator in graph.operators:
+                used = [graph.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
+                if any(tensor.type == schema.TensorType.FLOAT32 for tensor in used):
+                    found.add(operator_name(model, operator))
+        return found - {"QUANTIZE", "DEQUANTIZE"}
+
+    assert floats("tflite_int16x8") == {"RSQRT"}
+    assert {"SQUARED_DIFFERENCE", "FULLY_CONNECTED"} < floats("tflite")
+    logits, wanted = LiteRuntime(source.shared("tflite_int16x8"))(images), source.model.predict(images, verbose=0)
+    assert np.abs(logits - wanted).max() <= 0.05 * np.abs(wanted).max()

@@ -1,0 +1,135 @@
+"""OpenVINO networks: names, facts and types in the file, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import export
+from export.backends.openvino.runtime import PLAIN, OpenVinoOptions, OpenVinoRuntime, silent
+from export.formats.openvino_int8 import Int8Options
+from export.inspection.constants import constants
+from export.inspection.inspect import look
+from zoo.common.errors import BadOption, MissingDependency, RunError
+
+NAMES = ("openvino", "openvino_int8")
+
+
+def network(artifact):
+    """The network as OpenVINO reads it."""
+    import openvino
+
+    return openvino.Core().read_model(artifact.path / "model.xml")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_facts_are_in_the_file(artifacts, name):
+    """Names, layout, labels and preprocessing, for those who have the file alone."""
+    read, metadata = network(artifacts[name]), artifacts[name].manifest["metadata"]
+    assert [port.any_name for port in (*read.inputs, *read.outputs)] == ["image", "logits"]
+    assert str(read.inputs[0].get_node().get_layout()) == "[N,H,W,C]"
+    assert read.inputs[0].partial_shape[0].is_dynamic
+    assert json.loads(read.get_rt_info(["zoo"]).astype(str)) == metadata
+    assert json.loads(read.get_rt_info(["labels"]).astype(str)) == metadata["labels"]
+    assert json.loads(read.get_rt_info(["preprocessing"]).astype(str)) == metadata["preprocessing"]
+    assert read.get_rt_info(["model"]).astype(str) == "resnet_tiny"
+
+
+def test_int8_weights_are_int8(artifacts):
+    """In every convolution and in the last product; the float file has none."""
+
+    def stored(name):
+        weighted = ("Convolution", "GroupConvolution", "MatMul")
+        return [
+            constant_before(node.input_value(1).get_node()).get_output_element_type(0).get_type_name()
+            for node in network(artifacts[name]).get_ops()
+            if node.get_type_name() in weighted
+        ]
+
+    def constant_before(node):
+        return node if node.get_type_name() == "Constant" else constant_before(node.input_value(0).get_node())
+
+    assert set(stored("openvino_int8")) == {"i8"}
+    assert set(stored("openvino")) == {"f32"}
+    assert artifacts["openvino_int8"].parity["accuracy"] >= artifacts["openvino_int8"].parity["source_accuracy"] - 0.006
+
+
+def test_float32_is_computed_in_float32(artifacts):
+    """Left alone, OpenVINO takes bfloat16 where the processor has it, and the gate would see a thousandth."""
+    assert artifacts["openvino"].parity["relative"] <= 1e-5
+
+
+@pytest.mark.slow
+def test_batch_is_the_one_asked_for(digits_run, artifacts):
+    """Static, and any number of images through it."""
+    artifact = export.export(digits_run, "openvino:batch=4")
+    runtime = export.load(artifact.path)
+    assert runtime.batch == 4
+    images = np.random.default_rng(0).integers(0, 256, (6, *runtime.inputs[0].shape[1:])).astype("float32")
+    wanted = export.load(artifacts["openvino"].path)(images)
+    np.testing.assert_allclose(runtime(images), wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(BadOption, match="batch"):
+        OpenVinoOptions(batch=-2)
+
+
+def test_edges_may_stand_in_any_order(artifacts, tmp_path):
+    """OpenVINO names the input that each leads to; an axis that came first was taken for what is squeezed."""
+    shutil.copytree(artifacts["openvino_int8"].folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "model.xml"
+    tree = ElementTree.parse(file)
+    edges = tree.getroot().find("edges")
+    edges[:] = list(edges)[::-1]
+    before = look(file).stored
+    tree.write(file)
+    after = look(file).stored
+    assert [operator.integer for operator in after.operators] == [operator.integer for operator in before.operators]
+    assert after.islands() == before.islands() == []
+
+
+def test_groups_of_a_convolution_are_brought_together(tmp_path):
+    """OpenVINO gives them an axis of their own; what is claimed of a kernel is looked up in Keras' layout."""
+    import openvino
+    from openvino import opset13
+
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 6)).astype("float32")
+    image, apart = opset13.parameter([1, 8, 6, 6], np.float32), kernel.transpose(3, 2, 0, 1).reshape(2, 3, 4, 3, 3)
+    sizes = [1, 1], [1, 1], [1, 1], [1, 1]
+    maps = opset13.group_convolution(image, opset13.constant(apart), *sizes)
+    openvino.save_model(openvino.Model([maps], [image]), tmp_path / "model.xml", compress_to_fp16=False)
+    (found,) = constants(tmp_path / "model.xml")
+    np.testing.assert_array_equal(found, kernel)
+
+
+@pytest.mark.parametrize(("package", "options"), [("openvino", PLAIN), ("nncf", Int8Options())])
+def test_a_missing_package_is_named(monkeypatch, package, options):
+    """Before anything is converted, with the command that installs it."""
+    options.check({})
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependency, match=r"pip install keras-zoo\[openvino\]"):
+        options.check({})
+
+
+@pytest.mark.parametrize("content", [None, b"<net/>", b""])
+def test_spoilt_networks_are_one_line(artifacts, tmp_path, content):
+    """Cut off, of another kind, or empty."""
+    shutil.copytree(artifacts["openvino"].path, tmp_path / "copy")
+    file = tmp_path / "copy" / "model.xml"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(RunError, match="OpenVINO") as refused:
+        OpenVinoRuntime(tmp_path / "copy")
+    assert "\n" not in str(refused.value)
+
+
+def test_nothing_is_reported_to_the_makers():
+    """OpenVINO's tools send reports of their use unless they are asked not to; the environment is as before."""
+    before = dict(os.environ)
+    with silent():
+        assert (os.environ["CI"], os.environ["NNCF_CI"]) == ("true", "1")
+    assert dict(os.environ) == before

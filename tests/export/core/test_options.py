@@ -1,0 +1,285 @@
+"""Options of formats: read, refused in one line, threaded through to the artifact, its folder and its manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import shutil
+from typing import Literal
+
+import numpy as np
+import pytest
+
+import export
+import zoo
+from export.core import options as options_module
+from export.core.format import Tolerance, formats, parse_format
+from export.core.manifest import SAMPLES
+from export.core.samples import in_batches, read_samples
+from export.targets import TARGETS, every_format, formats_for
+from training.runs.run import Run
+from zoo.common.errors import BadOption, ParityError, UnknownName
+
+
+@dataclasses.dataclass(frozen=True)
+class Some(options_module.Options):
+    """Options of every kind."""
+
+    batch: int = 1
+    kind: Literal["plain", "16x8"] = "plain"
+    opset: Literal[17, 18] = 17
+    share: float = 0.5
+    free: bool = False
+    name: str = "batch"
+    names: tuple[str, ...] = ()
+
+
+def test_options_are_read():
+    """Every type, white space or none, in any order."""
+    text = "free=true,batch=4,kind=16x8,opset=18,share=1,name=12,names=a+b"
+    assert options_module.read_options("some", text, Some) == Some(4, "16x8", 18, 1.0, True, "12", ("a", "b"))
+    assert options_module.read_options("some", "", Some) == Some()
+    assert options_module.split_name(" tflite : batch = 4 ") == ("tflite", "batch=4")
+    assert options_module.read_options("some", "4,true", Some, ("batch", "free")) == Some(batch=4, free=True)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("bach=4", "Did you mean 'batch'"),
+    ("batch=x", "some:batch must be a whole number"),
+    ("batch=1.5", "some:batch must be a whole number"),
+    ("batch=true", "some:batch must be a whole number"),
+    ("kind=half", "some:kind must be one of plain, 16x8"),
+    ("opset=16", "some:opset must be one of 17, 18"),
+    ("free=yes", "some:free must be a true or false"),
+    ("batch=4,batch=4", "given once"),
+    ("4", "does not take this value"),
+])  # fmt: skip
+def test_wrong_options_are_refused(text, message):
+    """In one line that names what was received."""
+    with pytest.raises(BadOption, match=message) as caught:
+        options_module.read_options("some", text, Some)
+    assert "Received" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_folders():
+    """Defaults leave no trace; what a file system may not take is replaced, and still told apart."""
+    assert options_module.slug_of(Some()) == options_module.slug_of(Some(batch=1)) == ""
+    assert options_module.slug_of(Some(batch=4, free=True)) == "+batch=4+free=true"
+    slugs = {options_module.slug_of(Some(name=name)) for name in ("a/b", "a b", "a-b", "../a")}
+    assert len(slugs) == 4
+    assert all(not set(slug) & set('/\\:*?"<>| ') for slug in slugs)
+
+
+def test_metadata_names_what_was_asked_for():
+    """Lists as JSON has them; nothing where all is as usual."""
+    assert options_module.described({"model": "net"}, Some()) == {"model": "net"}
+    found = options_module.described({"model": "net"}, Some(names=("a", "b")))
+    assert json.loads(json.dumps(found)) == found == {"model": "net", "options": {"names": ["a", "b"]}}
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (dataclasses.make_dataclass("Wild", [("batch", int, 1)], frozen=True), "derives from export.Options"),
+    (dataclasses.make_dataclass("Bare", [("batch", int)], bases=(options_module.Options,), frozen=True), "has defaults"),
+])  # fmt: skip
+def test_options_that_cannot_be_are_not_registered(options, message):
+    """A plug-in hears of it at once."""
+    with pytest.raises(BadOption, match=message):
+        export.register_format(
+            "their_wild",
+            file="x",
+            write=print,
+            load=print,
+            tolerance=Tolerance(1.0, 0.0, 1.0),
+            summary="",
+            options=options,
+        )
+    assert "their_wild" not in formats
+
+
+def test_in_batches():
+    """The function is given whole batches only, and none of what fills the last one comes back."""
+    sizes = []
+
+    def double(values):
+        sizes.append(len(values))
+        return 2 * values
+
+    np.testing.assert_array_equal(in_batches(double, np.arange(7), 3), 2 * np.arange(7))
+    assert sizes == [3, 3, 3]
+    both = in_batches(lambda given: given["a"] + given["b"], {"a": np.arange(4), "b": np.arange(4)}, 3)
+    np.testing.assert_array_equal(both, 2 * np.arange(4))
+
+
+@pytest.mark.parametrize("text", ["tflite_int9:batch=4", "tflite_int9"])
+def test_unknown_format_names_the_nearest(text):
+    """As without options."""
+    with pytest.raises(UnknownName, match="tflite_int8"):
+        parse_format(text)
+
+
+@pytest.mark.parametrize("text", [
+    "tflite:bach=4", "tflite:batch=0", "tflite:batch=four", "tflite:input=int8", "tflite_int8:flex=true",
+    "saved_model:batch=4",
+])  # fmt: skip
+def test_command_refuses_before_anything_runs(zoo_command, digits_run, text):
+    """Exit code 2, one line, and nothing was written."""
+    before = sorted(digits_run.exports.glob("*")) if digits_run.exports.exists() else []
+    code, out, err = zoo_command("export", digits_run.path, "--format", text)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "Received" in err
+    assert (sorted(digits_run.exports.glob("*")) if digits_run.exports.exists() else []) == before
+
+
+def test_formats_list_their_options(zoo_command):
+    """For people with the values, the default first; for programs as JSON."""
+    code, out, err = zoo_command("formats")
+    assert (code, err) == (0, "")
+    line = next(line for line in out.splitlines() if line.startswith("tflite_int8 "))
+    assert line.rstrip().endswith("batch=1, input=int8|uint8|float32, output=int8|uint8|float32")
+    found = {entry["name"]: entry for entry in json.loads(zoo_command("formats", "--json")[1])}
+    assert found["tflite"]["options"] == [
+        {"name": "batch", "default": 1, "values": []},
+        {"name": "input", "default": "float32", "values": ["float32", "uint8"]},
+        {"name": "flex", "default": False, "values": [False, True]},
+    ]
+
+
+def test_targets_are_listed(zoo_command):
+    """For people and for programs."""
+    code, out, err = zoo_command("targets")
+    assert (code, err) == (0, "")
+    assert all(entry.why in out for entry in TARGETS.values())
+    found = {entry["name"]: entry for entry in json.loads(zoo_command("targets", "--json")[1])}
+    assert found["android"]["formats"] == ["tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8"]
+
+
+def test_targets_name_formats_that_exist(digits_run):
+    """Each has a sentence, and what this zoo lacks is left out by name instead of failing."""
+    for target, entry in TARGETS.items():
+        chosen, left = formats_for(digits_run, target)
+        assert entry.why.endswith(".")
+        assert {*chosen, *left} == set(entry.formats)
+        assert chosen, target
+        assert all(parse_format(text).text == text for text in chosen)
+
+
+def test_target_leaves_out_what_the_spec_rules_out(digits_run, monkeypatch):
+    """With the reason that the spec gives."""
+    from zoo.specs.registry import models
+
+    model = models["resnet_tiny"]
+    spec = dataclasses.replace(model.spec, unsupported=(("tflite_int8", "it has a layer that phones lack"),))
+    monkeypatch.setitem(models._entries, "resnet_tiny", dataclasses.replace(model, spec=spec))
+    chosen, left = formats_for(digits_run, "android")
+    assert "tflite_int8" not in chosen
+    assert left == {"tflite_int8": "resnet_tiny does not export to tflite_int8: it has a layer that phones lack"}
+
+
+# Float within 1e-4, int8 within 0.3 points, on all 360 test images: seven do not divide them.
+ASKED = {
+    "tflite:batch=7,input=uint8": (1e-4, 0.0),
+    "tflite_int8:batch=7,input=uint8,output=uint8": (0.5, 0.003),
+    "tflite_int8:input=float32,output=float32": (0.5, 0.003),
+    "tflite_int16x8:input=int16,output=int16": (0.1, 0.003),
+}
+
+
+@pytest.fixture(scope="module")
+def asked(digits_run, tmp_path_factory):
+    """Artifacts with options, by what was asked for."""
+    place = tmp_path_factory.mktemp("asked") / "run"
+    shutil.copytree(digits_run.path, place, ignore=shutil.ignore_patterns("exports", "tensorboard"))
+    found = export.export_all(Run.open(place), list(ASKED))
+    return dict(zip(ASKED, found, strict=True))
+
+
+@pytest.mark.parametrize("text", list(ASKED))
+def test_artifact_is_what_was_asked_for(asked, text):
+    """Folder, manifest, metadata, batch and dtypes; equal to its source on every test image."""
+    artifact, wanted = asked[text], parse_format(text)
+    options = dataclasses.asdict(wanted.options)
+    assert artifact.name == wanted.slug
+    assert artifact.manifest["options"] == options
+    assert artifact.manifest["metadata"]["options"] == options_module.changed(wanted.options)
+    runtime = export.load(artifact.path)
+    assert runtime.batch == options["batch"]
+    assert [t.dtype for t in (*runtime.inputs, *runtime.outputs)] == [
+        options["input"],
+        options.get("output", "float32"),
+    ]
+    samples = read_samples(artifact.folder / SAMPLES)
+    logits, (relative, drop) = runtime(samples["inputs"]), ASKED[text]
+    assert logits.shape == (360, 10)
+    assert np.abs(logits - samples["logits"]).max() <= relative * np.abs(samples["logits"]).max()
+    right, was = ((x.argmax(1) == samples["labels"]).mean() for x in (logits, samples["logits"]))
+    assert right >= was - drop - 1e-9
+    # One alone, whose batch is filled up, equals the same among others.
+    np.testing.assert_array_equal(runtime(samples["inputs"][3:4]), logits[3:4])
+    assert export.verify(artifact.path).parity["passed"]
+
+
+def test_pixels_as_bytes_are_not_converted(asked):
+    """uint8 in: what a camera gives is what is stored."""
+    for text in list(ASKED)[:2]:
+        (given,) = export.load(asked[text].path).inputs
+        assert (given.scale or 1.0, given.zero_point or 0) == (1.0, 0)
+
+
+def test_other_ends_are_the_same_function(asked):
+    """int8 with uint8 and with float32 at its ends gives the same logits, to the bit."""
+    first, second = (export.load(asked[text].path) for text in list(ASKED)[1:3])
+    inputs = read_samples(asked[list(ASKED)[1]].folder / SAMPLES)["inputs"][:50]
+    np.testing.assert_allclose(first(inputs), second(inputs), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("facts", "text"), [
+    ({"task": "classify", "dtype": "int32", "input": "ids"}, "tflite_int8:input=float32"),
+    ({"task": "classify", "dtype": "int32", "input": "ids"}, "tflite:input=uint8"),
+    ({"task": "classify", "dtype": "float32", "input": "features"}, "tflite:input=uint8"),
+    ({"task": "regress", "dtype": "float32", "input": "features", "tabular": {}}, "tflite_int8:input=uint8"),
+    ({"task": "generate", "dtype": "int32", "input": "source"}, "tflite_int8:output=float32"),
+])  # fmt: skip
+def test_options_that_a_network_cannot_have(facts, text):
+    """Refused from what is known of it; the control is that the same format without them is not."""
+    wanted = parse_format(text)
+    with pytest.raises(BadOption, match="Received"):
+        wanted.options.check(facts)
+    wanted.format.options().check(facts)
+
+
+def test_budget_of_a_user_is_for_what_may_lose():
+    """A float format stays exact; another may lose as much as was said, and as many more answers may differ."""
+    exact, lossy = formats["tflite"].tolerance, formats["tflite_int8"].tolerance
+    assert exact.within(5.0) == exact
+    assert lossy.within(None) == lossy
+    assert lossy.within(0.1) == dataclasses.replace(lossy, drop=0.001)
+    wide = lossy.within(2.6)
+    assert (wide.drop, wide.agreement) == pytest.approx((0.026, lossy.agreement - 0.02))
+    with pytest.raises(BadOption, match="max_drop must be from 0 to 100 points"):
+        parse_format("tflite_int8", -1)
+
+
+@pytest.mark.slow
+def test_less_than_what_is_lost_is_refused(digits_run, artifacts):
+    """The gate asks for what the user asked for, leaves nothing otherwise, and verify repeats it."""
+    losses = {n: a.parity["source_accuracy"] - a.parity["accuracy"] for n, a in artifacts.items()}
+    name, lost = max(losses.items(), key=lambda pair: pair[1])
+    assert lost > 0
+    wanted = f"{name}:batch=2"
+    with pytest.raises(ParityError, match="may lose 0"):
+        export.export(digits_run, wanted, max_drop=0.0)
+    assert not (digits_run.exports / f"{name}+batch=2").exists()
+    made = export.export(digits_run, wanted, max_drop=5.0)
+    assert made.manifest["max_drop"] == 5.0
+    assert export.verify(made.path).parity["tolerance"]["drop"] == 0.05
+
+
+def test_what_is_not_installed_is_left_out_by_name(monkeypatch):
+    """`--all` and `--for` make what can be made here, and say what the rest lacks."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "nncf" else find(name, *more))
+    found, left = every_format(zoo.spec("resnet_tiny"))
+    assert left == {"openvino_int8": "it needs the package 'nncf', which is not installed"}
+    assert {*found, *left} == set(formats.names())

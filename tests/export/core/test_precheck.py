@@ -1,0 +1,112 @@
+"""What is known to fail is refused before anything is converted, with what mends it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import zoo
+from export.core.format import parse_format
+from export.core.precheck import check
+from export.source.source import Source
+from zoo.common.errors import UnsupportedExport
+from zoo.common.lazy import keras
+
+
+def layer(function):
+    """A layer that computes a function."""
+
+    class Mine(keras.layers.Layer):
+        def call(self, x):
+            return function(x)
+
+    return Mine
+
+
+def noisy(x):
+    return x + keras.random.normal(keras.ops.shape(x))
+
+
+def spectrum(x):
+    return keras.ops.real(keras.ops.fft((x, keras.ops.zeros_like(x)))[0])
+
+
+def gelu(x):
+    return keras.activations.gelu(x, approximate=False)
+
+
+def recurrent(x):
+    return keras.layers.GRU(3, name="recurrent")(keras.layers.Reshape((6, 18))(x))
+
+
+NETWORKS = {
+    "plain": lambda x: keras.layers.Conv2D(3, 3)(x),
+    "random": lambda x: layer(noisy)(name="noisy")(x),
+    "spectrum": lambda x: layer(spectrum)(name="spectrum")(x),
+    "gelu": lambda x: layer(gelu)(name="exact_gelu")(x),
+    "recurrent": recurrent,
+    "gaps": lambda x: keras.layers.Conv2DTranspose(3, 2, 3, name="gaps")(x),
+    "wide": lambda x: keras.layers.Conv2DTranspose(3, 3, 3, name="wide")(x),
+    "sums": lambda x: layer(lambda x: keras.ops.cumsum(x, axis=-1))(name="sums")(x),
+    "dropout": lambda x: keras.layers.Dropout(0.5)(keras.layers.GaussianNoise(1.0)(x)),
+}
+FORMATS = ("saved_model", "tflite", "tflite_int8", "onnx", "onnx_int8")
+# The formats that refuse each of the networks, and the layer that they name.
+REFUSED = {
+    "random": (FORMATS, "noisy"),
+    "spectrum": (FORMATS[1:], "spectrum"),
+    "gelu": (FORMATS[3:], "exact_gelu"),
+    "recurrent": (FORMATS[2:], "recurrent"),
+    "gaps": (FORMATS[3:], "gaps"),
+    "sums": (FORMATS[2:3], "sums"),
+}
+
+
+def source_of(name, folder, shape=(6, 6, 3)):
+    """A source of two layers."""
+    given = keras.Input(shape, name="image")
+    x = NETWORKS[name](given)
+    x = keras.layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
+    network = keras.Model(given, keras.layers.Dense(2)(x), name="net")
+    return Source(network, zoo.Preprocessing(), ["a", "b"], lambda: np.zeros((2, 6, 6, 3), "float32"), folder)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_known_to_fail_is_refused(name, tmp_path):
+    """Each by the formats that cannot have it and by no other, with the layer and what mends it, in one line."""
+    source = source_of(name, tmp_path)
+    formats, named = REFUSED.get(name, ((), ""))
+    for fmt in FORMATS:
+        if fmt not in formats:
+            check(source, parse_format(fmt))
+            continue
+        with pytest.raises(UnsupportedExport, match=rf"net does not export to {fmt}: .*{named}") as raised:
+            check(source, parse_format(fmt))
+        assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_that_are_free_are_refused(tmp_path):
+    """With the input and its shape."""
+    with pytest.raises(UnsupportedExport, match=r"image of shape \(None, None, None, 3\).*input_shape="):
+        check(source_of("plain", tmp_path, (None, None, 3)), parse_format("onnx"))
+
+
+def test_what_tensorflow_has_may_be_asked_for(tmp_path):
+    """flex=true lets TensorFlow's own operators in."""
+    source = source_of("spectrum", tmp_path)
+    check(source, parse_format("tflite:flex=true"))
+    with pytest.raises(UnsupportedExport, match="Compute with real numbers"):
+        check(source, parse_format("tflite"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_does_fail(name, tmp_path):
+    """The rules are no superstition: without them the converter raises, or writes what is not the network."""
+    source = source_of(name, tmp_path)
+    for fmt in REFUSED[name][0]:
+        if name == "random" and fmt == "saved_model":
+            continue  # it is written, and gives two answers to one input
+        with pytest.raises(Exception, match=r"."):
+            source.shared(fmt)

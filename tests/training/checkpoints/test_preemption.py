@@ -1,0 +1,160 @@
+"""SIGTERM is obeyed where Python cannot hear it: in a wait for data, a long validation, a step that hangs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+import training
+from training import Run
+from training.checkpoints.files import _read
+from training.data import pipeline
+from training.data.dataset import datasets
+from training.loop import resume_run
+
+STEPS, BATCH = 40, 32
+CHANGES = {
+    "data.name": "slow_digits",
+    "data.batch_size": BATCH,
+    "model.options": {"widths": [16], "dropout": 0.2},
+    "epochs": 2,
+    "checkpoint_steps": 1,
+    "schedule.warmup_epochs": 0,
+    "log.mistakes": 0,
+}
+# Digits that are read again for each epoch; the variables say in which split, from which example on, for how long each
+# is waited for.
+SLOW = """
+import dataclasses, os, sys, time
+from training import _pipeline
+from training.data.dataset import Split, load_dataset, register
+from zoo.common.lazy import tf
+
+_pipeline.MEMORY = 0
+
+def slow(name, examples):
+    if name != os.environ.get("SLOW_SPLIT"):
+        return examples
+    first, seconds = int(os.environ["SLOW_FROM"]), float(os.environ["SLOW_SECONDS"])
+
+    def wait(i, example):
+        with tf.control_dependencies([tf.py_function(lambda n: time.sleep(seconds if n >= first else 0.0), [i], [])]):
+            return tf.nest.map_structure(tf.identity, example)
+
+    return examples.enumerate().map(wait)
+
+def split_of(name, split):
+    shuffled = lambda seed, skip, pick=lambda examples: examples: slow(name, pick(split.examples.skip(skip)))
+    return Split(slow(name, split.examples), split.count, shuffled)
+
+@register("slow_digits")
+def slow_digits(config):
+    found = load_dataset(dataclasses.replace(config, name="digits"))
+    return dataclasses.replace(found, splits={n: split_of(n, s) for n, s in found.splits.items()})
+"""
+COMMAND = SLOW + "from zoo.__main__ import main\nmain(sys.argv[1:])\n"
+
+
+def when(process, found):
+    """Wait until something is so."""
+    until = time.monotonic() + 120
+    while not found():
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            pytest.fail(f"It never came: {process.communicate()}")
+        time.sleep(0.02)
+
+
+def place(run):
+    """Return the place of the last checkpoint, (-1, -1) where there is none."""
+    path = run / "checkpoints/last.safetensors"
+    if not path.is_file():
+        return -1, -1
+    progress = _read(path)[1]
+    return progress.epoch, progress.step
+
+
+def stopped(process, run, at):
+    """Send SIGTERM a while after a checkpoint stands at a place, and return how the process ended."""
+    when(process, lambda: place(run) == at)
+    # What it does next is to wait: for data, or in the validation.
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def slow_digits(monkeypatch):
+    """The same data in this process, with nothing to wait for."""
+    monkeypatch.setattr(pipeline, "MEMORY", 0)
+    space = {"__name__": "slow_digits"}
+    exec(SLOW, space)
+    yield
+    datasets._entries.pop("slow_digits", None)
+    datasets._origins.pop("slow_digits", None)
+
+
+def test_stopped_twice_it_ends_where_it_would_have(python, tmp_path, slow_digits):
+    """Stopped while it waits for data, and in its validation, all is saved: the end is equal to the bit."""
+    run = tmp_path / "run"
+    changes = [f"--set={key}={value}".replace("'", '"') for key, value in CHANGES.items()]
+    # The examples of the sixth batch, and those after them, take minutes.
+    late = {"SLOW_SPLIT": "train", "SLOW_FROM": str(5 * BATCH), "SLOW_SECONDS": "60"}
+    process = python("-c", COMMAND, "train", "digits_mlp", "--run", run, "--quiet", *changes, env=late)
+    code, out, err = stopped(process, run, (0, 5))
+    assert (code, out, err.count("\n")) == (143, "", 1), err
+    assert f"after epoch 0, step 5; nothing is lost. Go on with: zoo train --resume {run}" in err
+    assert place(run) == (0, 5)
+    long = {"SLOW_SPLIT": "validation", "SLOW_FROM": "0", "SLOW_SECONDS": "0.05"}
+    process = python("-c", COMMAND, "train", "--resume", run, "--quiet", env=long)
+    code, out, err = stopped(process, run, (0, STEPS))
+    assert (code, out, err.count("\n")) == (143, "", 1), err
+    assert f"after epoch 0, step {STEPS}; nothing is lost" in err
+    assert Run.open(run).metrics() == []
+    again = resume_run(Run.open(run))
+    whole = training.train("digits_mlp", CHANGES, run=tmp_path / "whole")
+    (ours, _), (theirs, _) = (_read(r.checkpoints / "last.safetensors") for r in (again, whole))
+    assert [name for name in theirs if ours[name].tobytes() != theirs[name].tobytes()] == []
+    figures = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    rows = [[[row[figure] for figure in figures] for row in found.metrics()] for found in (again, whole)]
+    assert rows[0] == rows[1]
+
+
+HANGS = """
+import signal, sys, threading, time
+from training.preemption import Rescue
+busy = threading.Lock()
+busy.acquire()
+signal.signal(signal.SIGTERM, lambda *_: None)
+with Rescue(busy, writing=lambda: False, save=lambda: "saved", give_up=lambda: "gave up"):
+    print("ready", flush=True)
+    if sys.argv[1] == "waits":
+        busy.release()
+    time.sleep(0 if sys.argv[1] == "hears" else 60)
+    sys.stdin.read()
+    time.sleep(0.5)
+print("over")
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "said"), [("hangs", 143, "zoo: gave up\n"), ("waits", 143, "zoo: saved\n"), ("hears", 0, "")]
+)
+def test_process_ends_though_its_main_thread_does_not_hear(python, case, code, said):
+    """A step that hangs is given up, a wait is saved in, and training that stops by itself is left to."""
+    process = python("-c", HANGS, case, stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (code, said)
+    assert out == ("over\n" if case == "hears" else "")

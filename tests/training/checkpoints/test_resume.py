@@ -1,0 +1,239 @@
+"""Interrupted and resumed training ends exactly where uninterrupted training does."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import time
+
+import pytest
+
+import training
+from training import Run
+from training.checkpoints.files import _read
+from training.data.dataset import load_dataset
+from zoo.common.errors import RunError
+
+# Everything that has a state: momentum, batch norm, dropout, augmentation, a schedule, the best epoch so far.
+CHANGES = {
+    "model.name": "resnet_tiny",
+    "model.options.dropout": 0.2,
+    "epochs": 3,
+    "schedule.warmup_epochs": 1,
+    "data.batch_size": 16,
+    "data.augment.flip": "true",
+    "keep": "best",
+}
+STEPS = 1293 // 16
+
+
+def command(*arguments, **changes):
+    """Return the arguments of Python for `zoo train`."""
+    return ["-m", "zoo", "train", *arguments, *(f"--set={key}={value}" for key, value in changes.items()), "--quiet"]
+
+
+def last(run):
+    """Return the path of the last checkpoint."""
+    return run / "checkpoints/last.safetensors"
+
+
+def when_at(run, process, epoch, step):
+    """Wait until the last checkpoint of a run stands at a step of an epoch, or later."""
+    until = time.monotonic() + 180
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(RunError):
+            progress = _read(last(run))[1]
+            if (progress.epoch, progress.step) >= (epoch, step):
+                return
+        time.sleep(0.01)
+    process.kill()
+    pytest.fail(f"Never came to epoch {epoch}, step {step}: {process.communicate()}")
+
+
+def ended(process):
+    """Wait for the end of a process; return its exit code, standard output and standard error."""
+    try:
+        out, err = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def stop(python, run, arguments, number, at):
+    """Start training, send a signal at (epoch, step), and return what came of it."""
+    process = python(*arguments)
+    when_at(run, process, *at)
+    process.send_signal(number)
+    return ended(process)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, python):
+    """One run from end to end, and beside it one that is stopped by SIGTERM, SIGINT and kill -9 and resumed each time.
+
+    Returns the two runs, a copy of the second as SIGTERM left it, and what each stop came to.
+    """
+    folder = tmp_path_factory.mktemp("resume")
+    whole, broken = folder / "whole", folder / "broken"
+    load_dataset(training.DataConfig("digits"))
+    # A checkpoint after each step, so that there is one wherever kill -9 falls.
+    start = command("digits_resnet", "--run", broken, **CHANGES, checkpoint_seconds=0)
+    resume = command("--resume", broken)
+    stops = {"SIGTERM": stop(python, broken, start, signal.SIGTERM, (0, 20))}
+    places = {"SIGTERM": _read(last(broken))[1]}
+    shutil.copytree(broken, folder / "copy")
+    for name, number, at in (("SIGINT", signal.SIGINT, (1, 20)), ("SIGKILL", signal.SIGKILL, (2, 20))):
+        stops[name] = stop(python, broken, resume, number, at)
+        places[name] = _read(last(broken))[1]
+    # What kill -9 leaves when it falls into the writing of a checkpoint.
+    (broken / "checkpoints/.writing-999999-last.safetensors").write_bytes(b"half")
+    stops["end"] = ended(python(*resume))
+    training.train("digits_resnet", {**CHANGES, "data.augment.flip": True}, run=whole)
+    return {"whole": whole, "broken": broken, "copy": folder / "copy", "stops": stops, "places": places}
+
+
+def assert_equal(one, two):
+    """Compare two finished runs: every variable to the bit, every figure of every epoch, the result."""
+    for name in ("last", "best"):
+        (arrays1, progress1), (arrays2, progress2) = (
+            _read(run / f"checkpoints/{name}.safetensors") for run in (one, two)
+        )
+        assert len(arrays1) == len(arrays2)
+        pairs = zip(sorted(arrays1.items()), sorted(arrays2.items()), strict=True)
+        assert [key for (key, a), (_, b) in pairs if a.tobytes() != b.tobytes()] == []
+        assert (progress1.epoch, progress1.best) == (progress2.epoch, progress2.best)
+    rows = [Run.open(run).metrics() for run in (one, two)]
+    for row in (*rows[0], *rows[1]):
+        del row["seconds"], row["images_per_second"], row["data_wait"]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == CHANGES["epochs"]
+    results = [Run.open(run).result() for run in (one, two)]
+    for key in ("test", "best", "preprocessing", "splits", "parameters"):
+        assert results[0][key] == results[1][key]
+
+
+def test_interrupted_run_finishes(story):
+    """It ends well, with one line of result."""
+    code, out, err = story["stops"]["end"]
+    assert (code, err) == (0, "")
+    assert "accuracy" in out
+
+
+@pytest.mark.parametrize(("name", "number"), [("SIGTERM", 15), ("SIGINT", 2)])
+def test_signal_saves_and_tells_how_to_go_on(story, name, number):
+    """SIGTERM and SIGINT stop after the step: exit code 128 + n, and one line with the command that goes on."""
+    code, out, err = story["stops"][name]
+    assert code == 128 + number, err
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"zoo train --resume {story['broken']}" in err
+    place = story["places"][name]
+    assert f"epoch {place.epoch}, step {place.step}" in err
+
+
+def test_stops_fell_into_the_middle_of_epochs(story):
+    """The test tests something: each stop left an epoch half done."""
+    assert story["stops"]["SIGKILL"][0] == -9
+    for place in story["places"].values():
+        assert 0 < place.step < STEPS
+    assert [place.epoch for place in story["places"].values()] == [0, 1, 2]
+
+
+def test_resumed_run_equals_the_uninterrupted_one(story):
+    """After SIGTERM, SIGINT and kill -9, all weights, moments, averages and figures are those of one go."""
+    assert_equal(story["whole"], story["broken"])
+
+
+def test_resumed_run_leaves_no_scraps(story):
+    """What kill -9 left half written is gone when the run is finished."""
+    assert [p.name for p in story["broken"].rglob(".writing*")] == []
+
+
+@pytest.mark.slow
+def test_resuming_in_a_process_that_built_other_models_before(story):
+    """The Python API goes on in a process that has other models in it, and ends in the same place."""
+    import zoo
+
+    zoo.get("mlp_tiny", dropout=0.5)
+    run = training.resume(story["copy"])
+    assert run.finished
+    assert_equal(story["whole"], story["copy"])
+
+
+def test_resuming_a_finished_run_returns_at_once(story, zoo_command):
+    """A finished run is returned as it is, and nothing in it changes."""
+    run = story["whole"]
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    start = time.monotonic()
+    code, out, err = zoo_command("train", "--resume", run)
+    assert (code, err) == (0, "")
+    assert str(run) in out
+    assert training.resume(run).path == run
+    assert time.monotonic() - start < 2
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+@pytest.fixture
+def damaged(story, tmp_path):
+    """A copy of a run that is to be finished, a bit of whose last checkpoint is wrong."""
+    shutil.copytree(story["whole"], tmp_path / "run")
+    for name in ("done.json", "model.keras", "metrics.jsonl"):
+        (tmp_path / "run" / name).unlink()
+    shutil.copy(story["whole"] / "metrics.jsonl", tmp_path / "run")
+    flip(last(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def flip(path):
+    """Change a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_damaged_checkpoint_is_gone_on_from_the_one_before(story, damaged, zoo_command, recwarn):
+    """It is said in one line, and what follows is as it was: the third epoch is trained again."""
+    code, out, _ = zoo_command("train", "--resume", damaged, "--quiet")
+    assert code == 0
+    assert "accuracy" in out
+    said = [str(w.message) for w in recwarn if "safetensors" in str(w.message)]
+    assert len(said) == 1
+    assert "\n" not in said[0]
+    assert "does not fit its checksum, so that it was damaged on the disk. Going on from the one before" in said[0]
+    assert f"{damaged}/checkpoints/previous.safetensors" in said[0]
+    assert [row["damaged"] for row in Run.open(damaged).health() if "damaged" in row] == said
+    assert_equal(story["whole"], damaged)
+    assert training.health(damaged)["measurements"] > 0
+
+
+def test_two_damaged_checkpoints_are_refused(damaged, zoo_command):
+    """One line; nothing is begun anew in silence."""
+    flip(damaged / "checkpoints/previous.safetensors")
+    before = {p: p.read_bytes() for p in damaged.rglob("*.safetensors")}
+    code, out, err = zoo_command("train", "--resume", damaged)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("zoo: Neither checkpoint of this run can be read.")
+    assert "last.safetensors" in err
+    assert "previous.safetensors" in err
+    assert {p: p.read_bytes() for p in damaged.rglob("*.safetensors")} == before
+
+
+def test_damaged_best_checkpoint_is_refused(story, tmp_path, zoo_command):
+    """The weights that are kept are read from a file with a checksum too."""
+    shutil.copytree(story["whole"], tmp_path / "run")
+    (tmp_path / "run/done.json").unlink()
+    flip(tmp_path / "run/checkpoints/best.safetensors")
+    code, out, err = zoo_command("train", "--resume", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "best.safetensors" in err
+
+
+def test_run_that_was_killed_before_its_result_is_finished_by_resume(story, tmp_path):
+    """If only the model and the result are missing, resuming makes them, the same as before."""
+    shutil.copytree(story["whole"], tmp_path / "run")
+    wanted = Run.open(story["whole"]).result()
+    for name in ("done.json", "model.keras"):
+        (tmp_path / "run" / name).unlink()
+    run = training.resume(tmp_path / "run")
+    assert run.result()["test"] == wanted["test"]
+    assert run.result()["best"] == wanted["best"]

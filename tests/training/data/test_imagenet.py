@@ -1,0 +1,375 @@
+"""ImageNet in the three ways in which it lies on disks, made small; record files; what TFDS prepared under a name."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import training
+from training import DataConfig
+from training.data.dataset import load_dataset
+from training.data.order import count_records, of_files, of_records
+from zoo.common.errors import DataError
+from zoo.specs.preprocessing import IMAGENET
+
+WNIDS = ("n01440764", "n01443537", "n01484850", "n02012849", "n03126707")
+NAMES = """n01440764 tench, Tinca tinca
+n01443537 goldfish, Carassius auratus
+n02012849 crane
+n03126707 crane
+"""
+
+
+def jpeg(number, size=(40, 48)):
+    """Return the bytes of a small JPEG; its grey is its number, times 8."""
+    pixels = np.full((*size, 3), 8 * number % 256, "uint8")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def as_folders(root, each=4, validation="val"):
+    """Write train/<wnid>/*.JPEG and val/<wnid>/*.JPEG."""
+    for split, count in (("train", each), (validation, 2)):
+        for label, wnid in enumerate(WNIDS):
+            folder = root / split / wnid
+            folder.mkdir(parents=True)
+            for i in range(count):
+                (folder / f"{wnid}_{i}.JPEG").write_bytes(jpeg(label))
+    return root
+
+
+def record(label, content=None):
+    """Return an example as the field's scripts write it, labels from 1."""
+    import tensorflow as tf
+
+    features = {
+        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[content or jpeg(label)])),
+        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label + 1])),
+        "image/class/synset": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"n01440764"])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write(path, records):
+    """Write a TFRecord file."""
+    import tensorflow as tf
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for one in records:
+            writer.write(one)
+
+
+def as_records(root, shards=3, each=4, sub=False):
+    """Write shards of train and validation; sub puts each split into a folder of its own."""
+    for split, total in (("train", shards), ("validation", 2)):
+        for i in range(total):
+            place = root / split if sub else root
+            write(place / f"{split}-{i:05d}-of-{total:05d}", [record((each * i + j) % 5) for j in range(each)])
+    return root
+
+
+def as_tfds(root):
+    """Prepare a TFDS dataset named imagenet2012 with its real files, of few images."""
+    import tensorflow_datasets as tfds
+
+    with tfds.core.registered.skip_registration():
+
+        class Imagenet2012(tfds.core.GeneratorBasedBuilder):
+            """Few images."""
+
+            name = "imagenet2012"
+            VERSION = tfds.core.Version("5.1.0")
+            pkg_dir_path = None
+
+            def _info(self):
+                features = {
+                    "image": tfds.features.Image(encoding_format="jpeg"),
+                    "label": tfds.features.ClassLabel(names=list(WNIDS)),
+                    "file_name": tfds.features.Text(),
+                }
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+                )
+
+            def _split_generators(self, _):
+                return {name: self._generate_examples(count) for name, count in (("train", 20), ("validation", 10))}
+
+            def _generate_examples(self, count):
+                for i in range(count):
+                    yield i, {"image": io.BytesIO(jpeg(i % 5)), "label": i % 5, "file_name": f"{i}.JPEG"}
+
+    Imagenet2012(data_dir=root).download_and_prepare()
+    return root
+
+
+WAYS = {"folders": as_folders, "records": as_records, "tfds": as_tfds}
+
+
+def load(path):
+    """Load ImageNet from a folder."""
+    return load_dataset(DataConfig("imagenet2012", path=str(path)))
+
+
+def rows(examples):
+    """Return (number told by the grey, label) of all examples."""
+    found = []
+    for content, label in examples.as_numpy_iterator():
+        grey = int(np.asarray(Image.open(io.BytesIO(content)))[5, 5, 0])
+        found.append((round(grey / 8), int(label)))
+    return found
+
+
+@pytest.fixture(params=WAYS)
+def way(request, tmp_path):
+    """The data in each of the three ways: (name, folder)."""
+    return request.param, WAYS[request.param](tmp_path / "imagenet")
+
+
+def test_each_way_is_told_by_looking(way):
+    """Images come with the labels that they were written with, counted right, under ImageNet's contract."""
+    name, path = way
+    dataset = load(path)
+    train = {"folders": 20, "records": 12, "tfds": 20}[name]
+    validation = {"folders": 10, "records": 8, "tfds": 10}[name]
+    assert {split: part.count for split, part in dataset.splits.items()} == {"train": train, "validation": validation}
+    assert len(dataset.labels) == (1000 if name == "records" else 5)
+    assert dataset.labels[:3] == WNIDS[:3]
+    assert dataset.preprocessing == IMAGENET
+    for part in dataset.splits.values():
+        found = rows(part.examples)
+        assert len(found) == part.count
+        assert all(grey == label for grey, label in found)
+        assert {label for _, label in found} == set(range(5))
+
+
+def test_each_way_is_shuffled_by_a_seed(way):
+    """A seed gives one order of all examples, another another; what is skipped is the beginning of it."""
+    split = load(way[1]).splits["train"]
+    if split.shuffled is None:
+        # TFDS' own files are mixed by the pipeline's buffer.
+        assert way[0] == "tfds"
+        return
+    first, again, other = (rows(split.shuffled(seed, 0)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert sorted(first) == sorted(other) == sorted(rows(split.examples))
+    assert rows(split.shuffled(1, 5)) == first[5:]
+
+
+@pytest.mark.slow
+def test_each_way_trains_to_the_end(way, tmp_path, zoo_command):
+    """`zoo train` learns a tiny network on it with ResNet's augmentation, and the run is whole."""
+    code, _out, err = zoo_command(
+        "train", "folder_resnet18", "--run", tmp_path / "run", "--quiet",
+        *(f"--set={change}" for change in (
+            "data.name=imagenet2012", f"data.path={way[1]}", "model.name=resnet_tiny", "model.options={}", "epochs=1",
+            "data.batch_size=4", "data.image_size=[32,32]", "schedule.warmup_epochs=0", "data.augment.shift=0",
+            "data.augment.zoom=0", "data.augment.crop_scale=[0.08,1.0]",
+        )),
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    result = training.Run.open(tmp_path / "run").result()
+    assert result["test"]["split"] == "validation"
+    assert result["input_shape"] == [32, 32, 3]
+    assert np.isfinite(result["test"]["loss"])
+
+
+@pytest.mark.parametrize("place", ["", "imagenet2012", "imagenet2012/5.1.0"])
+def test_prepared_data_is_found_from_above(tmp_path, place):
+    """The folder of TFDS, that of the dataset and that of the version are all understood."""
+    assert load(as_tfds(tmp_path) / place).splits["train"].count == 20
+
+
+def test_shards_in_folders_of_their_own(tmp_path):
+    """train/train-*-of-* is as good as train-*-of-*."""
+    assert load(as_records(tmp_path, sub=True)).splits["train"].count == 12
+
+
+def test_validation_may_be_called_so(tmp_path):
+    """validation/ is as good as val/."""
+    assert load(as_folders(tmp_path, validation="validation")).splits["validation"].count == 10
+
+
+@pytest.mark.parametrize("name", ["LOC_synset_mapping.txt", "synset_words.txt", "imagenet_class_index.json"])
+def test_names_are_read_where_there_is_a_list(tmp_path, name):
+    """Classes are called as the list says, the two cranes apart, and by number where it says nothing."""
+    pairs = dict(line.split(" ", 1) for line in NAMES.splitlines())
+    index = json.dumps({str(i): [wnid, called] for i, (wnid, called) in enumerate(pairs.items())})
+    (as_folders(tmp_path) / name).write_text(index if name.endswith("json") else NAMES)
+    assert load(tmp_path).labels == ("tench", "goldfish", "n01484850", "crane (n02012849)", "crane (n03126707)")
+
+
+def test_list_that_cannot_be_read_is_told(tmp_path):
+    """A broken list is named, in one line."""
+    (as_folders(tmp_path) / "imagenet_class_index.json").write_text('{"0": 3}')
+    with pytest.raises(DataError, match=r"imagenet_class_index\.json") as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def refused(path, message):
+    """Expect one line that says what is wrong."""
+    with pytest.raises(DataError, match=message) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_there_is_told_with_the_ways(tmp_path):
+    """No folder, or one with something else, is refused with what is expected."""
+    (tmp_path / "notes.txt").write_text("tench")
+    for path in (tmp_path, tmp_path / "nowhere"):
+        refused(path, r"train/<wnid>/\*\.JPEG.*--set data\.path=FOLDER")
+
+
+def test_missing_parts_are_told(tmp_path):
+    """A shard that is missing, validation that is missing, a class that train/ lacks, and a split without images."""
+    shards = as_records(tmp_path / "a")
+    (shards / "train-00001-of-00003").unlink()
+    refused(shards, "Expected 3 shards.*Received: 2")
+    for shard in as_records(tmp_path / "b").glob("validation-*"):
+        shard.unlink()
+    refused(tmp_path / "b", r"Expected validation-\*-of-\*")
+    shutil.rmtree(as_folders(tmp_path / "c") / "val")
+    refused(tmp_path / "c", "Expected val/<wnid>")
+    shutil.rmtree(as_folders(tmp_path / "d") / "train" / WNIDS[2])
+    refused(tmp_path / "d", f"classes of train/.*{WNIDS[2]}")
+    for image in (as_folders(tmp_path / "e") / "val").rglob("*.JPEG"):
+        image.unlink()
+    refused(tmp_path / "e", "Expected images")
+
+
+@pytest.mark.parametrize("cut", [1, 4, 20, 500])
+def test_cut_off_shard_is_named(tmp_path, cut):
+    """A shard that lost its end is found before training, by the lengths of its records."""
+    shard = as_records(tmp_path) / "train-00002-of-00003"
+    assert count_records(shard) == 4
+    shard.write_bytes(shard.read_bytes()[:-cut])
+    refused(tmp_path, "train-00002-of-00003, cut off in record 4")
+
+
+def test_label_out_of_bounds_stops():
+    """A label of 0, the background of other lists, is not taken for the last class."""
+    import tensorflow as tf
+
+    from training.datasets.imagenet2012 import _parse
+
+    assert int(_parse(record(999, b"x"))[1]) == 999
+    for wrong in (-1, 1000):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="1 to 1000"):
+            _parse(record(wrong, b"x"))
+
+
+def test_records_are_mixed_across_files(tmp_path):
+    """Files of one class each come out mixed, each record once."""
+    for i in range(20):
+        write(tmp_path / f"part-{i:02d}", [str(100 * i + j).encode() for j in range(30)])
+    import tensorflow as tf
+
+    split = of_records(sorted(tmp_path.iterdir()), lambda r: (r, tf.strings.to_number(r, tf.int64) // 100))
+    assert split.count == 600
+    found = [int(label) for _, label in split.shuffled(3, 0).as_numpy_iterator()]
+    assert np.bincount(found).tolist() == [30] * 20
+    assert len(set(found[:60])) > 12
+
+
+def test_files_are_shuffled_by_name(tmp_path):
+    """All files come once, whatever the order, without those that are skipped; global seeds change nothing."""
+    import tensorflow as tf
+
+    for i in range(50):
+        (tmp_path / str(i)).write_bytes(str(i).encode())
+    split = of_files([str(tmp_path / str(i)) for i in range(50)], range(50))
+    order = [int(label) for _, label in split.shuffled(1, 0).as_numpy_iterator()]
+    assert sorted(order) == list(range(50))
+    assert order != list(range(50))
+    tf.random.set_seed(5)
+    try:
+        rest = [(int(x), int(label)) for x, label in split.shuffled(1, 20).as_numpy_iterator()]
+    finally:
+        tf.random.set_seed(None)
+    assert rest == [(label, label) for label in order[20:]]
+
+
+# Version, shape and classes as TFDS has them, and what else an example holds.
+PREPARED = {
+    "mnist": ("3.0.1", (28, 28, 1), 10, ()),
+    "fashion_mnist": ("3.0.1", (28, 28, 1), 10, ()),
+    "cifar10": ("3.0.2", (32, 32, 3), 10, ("id",)),
+    "cifar100": ("3.0.2", (32, 32, 3), 100, ("id", "coarse_label")),
+}
+
+
+def prepare(folder, name):
+    """Write 30 training and 6 test images of noise in the very files that TFDS prepares under a name."""
+    import tensorflow_datasets as tfds
+
+    version, shape, classes, more = PREPARED[name]
+    features = {
+        "image": tfds.features.Image(shape=shape),
+        "label": tfds.features.ClassLabel(num_classes=classes),
+        "id": tfds.features.Text(),
+        "coarse_label": tfds.features.ClassLabel(num_classes=20),
+    }
+    with tfds.core.registered.skip_registration():
+
+        class Small(tfds.core.GeneratorBasedBuilder):
+            """Noise."""
+
+            VERSION = tfds.core.Version(version)
+            pkg_dir_path = None
+
+            def _info(self):
+                kept = {key: value for key, value in features.items() if key in ("image", "label", *more)}
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict(kept), supervised_keys=("image", "label")
+                )
+
+            def _split_generators(self, _):
+                return {"train": self._generate_examples(0, 30), "test": self._generate_examples(30, 36)}
+
+            def _generate_examples(self, low, high):
+                for i in range(low, high):
+                    known = {"id": str(i), "coarse_label": i % 20}
+                    image = np.random.default_rng(i).integers(0, 256, shape).astype("uint8")
+                    yield i, {"image": image, "label": i % classes} | {key: known[key] for key in more}
+
+    Small.name = name
+    Small(data_dir=folder).download_and_prepare()
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_small_datasets_of_tfds_are_read(name, tmp_path):
+    """What was prepared elsewhere under TFDS' name is read as it is: images, labels, splits, and our contract."""
+    import tensorflow as tf
+
+    prepare(tmp_path, name)
+    dataset = load_dataset(DataConfig(name, path=str(tmp_path)))
+    _, shape, classes, _ = PREPARED[name]
+    assert {split: part.count for split, part in dataset.splits.items()} == {"train": 27, "validation": 3, "test": 6}
+    assert (dataset.shape, len(dataset.labels)) == (shape, classes)
+    dataset.preprocessing.check(shape[-1])
+    assert 0.1 < dataset.preprocessing.mean[0] / 255 < 0.6
+    content, label = next(iter(dataset.splits["test"].examples))
+    pixels = tf.io.decode_png(content).numpy()
+    known = [i for i in range(30, 36) if np.array_equal(np.random.default_rng(i).integers(0, 256, shape), pixels)]
+    assert [i % classes for i in known] == [int(label)]
+
+
+def test_prepared_cifar_trains(tmp_path):
+    """A network learns on it, with CIFAR's own augmentation."""
+    prepare(tmp_path, "cifar10")
+    changes = {
+        "data.name": "cifar10", "data.path": str(tmp_path), "data.batch_size": 8, "model.name": "resnet_tiny",
+        "epochs": 1, "schedule.warmup_epochs": 0, "data.augment.flip": True, "data.augment.pad_crop": 4,
+        "data.augment.shift": 0, "data.augment.rotate": 0, "data.augment.zoom": 0,
+    }  # fmt: skip
+    result = training.train("digits_resnet", changes, run=tmp_path / "run").result()
+    assert result["preprocessing"]["mean"] == [125.3, 123.0, 113.9]
+    assert result["test"]["examples"] == 6

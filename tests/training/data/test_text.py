@@ -1,0 +1,448 @@
+"""Text: tokens and back, vocabularies that are learnt and kept, batches by task, generated data, what is refused."""
+
+from __future__ import annotations
+
+import collections
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import training
+import training.data.pipeline as pipeline_module
+import zoo
+from training import AugmentConfig, DataConfig, Dataset, ModelConfig, Recipe, Run, Text, register_dataset
+from training.data.dataset import datasets, listed, load_dataset
+from training.data.opening import open_pipeline
+from training.data.text import learn, tokenizer, tokens, words
+from training.learning.evaluation import open_data
+from zoo import Preprocessing
+from zoo.common.errors import BadOption, DataError, RunError
+from zoo.specs.text import END, PADDING, SPECIAL, START, UNKNOWN
+
+CATS = Text((*SPECIAL, "the", "cat", "sat", "größe"))
+LETTERS = Text((*SPECIAL, *"abc "), split="character", clean=False)
+MODELS = {"classify": "encoder_tiny", "tag": "tagger_tiny", "generate": "transformer_tiny"}
+# What each task has of small data: texts and labels by split.
+SMALL = {
+    "classify": {
+        "train": (["a b b c", "b a", "c b b", "a"], [0, 1, 1, 0]),
+        "validation": (["b zebra", "zebra zebra a"], [1, 0]),
+        "test": (["c", "a b", "b c"], [0, 1, 0]),
+    },
+    "tag": {
+        "train": (["a b b c", "b a", "c b b", "a"], ["x y y x", "y x", "x y y", "x"]),
+        "validation": (["b zebra", "zebra zebra a"], ["y x", "x y x"]),
+        "test": (["c", "a b", "b c"], ["x", "x y", "y x"]),
+    },
+    "generate": {
+        "train": (["a b b c", "b a", "c b b", "a"], ["c b b a", "a b", "d d", "a"]),
+        "validation": (["b zebra", "zebra zebra a"], ["zebra b", "a zebra zebra"]),
+        "test": (["c", "a b", "b c"], ["c", "b a", "c b"]),
+    },
+}
+LABELS = {"classify": ("no", "yes"), "tag": ("x", "y"), "generate": ()}
+
+
+def one_line(error):
+    """Return the message, which is one line."""
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def data():
+    """Registers small data of a task as "test_text"; what it holds can be changed by a second call."""
+
+    def put(task, text=None, **splits):
+        found = {name: listed(*lists) for name, lists in {**SMALL[task], **splits}.items()}
+        datasets._entries.pop("test_text", None)
+        made = Dataset("test_text", LABELS[task], (), found, text=text or Text(), task=task)
+        register_dataset("test_text")(lambda _: made)
+
+    yield put
+    datasets._entries.pop("test_text", None)
+    datasets._origins.pop("test_text", None)
+
+
+def served(task, text=None, model=None, **config):
+    """Return the pipeline of the small data."""
+    model = model or MODELS[task]
+    config = {"length": (5,) if task != "generate" else (4, 5), "batch_size": 4, **config}
+    return open_pipeline(Recipe("test", ModelConfig(model), DataConfig("test_text", **config)), zoo.spec(model), text)
+
+
+def arrays(batches):
+    """Return all batches as lists of arrays in a fixed order."""
+    import tensorflow as tf
+
+    return [[np.asarray(t) for t in tf.nest.flatten(batch)] for batch in batches]
+
+
+def same(one, two):
+    """Tell whether two lists of batches are equal to the bit."""
+    return len(one) == len(two) and all(
+        len(a) == len(b) and all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_tokens_become_their_places():
+    """Known tokens become their ids, others UNKNOWN; the end is padded, and what is too long is cut there."""
+    ids = tokenizer(CATS, 4)(["the cat sat", "dog", "the the cat cat sat sat", "  cat   the "]).numpy()
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [
+        [4, 5, 6, PADDING],
+        [UNKNOWN, PADDING, PADDING, PADDING],
+        [4, 4, 5, 5],
+        [5, 4, PADDING, PADDING],
+    ]
+
+
+def test_cleaning_lowers_and_strips():
+    """Case and punctuation do not matter, beyond ASCII neither; without cleaning they do."""
+    assert tokenizer(CATS, 3)(["The, CAT! «GRÖSSE» GRÖßE…"]).numpy().tolist() == [[4, 5, UNKNOWN]]
+    assert tokenizer(CATS, 4)(["«The» cat's GRÖßE…"]).numpy().tolist() == [[4, UNKNOWN, 7, PADDING]]
+    plain = Text(CATS.vocabulary, clean=False)
+    assert tokenizer(plain, 3)(["The cat. cat"]).numpy().tolist() == [[UNKNOWN, UNKNOWN, 5]]
+
+
+def test_characters_are_tokens():
+    """Split by character, white space is a token like others, and a character is one whatever its bytes."""
+    assert tokenizer(LETTERS, 6)(["ab c", "aßa"]).numpy().tolist() == [[4, 5, 7, 6, 0, 0], [4, UNKNOWN, 4, 0, 0, 0]]
+
+
+def test_names_of_special_tokens_in_a_text_are_no_special_tokens():
+    """Nobody ends a sequence by writing [END]."""
+    plain = Text(CATS.vocabulary, clean=False)
+    assert tokenizer(plain, 4)(["[START] cat [END] [UNK]"]).numpy().tolist() == [[UNKNOWN, 5, UNKNOWN, UNKNOWN]]
+
+
+def test_ids_are_those_of_keras():
+    """On ASCII the contract is that of keras.layers.TextVectorization with the same vocabulary."""
+    import keras
+
+    texts = ["The cat, sat.", "a-b THE! cat's", "sat sat sat sat sat", "x"]
+    theirs = keras.layers.TextVectorization(vocabulary=list(CATS.vocabulary[2:]), output_sequence_length=4)
+    np.testing.assert_array_equal(tokenizer(CATS, 4)(texts), theirs(texts))
+
+
+@pytest.mark.parametrize(("text", "said"), [(CATS, ["the cat sat", "cat", ""]), (LETTERS, ["a b", "cab", ""])])
+def test_words_are_the_way_back(text, said):
+    """Ids become the text that they came from."""
+    assert [s.decode() for s in words(text, tokenizer(text, 6)(said)).numpy()] == said
+
+
+def test_words_stop_at_the_end():
+    """What comes after END is not said, and special tokens are not."""
+    ids = [[START, 4, UNKNOWN, 5, END, 6], [5, PADDING, 6, 4, 4, 4], [END, 4, 4, 4, 4, 4]]
+    assert [s.decode() for s in words(CATS, np.array(ids, "int32")).numpy()] == ["the cat", "cat sat the the the", ""]
+
+
+def test_tokenizer_lives_in_a_saved_model(tmp_path):
+    """Strings go in and come out of a SavedModel that has nothing of Python in it."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.tokenizer = tokenizer(CATS, 5)
+    signature = [tf.TensorSpec((None,), tf.string)]
+    module.ids = tf.function(lambda texts: {"ids": module.tokenizer(texts)}, input_signature=signature)
+    module.back = tf.function(lambda texts: {"texts": words(CATS, module.tokenizer(texts))}, input_signature=signature)
+    tf.saved_model.save(module, str(tmp_path / "saved"), {"ids": module.ids, "back": module.back})
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    texts = tf.constant(["The cat!", "sat dog cat"])
+    np.testing.assert_array_equal(loaded.signatures["ids"](texts)["ids"], tokenizer(CATS, 5)(texts))
+    assert loaded.signatures["back"](texts)["texts"].numpy().tolist() == [b"the cat", b"sat cat"]
+
+
+def test_vocabulary_is_by_frequency_then_alphabet():
+    """The most frequent token comes first, equals in the order of the alphabet; the rest of too many is left out."""
+    import tensorflow as tf
+
+    examples = tf.data.Dataset.from_tensor_slices(["b a", "C. b", "a d b", "e"])
+    assert learn(Text(), examples, 100).vocabulary == (*SPECIAL, "b", "a", "c", "d", "e")
+    assert learn(Text(), examples, 6).vocabulary == (*SPECIAL, "b", "a")
+    spelt = tf.data.Dataset.from_tensor_slices(["[UNK] [START] x"])
+    assert learn(Text(clean=False), spelt, 100).vocabulary == (*SPECIAL, "x")
+    for most in (1, 4):
+        with pytest.raises(BadOption, match="vocabulary") as error:
+            learn(Text(), examples, most)
+        one_line(error)
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_vocabulary_is_of_the_training_split_only(data, task):
+    """Words of the other splits are unknown; of pairs, both texts count."""
+    data(task)
+    text = served(task).text
+    assert text.vocabulary == (*SPECIAL, *("b", "a", "c", "d")[: 4 if task == "generate" else 3])
+    assert served(task, vocabulary=5).text.vocabulary == (*SPECIAL, "b")
+
+
+def test_batches_of_texts_to_classify(data):
+    """Ids and one-hot labels."""
+    data("classify")
+    (x, y), (raw, labels) = arrays(served("classify").evaluate("test"))[0], served("classify").raw("test", 10)
+    assert x.tolist() == [[6, 0, 0, 0, 0], [5, 4, 0, 0, 0], [4, 6, 0, 0, 0]]
+    assert (x.dtype, y.dtype, y.tolist()) == (np.int32, np.float32, [[1, 0], [0, 1], [1, 0]])
+    assert (raw.tolist(), raw.dtype) == (x.tolist(), np.int32)
+    assert (labels.tolist(), labels.dtype) == ([0, 1, 0], np.int64)
+
+
+def test_batches_of_texts_to_tag(data):
+    """A row for each token, of zeros where there is none; raw, such a label is -1."""
+    data("tag")
+    (x, y), (raw, labels) = arrays(served("tag", length=(3,)).evaluate("test"))[0], served("tag").raw("test", 2)
+    assert x.tolist() == [[6, 0, 0], [5, 4, 0], [4, 6, 0]]
+    assert (y.dtype, y.shape) == (np.float32, (3, 3, 2))
+    assert y[1].tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert raw.tolist() == [[6, 0, 0, 0, 0], [4, 6, 0, 0, 0]]
+    assert (labels.tolist(), labels.dtype) == ([[0, -1, -1, -1, -1], [1, 0, -1, -1, -1]], np.int64)
+
+
+def test_tags_are_cut_with_their_words(data):
+    """A sentence that is too long loses its last tags too."""
+    data("tag")
+    _, labels = served("tag", length=(2,)).raw("train", 10)
+    assert labels.tolist() == [[0, 1], [1, 0], [0, 1], [0, -1]]
+
+
+def test_batches_of_texts_to_write(data):
+    """The decoder sees START and what came before; it is to say what comes next, END in the end."""
+    data("generate")
+    pipe = served("generate")
+    source, target, labels = arrays(pipe.evaluate("test"))[0]
+    assert source.tolist() == [[6, 0, 0, 0], [5, 4, 0, 0], [4, 6, 0, 0]]
+    assert target.tolist() == [[START, 6, 0, 0, 0], [START, 4, 5, 0, 0], [START, 6, 4, 0, 0]]
+    assert labels.tolist() == [[6, END, 0, 0, 0], [4, 5, END, 0, 0], [6, 4, END, 0, 0]]
+    assert {a.dtype for a in (source, target, labels)} == {np.dtype("int32")}
+    inputs, wanted = pipe.raw("test", 10)
+    assert same([[inputs["source"], inputs["target"], wanted]], [[source, target, labels]])
+
+
+def test_text_to_write_is_cut_before_its_end(data):
+    """What is too long still starts and ends; the source is just cut."""
+    data("generate")
+    source, target, labels = arrays(served("generate", length=(2, 3)).evaluate("train"))[0]
+    assert source[0].tolist() == [5, 4]
+    assert target[0].tolist() == [START, 6, 4]
+    assert labels[0].tolist() == [6, 4, END]
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_both_ways_serve_the_same_texts(data, task, monkeypatch):
+    """Texts from memory and texts that are looked up on the fly are the same; so are raw ones, and their strings."""
+    data(task)
+    import tensorflow as tf
+
+    def found():
+        pipe = served(task, batch_size=2)
+        raw = tf.nest.flatten(pipe.raw("validation", 10))
+        return [*arrays(pipe.evaluate("test")), *arrays(pipe.evaluate("train")), raw], pipe.strings("test", 2)
+
+    kept = found()
+    monkeypatch.setattr(pipeline_module, "MEMORY", 0)
+    streamed = found()
+    assert same(kept[0], streamed[0])
+    assert kept[1] == streamed[1] == ["c", "b c"]
+    order = arrays(served(task, batch_size=2).train(0))
+    assert same(arrays(served(task, batch_size=2).train(0, 1)), order[1:])
+
+
+def test_length_and_vocabulary_of_the_model_are_the_last_resort(data):
+    """Without data.length and data.vocabulary the network's own hold."""
+    data("generate")
+    pipe = served("generate", length=())
+    assert pipe.shape == zoo.spec("transformer_tiny").input_shape
+    assert len(pipe.text.vocabulary) <= zoo.spec("transformer_tiny").vocabulary
+
+
+def test_vocabulary_of_the_data_is_taken_as_it_is(data):
+    """Data that states its vocabulary keeps it, and it cannot be cut."""
+    data("classify", text=CATS)
+    assert served("classify").text == CATS
+    with pytest.raises(BadOption, match="states its own vocabulary") as error:
+        served("classify", vocabulary=5)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("task", "splits", "message"),
+    [
+        (
+            "classify",
+            {"test": (["a", " ... "], [0, 1])},
+            r"text in every example.*example 1 .*test split.*'\.\.\.|' \.\.\. '",
+        ),
+        ("generate", {"train": (["a", "", "b"], ["a", "b", "c"])}, "example 1 .*train split without any: ''"),
+        ("tag", {"train": (["a b c", "a b"], ["x y x", "x"])}, "example 1 .*with 1 for 2 tokens: 'a b'"),
+        ("tag", {"test": (["a - c"], ["x y x"])}, "example 0 .*with 3 for 2 tokens: 'a - c'"),
+        ("tag", {"validation": (["a b"], ["x z"])}, r"the tags x, y.*'z'.*validation"),
+    ],
+)
+def test_bad_texts_are_refused(data, task, splits, message):
+    """Text without tokens, and tags that do not go with their words, are told with their place, before training."""
+    data(task, **splits)
+    with pytest.raises(DataError, match=message) as error:
+        served(task)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("task", "length"),
+    [("classify", (0,)), ("classify", (5, 5)), ("tag", (-1,)), ("generate", (5,)), ("generate", (5, 1))],
+)
+def test_bad_length_is_refused(data, task, length):
+    """A length is one number, or two where text is written, and room for a token."""
+    data(task)
+    with pytest.raises(BadOption, match=r"data\.length must be \[") as error:
+        served(task, length=length)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"augment": AugmentConfig(flip=True)},
+        {"image_size": (8, 8)},
+        {"channels": 1},
+        {"preprocessing": Preprocessing()},
+    ],
+)
+def test_options_of_images_are_refused_for_texts(data, option):
+    """Nothing that cannot apply is taken in silence."""
+    data("classify")
+    with pytest.raises(BadOption, match=rf"data\.{next(iter(option))} applies to images.*text") as error:
+        served("classify", **option)
+    one_line(error)
+
+
+@pytest.mark.parametrize("option", [{"length": (8,)}, {"vocabulary": 100}])
+def test_options_of_texts_are_refused_for_images(option):
+    """Images have no length in tokens and no vocabulary."""
+    recipe = Recipe("test", ModelConfig("resnet_tiny"), DataConfig("digits", **option))
+    with pytest.raises(BadOption, match=rf"data\.{next(iter(option))} applies to texts"):
+        open_pipeline(recipe, zoo.spec("resnet_tiny"))
+
+
+def test_images_have_no_strings():
+    """Asking for strings where there are none is refused."""
+    recipe = Recipe("test", ModelConfig("resnet_tiny"), DataConfig("digits"))
+    with pytest.raises(BadOption, match="Only texts"):
+        open_pipeline(recipe, zoo.spec("resnet_tiny")).strings("test", 3)
+
+
+@pytest.fixture
+def text_run(data, tmp_path):
+    """A finished run on the small texts, which have their words in the training split."""
+    data("classify")
+    config = DataConfig("test_text", batch_size=4, length=(5,))
+    recipe = Recipe("test", ModelConfig("encoder_tiny"), config, epochs=1, precision="float32", strategy="one")
+    return training.train(recipe, run=tmp_path / "run")
+
+
+def test_run_keeps_its_vocabulary(text_run, data):
+    """The run has the text contract, and uses it whatever the data is later; learnt anew, the ids would differ."""
+    assert Run.open(text_run.path).text() == Text((*SPECIAL, "b", "a", "c"))
+    assert json.loads((text_run.path / "text.json").read_text())["vocabulary"] == [*SPECIAL, "b", "a", "c"]
+    before, judged = arrays(open_data(text_run).evaluate("test")), training.evaluate(text_run)
+    data("classify", train=(["zebra c c c c", "b", "b", "zebra"], [0, 1, 1, 0]))
+    assert same(arrays(open_data(text_run).evaluate("test")), before)
+    assert training.evaluate(text_run) == judged
+    spec = zoo.spec("encoder_tiny")
+    assert not same(arrays(open_pipeline(text_run.recipe, spec).evaluate("test")), before)
+
+
+def test_resume_keeps_the_vocabulary(text_run, data):
+    """A run that goes on has the ids that it began with."""
+    (text_run.path / "done.json").unlink()
+    data("classify", train=(["zebra c c c c", "b", "b", "b"], [0, 1, 1, 1]))
+    assert training.resume(text_run.path).text() == Text((*SPECIAL, "b", "a", "c"))
+    assert training.evaluate(text_run)["examples"] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "without text.json"), (b"{", "readable JSON"), (b"[]", "vocabulary of .* cannot be read")],
+)
+def test_run_without_its_vocabulary_is_refused(text_run, tmp_path, content, message):
+    """A vocabulary that is gone or damaged is never learnt anew in silence."""
+    shutil.copytree(text_run.path, tmp_path / "copy")
+    path = tmp_path / "copy/text.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(RunError, match=message) as error:
+        training.evaluate(tmp_path / "copy")
+    one_line(error)
+
+
+def test_images_have_no_vocabulary(digits_run):
+    """A run on images has no text contract."""
+    assert digits_run.text() is None
+    assert digits_run.result()["task"] == "classify"
+
+
+def pulled(name):
+    """Return (texts, labels) of each split of generated data, and the dataset."""
+    dataset = load_dataset(DataConfig(name))
+    splits = {n: list(s.examples.as_numpy_iterator()) for n, s in dataset.splits.items()}
+    assert {n: s.count for n, s in dataset.splits.items()} == {n: len(rows) for n, rows in splits.items()}
+    return {n: tuple(map(list, zip(*rows, strict=True))) for n, rows in splits.items()}, dataset
+
+
+@pytest.mark.parametrize("name", ["word_order", "word_roles", pytest.param("reverse", marks=pytest.mark.slow)])
+def test_generated_data_repeats_itself_and_tests_what_it_has_not_trained(name):
+    """The same texts every time, none of them twice or in two splits."""
+    found, dataset = pulled(name)
+    assert pulled(name)[0] == found
+    texts = [text for split in found.values() for text in split[0]]
+    assert len(texts) == len({text.lower() for text in texts})
+    assert set(found) == {"train", "validation", "test"}
+    assert dataset.preprocessing is None
+
+
+def test_bag_of_words_fails_where_order_decides():
+    """Logistic regression on the counts of words does not get to 0.5 of what an encoder gets right by 0.95."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    found, dataset = pulled("word_order")
+    texts = {name: [text.decode() for text in split[0]] for name, split in found.items()}
+    counts = CountVectorizer().fit(texts["train"])
+    model = LogisticRegression(max_iter=2000).fit(counts.transform(texts["train"]), found["train"][1])
+    reached = model.score(counts.transform(texts["test"]), found["test"][1])
+    assert reached < 0.5
+    stated = importlib_doc("training.datasets.word_order")
+    assert f"{reached:.4f}" in stated
+    share = collections.Counter(found["test"][1]).most_common(1)[0][1] / len(found["test"][1])
+    assert share < 2 / len(dataset.labels)
+
+
+def test_word_alone_does_not_say_its_role():
+    """The tag that each word has most often is right for no more than its dataset says."""
+    found, _ = pulled("word_roles")
+    seen = collections.defaultdict(collections.Counter)
+    pairs = {
+        n: [p for x, y in zip(*s, strict=True) for p in zip(x.split(), y.split(), strict=True)]
+        for n, s in found.items()
+    }
+    for word, tag in pairs["train"]:
+        seen[word][tag] += 1
+    reached = np.mean([seen[word].most_common(1)[0][0] == tag for word, tag in pairs["test"]])
+    assert reached < 0.65
+    assert f"{reached:.4f}" in importlib_doc("training.datasets.word_roles")
+
+
+def test_reverse_is_reversed():
+    """Each label is its text backwards, of up to 12 letters."""
+    found, dataset = pulled("reverse")
+    assert all(y == x[::-1] and 1 <= len(x) <= 12 for split in found.values() for x, y in zip(*split, strict=True))
+    letters = tokens(dataset.text, [b"".join(found["train"][0][:100])])
+    assert {token.decode() for token in letters.flat_values.numpy()} == set(dataset.text.vocabulary[4:])
+
+
+def importlib_doc(name):
+    """Return the docstring of a module in one line."""
+    import importlib
+
+    return " ".join(importlib.import_module(name).__doc__.split())

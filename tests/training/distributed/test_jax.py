@@ -1,0 +1,238 @@
+"""Training under KERAS_BACKEND=jax: as many devices as there are, nothing lost, and an export that proves itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import export
+from export.source.backend_parity import require_same_logits
+from training import Run
+from training.checkpoints.files import _read
+from training.learning.evaluation import load_model
+from zoo.common.errors import ParityError, RunError
+
+# In one process, which has four devices: runs on some of them, and one that is stopped by SIGTERM in its second epoch
+# and resumed.
+TRAIN = """
+import os, signal, sys
+from pathlib import Path
+import training
+from training.common.callbacks import Stopped
+from zoo.common.errors import BadOption
+
+folder, recipe, changes = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
+for devices in map(int, sys.argv[5:]):
+    training.train(recipe, {**changes, "replicas": devices}, run=folder / str(devices))
+
+def stop(row):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+try:
+    training.train(recipe, changes, run=folder / "broken", observe=stop)
+except Stopped as stopped:
+    assert stopped.code == 143, stopped.code
+assert not (folder / "broken/done.json").exists()
+training.resume(folder / "broken")
+
+with open(folder / "refused.txt", "w") as file:
+    for key, value in eval(sys.argv[4]).items():
+        try:
+            training.train("digits_resnet", {"strategy": "auto", key: value}, run=folder / "nowhere")
+        except BadOption as error:
+            print(error, file=file)
+"""
+FOUR = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+# 1,293 training images are 20 steps of 64, and 144 validation images no whole number of them.
+CHANGES = {
+    "data.batch_size": 64,
+    "epochs": 2,
+    "schedule.warmup_epochs": 0,
+    "precision": "float32",
+    "strategy": "auto",
+    "loss.label_smoothing": 0.1,
+    "optimizer.clip_norm": 1.0,
+    "optimizer.accumulate": 2,
+    "log.mistakes": 0,
+    "log.every": 8,
+}
+# A corner, as ReLU has one, makes another gradient of a rounding.
+SMOOTH = {"model.options.activation": "silu", "model.options.dropout": 0.1}
+# What JAX cannot do, each by itself.
+REFUSED = {
+    "optimizer.name": "lbfgs",
+    "optimizer.ema": 0.9,
+    "optimizer.layer_decay": 0.8,
+    "regularize.spectral_norm": True,
+    "teacher.model": "resnet_tiny",
+    "log.profile": [1, 2],
+    "data.augment.place": "device",
+    "replicas": 8,
+    "data.batch_size": 33,
+}
+
+
+def trained(python, folder, recipe, changes, devices):
+    """Train as `TRAIN` says, and return the folder of the runs."""
+    process = python(
+        "-c", TRAIN, folder, recipe, repr({**CHANGES, **SMOOTH, **changes}), repr(REFUSED), *devices, env=FOUR
+    )
+    _, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(python, tmp_path_factory):
+    """Runs of a small dense network."""
+    changes = {"model.options.widths": [24], "optimizer.learning_rate": 0.02}
+    return trained(python, tmp_path_factory.mktemp("jax"), "digits_mlp", changes, (1, 4))
+
+
+def state(run):
+    """Return what the last checkpoint of a run holds."""
+    return _read(run / "checkpoints/last.safetensors")[0]
+
+
+def assert_alike(runs, devices):
+    """Compare runs with that on one device: each variable within 1e-4 of its norm, each figure of each epoch."""
+    alone, rows = state(runs / "1"), Run.open(runs / "1").metrics()
+    for count in map(str, devices):
+        for name, value in state(runs / count).items():
+            norm = np.linalg.norm(alone[name].astype("float64"))
+            assert np.linalg.norm(value.astype("float64") - alone[name]) <= 1e-4 * norm, (count, name)
+        for row, other in zip(rows, Run.open(runs / count).metrics(), strict=True):
+            for figure in ("loss", "val_loss", "val_accuracy"):
+                assert other[figure] == pytest.approx(row[figure], rel=1e-4), (count, figure)
+
+
+def assert_resumed(runs):
+    """Compare the run that was stopped with the one that was not: every variable to the bit, every figure."""
+    whole, broken = state(runs / "4"), state(runs / "broken")
+    assert [name for name in whole if whole[name].tobytes() != broken[name].tobytes()] == []
+    rows = [Run.open(runs / name).metrics() for name in ("4", "broken")]
+    for row in (*rows[0], *rows[1]):
+        del row["seconds"], row["images_per_second"], row["data_wait"]
+    assert rows[0] == rows[1]
+    results = [json.loads((runs / name / "done.json").read_text())["test"] for name in ("4", "broken")]
+    assert results[0] == results[1]
+
+
+def test_devices_change_nothing(runs):
+    """One device and four learn the same, with dropout, smoothed labels, clipping by the norm and accumulation."""
+    assert_alike(runs, [4])
+    facts = {name: Run.open(runs / name).result() for name in ("1", "4")}
+    assert [facts[name]["replicas"] for name in ("1", "4")] == [1, 4]
+    assert {facts[name]["backend"] for name in facts} == {"jax"} == {Run.open(runs / "4").environment()["backend"]}
+    # Something was learnt, and the devices did compute: their sums differ in the last bits.
+    assert facts["1"]["test"]["accuracy"] > 0.5
+    one, four = state(runs / "1"), state(runs / "4")
+    assert any(one[name].tobytes() != four[name].tobytes() for name in one)
+
+
+def test_stopped_and_resumed(runs):
+    """A run that SIGTERM stopped after a step ends as one that was never stopped, with the same measurements."""
+    assert_resumed(runs)
+    whole, broken = (Run.open(runs / name).health() for name in ("4", "broken"))
+    assert whole == broken
+    assert [row["step"] for row in whole] == [2, 8, 16, 24, 32, 40]
+    assert all(row["gradient_norm"] > 0 for row in whole)
+
+
+def test_resumed_on_its_own_backend_only(runs, tmp_path):
+    """Another backend would draw other numbers."""
+    shutil.copytree(runs / "4", tmp_path / "run")
+    (tmp_path / "run/done.json").unlink()
+    import training
+
+    with pytest.raises(RunError, match="KERAS_BACKEND=jax"):
+        training.resume(tmp_path / "run")
+
+
+def test_exported_through_tensorflow(runs, monkeypatch):
+    """The child that converts runs on TensorFlow, whatever its parent does, and compares the logits first."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    (artifact,) = export.export_all(Run.open(runs / "4"), ["tflite"])
+    assert artifact.parity["passed"]
+
+
+def test_other_logits_refused(runs, tmp_path):
+    """A network that says something else than what the run left is refused, with figures; the network itself is not."""
+    shutil.copytree(runs / "4", tmp_path / "run", ignore=shutil.ignore_patterns("exports"))
+    run = Run.open(tmp_path / "run")
+    network = load_model(run)
+    require_same_logits(run, network)
+    kernel = network.trainable_variables[0]
+    kernel.assign(kernel.value * 1.001)
+    with pytest.raises(ParityError, match=r"on TensorFlow differs from the network trained on jax by \d"):
+        require_same_logits(run, network)
+
+
+def test_refused_before_anything_is_built(runs):
+    """What JAX cannot do is said in one line that names it, and no run directory is made."""
+    lines = (runs / "refused.txt").read_text().splitlines()
+    for key, line in zip(REFUSED, lines, strict=True):
+        assert "Received: " in line
+        assert key.rpartition(".")[2].replace("model", "teacher") in line.replace("a batch of", "batch_size")
+    assert not (runs / "nowhere").exists()
+
+
+@pytest.mark.slow
+def test_convolutions_on_devices(python, tmp_path):
+    """The same of a network with batch normalization, whose statistics are those of the whole batch."""
+    runs = trained(python, tmp_path, "digits_resnet", {"model.name": "resnet_tiny"}, (1, 2, 4))
+    assert_alike(runs, (2, 4))
+    assert_resumed(runs)
+
+
+EPOCH = """
+import sys
+import training
+
+run = training.train(sys.argv[1], eval(sys.argv[2]), run=sys.argv[3])
+print(run.result()["precision"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("digits_resnet", {"model.name": "resnet_tiny", "precision": "mixed_bfloat16", "data.train_size": [12, 12]}),
+        ("diabetes_mlp", {}),
+        ("iris_mlp", {"precision": "mixed_float16"}),
+    ],
+)
+def test_other_recipes(python, tmp_path, recipe, changes):
+    """Mixed precision, a view of another size, numbers in their own units: trained on two devices and exported."""
+    more = {"epochs": 2, "strategy": "auto", "replicas": 2, "schedule.warmup_epochs": 0, **changes}
+    process = python("-c", EPOCH, recipe, repr(more), tmp_path / "run", env=FOUR)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert out.strip() == changes.get("precision", Run.open(tmp_path / "run").recipe.precision)
+    (artifact,) = export.export_all(Run.open(tmp_path / "run"), ["tflite"])
+    assert artifact.parity["passed"]
+
+
+RANGE = """
+from training.tuning.lr_finder import find_rate
+from training.recipe.recipe import resolve
+
+recipe = resolve("digits_mlp", {"optimizer.name": "sgd", "strategy": "auto"}.items())
+found = find_rate(recipe, low=1e-3, high=1e4, steps=40)
+print(len(found.rates), found.losses[0], min(found.losses), found.losses[-1])
+"""
+
+
+@pytest.mark.slow
+def test_range_test(python):
+    """The rates of a range test are those of its steps: the loss falls, then breaks out, and the test ends there."""
+    process = python("-c", RANGE, env=FOUR)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    count, first, least, last = map(float, out.split())
+    assert count < 40
+    assert least < 0.8 * first < last

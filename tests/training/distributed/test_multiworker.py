@@ -1,0 +1,183 @@
+"""Several processes that train as one: through `zoo train` with TF_CONFIG, as Kubeflow and a user would start them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+import training
+from training import Run
+
+TRAIN = ["train", "digits_resnet"]
+SET = ["model.name=resnet_tiny", "epochs=2", "schedule.warmup_epochs=0", "precision=float32", "data.augment={}"]
+CHANGES = (*SET, "optimizer.learning_rate=0.01", "strategy=multiworker")
+SMALL = [part for change in CHANGES for part in ("--set", change)]
+# Seconds after which something hangs, also on a machine that has much else to do.
+LONGEST = 600
+
+
+@pytest.fixture
+def workers(python):
+    """Start `zoo`, or another command, in processes that are a cluster; returns the Popens, which end with the test."""
+    started = []
+
+    def start(count, *arguments, command=("-m", "zoo"), **options):
+        sockets = [socket.socket() for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]}
+        for each in sockets:
+            each.close()
+        for i in range(count):
+            task = {"cluster": cluster, "task": {"type": "worker", "index": i}}
+            environment = {"TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"}
+            started.append(python(*command, *arguments, env=environment, **options))
+        return started[-count:]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ends(processes):
+    """Return exit codes, standard outputs, and what zoo says on standard error; nothing there is a traceback."""
+    found = [process.communicate(timeout=LONGEST) for process in processes]
+    assert not [err for _, err in found if "Traceback" in err]
+    return [p.returncode for p in processes], [out for out, _ in found], [said(err) for _, err in found]
+
+
+def said(text):
+    """Return what zoo says of what is printed on standard error."""
+    return [line for line in text.splitlines() if line.startswith("zoo: ")]
+
+
+def has_begun(run, epoch):
+    """Wait until a run has come through an epoch."""
+    end = time.monotonic() + LONGEST
+    while not (run / "metrics.jsonl").is_file() or len(Run.open(run).metrics()) < epoch:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def assert_lost(codes, err, lost):
+    """Check that of two workers one was killed, and that the other said so in one line and ended to be tried again."""
+    assert (codes[lost], codes[1 - lost]) == (-signal.SIGKILL, os.EX_TEMPFAIL), err
+    assert err[lost] == []
+    (line,) = err[1 - lost]
+    assert f"Another worker is gone, or cannot be reached. Received: worker {1 - lost} of 2: " in line
+    assert "Start all of them again, with --resume" in line
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one(workers, tmp_path):
+    """Both end well; the run is that of one process, validation in uneven parts included; only the chief speaks."""
+    run = tmp_path / "run"
+    codes, out, err = ends(workers(2, *TRAIN, *SMALL, "--quiet", "--run", run))
+    assert codes == [0, 0], err
+    assert (out[0].startswith(str(run)), out[1]) == (True, "")
+    result = Run.open(run).result()
+    assert (result["strategy"], result["workers"], result["replicas"]) == ("multiworker", 2, 2)
+    assert training.evaluate(run)["accuracy"] == result["test"]["accuracy"]
+    assert sorted(p.name for p in run.iterdir() if p.suffix != ".html") == [
+        ".lock", "checkpoints", "done.json", "env.json", "health.jsonl", "metrics.jsonl", "model.keras", "recipe.json",
+        "tensorboard",
+    ]  # fmt: skip
+    changes = dict(map(training.parse_override, CHANGES))
+    one = training.train("digits_resnet", {**changes, "strategy": "one"}, run=tmp_path / "one")
+    for mine, wanted in zip(Run.open(run).metrics(), one.metrics(), strict=True):
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+            assert mine[key] == pytest.approx(wanted[key], rel=1e-3)
+    mine, wanted = Run.open(run).health(), one.health()
+    assert [row["step"] for row in mine] == [row["step"] for row in wanted]
+    # Later ones are those of weights that are no longer the same to the last digit.
+    assert mine[0]["gradient_norm"] == pytest.approx(wanted[0]["gradient_norm"], rel=1e-3)
+
+
+def two_that_train(workers, run, epochs):
+    """Two processes that train a run together and have an epoch behind them."""
+    processes = workers(2, *TRAIN, *SMALL, "--set", f"epochs={epochs}", "--quiet", "--run", run)
+    has_begun(run, 1)
+    return processes
+
+
+def go_on(workers, run):
+    """Bring a run to its end with two processes."""
+    codes, _, err = ends(workers(2, "train", "--resume", run, "--quiet"))
+    assert codes == [0, 0], err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_worker_that_is_asked_to_stop_stops_all(workers, tmp_path, asked):
+    """SIGTERM of one ends both after the same step, with 143 and nothing lost; both go on and end well."""
+    run = tmp_path / "run"
+    processes = two_that_train(workers, run, 8)
+    processes[asked].send_signal(signal.SIGTERM)
+    codes, _, err = ends(processes)
+    assert codes == [143, 143], err
+    assert err[0] == err[1]
+    assert "nothing is lost" in err[0][0]
+    before = len(Run.open(run).metrics())
+    go_on(workers, run)
+    assert [row["epoch"] for row in Run.open(run).metrics()] == list(range(1, 9))
+    assert before < 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_worker_that_is_killed_ends_all(workers, tmp_path, lost):
+    """The others say so in one line and end with the code of what may be tried again; all can go on."""
+    run = tmp_path / "run"
+    processes = two_that_train(workers, run, 6)
+    processes[lost].kill()
+    codes, _, err = ends(processes)
+    assert_lost(codes, err, lost)
+    go_on(workers, run)
+
+
+# Digits that come once standard input is closed: workers know each other by then, and have no network yet.
+WAITS = """
+import dataclasses, sys
+from training.data.dataset import load_dataset, register
+from zoo.__main__ import main
+
+@register("late_digits")
+def late_digits(config):
+    print("here", flush=True)
+    sys.stdin.read()
+    return load_dataset(dataclasses.replace(config, name="digits"))
+
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_worker_that_is_killed_before_they_build_ends_all(workers, tmp_path, lost):
+    """The others say so in one line as well while there is no run yet."""
+    run = tmp_path / "run"
+    late = (*TRAIN, *SMALL, "--set", "data.name=late_digits", "--quiet", "--run", run)
+    processes = workers(2, *late, command=("-c", WAITS), stdin=subprocess.PIPE)
+    assert [process.stdout.readline() for process in processes] == ["here\n"] * 2
+    processes[lost].kill()
+    codes, _, err = ends(processes)
+    assert_lost(codes, err, lost)
+    assert not run.exists()
+
+
+@pytest.mark.slow
+def test_all_refuse_a_directory_that_is_not_free(workers, tmp_path):
+    """None of them waits for the others, and nothing is written."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "file").write_text("mine")
+    codes, _, err = ends(workers(2, *TRAIN, *SMALL, "--run", tmp_path / "run"))
+    assert codes == [2, 2]
+    assert all("holds something" in lines[0] for lines in err)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["file"]

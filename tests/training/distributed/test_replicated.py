@@ -1,0 +1,100 @@
+"""Several devices of one process: their masks of dropout, batch normalization of Keras' own, and loss scaling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+CHILD = """
+import json
+import numpy as np
+import keras
+import tensorflow as tf
+from training.recipe.recipe import recipes
+from training.distributed.replicated import Replicated
+from training.distributed.strategy import open_device
+
+recipe = recipes["digits_mlp"].override(strategy="mirrored", precision="float32")
+# Other devices that worked together before leave those that come after them alone.
+def added_up(count):
+    strategy = open_device(recipe.override(replicas=count)).strategy
+    def rank():
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce("sum", tf.cast(context.replica_id_in_sync_group, tf.float32))
+    found = tf.function(lambda: strategy.run(rank))()
+    return [float(value) for value in strategy.experimental_local_results(found)]
+sums = [added_up(count) for count in (4, 2, 4)]
+device = open_device(recipe.override(replicas=2))
+
+def model(*layers, optimizer, **options):
+    with device.strategy.scope():
+        made = keras.Sequential([keras.Input((4,)), *layers])
+        made.compile(optimizer, "mse", jit_compile=False, **options)
+        made.optimizer.build(made.trainable_variables)
+        made._compile_loss.build(keras.ops.zeros((1, 1)), keras.ops.zeros((1, 1)))
+    device.prepare(made)
+    return made
+
+def results(function):
+    values = device.strategy.experimental_local_results(tf.function(lambda: device.strategy.run(function))())
+    return [np.asarray(v).tolist() for v in values]
+
+dropout = keras.layers.Dropout(0.5, seed=3)
+dropped = model(dropout, keras.layers.Dense(1), optimizer="sgd")
+masks = results(lambda: dropout(tf.ones((1, 64)), training=True))
+alone = np.asarray(keras.layers.Dropout(0.5, seed=3)(tf.ones((1, 64)), training=True)).tolist()
+
+norm = keras.layers.BatchNormalization(momentum=0.0)
+normed = model(norm, keras.layers.Dense(1), optimizer="sgd")
+def ranks():
+    rank = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
+    return norm(1000.0 + rank * tf.ones((3, 4)), training=True)
+results(ranks)
+
+scaled = model(keras.layers.Dense(1), optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)))
+before = [v.numpy().tolist() for v in scaled.weights]
+def step(bad):
+    rank = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
+    # The second replica's gradients alone overflow.
+    x = tf.ones((2, 4)) * tf.where((rank > 0) & bad, np.float32("inf"), 1.0)
+    return scaled.train_step((x, tf.ones((2, 1))))["loss"]
+results(lambda: step(True))
+skipped = [v.numpy().tolist() for v in scaled.weights]
+results(lambda: step(False))
+print(json.dumps({
+    "sums": sums, "masks": masks, "alone": alone, "mean": norm.moving_mean.numpy().tolist(),
+    "variance": norm.moving_variance.numpy().tolist(), "before": before, "skipped": skipped,
+    "moved": [v.numpy().tolist() for v in scaled.weights], "scale": float(scaled.optimizer.dynamic_scale.numpy()),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(printed):
+    """What a process with two logical CPUs prints."""
+    return printed("-c", CHILD)
+
+
+def test_each_replica_drops_others(found):
+    """Masks differ, and the first replica's is that of one device."""
+    first, second = found["masks"]
+    assert first == found["alone"]
+    assert 16 < np.sum(np.not_equal(first, second)) < 48
+
+
+def test_other_devices_of_a_process_work_together_after_some_did(found):
+    """What 4, 2 and again 4 of them add up, the numbers from 0 on, is theirs."""
+    assert found["sums"] == [[6.0] * 4, [1.0] * 2, [6.0] * 4]
+
+
+def test_batch_norm_of_keras_is_of_all_replicas(found):
+    """The mean and the variance of 1000 and 1001 in equal parts, also so far from 0."""
+    assert found["mean"] == pytest.approx([1000.5] * 4)
+    assert found["variance"] == pytest.approx([0.25] * 4, rel=1e-3)
+
+
+def test_overflow_of_one_replica_skips_the_step_of_all(found):
+    """No weight moves, and the scale is halved; the next step moves them."""
+    assert found["skipped"] == found["before"]
+    assert found["moved"] != found["before"]
+    assert found["scale"] == 2.0**14

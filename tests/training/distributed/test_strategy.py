@@ -1,0 +1,147 @@
+"""Where training computes: clusters as their environment tells, and what is refused before anything is built."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import training.prepare as prepare_module
+from training.distributed.cluster import Cluster, find_cluster
+from training.distributed.precision import choose_precision, cpu_has_bfloat16
+from training.distributed.strategy import check_together
+from training.recipe.recipe import recipes
+from zoo.common.errors import BadOption
+
+HOSTS = ["a:2222", "b:2222", "a:2223"]
+
+
+def tf_config(kind="worker", index=0, **cluster):
+    """Return TF_CONFIG of a cluster."""
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
+
+
+def slurm(tasks=5, rank=0, nodes="node[1-2],big", counts="2(x2),1", **changed):
+    """Return the variables that srun sets for a task."""
+    names = {"STEP_NUM_TASKS": tasks, "PROCID": rank, "STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": counts}
+    return {f"SLURM_{name}": str(value) for name, value in {**names, "JOB_ID": 7, **changed}.items()}
+
+
+def test_cluster_of_tf_config():
+    """Workers come in their order, the chief first, and each knows its place and who is on its machine."""
+    assert find_cluster(tf_config(worker=HOSTS, index=2)) == Cluster(tuple(HOSTS), 2, 1, 2)
+    # As Kubeflow's training operator writes it.
+    found = find_cluster(tf_config("worker", 1, chief=["c:1"], worker=["d:1", "e:1"]) | slurm())
+    assert found == Cluster(("c:1", "d:1", "e:1"), 2)
+    assert find_cluster(tf_config("chief", 0, chief=["c:1"], worker=["d:1"])).worker == 0
+
+
+def test_cluster_of_slurm():
+    """Tasks are placed on the nodes of their step in blocks, each on a port of its own there."""
+    nodes = ("node1:20007", "node1:20008", "node2:20007", "node2:20008", "big:20007")
+    assert [find_cluster(slurm(rank=rank)) for rank in (1, 4)] == [Cluster(nodes, 1, 1, 2), Cluster(nodes, 4)]
+
+
+@pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": " "}, {"TF_CONFIG": "{}"}, {"SLURM_NTASKS": "4"}])
+def test_no_cluster(environment):
+    """Nothing says of any; a batch script that runs without srun is one process of however many tasks."""
+    assert find_cluster(environment) is None
+
+
+MALFORMED = {
+    "no JSON": ({"TF_CONFIG": "{worker"}, "TF_CONFIG='{worker'"),
+    "a list": ({"TF_CONFIG": "[1]"}, "TF_CONFIG='[1]'"),
+    "one address": (tf_config(worker="a:1"), "must be a list"),
+    "no port": (tf_config(worker=["a", "b"]), "host:port"),
+    "beyond the last": (tf_config(index=3, worker=HOSTS), "TF_CONFIG"),
+    "another task": (tf_config("chief", worker=HOSTS), "the task 'chief'"),
+    "parameter server": (tf_config(worker=HOSTS, ps=["p:1"]), "Parameter servers cannot train"),
+    "evaluator": (tf_config(worker=HOSTS, evaluator=["p:1"]), "the job 'evaluator'"),
+    "no nodes": ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, "SLURM_STEP_NODELIST=None"),
+    "fewer tasks": (slurm(tasks=4), "5 tasks on the nodes"),
+    "no such task": (slurm(rank=5), "SLURM_PROCID=5"),
+    "bad nodes": (slurm(nodes="node[1-"), "SLURM_STEP_NODELIST=node[1-"),
+    "bad counts": (slurm(counts="two"), "SLURM_STEP_TASKS_PER_NODE=two"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_cluster_is_refused(case):
+    """What cannot be understood is one line that shows it."""
+    environment, message = MALFORMED[case]
+    with pytest.raises(BadOption) as caught:
+        find_cluster(environment)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+TWO = tf_config(worker=["127.0.0.1:1", "127.0.0.1:2"])
+RUN = ["--run", "somewhere"]
+REFUSED = {
+    "parameter server": (
+        [*RUN, "strategy=auto"],
+        tf_config(worker=HOSTS, ps=["p:1"]),
+        "Parameter servers cannot train",
+    ),
+    "malformed TF_CONFIG": ([*RUN, "strategy=auto"], {"TF_CONFIG": "{worker"}, "Expected TF_CONFIG as"),
+    "malformed SLURM": (
+        [*RUN, "strategy=auto"],
+        {"SLURM_STEP_NUM_TASKS": "2"},
+        "Expected the variables of a SLURM step",
+    ),
+    "no run directory": (["strategy=auto"], TWO, "--run DIR"),
+    "no run directory, asked": (["strategy=multiworker"], TWO, "--run DIR"),
+    "no cluster": ([*RUN, "strategy=multiworker"], {}, "strategy=multiworker needs a cluster"),
+    "replicas of workers": (
+        [*RUN, "replicas=3", "strategy=auto"],
+        TWO,
+        "All devices of all workers share a batch, 2 here",
+    ),
+    "batch of workers": ([*RUN, "data.batch_size=33", "strategy=auto"], TWO, "replicas=2, a batch of 33"),
+    "float16 of workers": ([*RUN, "precision=mixed_float16", "jit=on", "strategy=auto"], TWO, "keras#18666"),
+    "float16": (["strategy=mirrored", "replicas=2", "precision=mixed_float16", "jit=on"], {}, "keras#18666"),
+    "XLA": (["strategy=mirrored", "replicas=2", "precision=float32", "jit=on"], {}, "one device only"),
+    "spectral norm of workers": (
+        [*RUN, "strategy=auto", "regularize.spectral_norm=true"],
+        TWO,
+        "spectral normalization",
+    ),
+    "no TPU": (["strategy=tpu"], {}, "strategy=tpu needs a TPU"),
+    "replicas and rows": (["strategy=mirrored", "replicas=8", "data.batch_size=4"], {}, "replicas=8, a batch of 4"),
+    "batch": (["strategy=mirrored", "replicas=3"], {}, "divided evenly"),
+    "unknown": (["strategy=horovod"], {}, "strategy must be one of"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_anything_is_built(case, tmp_path, monkeypatch, zoo_command):
+    """Exit code 2 and one line, without data, network or run directory having been looked at or made."""
+    arguments, environment, message = REFUSED[case]
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("open_pipeline", "build_learner"):
+        monkeypatch.delattr(prepare_module, name)
+    values = [part for a in arguments if "=" in a for part in ("--set", a)]
+    paths = [a for a in arguments if "=" not in a]
+    code, out, err = zoo_command("train", "digits_mlp", *values, *paths)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_alone_needs_no_directory(monkeypatch):
+    """A recipe for one device does not look for a cluster, and a cluster of one is none."""
+    monkeypatch.setenv("TF_CONFIG", TWO["TF_CONFIG"])
+    check_together(recipes["digits_mlp"].override(strategy="one"), None)
+    with pytest.raises(BadOption):
+        check_together(recipes["digits_mlp"].override(strategy="auto"), None)
+    monkeypatch.setenv("TF_CONFIG", tf_config(worker=["a:1"])["TF_CONFIG"])
+    check_together(recipes["digits_mlp"].override(strategy="auto"), None)
+
+
+def test_precision_is_what_the_device_is_fast_in():
+    """What is asked for stays; else bfloat16 where the hardware has it."""
+    assert choose_precision("float32", [], tpu=True) == "float32"
+    assert choose_precision("auto", [], tpu=True) == "mixed_bfloat16"
+    assert choose_precision("auto", []) == ("mixed_bfloat16" if cpu_has_bfloat16() else "float32")

@@ -1,0 +1,197 @@
+"""`zoo health` names what is wrong with runs made sick on purpose, and stays silent on a healthy one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import training
+import zoo
+from training import Run
+from training.data.dataset import datasets
+from zoo.common.errors import RunError, TrainingError
+
+MLP = {"epochs": 2, "schedule.warmup_epochs": 0, "log.every": 5, "log.mistakes": 0, "data.batch_size": 128}
+
+
+def faults(run):
+    """Return the names of what is wrong."""
+    return {finding["fault"] for finding in training.health(run)["findings"]}
+
+
+def train(folder, changes, fails=False):
+    """Train the perceptron of the digits with some changes; return the run, finished or not."""
+    try:
+        training.train("digits_mlp", {**MLP, **changes}, run=folder / "run")
+    except TrainingError:
+        assert fails
+    else:
+        assert not fails
+    return Run.open(folder / "run")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Write weights for a network of the digits, made by a function of each variable's name and shape."""
+
+    def write(options, make):
+        model = zoo.get("mlp", input_shape=(64,), classes=10, **options)
+        for variable in model.weights:
+            variable.assign(make(variable.path, variable.shape))
+        zoo.save_weights(model, tmp_path / "start.safetensors")
+        return {"model.options": options, "model.weights": str(tmp_path / "start.safetensors")}
+
+    return write
+
+
+@pytest.fixture
+def twenty():
+    """The digits with 20 training images."""
+
+    def load(config):
+        import dataclasses
+
+        whole = datasets["digits"](config)
+        few = training.Split(whole.splits["train"].examples.take(20), 20)
+        return dataclasses.replace(whole, name="twenty", splits={**whole.splits, "train": few})
+
+    training.register_dataset("twenty")(load)
+    yield "twenty"
+    datasets._entries.pop("twenty")
+    datasets._origins.pop("twenty")
+
+
+def test_healthy_run_has_no_findings(digits_run, zoo_command):
+    """The control of all: a network that learns the digits well is not complained of."""
+    found = training.health(digits_run)
+    assert found["findings"] == []
+    assert found["measurements"] >= 3
+    code, out, err = zoo_command("health", digits_run.path)
+    assert (code, err) == (0, "")
+    assert out.startswith("Nothing is wrong, as far as 6 epochs and ")
+
+
+def test_deep_sigmoids_vanish(tmp_path):
+    """Ten layers of sigmoids: the first learn nothing beside the last, and figures say so."""
+    run = train(tmp_path, {"model.options": {"widths": [32] * 10, "activation": "sigmoid"}})
+    found = {finding["fault"]: finding for finding in training.health(run)["findings"]}
+    assert "vanishing" in found
+    assert "dense1" in found["vanishing"]["figures"]["share_of_largest"]
+    assert "logits" not in found["vanishing"]["figures"]["share_of_largest"]
+    assert "activation=relu" in found["vanishing"]["advice"]
+    assert not {"exploding", "dead_relu", "overfitting"} & set(found)
+
+
+def test_rate_that_is_much_too_high_diverges(tmp_path, zoo_command):
+    """A run that stopped on a loss that is not finite is unfinished, and health says why it stopped."""
+    run = train(tmp_path, {"optimizer.name": "sgd", "optimizer.learning_rate": 1e30}, fails=True)
+    assert not run.finished
+    assert "diverged" in faults(run)
+    code, out, err = zoo_command("health", run.path)
+    assert (code, err) == (0, "")
+    assert "Training stopped: The loss became" in out
+    assert "Try: lower optimizer.learning_rate" in out
+
+
+def test_rate_that_is_too_high_is_named(tmp_path):
+    """Steps that move weights by more than their size are too large, whatever comes of them."""
+    run = train(tmp_path, {"optimizer.learning_rate": 3.0, "schedule.name": "constant", "model.options": {}})
+    assert {"rate_too_high", "exploding"} & faults(run)
+    assert "rate_too_high" in faults(run)
+
+
+def test_dead_relus_are_named(tmp_path, start):
+    """Biases of -10 keep every unit of a layer at 0."""
+    changes = start({"widths": [32, 16]}, lambda path, shape: np.full(shape, -10.0 if "dense1/bias" in path else 0.05))
+    found = {finding["fault"]: finding for finding in training.health(train(tmp_path, changes))["findings"]}
+    assert found["dead_relu"]["figures"]["dead"]["dense1"] == 1.0
+
+
+def test_zero_weights_are_named(tmp_path, start):
+    """A network that begins with zeros learns its last bias only."""
+    run = train(tmp_path, start({"widths": [32, 16]}, lambda _, shape: np.zeros(shape)))
+    assert "zero_weights" in faults(run)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_saturated_units_are_named(tmp_path, start, activation):
+    """Weights a hundred times too large leave no value between the ends."""
+    random = np.random.default_rng(0)
+    changes = start({"widths": [32, 16], "activation": activation}, lambda _, shape: random.normal(0, 30, shape))
+    found = {finding["fault"]: finding for finding in training.health(train(tmp_path, changes))["findings"]}
+    assert found["saturated"]["figures"]["saturated"]["dense1"] > 0.8
+    assert "dead_relu" not in found
+
+
+@pytest.mark.slow
+def test_overfitting_is_named(tmp_path, twenty):
+    """Twenty images are learnt by heart."""
+    changes = {"data.name": twenty, "epochs": 60, "log.every": 20, "optimizer.learning_rate": 1e-2}
+    found = faults(train(tmp_path, {**changes, "model.options": {"widths": [64]}}))
+    assert "overfitting" in found
+    assert "underfitting" not in found
+
+
+def test_underfitting_is_named(tmp_path):
+    """One epoch at a small rate learns next to nothing, and the rate is blamed."""
+    found = faults(train(tmp_path, {"epochs": 1, "optimizer.learning_rate": 1e-7, "optimizer.weight_decay": 0.0}))
+    assert {"underfitting", "rate_too_low"} <= found
+    assert "overfitting" not in found
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Make a run of rows and a confusion matrix."""
+
+    def make(waits=0.0, confusion=None, **last):
+        run = Run.create(training.recipe("digits_mlp"), tmp_path / "run")
+        for epoch in (1, 2, 3):
+            figures = {"loss": 1 / epoch, "val_loss": 1 / epoch, "accuracy": 0.9, "val_accuracy": 0.9} | last
+            run.add_metrics({"epoch": epoch, **figures, "data_wait": waits})
+        run.finish({"labels": ["a", "b", "c"], "test": {"confusion": confusion}})
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("confusion", "fault"),
+    [
+        ([[50, 0, 0], [3, 40, 7], [2, 8, 0]], set()),
+        ([[50, 0, 0], [3, 47, 0], [2, 8, 0]], {"class_never_predicted"}),
+        ([[500, 0, 0], [3, 470, 0], [8, 1, 1]], {"imbalance"}),
+        ([[500, 0, 0], [3, 470, 0], [0, 1, 9]], set()),
+        (None, set()),
+    ],
+)
+def test_classes_that_are_left_out_are_named(stored, confusion, fault):
+    """A class that is never predicted, and a rare one that is missed; the same matrix without the fault is silent."""
+    assert faults(stored(confusion=confusion)) == fault
+
+
+@pytest.mark.parametrize(("waits", "fault"), [(0.5, {"starving"}), (0.05, set())])
+def test_waiting_for_data_is_named(stored, waits, fault):
+    """Half of the time spent waiting is too much, a twentieth is not."""
+    assert faults(stored(waits=waits)) == fault
+
+
+def test_json_is_for_machines(stored, zoo_command):
+    """`--json` has the run, what was seen, and each finding with fault, words, advice and figures."""
+    run = stored(waits=0.5)
+    code, out, err = zoo_command("health", run.path, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["run"], found["finished"], found["epochs"], found["measurements"]) == (str(run.path), True, 3, 0)
+    (finding,) = found["findings"]
+    assert set(finding) == {"fault", "what", "advice", "figures"}
+
+
+def test_run_that_has_not_trained_is_refused(tmp_path, zoo_command):
+    """There is nothing to say of a run without figures, nor of a folder that is none."""
+    run = Run.create(training.recipe("digits_mlp"), tmp_path / "run")
+    with pytest.raises(RunError, match="has neither figures nor steps"):
+        training.health(run)
+    code, out, err = zoo_command("health", tmp_path)
+    assert (code, out, err.count("\n")) == (2, "", 1)

@@ -1,0 +1,136 @@
+"""L-BFGS: fewer passes than Adam, an end where there is no more to gain, and what it cannot go with."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+import training
+from training import Run
+from training.checkpoints.files import _read
+from training.learning.evaluation import load_model
+from training.loop import resume_run, train_new
+from training.recipe.recipe import resolve
+from zoo.common.errors import BadOption
+
+FULL = {
+    "model.options": {"widths": [16]},
+    "optimizer.name": "lbfgs",
+    "optimizer.weight_decay": 0.0,
+    "data.batch_size": 1293,
+    "epochs": 25,
+    "keep": "last",
+    "log.every": 0,
+    "log.mistakes": 0,
+    "loss.label_smoothing": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on all digits at once."""
+    return training.train("digits_mlp", FULL, run=tmp_path_factory.mktemp("runs") / "lbfgs")
+
+
+def test_each_iteration_is_an_epoch(run):
+    """A row each, whose loss falls, and the model that is kept is that of the last one."""
+    rows = run.metrics()
+    assert [row["epoch"] for row in rows] == list(range(1, 26))
+    losses = [row["loss"] for row in rows]
+    assert all(b < a for a, b in itertools.pairwise(losses))
+    assert (run.result()["ended"], run.result()["precision"]) == ("epochs", "float32")
+    assert training.evaluate(run, "validation")["accuracy"] == pytest.approx(rows[-1]["val_accuracy"], abs=1e-6)
+    # The loss of the row is that of all training examples.
+    assert training.evaluate(run, "train")["loss"] == pytest.approx(losses[-1], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_it_takes_fewer_passes_than_adam(run, tmp_path):
+    """For the loss that L-BFGS reaches, Adam on all examples takes more passes over them; at any of three rates."""
+    passes, loss = sum(row["passes"] for row in run.metrics()), run.metrics()[-1]["loss"]
+    assert passes < 60
+    for rate in (0.003, 0.01, 0.03):
+        options = {**FULL, "optimizer.name": "adam", "optimizer.learning_rate": rate, "epochs": passes}
+        options |= {"schedule.name": "constant", "schedule.warmup_epochs": 0}
+        adam = training.train("digits_mlp", options, run=tmp_path / f"adam{rate}")
+        assert min(row["loss"] for row in adam.metrics()) > loss
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """The same run, given up after its fifth iteration."""
+
+    def kill(row):
+        if row["epoch"] == 5:
+            raise Killed
+
+    path = tmp_path_factory.mktemp("runs") / "broken"
+    with pytest.raises(Killed):
+        train_new(resolve("digits_mlp", FULL.items()), path, observe=kill)
+    return path
+
+
+def test_stopped_run_goes_on_as_if_it_had_not_been(broken, run, tmp_path):
+    """What it remembers of earlier iterations is kept: all that follows is equal to the bit."""
+    shutil.copytree(broken, tmp_path / "run")
+    again = resume_run(Run.open(tmp_path / "run"))
+    (ours, _), (theirs, _) = (_read(r.checkpoints / "last.safetensors") for r in (again, run))
+    assert [name for name in theirs if ours[name].tobytes() != theirs[name].tobytes()] == []
+    assert [(row["loss"], row["passes"]) for row in again.metrics()] == [
+        (row["loss"], row["passes"]) for row in run.metrics()
+    ]
+
+
+def test_without_its_memory_it_goes_on_otherwise(broken, run, tmp_path):
+    """A checkpoint from before the memory was kept is gone on from, with less loss but not on the same way."""
+    shutil.copytree(broken, tmp_path / "run")
+    path = tmp_path / "run/checkpoints/last.safetensors"
+    with safe_open(path, "numpy") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("search/")}  # noqa: SIM118
+        progress = file.metadata()["progress"]
+    save_file(kept, path, {"progress": progress})
+    rows = resume_run(Run.open(tmp_path / "run")).metrics()
+    assert rows[5]["loss"] < rows[4]["loss"]
+    assert rows[5]["loss"] != run.metrics()[5]["loss"]
+    assert rows[-1]["loss"] < 0.5 * rows[4]["loss"]
+
+
+@pytest.mark.slow
+def test_it_ends_where_there_is_no_more_to_gain(tmp_path):
+    """A convex problem, classes from pixels by one layer with L2, is solved; the gradient is nothing there."""
+    options = {**FULL, "model.options": {"widths": []}, "model.name": "perceptron", "regularize.l2": 0.1, "epochs": 400}
+    run = training.train("digits_mlp", options, run=tmp_path / "run")
+    assert run.result()["ended"] == "converged"
+    assert len(run.metrics()) < 400
+    assert all(np.isfinite(w).all() for w in load_model(run).get_weights())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        ("digits_mlp", {"data.batch_size": 64}, "data.batch_size=64, of 1293 training examples"),
+        ("digits_mlp", {"optimizer.ema": 0.9}, "optimizer.ema"),
+        ("digits_mlp", {"optimizer.clip_norm": 1.0}, "optimizer.clip_norm"),
+        ("digits_mlp", {"model.options": {"widths": [8], "dropout": 0.1}}, "drops at random"),
+        ("digits_mlp", {"regularize.l1": 0.1}, "needs a smooth loss"),
+        ("digits_mlp", {"regularize.spectral_norm": True}, "knows no constraints"),
+        ("digits_mlp", {"precision": "mixed_bfloat16"}, "needs float32"),
+        ("digits_resnet", {"model.options": {}}, "data.augment"),
+        ("digits_resnet", {"model.options": {}, "data.augment": {}}, "batch normalization"),
+    ],
+)
+def test_what_cannot_go_with_it_is_refused(recipe, overrides, message, tmp_path):
+    """One line with the reason, at once."""
+    with pytest.raises(BadOption, match=message) as error:
+        training.train(recipe, {**FULL, **overrides}, run=tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()

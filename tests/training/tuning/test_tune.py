@@ -1,0 +1,206 @@
+"""`zoo tune` searches on validation data alone, prunes, and goes on after kill -9 as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+
+import pytest
+
+import training
+from training import Run
+from training.tuning.space import Space, parse_spaces
+from training.tuning.study import Study
+from zoo.common.errors import BadOption, RunError, TrainingError, UnknownName
+
+SPACES = ("optimizer.learning_rate=0.01|0.000001", "model.options.dropout=0..0.3", "data.batch_size=64|128")
+CHANGES = {"model.options": {"widths": [16]}, "epochs": 5, "schedule.warmup_epochs": 0, "log.every": 0}
+TRIALS = 8
+
+
+def command(study):
+    """Return the arguments of `zoo` for the study of these tests."""
+    sets = [f"--set={key}={json.dumps(value)}" for key, value in CHANGES.items()]
+    spaces = [f"--space={space}" for space in SPACES]
+    return ["tune", "digits_mlp", *spaces, *sets, f"--trials={TRIALS}", "--study", str(study), "--seed=3"]
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory, python):
+    """A study from end to end, and one that is killed in its third trial and gone on with."""
+    folder = tmp_path_factory.mktemp("tune")
+    process = python("-m", "zoo", *command(folder / "killed"), "--quiet")
+    until, row = time.monotonic() + 300, folder / "killed/trials/002/metrics.jsonl"
+    while not row.is_file() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    process.kill()
+    _, err = process.communicate()
+    assert process.returncode == -9, err
+    unfinished = [path.name for path in (folder / "killed/trials").iterdir() if not Run.open(path).finished]
+    # What kill -9 leaves when it falls into the writing of the journal.
+    with open(folder / "killed/trials.log", "ab") as file:
+        file.write(b'{"op_code": 6, "work')
+    (folder / "killed/trials.log.lock").touch()
+    spaces = {"trials": TRIALS, "seed": 3, "overrides": CHANGES}
+    whole = training.tune("digits_mlp", SPACES, study=folder / "whole", **spaces)
+    return {"whole": whole, "folder": folder, "unfinished": unfinished, "options": spaces}
+
+
+@pytest.fixture(scope="module")
+def resumed(studies):
+    """The killed study, gone on with."""
+    return training.tune("digits_mlp", SPACES, study=studies["folder"] / "killed", **studies["options"])
+
+
+@pytest.mark.slow
+def test_killed_study_goes_on_with_its_trials(studies, resumed):
+    """Trials, values and figures are those of the study that was never killed, to the last digit."""
+    assert studies["unfinished"], "the kill came too late to test anything"
+    whole, killed = (
+        [{key: value for key, value in row.items() if key != "run"} for row in found["trials"]]
+        for found in (studies["whole"], resumed)
+    )
+    assert whole == killed
+    assert [row["trial"] for row in killed] == list(range(TRIALS))
+
+
+def test_bad_trials_are_pruned_and_marked(studies):
+    """A rate of 1e-6 is given up early once there is something to compare with; its run says so."""
+    pruned = [row for row in studies["whole"]["trials"] if row["state"] == "pruned"]
+    assert pruned
+    for row in pruned:
+        run = Run.open(row["run"])
+        assert row["values"]["optimizer.learning_rate"] == 1e-6
+        assert row["epochs"] < CHANGES["epochs"]
+        assert not run.finished
+        assert run.pruned["epoch"] == row["epochs"] == len(run.metrics())
+
+
+def test_best_trial_is_the_best(studies):
+    """The best has the highest validation accuracy, which is that of its run, and the rate that learns."""
+    best, trials = studies["whole"]["best"], studies["whole"]["trials"]
+    assert best["val_accuracy"] == max(row["val_accuracy"] for row in trials if row["state"] == "complete")
+    assert best["values"]["optimizer.learning_rate"] == 0.01
+    # The recipe keeps the last weights.
+    assert best["val_accuracy"] == Run.open(best["run"]).metrics()[-1]["val_accuracy"]
+
+
+def test_test_split_is_not_looked_at(studies):
+    """No trial is judged on the test split, and no file of the study has a figure of it."""
+    for row in studies["whole"]["trials"]:
+        run = Run.open(row["run"])
+        if run.finished:
+            assert run.result()["test"]["split"] == "validation"
+            assert run.result()["test"]["examples"] == 144
+
+
+def test_trial_is_a_run_with_its_recipe(studies):
+    """The recipe of a trial alone is enough to train the same again."""
+    for row in studies["whole"]["trials"]:
+        recipe = Run.open(row["run"]).recipe
+        assert recipe.optimizer.learning_rate == row["values"]["optimizer.learning_rate"]
+        assert recipe.model.options["dropout"] == row["values"]["model.options.dropout"]
+
+
+def test_what_mattered_is_drawn(studies):
+    """The rate mattered most; both plots are PNG files."""
+    importance = studies["whole"]["importance"]
+    assert set(importance) == {space.partition("=")[0] for space in SPACES}
+    assert max(importance, key=lambda key: importance[key]) == "optimizer.learning_rate"
+    for name in ("importance.png", "history.png"):
+        assert (studies["folder"] / "whole" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_command_prints_options_to_copy(studies, zoo_command):
+    """A finished study trains no more; the last line are options that `zoo train` takes."""
+    whole = studies["folder"] / "whole"
+    code, out, err = zoo_command(*command(whole))
+    assert (code, err) == (0, "")
+    words = shlex.split(out.splitlines()[-1])
+    assert words[::2] == ["--set"] * len(SPACES)
+    values = dict(map(training.parse_override, words[1::2]))
+    assert values == studies["whole"]["best"]["values"]
+    code, out, err = zoo_command(*command(whole), "--json")
+    assert json.loads(out)["best"] == studies["whole"]["best"]
+
+
+def test_study_with_other_settings_is_refused(studies, zoo_command):
+    """A study goes on with the spaces, the recipe and the seed that it began with."""
+    arguments = command(studies["folder"] / "whole")
+    for changed, key in (("--seed=4", "seed"), ("--set=epochs=6", "recipe"), ("--space=seed=1..5", "spaces")):
+        code, out, err = zoo_command(*arguments, changed)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"another {key}" in err
+
+
+def test_study_in_use_is_refused(studies, tmp_path):
+    """Two processes do not search the same study, nor does one begin in a folder that holds something else."""
+    recipe = training.recipe("digits_mlp")
+    study = Study.open(tmp_path / "one", recipe, [Space("seed", (1, 2))], 1, "none")
+    with study.storage(), pytest.raises(RunError, match="Another process is at this study"), study.storage():
+        pass
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    with pytest.raises(RunError, match="not there yet"):
+        Study.open(tmp_path / "other", recipe, [], 1, "none")
+
+
+def test_trials_that_fail_are_told(tmp_path):
+    """Trials whose loss is not finite do not end the study; if all are such, one line says why."""
+    changes = {**CHANGES, "epochs": 1, "optimizer.name": "sgd"}
+    with pytest.raises(TrainingError, match=r"No trial came to an end.*The loss became|no longer finite"):
+        training.tune(
+            "digits_mlp", ["optimizer.learning_rate=1e30|1e31"], overrides=changes, trials=1, study=tmp_path / "study"
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("optimizer.learning_rate=log:1e-3..1e-1", Space("optimizer.learning_rate", (), 1e-3, 0.1, log=True)),
+        ("model.options.dropout=0..0.5", Space("model.options.dropout", (), 0, 0.5)),
+        ("model.options.dropout=0..1", Space("model.options.dropout", (), 0, 1)),
+        ("data.batch_size=log:16..256", Space("data.batch_size", (), 16, 256, log=True, whole=True)),
+        ("optimizer.weight_decay=0..1", Space("optimizer.weight_decay", (), 0, 1)),
+        ("optimizer.name=sgd|adamw", Space("optimizer.name", ("sgd", "adamw"))),
+        ("model.options.widths=[16]|[32,16]", Space("model.options.widths", ([16], [32, 16]))),
+    ],
+)
+def test_spaces_are_read(text, wanted):
+    """Ranges, logarithmic ranges, whole numbers where the recipe has them, and lists of anything."""
+    assert parse_spaces([text], training.recipe("digits_mlp")) == [wanted]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optimizer.learning_rate",
+        "optimizer.learning_rate=",
+        "optimizer.learning_rate=0.1",
+        "optimizer.learning_rate=0.1..0.01",
+        "optimizer.learning_rate=log:0..1",
+        "optimizer.learning_rat=0.1..0.2",
+        "data.batch_size=0..64",
+        "data.batch_size=8.5|16",
+        "model.options.depht=1|2",
+        "model.name=mlp|resnet_tinny",
+        "epochs=log:a|b",
+    ],
+)
+def test_bad_spaces_are_one_line(text, zoo_command, tmp_path):
+    """A space that cannot be read, or whose values the recipe does not take, is refused before anything trains."""
+    code, out, err = zoo_command("tune", "digits_mlp", "--space", text, "--study", tmp_path / "study")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "Received" in err or "no key" in err
+    assert not (tmp_path / "study").exists()
+
+
+def test_no_space_and_two_of_one_key_are_refused():
+    """A study needs a space, and one only for each key."""
+    recipe = training.recipe("digits_mlp")
+    for spaces in ((), ("epochs=1..2", "epochs=3..4")):
+        with pytest.raises(BadOption, match="space"):
+            parse_spaces(spaces, recipe)
+    with pytest.raises((BadOption, UnknownName)):
+        training.tune("digits_mlp", ["epochs=1..2"], pruner="medium")

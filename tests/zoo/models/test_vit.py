@@ -1,0 +1,333 @@
+"""What is peculiar to vision transformers: tokens and patches, two classifiers, positions of other grids, attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import zoo
+from zoo.common.errors import BadOption
+from zoo.common.lazy import sequence
+
+
+def draw(*shape, seed=0):
+    """Standard normal values."""
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def randomized(network):
+    """The network with all weights of a size that matters."""
+    for i, variable in enumerate(network.weights):
+        scale = 0.3 if len(variable.shape) > 1 else 0.1
+        variable.assign(variable + scale * draw(*variable.shape, seed=i))
+    return network
+
+
+def close(actual, expected, share=1e-5):
+    """Assert that no value is further off than this share of the largest one."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= share * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory):
+    """Images, a network with two classifiers averaged, and its file."""
+    network = randomized(zoo.get("deit_micro_tiny"))
+    path = tmp_path_factory.mktemp("deit") / "deit.safetensors"
+    zoo.save_weights(network, path)
+    return draw(3, 32, 32, 3), network, path
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".weights.h5", ".keras", "network"])
+def test_classifiers_average_and_separate(kind, distilled, tmp_path):
+    """One set of weights gives the average of both classifiers' logits, or both, each from its own token."""
+    images, network, _ = distilled
+    path = tmp_path / f"deit{kind}"
+    if kind == ".safetensors":
+        zoo.save_weights(network, path)
+    elif kind != "network":
+        network.save(path) if kind == ".keras" else network.save_weights(path)
+    both = zoo.get("deit_micro_tiny", distillation="separate", weights=network if kind == "network" else path)
+    assert both.count_params() == network.count_params()
+    found = {name: np.asarray(logits) for name, logits in both(images).items()}
+    assert list(found) == ["logits", "distillation_logits"]
+    assert np.abs(found["logits"] - found["distillation_logits"]).max() > 0.1
+    close(network(images), (found["logits"] + found["distillation_logits"]) / 2)
+
+
+def test_separate_classifiers_give_their_weights_back(distilled, tmp_path):
+    """What was trained with both outputs infers with their average."""
+    images, network, path = distilled
+    both = zoo.get("deit_micro_tiny", distillation="separate", weights=path)
+    zoo.save_weights(both, tmp_path / "both.safetensors")
+    close(zoo.get("deit_micro_tiny", weights=tmp_path / "both.safetensors")(images), network(images))
+
+
+def test_average_is_activated_as_a_whole(distilled):
+    """Scores are those of the average logits, not the average of two scores."""
+    images, network, path = distilled
+    scores = zoo.get("deit_micro_tiny", weights=path, classifier_activation="softmax")(images)
+    logits = np.asarray(network(images), "float64")
+    close(scores, np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))
+
+
+def test_other_tasks_have_two_classifiers_too(distilled):
+    """Each task is the average of a classifier on either token; without tasks the features are averaged."""
+    images, _, path = distilled
+    tasks = zoo.get("deit_micro_tiny", weights=path, heads={"species": 4, "age": zoo.Regression()})
+    names = {layer.name for layer in tasks.layers}
+    assert {"species_logits", "species_distillation_logits", "age_logits", "age_distillation_logits"} <= names
+    assert {name: y.shape for name, y in tasks(images).items()} == {"species": (3, 4), "age": (3, 1)}
+    features = zoo.get("deit_micro_tiny", weights=path, classes=0)
+    last = zoo.get("deit_micro_tiny", weights=path)
+    tokens = [layer.output for layer in last.layers if layer.name in ("pool", "distillation_pool")]
+    import keras
+
+    first, second = keras.Model(last.input, tokens)(images)
+    close(features(images), (np.asarray(first) + np.asarray(second)) / 2)
+
+
+@pytest.mark.parametrize("name", ["vit_micro_tiny", "deit_micro_tiny"])
+def test_new_classifiers_over_published_weights(name, monkeypatch, tmp_path):
+    """Weights found by name leave every classifier of another size random, and keep the rest."""
+    import dataclasses
+
+    from zoo.models.vit import TIMM
+    from zoo.specs.registry import models
+
+    network = randomized(zoo.get(name))
+    names = {layer.name: TIMM.rename(layer.name) for layer in network.layers if layer.weights}
+    path = tmp_path / "timm" / "some.tag.safetensors"
+    path.parent.mkdir()
+    save_as_timm(network, names, path)
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path))
+    spec = dataclasses.replace(models[name].spec, weights=(zoo.Weights("timm/some.tag", 0.0),))
+    monkeypatch.setitem(models._entries, name, dataclasses.replace(models[name], spec=spec, layouts={"timm": TIMM}))
+    images = draw(2, 32, 32, 3)
+    close(zoo.get(name, weights="imagenet")(images), network(images))
+    other = zoo.get(name, weights="imagenet", classes=7)
+    assert other.output_shape == (None, 7)
+    np.testing.assert_array_equal(other.get_layer("token").token, network.get_layer("token").token)
+
+
+def save_as_timm(network, names, path):
+    """Write the weights of a network under the names and in the shapes of timm."""
+    from safetensors.numpy import save_file
+
+    theirs = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
+    arrays = {}
+    for layer in network.layers:
+        for variable in layer.weights:
+            array = variable.numpy()
+            if variable.name == "kernel":
+                array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+            if layer.name == "positions":
+                array = array[None]
+            plain = layer.name.endswith("token") or layer.name == "positions"
+            key = names[layer.name] if plain else f"{names[layer.name]}.{theirs[variable.name]}"
+            arrays[key] = np.ascontiguousarray(array)
+    save_file(arrays, path)
+
+
+def positions_of(network):
+    """The table of positions."""
+    return network.get_layer("positions").embedding.numpy()
+
+
+def test_positions_of_another_grid(tmp_path):
+    """They are interpolated from grid to grid, the class token's stays; a file knows its grid, square or not."""
+    wide = randomized(zoo.get("vit_micro_tiny", input_shape=(16, 36, 3)))  # 4 x 9 patches, as many as 6 x 6
+    path = tmp_path / "wide.safetensors"
+    zoo.save_weights(wide, path)
+    again = zoo.get("vit_micro_tiny", input_shape=(16, 36, 3), weights=path)
+    np.testing.assert_array_equal(positions_of(again), positions_of(wide))
+    for source in (path, wide):
+        square = positions_of(zoo.get("vit_micro_tiny", input_shape=(24, 24, 3), weights=source))
+        np.testing.assert_array_equal(square[0], positions_of(wide)[0])
+        table = positions_of(wide)[1:].reshape(4, 9, -1)
+        assert np.abs(square[1:].reshape(6, 6, -1) - table.reshape(6, 6, -1)).max() > 0.1
+        # The first of six columns lies between the first two of nine, whatever the rows.
+        columns = square[1:].reshape(6, 6, -1).mean(0), table.mean(0)
+        assert np.abs(columns[0][0] - columns[1][:2].mean(0)).mean() < 0.5 * np.abs(columns[1][0]).mean()
+
+
+def test_positions_of_a_smooth_table():
+    """Interpolating a plane gives the plane, away from its edges."""
+    table = np.stack(np.meshgrid(np.arange(8.0), np.arange(8.0), indexing="ij"), -1).reshape(64, 2).astype("float32")
+    layer = sequence.Positions(2 + 256, grid=(16, 16))
+    found = layer.resampled(np.concatenate([np.full((2, 2), 7, "float32"), table]))
+    np.testing.assert_array_equal(found[:2], np.full((2, 2), 7))
+    rows = found[2:].reshape(16, 16, 2)[4:12, 4:12]
+    expected = (np.arange(16) + 0.5) / 2 - 0.5
+    np.testing.assert_allclose(rows[:, 0, 0], expected[4:12], atol=1e-5)
+    np.testing.assert_allclose(rows[0, :, 1], expected[4:12], atol=1e-5)
+
+
+def test_positions_that_are_none_of_a_grid_are_refused(tmp_path):
+    """A table of another number of tokens before the patches does not fit."""
+    zoo.save_weights(zoo.get("deit_micro_tiny"), tmp_path / "deit.safetensors")
+    with pytest.raises(BadOption, match="made for deit_micro_tiny"):
+        zoo.get("vit_micro_tiny", weights=tmp_path / "deit.safetensors")
+    with pytest.raises(BadOption, match="distillation_token/token"):
+        zoo.get("deit_micro_tiny", weights=tmp_path / "deit.safetensors", distillation="none")
+
+
+@pytest.mark.parametrize("name", ["vit_micro_tiny", "deit_micro_tiny", "encoder_tiny", "transformer_tiny"])
+def test_attention_as_features(name):
+    """How much each token looks at each: shares that sum to 1, for the blocks asked for, in their order."""
+    model = zoo.features(name, kind="attention")
+    first, last = zoo.features(name, levels=(0, -1), kind="attention").outputs
+    assert (first.shape, last.shape) == (model.outputs[0].shape, model.outputs[-1].shape)
+    draws = np.random.default_rng(0)
+    given = {
+        x.name: draws.integers(1, 9, (2, *x.shape[1:])) if x.dtype == "int32" else draw(2, *x.shape[1:])
+        for x in model.inputs
+    }
+    found = model(given if len(given) > 1 else next(iter(given.values())))
+    assert len(found) > 1
+    for weights in map(np.asarray, found):
+        assert weights.ndim == 4
+        assert weights.min() >= 0
+        np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+        assert np.ptp(weights) > 0
+
+
+def test_attention_is_what_the_network_computes():
+    """The weights are queries times keys by hand."""
+    import keras
+
+    network = randomized(zoo.get("vit_micro_tiny"))
+    images = draw(2, 32, 32, 3)
+    weights = zoo.features("vit_micro_tiny", levels=(1,), kind="attention", weights=network)(images)
+    qkv = np.asarray(keras.Model(network.input, network.get_layer("block2_attention_qkv").output)(images))
+    q, k, _ = qkv.reshape(2, 65, 3, 4, 16).transpose(2, 0, 3, 1, 4).astype("float64")
+    scores = q @ k.swapaxes(-1, -2) / 4
+    scores = np.exp(scores - scores.max(-1, keepdims=True))
+    close(weights, scores / scores.sum(-1, keepdims=True), 1e-4)
+
+
+def test_attention_of_networks_without_it_is_refused():
+    """So is any other kind of features, and a block that there is not."""
+    with pytest.raises(BadOption, match=r"resnet_tiny has no attention\. Received: name='resnet_tiny'"):
+        zoo.features("resnet_tiny", kind="attention")
+    with pytest.raises(BadOption, match=r"kind must be one of maps, attention\. Received: kind='gradients'"):
+        zoo.features("vit_micro_tiny", kind="gradients")
+    with pytest.raises(BadOption, match=r"levels must be from 0 to 2, .* Received: levels=\(3,\)"):
+        zoo.features("vit_micro_tiny", kind="attention", levels=(3,))
+
+
+def test_pooling():
+    """The class token, or the mean of the patches, of the last map, which is normalized; from the same weights."""
+    network = randomized(zoo.get("vit_micro_tiny", classes=0))
+    mean = zoo.get("vit_micro_tiny", classes=0, pooling="mean", weights=network)
+    images = draw(2, 32, 32, 3)
+    last = zoo.features("vit_micro_tiny", levels=(-1,), weights=network)(images)
+    assert last.shape == (2, 8, 8, 64)
+    close(mean(images), np.asarray(last).mean((1, 2)))
+    assert np.abs(np.asarray(network(images)) - np.asarray(mean(images))).max() > 0.1
+
+
+def test_maps_are_the_patches_in_their_place():
+    """A change in one patch shows in its own place of the first map most."""
+    maps = zoo.features("vit_micro_tiny", levels=(0,), input_shape=(24, 40, 3))
+    images = draw(1, 24, 40, 3)
+    changed = images.copy()
+    changed[:, 8:12, 28:32] += 3
+    difference = np.abs(np.asarray(maps(changed)) - np.asarray(maps(images))).sum(-1)[0]
+    assert difference.shape == (6, 10)
+    assert np.unravel_index(difference.argmax(), difference.shape) == (2, 7)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "post"}, {"distillation": "average"}, {"layer_scale": 0.5}])
+def test_lean_is_the_same_network(options):
+    """What is not pooled need not be computed: the same weights, logits and gradients with fewer multiply-adds."""
+    import tensorflow as tf
+
+    from zoo.specs.registry import models
+    from zoo.summary import summarize
+
+    whole = randomized(zoo.get("vit_micro_tiny", **options))
+    lean = zoo.get("vit_micro_tiny", lean=True, weights=whole, **options)
+    assert [v.path for v in lean.weights] == [v.path for v in whole.weights]
+    images, found = draw(2, 32, 32, 3), []
+    for network in (whole, lean):
+        with tf.GradientTape() as tape:
+            logits = network(images, training=True)
+        found.append([logits, *tape.gradient(logits, [v.value for v in network.trainable_weights], draw(2, 10))])
+    for actual, expected in zip(*found, strict=True):
+        close(actual, expected, 1e-4)
+    assert summarize(lean, [])["gmacs"] < 0.8 * summarize(whole, [])["gmacs"]
+    assert models["vit_micro_tiny"].spec.params == zoo.get("vit_micro_tiny", lean=True).count_params()
+
+
+def test_lean_leaves_maps_and_attention_whole():
+    """Features are those of the whole network."""
+    whole = randomized(zoo.get("vit_micro_tiny"))
+    images = draw(2, 32, 32, 3)
+    for kind in ("maps", "attention"):
+        features = [zoo.features("vit_micro_tiny", kind=kind, lean=yes, weights=whole)(images) for yes in (True, False)]
+        for actual, expected in zip(*features, strict=True):
+            np.testing.assert_array_equal(actual, expected)
+
+
+def test_patches_cut_off_what_is_left_over():
+    """Pixels behind the last whole patch are not seen; all before are."""
+    network = zoo.get("vit_micro_tiny", input_shape=(11, 14, 1))
+    images = draw(1, 11, 14, 1)
+    outside, inside = images.copy(), images.copy()
+    outside[:, 8:], outside[:, :, 12:] = 9, 9
+    inside[:, 7, 11] = 9
+    np.testing.assert_array_equal(network(images), network(outside))
+    assert np.abs(np.asarray(network(images)) - np.asarray(network(inside))).max() > 1e-3
+
+
+def test_small_images_take_small_patches():
+    """Digits of 8x8 pixels are 16 patches of 2x2."""
+    network = zoo.get("vit_micro_tiny", input_shape=(8, 8, 1), patch=2)
+    assert network.get_layer("positions").output.shape == (None, 17, 64)
+    assert np.isfinite(network(draw(2, 8, 8, 1))).all()
+
+
+def test_drop_path_grows_with_depth():
+    """The first block is never dropped, the last at the given rate; DeiT drops by default, ViT does not."""
+    network = zoo.get("vit_micro_tiny", drop_path=0.2)
+    rates = {layer.name: round(layer.rate, 6) for layer in network.layers if layer.name.endswith("drop_path")}
+    branches = [(f"block{i}_{branch}", rate) for i, rate in ((2, 0.1), (3, 0.2)) for branch in ("attention", "feed")]
+    assert rates == {f"{branch}_drop_path": rate for branch, rate in branches}
+    assert "drop_path" in str([layer.name for layer in zoo.get("deit_tiny_patch16_224").layers])
+    assert "drop_path" not in str([layer.name for layer in zoo.get("vit_tiny_patch16_224").layers])
+
+
+def test_graph_computes_no_shapes():
+    """However large the batch, sizes are known when the graph is made."""
+    import tensorflow as tf
+
+    for name in ("vit_micro_tiny", "deit_micro_tiny"):
+        network = zoo.get(name)
+        call = tf.function(lambda x, network=network: network(x, training=False))
+        graph = call.get_concrete_function(tf.TensorSpec((None, 32, 32, 3))).graph
+        assert "Shape" not in {operation.type for operation in graph.get_operations()}
+
+
+REFUSED = [
+    ({"patch": 33}, "patch must be at most the image's height and width. Received: patch=33, 32x32"),
+    ({"patch": 0}, "patch must be at least 1"),
+    ({"depth": 0}, "depth must be at least 1"),
+    ({"pooling": "max"}, "pooling must be one of class, mean. Received: pooling='max'"),
+    ({"distillation": "both"}, "distillation must be one of none, average, separate"),
+    ({"distillation": "average", "pooling": "mean"}, "distillation goes with pooling='class'"),
+    ({"width": 30}, "width must be a multiple of attention_heads. Received: width=30, attention_heads=4"),
+    ({"lean": True, "pooling": "mean"}, "lean goes with pooling='class'. Received: lean=True, pooling='mean'"),
+    ({"drop_path": 1.0}, "drop_path must be at least 0 and below 1"),
+    ({"distillation": "separate", "heads": {"a": 2, "b": 3}}, "Auxiliary classifiers go with one head only"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED)
+def test_options_that_are_refused(options, message):
+    """One line says what is wrong."""
+    with pytest.raises(BadOption) as error:
+        zoo.get("vit_micro_tiny", **options)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

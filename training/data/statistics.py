@@ -1,0 +1,151 @@
+"""Statistics of the training split: what scales values, and what regressions are scaled by."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from training.data.dataset import Dataset, Scale
+from training.data.encoding import make_encoder
+from zoo.common.lazy import np
+from zoo.specs.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import numpy as _np
+
+# Values that are counted at a time.
+VALUES = 1 << 23
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """What is known of the values of each channel, or column.
+
+    Args:
+        count: how many values each has.
+        mean: float64 (channels,).
+        squares: sums of squared differences from the mean, float64 (channels,).
+        low: the smallest, float64 (channels,).
+        high: the largest, float64 (channels,).
+    """
+
+    count: int
+    mean: _np.ndarray
+    squares: _np.ndarray
+    low: _np.ndarray
+    high: _np.ndarray
+
+    @property
+    def std(self) -> _np.ndarray:
+        """The standard deviation of all values, as NumPy's; float64 (channels,)."""
+        return np.sqrt(self.squares / self.count)
+
+    def merged(self, other: Moments) -> Moments:
+        """Return those of both (Chan, Golub and LeVeque 1979), which loses no digits however many there are."""
+        count, apart = self.count + other.count, other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + apart * (other.count / count),
+            self.squares + other.squares + apart**2 * (self.count * other.count / count),
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+        )
+
+    def over_all(self) -> Moments:
+        """Return those of all channels together, each (1,)."""
+        parts = [
+            Moments(self.count, *(array[i : i + 1] for array in (self.mean, self.squares, self.low, self.high)))
+            for i in range(len(self.mean))
+        ]
+        found = parts[0]
+        for part in parts[1:]:
+            found = found.merged(part)
+        return found
+
+
+def moments(values: Any) -> Moments:
+    """Return the moments of values (..., channels), computed in float64."""
+    values = np.asarray(values, "float64")
+    values = values.reshape(-1, values.shape[-1])
+    mean = values.mean(0)
+    return Moments(len(values), mean, ((values - mean) ** 2).sum(0), values.min(0), values.max(0))
+
+
+def streamed(batches: Any) -> Moments:
+    """Return the moments of batches of values (n, ..., channels), one batch in memory at a time."""
+    found: Moments | None = None
+    for batch in batches:
+        part = moments(batch)
+        found = part if found is None else found.merged(part)
+    if found is None:
+        raise ValueError("Expected at least one batch.")
+    return found
+
+
+def _minmax(found: Moments) -> tuple[Any, Any]:
+    return found.low, found.high - found.low
+
+
+def _deviations(found: Moments) -> tuple[Any, Any]:
+    return found.mean, found.std
+
+
+# (what is subtracted, what is divided by), and whether all channels of images are taken together.
+WAYS: dict[str, tuple[Callable[[Moments], tuple[Any, Any]], bool]] = {
+    "minmax": (_minmax, True),
+    "zscore": (_deviations, True),
+    "channel": (_deviations, False),
+}
+
+
+def measure(dataset: Dataset, shape: tuple[int, ...], contract: Preprocessing, way: str) -> Preprocessing:
+    """Return a contract whose mean and std are those of the training split.
+
+    Args:
+        dataset: the examples.
+        shape: of one example as an array.
+        contract: how images are resized and cropped.
+        way: "minmax": to 0..1, images by their smallest and largest value, tables column by column; "zscore": to mean 0
+            and standard deviation 1 over all values; "channel": the same channel by channel, or column by column. Of a
+            table, values of 0 or 1 that say something stay as they are.
+
+    Returns:
+        The contract; what does not vary is divided by 1.
+    """
+    formula, together = WAYS[way]
+    encoder = make_encoder(dataset, shape, contract, None)
+    decoded = encoder.decoded(dataset.splits["train"].examples)
+    batches = decoded.batch(max(1, VALUES // math.prod(shape)))
+    found = streamed(x for x, _ in batches.as_numpy_iterator())
+    numbers = np.array(dataset.table.is_number() if dataset.table else [True] * shape[-1])
+    found = _chosen(found, numbers)
+    if together and not (dataset.table and way == "minmax"):
+        found = found.over_all()
+    mean, std = formula(found)
+    std = np.where(std > 0, std, 1.0)
+    if dataset.table:
+        mean, std = _placed(mean, numbers, 0.0), _placed(std, numbers, 1.0)
+    return dataclasses.replace(contract, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+
+
+def _chosen(found: Moments, wanted: Any) -> Moments:
+    """Return the moments of some channels; of none, those of a value that is always 0."""
+    if not wanted.any():
+        return moments(np.zeros((1, 1)))
+    return Moments(found.count, *(array[wanted] for array in (found.mean, found.squares, found.low, found.high)))
+
+
+def _placed(values: Any, wanted: Any, other: float) -> Any:
+    """Return values at the places that are wanted, another value elsewhere."""
+    whole = np.full(len(wanted), other)
+    whole[wanted] = values if wanted.any() else whole[wanted]
+    return whole
+
+
+def measure_targets(dataset: Dataset) -> Scale:
+    """Return mean and standard deviation of the training targets of a regression; raises DataError."""
+    found = streamed(y for _, y in dataset.splits["train"].examples.batch(VALUES).as_numpy_iterator())
+    std = np.where(found.std > 0, found.std, 1.0)
+    return Scale(tuple(map(float, found.mean)), tuple(map(float, std)))

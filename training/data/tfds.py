@@ -1,0 +1,219 @@
+"""Datasets of TensorFlow Datasets, without a download where they are prepared already.
+
+Images or texts, with one class each, any number of labels, or a number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from training.recipe.config import DataConfig
+from training.data.dataset import Dataset, Split, datasets
+from zoo.common.errors import DataError, UnknownName, did_you_mean
+from zoo.common.lazy import tf, tfds
+from zoo.specs.text import Text
+
+# Share of the training examples, from their end, that validates where a dataset has no split for it.
+VALIDATION = 0.1
+
+
+# From the features of an example to (x, y).
+Read = Callable[[Mapping[str, Any]], tuple[Any, Any]]
+
+
+def load_by_name(config: DataConfig) -> Dataset:
+    """Return the TFDS dataset `config.name`; raises UnknownName or DataError."""
+    return from_builder(open_builder(config.name, config), config.name)
+
+
+def open_builder(name: str, config: DataConfig) -> Any:
+    """Return the TFDS builder of a name, its data below `config.path`; raises UnknownName."""
+    try:
+        return tfds.builder(name, data_dir=config.path or None, try_gcs=False)
+    except Exception as error:  # A namespace such as huggingface: lets through what its own client raises.
+        known = [*datasets.names(), *tfds.list_builders()]
+        raise UnknownName(
+            f"Expected the name of a dataset of ours or of TFDS. Received: data.name={name!r}. "
+            f"{did_you_mean(name, known)}"
+        ) from error
+
+
+def from_builder(builder: Any, name: str, preprocessing: Any = None, *, local: bool = False) -> Dataset:
+    """Return the Dataset of a TFDS builder, preparing it first if need be.
+
+    Args:
+        builder: a tfds.core.DatasetBuilder of images or texts with one class each, any number of labels, or a number.
+        name: what the dataset is called.
+        preprocessing: the data's own contract, if it states one.
+        local: whether it is prepared from what is on the machine.
+    """
+    given, answer = _keys(builder, name)
+    feature = builder.info.features[answer]
+    task, labels, read = TASKS[_kind(feature)](feature, answer)
+    _prepare(builder, name, local)
+    splits = _splits(builder, given, lambda e: (e[given], read(e[answer])))
+    if _is_text(builder.info.features[given]):
+        return Dataset(name, labels, (), splits, text=Text(), task=task)
+    return Dataset(name, labels, _shape(builder, given), splits, preprocessing, task=task)
+
+
+def several_labels(builder: Any, name: str, read: Callable[[Any], tuple[Any, Any]], *, judged: str = "test") -> Dataset:
+    """Return the Dataset of a TFDS builder of images whose labels are those of objects, preparing it if need be.
+
+    Args:
+        builder: a tfds.core.DatasetBuilder with the feature "image".
+        name: what the dataset is called.
+        read: returns of an example the classes of all its objects, and of those that are not difficult.
+        judged: the builder's split that is the test split.
+    """
+    _prepare(builder, name, local=False)
+    feature = _first_label(builder.info.features)
+    size = feature.num_classes
+
+    def answers(example: Any) -> tuple[Any, Any]:
+        every, plain = (_hot(numbers, size) for numbers in read(example))
+        # Where all of a kind are difficult, it is not judged.
+        return example["image"], 2 * plain - every
+
+    splits = _splits(builder, "image", answers, judged=judged)
+    return Dataset(name, tuple(feature.names), _shape(builder, "image"), splits, task="multilabel")
+
+
+def _first_label(feature: Any) -> Any:
+    """Return the first ClassLabel within features of any depth."""
+    if isinstance(feature, tfds.features.ClassLabel):
+        return feature
+    inner = list(feature.values()) if hasattr(feature, "values") else [getattr(feature, "feature", None)]
+    return next((found for f in inner if f is not None and (found := _first_label(f)) is not None), None)
+
+
+def _hot(numbers: Any, size: int) -> Any:
+    """Return int64 (size,) with 1 at each of the numbers (k,)."""
+    return tf.cast(tf.reduce_any(tf.cast(tf.one_hot(numbers, size), tf.bool), axis=0), tf.int64)
+
+
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, tfds.features.Text)
+
+
+def _kind(feature: Any) -> str:
+    """Return what an answer is: "class", "labels", "number", or "" for anything else."""
+    if isinstance(feature, tfds.features.ClassLabel):
+        return "class"
+    if isinstance(getattr(feature, "feature", None), tfds.features.ClassLabel):
+        return "labels"
+    number = isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.np_dtype.kind == "f"
+    return "number" if number else ""
+
+
+# The task, the labels and how an answer is read, of a feature and its name, by the kind of the answer.
+TASKS: dict[str, Callable[[Any, str], tuple[str, tuple[str, ...], Callable[[Any], Any]]]] = {
+    "class": lambda feature, _: ("classify", tuple(feature.names), lambda y: y),
+    "labels": lambda feature, _: (
+        "multilabel",
+        tuple(feature.feature.names),
+        lambda y: _hot(y, feature.feature.num_classes),
+    ),
+    "number": lambda _, name: ("regress", (name,), lambda y: tf.cast(y, tf.float32)[None]),
+}
+
+
+def _shape(builder: Any, image: str) -> tuple[int, ...]:
+    return tuple(size or 0 for size in builder.info.features[image].shape)
+
+
+def _prepare(builder: Any, name: str, local: bool) -> None:
+    """Prepare the dataset where it is not yet; say what to put where if that needs a network that is not there."""
+    if builder.data_path.exists():
+        return
+    try:
+        if not local and _offline():
+            # TFDS would go on trying for minutes.
+            raise ConnectionError("no network")
+        with _quiet():
+            builder.download_and_prepare()
+    except Exception as error:
+        # Each dataset fetches and unpacks in its own way, so that anything can come out here.
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise DataError(
+            f"The dataset {name!r} is not prepared here and cannot be downloaded. Prepare it on a machine with a "
+            f"network (tfds build {name}) and put its folder at {builder.data_path} ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _offline() -> bool:
+    """Tell whether this machine can reach nobody: no name is resolved and no proxy is set."""
+    if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
+        return False
+    try:
+        socket.getaddrinfo("www.tensorflow.org", 443)
+    except OSError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TFDS from drawing a bar for every file, printing what it does and logging every retry."""
+    tfds.disable_progress_bar()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _keys(builder: Any, name: str) -> tuple[str, str]:
+    """Return the names of what is given and of the answer among the features.
+
+    They are those that the dataset itself states for supervised learning; else the only image, or text, and the only
+    answer there is.
+    """
+    features = builder.info.features
+    stated = builder.info.supervised_keys
+    given = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image) or _is_text(feature)]
+    answers = [key for key, feature in features.items() if _kind(feature)]
+    if stated and len(stated) == 2 and stated[0] in given and stated[1] in answers:
+        return stated[0], stated[1]
+    if not stated and len(given) == len(answers) == 1:
+        return given[0], answers[0]
+    raise DataError(
+        "Expected a dataset of images or texts with one class each, any number of labels, or a number. "
+        f"Received: data.name={name!r} with {list(features)}"
+    )
+
+
+def _specs(builder: Any, judged: str) -> dict[str, str]:
+    """Return our splits in TFDS' words; the end of "train" validates where nothing else does."""
+    have = builder.info.splits
+    specs = {"train": "train"}
+    if "validation" in have and judged != "validation":
+        specs["validation"] = "validation"
+    else:
+        cut = have["train"].num_examples - round(VALIDATION * have["train"].num_examples)
+        specs |= {"train": f"train[:{cut}]", "validation": f"train[{cut}:]"}
+    return specs | ({"test": judged} if judged in have else {})
+
+
+def _splits(builder: Any, given: str, read: Read, *, judged: str = "test") -> dict[str, Split]:
+    return {ours: _split(builder, spec, given, read) for ours, spec in _specs(builder, judged).items()}
+
+
+def _split(builder: Any, spec: str, given: str, read: Read) -> Split:
+    """Return one split, its images still encoded, in the order in which they are stored."""
+    encoded = isinstance(builder.info.features[given], tfds.features.Image)
+    examples = builder.as_dataset(
+        split=spec,
+        decoders={given: tfds.decode.SkipDecoding()} if encoded else None,
+        shuffle_files=False,
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+    return Split(examples.map(read), builder.info.splits[spec].num_examples)

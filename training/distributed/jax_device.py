@@ -1,0 +1,179 @@
+"""Training under KERAS_BACKEND=jax: one program over all devices, each of which computes its share of a batch.
+
+keras.distribution puts the weights on every device and divides the batch; XLA sees the whole batch, so that a mean, the
+statistics of batch normalization and the draws of dropout are those of one device. Data still comes through tf.data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from training.distributed.cluster import find_cluster
+from training.distributed.device import Device
+from training.distributed.precision import AMPERE, VOLTA, cpu_has_bfloat16
+from training.distributed.strategy import check_divisible
+from training.recipe.recipe import Recipe
+from zoo.build import dtype_policy
+from zoo.common.errors import BadOption
+from zoo.common.files import write_atomic
+from zoo.common.lazy import LazyModule, keras, np, tf
+
+jax = LazyModule("jax")
+
+# Examples, and bytes of them, whose logits a run leaves for the export to compare with.
+WITNESSES, WITNESS_BYTES = 48, 8 << 20
+# Tasks whose losses are Keras' own; those of others are written for TensorFlow.
+KNOWN_TASKS = ("classify", "regress")
+SAY = "Leave it out, or train with KERAS_BACKEND=tensorflow."
+
+
+@dataclasses.dataclass(frozen=True)
+class JaxDevice(Device):
+    """Devices of JAX; `strategy` is a keras.distribution.DataParallel."""
+
+    backend: str = "jax"
+    # The state is in no variable while a batch is looked at.
+    interruptible: bool = False
+    repeatable: bool = False
+
+    @property
+    def replicas(self) -> int:
+        """How many devices share a batch."""
+        return self.strategy.num_model_replicas
+
+    def check(self, pipeline: Any) -> None:
+        """Raise BadOption for data that this device cannot learn from."""
+        task = pipeline.dataset.task
+        if task not in KNOWN_TASKS:
+            raise BadOption(
+                f"Training on JAX knows the tasks {' and '.join(KNOWN_TASKS)}. Received: "
+                f"data.name={pipeline.dataset.name}, of the task {task!r}. Train with KERAS_BACKEND=tensorflow."
+            )
+
+    def running(self) -> Any:
+        """Return the context in which a model is built, steps are compiled and batches divided."""
+        return self.strategy.scope()
+
+    def evaluate(self, model: Any, pipeline: Any, split: str) -> dict[str, Any]:
+        """Return the figures of a compiled model on a split.
+
+        The rest after the whole batches need not divide by the devices: each of them computes all of it, and its
+        figures go on from those of the whole batches.
+        """
+        batches, whole = pipeline.evaluate(split), pipeline.dataset.splits[split].count // pipeline.batch_size
+        found = None
+        if whole:
+            found = model.evaluate(batches.take(whole), return_dict=True, verbose=0)
+        if whole * pipeline.batch_size == pipeline.dataset.splits[split].count:
+            return found
+        before = [np.asarray(v) for v in model.metrics_variables] if whole else []
+        with _undivided():
+            return model.evaluate(batches.skip(whole), return_dict=True, verbose=0, callbacks=[_going_on(before)])
+
+    def leave_witness(self, run: Any, pipeline: Any, build: Any) -> None:
+        """Leave what the network says to some examples, in float32, which its rebuild on TensorFlow has to repeat.
+
+        Args:
+            run: whose model is saved.
+            pipeline: its data.
+            build: returns the network with random weights.
+        """
+        with _undivided(), dtype_policy("float32"):
+            network = build()
+        network.load_weights(run.model_path)
+        x = _examples(pipeline)
+        logits = np.asarray(network.predict_on_batch(x), "float32")
+        write_atomic(run.logits_path, lambda path: np.savez_compressed(path, inputs=x, logits=logits))
+
+
+def open_device(recipe: Recipe) -> JaxDevice:
+    """Return the devices that a recipe trains on under JAX.
+
+    Raises:
+        BadOption: the machine cannot do what the recipe asks for, or JAX cannot.
+    """
+    check_known(recipe)
+    # TensorFlow only reads the data here, and would take all of a GPU's memory.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    devices = jax.devices()
+    count = _count(recipe, devices)
+    check_divisible(recipe.data.batch_size, count)
+    chosen = [f"{device.platform}:{device.id}" for device in devices[:count]]
+    strategy = keras.distribution.DataParallel(devices=chosen, auto_shard_dataset=False)
+    precision = recipe.precision if recipe.precision != "auto" else _precision(devices[0])
+    return JaxDevice(strategy, "mirrored" if count > 1 else "one", precision, jit_compile=True)
+
+
+def check_known(recipe: Recipe) -> None:
+    """Raise BadOption for what a recipe asks for and only the TensorFlow backend has."""
+    optimizer, regularize, augment, cluster = recipe.optimizer, recipe.regularize, recipe.data.augment, find_cluster()
+    reasons = {
+        f"strategy={recipe.strategy}": recipe.strategy not in ("auto", "one", "mirrored"),
+        f"optimizer.name={optimizer.name}": optimizer.name.lower() in ("lbfgs", "muon"),
+        f"optimizer.ema={optimizer.ema}": bool(optimizer.ema),
+        f"optimizer.layer_decay={optimizer.layer_decay}": optimizer.layer_decay not in (0, 1),
+        "regularize.spectral_norm=True": regularize.spectral_norm,
+        "teacher": recipe.teacher is not None,
+        "data.augment.place=device": augment.place == "device",
+        f"log.profile={list(recipe.log.profile)}": bool(recipe.log.profile),
+        "jit=off": recipe.jit == "off",
+        "a cluster of several processes, by TF_CONFIG or SLURM": cluster is not None and len(cluster.workers) > 1,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise BadOption(f"Training on JAX does not know this. Received: {reason}. {SAY}")
+
+
+def _count(recipe: Recipe, devices: list[Any]) -> int:
+    """Return how many devices share a batch: all of them, as many as asked for, or one."""
+    if recipe.strategy == "one" and recipe.replicas > 1:
+        raise BadOption(f"strategy=one has one replica. Received: replicas={recipe.replicas}. Use strategy=mirrored.")
+    if recipe.replicas > len(devices):
+        more = f" XLA_FLAGS=--xla_force_host_platform_device_count={recipe.replicas} divides a CPU."
+        raise BadOption(
+            f"replicas must be at most the {len(devices)} devices that JAX has here. Received: "
+            f"replicas={recipe.replicas}.{more if devices[0].platform == 'cpu' else ''}"
+        )
+    return 1 if recipe.strategy == "one" else recipe.replicas or len(devices)
+
+
+def _precision(device: Any) -> str:
+    """Return the fastest dtype policy that needs no care on a device."""
+    if device.platform == "gpu":
+        capability = tuple(map(int, str(device.compute_capability).split(".")))
+        return "mixed_bfloat16" if capability >= AMPERE else "mixed_float16" if capability >= VOLTA else "float32"
+    return "mixed_bfloat16" if device.platform == "tpu" or cpu_has_bfloat16() else "float32"
+
+
+@contextlib.contextmanager
+def _undivided() -> Iterator[None]:
+    """Let batches stay whole for a while."""
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
+
+
+def _going_on(values: list[Any]) -> Any:
+    """Return a callback by which an evaluation goes on from the running metrics of another one."""
+
+    class GoOn(keras.callbacks.Callback):
+        def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if batch == 0 and values:
+                for variable, value in zip(self.model.metrics_variables, values, strict=True):
+                    variable.assign(value)
+
+    return GoOn()
+
+
+def _examples(pipeline: Any) -> Any:
+    """Return some preprocessed examples of the test split."""
+    split = "test" if "test" in pipeline.dataset.splits else "validation"
+    x = np.concatenate([np.asarray(x) for x, _ in pipeline.evaluate(split).take(WITNESSES)])[:WITNESSES]
+    return x[: max(1, WITNESS_BYTES // x[0].nbytes)]

@@ -1,0 +1,30 @@
+"""In which precision training computes where a recipe leaves it open: the fastest that needs no care."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zoo.common.lazy import tf
+
+# Compute capabilities from which a GPU multiplies bfloat16, and float16, in hardware.
+AMPERE, VOLTA = (8, 0), (7, 0)
+
+
+def choose_precision(asked: str, gpus: list[Any], tpu: bool = False) -> str:
+    """Return a Keras dtype policy; "auto" takes the fastest that needs no care on this machine."""
+    if asked != "auto":
+        return asked
+    if tpu:
+        return "mixed_bfloat16"
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "mixed_bfloat16" if capability >= AMPERE else "mixed_float16" if capability >= VOLTA else "float32"
+    return "mixed_bfloat16" if cpu_has_bfloat16() else "float32"
+
+
+def cpu_has_bfloat16() -> bool:
+    """Tell whether the processor multiplies bfloat16 in hardware; without, it is emulated and slow."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,1 @@
+"""Tasks, losses, metrics, evaluation, and the training model."""

@@ -1,0 +1,1 @@
+"""Progress, TensorBoard, gradient and activation statistics, and diagnosis."""

@@ -1,0 +1,86 @@
+"""TensorBoard's event files: figures of each epoch, of measured steps, histograms, profiles and mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zoo.common.lazy import np, tf
+
+# Of a measured step, what is no figure.
+UNTOLD = ("step", "epoch", "classes")
+
+
+class Board:
+    """Writes a run's event files.
+
+    Figures of an epoch go to "train" and "validation", by epoch; what is measured at steps goes to "steps", by step.
+
+    Args:
+        folder: where they go.
+        writes: whether this process writes any.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self._folder, self._writes, self._profiling = folder, writes, False
+        self._writers: dict[str, Any] = {}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write the row of an epoch."""
+        for key, value in row.items():
+            if key != "epoch" and value is not None:
+                part = "validation" if key.startswith("val_") else "train"
+                with self._writer(part).as_default():
+                    tf.summary.scalar(key.removeprefix("val_"), value, step=row["epoch"])
+
+    def step(self, row: dict[str, Any]) -> None:
+        """Write what was measured at a step: numbers, and numbers by layer."""
+        with self._writer("steps").as_default():
+            for key, value in row.items():
+                named = {f"{key}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+                for tag, number in named.items():
+                    if number is not None and tag not in UNTOLD:
+                        tf.summary.scalar(tag, number, step=row["step"])
+
+    def histograms(self, model: Any, epoch: int, every: int) -> None:
+        """Write a histogram of every weight, if an epoch (from 1) is one of each `every`."""
+        if every and epoch % every == 0:
+            with self._writer("weights").as_default():
+                for variable in model.weights:
+                    tf.summary.histogram(variable.path, np.asarray(variable), step=epoch)
+
+    def image(self, name: str, pixels: Any, epoch: int) -> None:
+        """Write an image, uint8 (height, width, channels)."""
+        with self._writer("validation").as_default():
+            tf.summary.image(name, pixels[None], step=epoch)
+
+    def text(self, name: str, content: str, epoch: int) -> None:
+        """Write a text in Markdown."""
+        with self._writer("validation").as_default():
+            tf.summary.text(name, content, step=epoch)
+
+    def profile(self, step: int, bounds: tuple[int, ...]) -> None:
+        """Profile from before the first step to before the one after the last; `bounds` are the two, or nothing."""
+        if not (bounds and self._writes):
+            return
+        if step == bounds[0] and not self._profiling:
+            tf.profiler.experimental.start(str(self._folder / "train"))
+            self._profiling = True
+        elif self._profiling and step > bounds[1]:
+            tf.profiler.experimental.stop()
+            self._profiling = False
+
+    def close(self) -> None:
+        """Write what is left and close the files."""
+        if self._profiling:
+            tf.profiler.experimental.stop()
+            self._profiling = False
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _writer(self, part: str) -> Any:
+        if part not in self._writers:
+            make = tf.summary.create_file_writer if self._writes else lambda _: tf.summary.create_noop_writer()
+            self._writers[part] = make(str(self._folder / part))
+        return self._writers[part]

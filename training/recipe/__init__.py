@@ -1,0 +1,1 @@
+"""Recipes and their configs, and starter files."""

@@ -1,0 +1,193 @@
+"""`zoo list` and `zoo show`: what there is, without TensorFlow, Keras or NumPy."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.build import default_options, options_of
+from zoo.common.console import json_option, print_json, print_table
+from zoo.common.errors import UnknownName, did_you_mean
+from zoo.counts import facts
+from zoo.specs.registry import models
+
+WIDTH = 100
+KEY = 15  # columns
+TASKS = {
+    "classify": "one answer to each input",
+    "tag": "one answer to each token",
+    "generate": "a sequence written from another",
+}
+
+
+@click.command("list")
+@click.argument("patterns", nargs=-1)
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these out; may be repeated.")
+@click.option("--family", help="Only this family.")
+@click.option("--tag", help="Only models with this tag.")
+@json_option
+def list_models(
+    patterns: tuple[str, ...], exclude: tuple[str, ...], family: str | None, tag: str | None, as_json: bool
+) -> None:
+    """List the models whose names match PATTERNS (shell wildcards; all of them if there are none)."""
+    everything = [models[name].spec for name in models.names()]
+    _check_known("family", family, {s.family for s in everything})
+    _check_known("tag", tag, {t for s in everything for t in s.tags})
+    specs = [models[name].spec for name in models.names(*patterns, exclude=exclude)]
+    specs = [s for s in specs if family in (None, s.family) and (tag is None or tag in s.tags)]
+    if as_json:
+        print_json([spec.to_json() for spec in specs])
+        return
+    rows = [(s.name, s.family, f"{s.params:,}", size(s.input_shape), s.classes, s.paper) for s in specs]
+    print_table(("name", "family", "parameters", "input", "classes", "paper"), rows, right=(2, 4))
+
+
+def _check_known(option: str, value: str | None, known: set[str]) -> None:
+    if value is not None and value not in known:
+        raise UnknownName(
+            f"Expected a {option} that a model has. Received: {option}={value!r}. {did_you_mean(value, known)}"
+        )
+
+
+@click.command("show")
+@click.argument("name")
+@click.option("--plot", metavar="FILE", help="Draw the architecture into a .png, .svg or .pdf file.")
+@json_option
+@click.pass_obj
+def show_model(rooms: dict[str, Callable[[], list[str]]] | None, name: str, plot: str | None, as_json: bool) -> None:
+    """Show what is known of the model NAME: what it costs, its options, published weights and stages."""
+    content = describe(name, (rooms or {}).get("formats", list)())
+    if plot is not None:
+        from zoo.plot import draw
+
+        draw(content, Path(plot))
+    if as_json:
+        print_json(content)
+        return
+    _print_lines(content)
+    _print_weights(content["weights"])
+    _print_options(content["options"])
+    _print_stages(content["stages"], content["gmacs"])
+    if plot is not None:
+        click.echo(f"\nDrawn to {plot}")
+
+
+def describe(name: str, formats: list[str]) -> dict[str, Any]:
+    """Return all that is known of a model, JSON-safe.
+
+    Args:
+        name: a registered name.
+        formats: those that there are; the ones that the model cannot have are left out.
+
+    Returns:
+        The spec, what was counted (see `zoo.summary.summarize`), "options" that `zoo.get` takes with their defaults,
+        and "formats".
+    """
+    model = models[name]
+    fixed = default_options(model)
+    defaults = {n: fixed.get(n, p.default) for n, p in options_of(model).items()}
+    impossible = dict(model.spec.unsupported)
+    return model.spec.to_json() | {
+        **facts(name),
+        "options": {n: list(v) if isinstance(v, tuple) else v for n, v in defaults.items()},
+        "formats": [fmt for fmt in formats if fmt not in impossible],
+    }
+
+
+def size(shape: Any) -> str:
+    """Return a shape as people write it: 224x224x3."""
+    return "x".join("?" if n is None else str(n) for n in shape)
+
+
+def layers_text(layers: dict[str, int], separator: str = ", ") -> str:
+    """Return what a stage consists of, the most frequent layers first: 9 Conv2D, 3 Add."""
+    ordered = sorted(layers.items(), key=lambda item: -item[1])
+    return separator.join(f"{count} {layer}" for layer, count in ordered)
+
+
+def macs_unit(gmacs: float) -> tuple[str, float]:
+    """Return the unit that suits a network of so many GMACs, and how many of it one GMAC has."""
+    units = (("GMACs", 1.0), ("MMACs", 1e3), ("kMACs", 1e6))
+    return next(((unit, per) for unit, per in units if gmacs * per >= 0.1), units[-1])
+
+
+def _print_lines(content: dict[str, Any]) -> None:
+    """Print what fits into a line or two each."""
+    smallest = f", at least {size([content['min_size']] * 2)}" if content["min_size"] else ""
+    memory = content["memory"]
+    lines = {
+        "name": content["name"],
+        "family": content["family"],
+        "tags": ", ".join(content["tags"]) or "none",
+        "paper": content["paper"] or "none",
+        "input": f"{size(content['input_shape'])}, {content['input_dtype']}{smallest}",
+        "task": TASKS[content["task"]],
+        "classes": f"{content['classes']:,}",
+        "parameters": f"{content['params']:,}",
+        "GMACs": _plain(content["gmacs"]),
+        "memory": f"{memory['weights_mib']:g} MiB of weights; {memory['inference_mib']:g} MiB to infer and "
+        f"{memory['training_mib']:g} MiB to train one input, float32",
+        "preprocessing": _preprocessing(content),
+        "formats": ", ".join(content["formats"]) or "none",
+    }
+    for key, text in lines.items():
+        _print_line(key, text)
+    for fmt, reason in content["unsupported"].items():
+        _print_line("unsupported", f"{fmt}: {reason}")
+
+
+def _print_line(key: str, text: str) -> None:
+    first, *others = textwrap.wrap(text, WIDTH - KEY, break_long_words=False, break_on_hyphens=False) or [""]
+    # click leaves the style away where no terminal reads.
+    click.echo(click.style(key.ljust(KEY), bold=True) + first)
+    for line in others:
+        click.echo(" " * KEY + line)
+
+
+def _preprocessing(content: dict[str, Any]) -> str:
+    if content["vocabulary"]:
+        return f"token ids below {content['vocabulary']:,}, by the vocabulary of the data"
+    contract = content["preprocessing"]
+    mean, std = (", ".join(f"{v:g}" for v in contract[key]) for key in ("mean", "std"))
+    resize = f"; {contract['interpolation']}, crop {contract['crop']:g}" if content["min_size"] else ""
+    return f"(x - mean) / std; mean {mean}; std {std}{resize}"
+
+
+def _plain(value: float) -> str:
+    """Return four significant digits, never as a power of ten."""
+    text = f"{value:.12f}" if 0 < value < 1e-4 else f"{value:.4g}"
+    return text.rstrip("0") if "." in text else text
+
+
+def _print_weights(entries: list[dict[str, Any]]) -> None:
+    if entries:
+        click.echo()
+        rows = [(w["source"], f"{w['top1']:.2f}", size([w["size"]] * 2), w["reference"]) for w in entries]
+        print_table(("published weights", "top-1 %", "at", "stated in"), rows, right=(1,))
+
+
+def _print_options(options: dict[str, Any]) -> None:
+    if options:
+        click.echo()
+        rows = [(name, repr(tuple(v) if isinstance(v, list) else v)) for name, v in options.items()]
+        print_table(("option", "default"), rows)
+
+
+def _print_stages(stages: list[dict[str, Any]], gmacs: float) -> None:
+    """Print the table of stages, long lists of layers folded so that it keeps to the width."""
+    unit, per = macs_unit(gmacs)
+    full = [(s["name"], size(s["output"]), f"{s['params']:,}", f"{s['gmacs'] * per:,.3f}") for s in stages]
+    head = ("stage", "layers", "output", "parameters", unit)
+    taken = sum(max(len(head[i if i == 0 else i + 1]), *(len(row[i]) for row in full)) + 2 for i in range(4))
+    rows = []
+    for stage, (name, *rest) in zip(stages, full, strict=True):
+        # A count stays with its layer.
+        text = layers_text(stage["layers"], ",\n").replace(" ", "\0").replace("\n", " ")
+        first, *others = textwrap.wrap(text, WIDTH - taken, break_long_words=False, break_on_hyphens=False)
+        rows += [(name, first.replace("\0", " "), *rest), *(("", t.replace("\0", " "), "", "", "") for t in others)]
+    click.echo()
+    print_table(head, rows, right=(3, 4))

@@ -1,0 +1,1 @@
+"""Layers, blocks and heads that the families are made of."""

@@ -1,0 +1,153 @@
+"""Transformer encoders for text: one answer to a sequence of tokens, or one to each token.
+
+Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin 2017, arXiv:1706.03762; Devlin, Chang, Lee,
+Toutanova 2018, arXiv:1810.04805 (BERT); sizes of Turc, Chang, Lee, Toutanova 2019, arXiv:1908.08962. There is one kind
+of segment, and normalization comes before each branch unless norm="post" asks for BERT's (Xiong et al. 2020,
+arXiv:2002.04745).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+from zoo.common.errors import BadOption
+from zoo.common.lazy import sequence
+from zoo.layers.attention import Block, check_positions, encoder_block, layer_norm
+from zoo.layers.blocks import check_counts, check_rate, drop
+from zoo.layers.heads import Head
+from zoo.specs.registry import ModelSpec, register
+from zoo.specs.text import check_vocabulary
+
+LIKE = ModelSpec(
+    input_shape=(512,),
+    classes=2,
+    paper="Devlin et al. 2018, arXiv:1810.04805",
+    tags=("text", "attention"),
+    input_dtype="int32",
+    vocabulary=30_522,
+)
+TINY = dataclasses.replace(LIKE, input_shape=(64,), vocabulary=1_000, tags=(*LIKE.tags, "small"))
+# As many as CoNLL-2003 has: the beginning and the inside of four kinds of name, and what is none.
+TAGS = {"classes": 9, "task": "tag"}
+# What BERT drops in training.
+DROPPED = {"attention_dropout": 0.1, "projection_dropout": 0.1}
+variant = partial(register, like=LIKE, **DROPPED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+    """What makes vectors of tokens.
+
+    Args:
+        vocabulary: how many tokens there are.
+        width: length of a token's vector.
+        depth: number of blocks.
+        positions: "learned" for a vector learnt for each place, "sinusoidal" for those of 2017.
+        drop_path: share of examples for which a branch of the last block is dropped in training; those before are
+            dropped less, in proportion to their depth.
+    """
+
+    vocabulary: int = 1_000
+    width: int = 64
+    depth: int = 2
+    positions: str = "learned"
+    drop_path: float = 0.0
+
+    def check(self) -> Trunk:
+        """Return the trunk, or raise BadOption."""
+        check_vocabulary(self.vocabulary)
+        check_counts("width", (self.width,))
+        check_counts("depth", (self.depth,))
+        check_rate(self.drop_path, "drop_path")
+        check_positions(self.positions)
+        return self
+
+
+@register("encoder_tiny", TINY, params=168_322, width=64, depth=2)
+@variant("encoder_mini", params=11_104_770, width=256, depth=4, attention_heads=4)
+@variant("encoder_small", params=28_500_994, width=512, depth=4, attention_heads=8)
+@variant("encoder_medium", params=41_110_530, width=512, depth=8, attention_heads=8)
+@variant("encoder_base", params=108_891_650, width=768, depth=12, attention_heads=12)
+def encoder(
+    ids: Any,
+    head: Head,
+    *,
+    trunk: Trunk = Trunk(),
+    block: Block = Block(),
+    pooling: str = "mean",
+    dropout: float = 0.0,
+) -> Any:
+    """Build an encoder that answers once for a sequence.
+
+    Args:
+        ids: tokens (n, length), int32, padded with 0 at the end.
+        head: turns the pooled vector (n, width) into logits.
+        trunk: vocabulary, width, depth, positions and drop_path.
+        block: how blocks are built; its projection_dropout also drops the sum of embeddings and positions.
+        pooling: "mean" of the tokens that are not padding, or "class" for a learnt token put in front of them.
+        dropout: share of the pooled vector dropped in training.
+
+    Returns:
+        The head's output, logits (n, classes).
+    """
+    if pooling not in ("mean", "class"):
+        raise BadOption(f"pooling must be 'mean' or 'class'. Received: pooling={pooling!r}")
+    front = int(pooling == "class")
+    x, padding = _encoded(ids, head, trunk.check(), block.check(trunk.width), front)
+
+    def neck(x: Any) -> Any:
+        pooled = sequence.TakeToken(name="pool")(x) if front else sequence.MeanToken(name="pool")([x, padding])
+        # In int8 a share of the mean is rounded a lot, by the same factor for all tokens: normalizing takes that out.
+        return _final_norm(pooled, block) if block.norm == "pre" or not front else pooled
+
+    return head(x, dropout, neck=neck)
+
+
+@register("tagger_tiny", dataclasses.replace(TINY, **TAGS), params=168_777, width=64, depth=2)
+@register(
+    "tagger_base",
+    dataclasses.replace(LIKE, **TAGS),
+    params=108_897_033,
+    width=768,
+    depth=12,
+    attention_heads=12,
+    **DROPPED,
+)
+def tagger(ids: Any, head: Head, *, trunk: Trunk = Trunk(), block: Block = Block(), dropout: float = 0.0) -> Any:
+    """Build an encoder that answers for each token.
+
+    Args:
+        ids: tokens (n, length), int32, padded with 0 at the end.
+        head: turns vectors (n, length, width) into logits.
+        trunk: vocabulary, width, depth, positions and drop_path.
+        block: how blocks are built; its projection_dropout also drops the sum of embeddings and positions.
+        dropout: share of the last vectors dropped in training.
+
+    Returns:
+        The head's output, logits (n, length, classes); those of padding mean nothing.
+    """
+    x, _ = _encoded(ids, head, trunk.check(), block.check(trunk.width))
+    return head(x, dropout, neck=lambda x: _final_norm(x, block) if block.norm == "pre" else x)
+
+
+def _encoded(ids: Any, head: Head, trunk: Trunk, block: Block, front: int = 0) -> tuple[Any, Any]:
+    """Return vectors (n, front + length, width), learnt tokens in front, and the bias of their padding."""
+    padding = sequence.PaddingBias(front, name="padding")(ids)
+    # Sinusoids are of unit size, and so have vectors to be that stand beside them.
+    scaled = trunk.positions == "sinusoidal"
+    x = sequence.TokenEmbedding(trunk.vocabulary, trunk.width, scaled, name="embedding")(ids)
+    x = sequence.Token(name="token")(x) if front else x
+    x = sequence.Positions(x.shape[1], not scaled, name="positions")(x)
+    if block.norm == "post":
+        x = layer_norm(x, block.epsilon, name="embedding_norm")
+    x = drop(x, block.projection_dropout, name="embedding_dropout")
+    step = trunk.drop_path / max(1, trunk.depth - 1)
+    for i in range(trunk.depth):
+        x = encoder_block(x, block, head, name=f"block{i + 1}", biases=[padding], rate=step * i)
+    return x, padding
+
+
+def _final_norm(x: Any, block: Block) -> Any:
+    return layer_norm(x, block.epsilon, name="head_norm")

@@ -1,0 +1,1 @@
+"""What is known of models without building them: pure data, no framework."""

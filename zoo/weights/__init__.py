@@ -1,0 +1,1 @@
+"""Pretrained weights: the hub, file readers, and loading them into a model."""
