@@ -26,7 +26,7 @@ def compare(name: str, keras_name: str) -> dict[str, float]:
     import keras
 
     import zoo
-    from zoo.common.lazy import layers
+    from zoo.layers.lazy import layers
 
     def loading() -> None:
         with layers.weights_follow():

@@ -20,7 +20,7 @@ import numpy as np
 
 import export
 import training
-from export.compression.pipeline import parse_chain
+from export.compression.pipeline import parse_pipeline
 from export.reporting.content import gzipped
 from training.runs.run import Run
 
@@ -57,7 +57,7 @@ def trained(path: Path, seed: int) -> Run:
 
 def made(run: Run, chain: str) -> dict[str, export.Artifact]:
     """Return the artifacts of a chain by format, made unless they are there."""
-    slug = f"-{parse_chain(chain).slug}" if chain else ""
+    slug = f"-{parse_pipeline(chain).slug}" if chain else ""
     missing = [name for name in FORMATS if not (run.exports / f"{name}{slug}").is_dir()]
     if missing:
         export.export_all(run, missing, chain)
@@ -119,7 +119,7 @@ def in_turns(calls: list[Callable[[], Any]], count: int) -> list[float]:
 def mask_overhead(run: Run) -> float:
     """Return how much longer a step of training takes with masks, as a share, measured in turns."""
     from export.compression.masks import Masks, Pruning
-    from export.compression.workbench import load_network
+    from export.compression.workbench import load_compressed
     from training.finetune import shorten
     from training.learning.build import compile_model
     from training.learning.evaluation import open_data
@@ -128,7 +128,7 @@ def mask_overhead(run: Run) -> float:
     batch = next(iter(pipeline.train(0)))
 
     def stepper(masked: bool) -> Callable[[], Any]:
-        network = load_network(run.model_path)
+        network = load_compressed(run.model_path)
         compile_model(network, recipe, pipeline, jit_compile=False)
         network.optimizer.build(network.trainable_variables)
         if not masked:

@@ -20,11 +20,11 @@ from typing import Any
 import export
 import training
 import zoo
-from export.compression.pipeline import Chain, parse_chain
+from export.compression.pipeline import CompressionPipeline, parse_pipeline
 from export.core.compression import compressions
 from export.core.format import formats, parse_format
 from export.pipeline import check_wanted, export_each
-from export.source.origin import RunOrigin
+from export.source.origin import RunJob
 from training.common.callbacks import Stopped
 from training.recipe.recipe import recipes
 from training.runs.run import Run
@@ -104,7 +104,7 @@ def trained(model: str, folder: Path) -> Run:
     return training.train(name, overrides, run=place)
 
 
-def chain_of(name: str, model: str) -> Chain | None:
+def chain_of(name: str, model: str) -> CompressionPipeline | None:
     """Return the chain of a compression alone; None for none."""
     if name == PLAIN:
         return None
@@ -112,12 +112,12 @@ def chain_of(name: str, model: str) -> Chain | None:
     given = [VALUES[name].format(model=model)] if name in VALUES else []
     epochs = recipe_for(model)[1]["epochs"] if name in ANEW else TUNING
     given += [f"epochs={epochs}"] if "epochs" in fields else []
-    return parse_chain(f"{name}:{','.join(given)}" if given else name)
+    return parse_pipeline(f"{name}:{','.join(given)}" if given else name)
 
 
-def cells(run: Run, chain: Chain | None, names: Sequence[str]) -> Iterator[tuple[str, Cell]]:
+def cells(run: Run, chain: CompressionPipeline | None, names: Sequence[str]) -> Iterator[tuple[str, Cell]]:
     """Yield what becomes of a network in each format."""
-    origin, wanted = RunOrigin(run), {}
+    origin, wanted = RunJob(run), {}
     for name in names:
         try:
             check_wanted(origin, parse_format(name), chain)

@@ -23,7 +23,7 @@ from export.core.options import Options
 from export.inspection.inspect import inspect as inspect_file
 from export.pipeline import Artifact, export_request, export_run, load_artifact, verify_artifact
 from export.source.origin import ModelRequest
-from export.source.rows import vectors_of
+from export.source.rows import encode_rows
 from training.runs.run import Run
 from zoo.common.errors import BadOption, did_you_mean
 
@@ -207,7 +207,7 @@ def vectors(path: PathLike, rows: Sequence[Mapping[str, Any]] | PathLike) -> np.
         DataError: a column is missing, or a value cannot be.
         ParityError: a byte of the artifact was changed.
     """
-    return vectors_of(Path(path), rows)
+    return encode_rows(Path(path), rows)
 
 
 def report(

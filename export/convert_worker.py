@@ -29,11 +29,11 @@ def convert(
     """Write formats below `scratch` in a child process.
 
     Args:
-        origin: what is written, as `export.source.origin.Origin.job` gives it.
-        formats: what is wanted, as `export.core.format.Wanted.text` gives it.
+        origin: what is written, as `export.source.origin.ExportJob.job` gives it.
+        formats: what is wanted, as `export.core.format.FormatRequest.text` gives it.
         scratch: an existing folder; receives <slug of what is wanted>/<file>, samples.npz, and what
             `export.compression.pipeline.leave` writes.
-        chain: compressions to be done before, see `export.compression.pipeline.parse_chain`; "" for none.
+        chain: compressions to be done before, see `export.compression.pipeline.parse_pipeline`; "" for none.
 
     Yields:
         (format, error) as each is done; error is None where it went well.
@@ -76,8 +76,8 @@ def foreign_modules() -> dict[str, str]:
     from zoo.specs.registry import models
 
     origins = models.origins() | datasets.origins() | formats.origins() | compressions.origins()
-    foreign = {name for name in origins if name.partition(".")[0] not in ("zoo", "training", "export")}
-    return {name: _file_of(name) for name in sorted(foreign)}
+    unsupported = {name for name in origins if name.partition(".")[0] not in ("zoo", "training", "export")}
+    return {name: _file_of(name) for name in sorted(unsupported)}
 
 
 def _file_of(module: str) -> str:
@@ -152,10 +152,10 @@ def _compression(content: dict[str, Any], scratch: Path) -> Any:
     """Return what makes the network smaller, `change(network, pipeline)`; None if nothing does."""
     if not content["chain"]:
         return None
-    from export.compression.pipeline import compress, leave, parse_chain
+    from export.compression.pipeline import compress, leave, parse_pipeline
 
     def change(network: Any, pipeline: Any) -> Any:
-        made = compress(network, parse_chain(content["chain"]), Run.open(content["run"]), pipeline)
+        made = compress(network, parse_pipeline(content["chain"]), Run.open(content["run"]), pipeline)
         leave(made, scratch)
         return made
 

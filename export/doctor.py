@@ -220,7 +220,7 @@ def _small(folder: Path) -> tuple[Any, Any, Any]:
     x = keras.layers.Conv2D(8, 3, activation="relu", name="convolution")(given)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     network = keras.Model(given, keras.layers.Dense(4, name="logits")(x), name="doctor")
-    source = Source(network, zoo.Preprocessing((127.5,), (60.0,)), list("abcd"), lambda: inputs, folder)
+    source = Source(network, zoo.PreprocessingConfig((127.5,), (60.0,)), list("abcd"), lambda: inputs, folder)
     return source, inputs, source.model.predict(inputs, verbose=0)
 
 

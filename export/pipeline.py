@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from export.compression.pipeline import Chain, check_formats, parse_chain, prove, prove_again
+from export.compression.pipeline import CompressionPipeline, check_formats, parse_pipeline, prove, prove_again
 from export.convert_worker import convert
-from export.core.format import Format, Runtime, Wanted, Way, formats, parse_format
-from export.core.generate import Writer
-from export.core.guarantees import check_claims
+from export.core.format import Backend, Format, FormatRequest, Runtime, formats, parse_format
+from export.core.generate import Generator
+from export.core.guarantees import check_guarantees
 from export.core.manifest import MASKS, NAME, SAMPLES, find_folder, read_manifest, write_manifest
 from export.core.options import described
 from export.core.samples import read_samples
 from export.inspection.inspect import look
-from export.source.origin import ModelOrigin, ModelRequest, Origin, RunOrigin
+from export.source.origin import ExportJob, ModelRequest, RegistryJob, RunJob
 from export.verification.parity import compare, require
 from training.runs.run import Run, environment
 from zoo.common.errors import ParityError, UnsupportedExport, ZooError
@@ -64,18 +64,18 @@ class Artifact:
 
 def export_run(run: Run, names: Sequence[str], compress: str = "", max_drop: float | None = None) -> list[Artifact]:
     """Export a finished run; see `export.export_all`."""
-    return export_origin(RunOrigin(run), names, parse_chain(compress) if compress else None, max_drop)
+    return export_origin(RunJob(run), names, parse_pipeline(compress) if compress else None, max_drop)
 
 
 def export_request(
     request: ModelRequest, names: Sequence[str], out: Path, max_drop: float | None = None
 ) -> list[Artifact]:
     """Export a model of the registry; see `export.export_model`."""
-    return export_origin(ModelOrigin(request, out), names, None, max_drop)
+    return export_origin(RegistryJob(request, out), names, None, max_drop)
 
 
 def export_origin(
-    origin: Origin, names: Sequence[str], chain: Chain | None = None, max_drop: float | None = None
+    origin: ExportJob, names: Sequence[str], chain: CompressionPipeline | None = None, max_drop: float | None = None
 ) -> list[Artifact]:
     """Export to several formats through one child process; those that fail do not hold up others."""
     wanted = {one.text: one for one in (parse_format(name, max_drop) for name in names)}
@@ -89,7 +89,7 @@ def export_origin(
 
 
 def export_each(
-    origin: Origin, wanted: Mapping[str, Wanted], chain: Chain | None = None
+    origin: ExportJob, wanted: Mapping[str, FormatRequest], chain: CompressionPipeline | None = None
 ) -> Iterator[tuple[str, Artifact | ZooError]]:
     """Yield what becomes of each format that `check_wanted` lets pass: an artifact, or why there is none."""
     with origin.lock(), _scratch(origin.exports) as scratch:
@@ -97,7 +97,9 @@ def export_each(
             yield name, error or _finished(origin, wanted[name], scratch, chain)
 
 
-def _finished(origin: Origin, wanted: Wanted, scratch: Path, chain: Chain | None) -> Artifact | ZooError:
+def _finished(
+    origin: ExportJob, wanted: FormatRequest, scratch: Path, chain: CompressionPipeline | None
+) -> Artifact | ZooError:
     """Return an artifact in its place, or why there is none."""
     try:
         return _finish(origin, wanted, scratch, chain)
@@ -105,7 +107,7 @@ def _finished(origin: Origin, wanted: Wanted, scratch: Path, chain: Chain | None
         return failure
 
 
-def check_wanted(origin: Origin, wanted: Wanted, chain: Chain | None = None) -> None:
+def check_wanted(origin: ExportJob, wanted: FormatRequest, chain: CompressionPipeline | None = None) -> None:
     """Raise UnsupportedExport for a format that spec or chain rule out, BadOption for options that do not fit."""
     if chain:
         check_formats(chain, [wanted.format.name])
@@ -116,7 +118,7 @@ def check_wanted(origin: Origin, wanted: Wanted, chain: Chain | None = None) -> 
     origin.check(wanted)
 
 
-def ruled_out(model: Run | zoo.ModelSpec, wanted: Wanted) -> str:
+def ruled_out(model: Run | zoo.ModelSpec, wanted: FormatRequest) -> str:
     """Return why a model, or a run's, cannot be had in a format, "" if it can as far as its spec tells."""
     spec, name = zoo.spec(model.recipe.model.name) if isinstance(model, Run) else model, wanted.format.name
     try:
@@ -144,7 +146,9 @@ def _scratch(exports: Path) -> Iterator[Path]:
             exports.rmdir()
 
 
-def _finish(origin: Origin, wanted: Wanted, scratch: Path, chain: Chain | None = None) -> Artifact:
+def _finish(
+    origin: ExportJob, wanted: FormatRequest, scratch: Path, chain: CompressionPipeline | None = None
+) -> Artifact:
     """Compare a written artifact and put it into its place, or raise ParityError and leave nothing."""
     fmt = wanted.format
     way = fmt.way(origin.spec.task)
@@ -174,7 +178,7 @@ def _finish(origin: Origin, wanted: Wanted, scratch: Path, chain: Chain | None =
 def _inspected(fmt: Format, path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an artifact is, read from its file, or raise ParityError if that is not what it is called."""
     found = look(path)
-    check_claims(found.stored, fmt.claims, manifest)
+    check_guarantees(found.stored, fmt.guarantees, manifest)
     return found.to_json()
 
 
@@ -190,7 +194,7 @@ def _place(written: Path, target: Path) -> None:
 
 def _facts(runtime: Runtime) -> dict[str, Any]:
     """Return what the manifest says of the interface of an artifact."""
-    parts = runtime.parts if isinstance(runtime, Writer) else {}
+    parts = runtime.parts if isinstance(runtime, Generator) else {}
     return {
         "inputs": list(map(dataclasses.asdict, runtime.inputs)),
         "outputs": list(map(dataclasses.asdict, runtime.outputs)),
@@ -234,7 +238,7 @@ def load_artifact(path: Path, threads: int | None = None) -> Runtime:
     return _open(folder, read_manifest(folder), threads)[1]
 
 
-def _open(folder: Path, manifest: dict[str, Any], threads: int | None = None) -> tuple[Way, Runtime]:
+def _open(folder: Path, manifest: dict[str, Any], threads: int | None = None) -> tuple[Backend, Runtime]:
     """Load an artifact whose manifest was checked; returns how its format keeps it too."""
     way = formats[manifest["format"]].way(manifest["metadata"].get("task", "classify"))
     try:

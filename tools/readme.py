@@ -14,6 +14,7 @@ from export.core.options import choices
 from training.recipe.docstrings import note
 from training.recipe.recipe import recipes as known
 from zoo import counts
+from zoo.specs import counts as specs_counts
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -83,5 +84,7 @@ def render(text: str) -> str:
 
 if __name__ == "__main__":
     # The table is made from the file.
-    counts.FILE.write_text(counts.to_text({name: counts.count(name) for name in zoo.names()}), encoding="utf-8")
+    specs_counts.FILE.write_text(
+        specs_counts.to_text({name: counts.count(name) for name in zoo.names()}), encoding="utf-8"
+    )
     README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -28,7 +28,7 @@ from training.recipe.recipe import Recipe, parse_override, resolve
 from training.recipe.recipe import recipes as _recipes
 from training.recipe.recipe import register as register_recipe
 from training.runs.run import Run
-from zoo.specs.text import Text
+from zoo.specs.text import TextConfig
 
 __all__ = [
     "AugmentConfig",
@@ -44,7 +44,7 @@ __all__ = [
     "ScheduleConfig",
     "Split",
     "TeacherConfig",
-    "Text",
+    "TextConfig",
     "evaluate",
     "health",
     "parse_override",

@@ -15,7 +15,7 @@ import click
 
 import training
 from training.common.callbacks import Stopped
-from training.learning.tasks import describe_figures
+from training.learning.tasks import describe_metrics
 from training.recipe.docstrings import note
 from training.recipe.recipe import Recipe, recipes, resolve
 from training.recipe.starter import SUFFIX, read_recipe, write_starter
@@ -185,7 +185,7 @@ def _print_result(run: Run, as_json: bool) -> None:
     if as_json:
         _print_line({"run": str(run.path), **test})
         return
-    told = describe_figures(result.get("task", "classify"), test)
+    told = describe_metrics(result.get("task", "classify"), test)
     click.echo(f"{run.path}: {told} on the {test['examples']} examples of the {test['split']} split")
 
 
@@ -252,5 +252,5 @@ def evaluate(run: str, split: str, as_json: bool) -> None:
     if as_json:
         print_json({"run": run, "split": split, **result})
         return
-    told = describe_figures(Run.open(run).result().get("task", "classify"), result)
+    told = describe_metrics(Run.open(run).result().get("task", "classify"), result)
     click.echo(f"{split}: {told}, loss {result['loss']:.4f}, {result['examples']} examples")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from training.checkpoints.files import load_weights
-from training.checkpoints.manager import Keeper
+from training.checkpoints.manager import CheckpointManager
 from training.common.callbacks import (
     Clock,
     Interrupted,
@@ -24,7 +24,7 @@ from training.data.opening import learnt_of
 from training.data.pipeline import Pipeline
 from training.distributed.device import Device
 from training.distributed.strategy import check_together
-from training.distributed.workers import look_on, wait_for_run
+from training.distributed.workers import follow, wait_for_run
 from training.learning.build import build_model
 from training.learning.eval_resolution import look
 from training.learning.evaluation import judge
@@ -89,7 +89,7 @@ def resume_run(run: Run, *, progress: bool = False, observe: Observer | None = N
         return run
     run.check_backend()
     prepared = prepare(run.recipe, run)
-    return _train(run if prepared[0].chief else look_on(run), prepared, progress=progress, observe=observe, split=split)
+    return _train(run if prepared[0].chief else follow(run), prepared, progress=progress, observe=observe, split=split)
 
 
 def _train(
@@ -108,7 +108,7 @@ def _train(
             session.train(display, observe if device.chief else None)
         if device.chief:
             session.finish(split)
-        device.meet()
+        device.barrier()
     return run
 
 
@@ -123,7 +123,7 @@ class Session:
     def __init__(self, run: Run, device: Device, pipeline: Pipeline, model: Any, view: Any) -> None:
         self.run, self.device, self.pipeline, self.model, self.view = run, device, pipeline, model, view
         self.recipe = run.recipe
-        self.keeper = Keeper(run, writes=device.chief)
+        self.keeper = CheckpointManager(run, writes=device.chief)
         self.stop = StopRequest()
         self.board = Board(run.tensorboard, writes=device.chief)
         self.watch = Watch(run, model, device, self.board, pipeline)
@@ -134,7 +134,7 @@ class Session:
         self.ended = "epochs"
         self.fresh = not self.keeper.begun
         # All have read what there is before the first of them writes.
-        device.meet()
+        device.barrier()
 
     def train(self, display: Display, observe: Observer | None) -> None:
         """Train until the last epoch, saving on the way."""
@@ -303,7 +303,7 @@ class Session:
             put_average(self.model)
         kept = look(self.view, self.model)
         write_atomic(self.run.model_path, lambda path: kept.save(path, include_optimizer=False))
-        self.device.leave_witness(self.run, self.pipeline, lambda: build_model(self.recipe, self.pipeline))
+        self.device.save_reference_logits(self.run, self.pipeline, lambda: build_model(self.recipe, self.pipeline))
         show_mistakes(kept, self.pipeline, self.board, self.recipe)
         self.board.close()
         split = split if split in self.pipeline.dataset.splits else "validation"
@@ -321,7 +321,7 @@ class Session:
             "task": self.pipeline.dataset.task,
             "labels": list(self.pipeline.dataset.labels),
             "input_shape": list(self.pipeline.shape),
-            "preprocessing": self.pipeline.contract.to_json(),
+            "preprocessing": self.pipeline.preprocessing.to_json(),
             "splits": splits,
             "precision": self.device.precision,
             "strategy": self.device.name,

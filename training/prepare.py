@@ -8,8 +8,8 @@ import zoo
 from training.data.opening import open_pipeline
 from training.data.pipeline import Pipeline
 from training.distributed.device import Device
-from training.distributed.strategy import open_device
-from training.learning.build import build_learner, compile_model, seeded
+from training.distributed.devices import open_device
+from training.learning.build import build_training_model, compile_model, seeded
 from training.learning.eval_resolution import make_view
 from training.learning.evaluation import open_data
 from training.optim.lbfgs import check_lbfgs, in_float32, is_asked, remember
@@ -26,7 +26,7 @@ def prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, A
     pipeline.check(device.share)
     device.check(pipeline)
     with device.running(), device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
-        model = build_learner(recipe, pipeline.learning, start=run is None)
+        model = build_training_model(recipe, pipeline.learning, start=run is None)
         if asked:
             check_lbfgs(recipe, pipeline, device, model)
             remember(model)

@@ -15,13 +15,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.build import Request, build, build_features
+from zoo.build import Request, build_features
+from zoo.build import build as _build
 from zoo.common.errors import ZooError
+from zoo.counts import counted
 from zoo.decoding import generate as write_sequences
 from zoo.layers.heads import MultiClass, MultiLabel, Regression
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.counts import provide
+from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.published import Weights
-from zoo.specs.registry import ModelSpec, models, register
+from zoo.specs.registry import ModelSpec, register
+from zoo.specs.registry import models as _models
 from zoo.weights.sources import write_weights
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ __all__ = [
     "ModelSpec",
     "MultiClass",
     "MultiLabel",
-    "Preprocessing",
+    "PreprocessingConfig",
     "Regression",
     "Weights",
     "ZooError",
@@ -45,6 +49,10 @@ __all__ = [
     "save_weights",
     "spec",
 ]
+
+
+# The models of plug-ins have no record; they are counted by building them.
+provide(counted)
 
 
 def get(
@@ -89,7 +97,7 @@ def get(
         DataError: the weights cannot be downloaded or read.
     """
     request = Request(classes, heads, input_shape, include_top, classifier_activation, dtype)
-    return build(name, request, weights, options)
+    return _build(name, request, weights, options)
 
 
 def features(
@@ -159,7 +167,7 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
 
 def spec(name: str) -> ModelSpec:
     """Return what is known of a model without building it; raises UnknownName."""
-    return models[name].spec
+    return _models[name].spec
 
 
 def names(*patterns: str, exclude: str | Iterable[str] = (), family: str | None = None) -> list[str]:
@@ -170,10 +178,10 @@ def names(*patterns: str, exclude: str | Iterable[str] = (), family: str | None 
         exclude: a wildcard or several that must not match.
         family: only models of this family.
     """
-    found = models.names(*patterns, exclude=exclude)
-    return [name for name in found if family in (None, models[name].spec.family)]
+    found = _models.names(*patterns, exclude=exclude)
+    return [name for name in found if family in (None, _models[name].spec.family)]
 
 
 def families() -> list[str]:
     """Return the names of the families."""
-    return sorted({models[name].spec.family for name in models.names()})
+    return sorted({_models[name].spec.family for name in _models.names()})

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zoo.common.errors import BadOption, did_you_mean
-from zoo.common.lazy import keras, layers
+from zoo.common.lazy import keras
 from zoo.common.types import fit_type
 from zoo.layers.heads import Head, tasks_of
+from zoo.layers.lazy import layers
 from zoo.specs.registry import Model, ModelSpec, models
 from zoo.weights.loading import load_state
 from zoo.weights.sources import open_weights

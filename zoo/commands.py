@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
-from zoo.build import default_options, options_of
 from zoo.common.console import json_option, print_json, print_table
 from zoo.common.errors import UnknownName, did_you_mean
-from zoo.counts import facts
+from zoo.description import describe, layers_text, macs_unit, size
 from zoo.specs.registry import models
 
 WIDTH = 100
@@ -74,45 +73,6 @@ def show_model(rooms: dict[str, Callable[[], list[str]]] | None, name: str, plot
     _print_stages(content["stages"], content["gmacs"])
     if plot is not None:
         click.echo(f"\nDrawn to {plot}")
-
-
-def describe(name: str, formats: list[str]) -> dict[str, Any]:
-    """Return all that is known of a model, JSON-safe.
-
-    Args:
-        name: a registered name.
-        formats: those that there are; the ones that the model cannot have are left out.
-
-    Returns:
-        The spec, what was counted (see `zoo.summary.summarize`), "options" that `zoo.get` takes with their defaults,
-        and "formats".
-    """
-    model = models[name]
-    fixed = default_options(model)
-    defaults = {n: fixed.get(n, p.default) for n, p in options_of(model).items()}
-    impossible = dict(model.spec.unsupported)
-    return model.spec.to_json() | {
-        **facts(name),
-        "options": {n: list(v) if isinstance(v, tuple) else v for n, v in defaults.items()},
-        "formats": [fmt for fmt in formats if fmt not in impossible],
-    }
-
-
-def size(shape: Any) -> str:
-    """Return a shape as people write it: 224x224x3."""
-    return "x".join("?" if n is None else str(n) for n in shape)
-
-
-def layers_text(layers: dict[str, int], separator: str = ", ") -> str:
-    """Return what a stage consists of, the most frequent layers first: 9 Conv2D, 3 Add."""
-    ordered = sorted(layers.items(), key=lambda item: -item[1])
-    return separator.join(f"{count} {layer}" for layer, count in ordered)
-
-
-def macs_unit(gmacs: float) -> tuple[str, float]:
-    """Return the unit that suits a network of so many GMACs, and how many of it one GMAC has."""
-    units = (("GMACs", 1.0), ("MMACs", 1e3), ("kMACs", 1e6))
-    return next(((unit, per) for unit, per in units if gmacs * per >= 0.1), units[-1])
 
 
 def _print_lines(content: dict[str, Any]) -> None:

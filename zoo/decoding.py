@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras, np, sequence, tf
+from zoo.common.lazy import keras, np, tf
 from zoo.common.types import fit_type
+from zoo.layers.lazy import sequence
 from zoo.specs.text import END, PADDING, START
 
 # The log-probability of what cannot be.

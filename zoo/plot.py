@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.commands import layers_text, macs_unit, size
 from zoo.common.errors import BadOption, DataError
+from zoo.description import layers_text, macs_unit, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

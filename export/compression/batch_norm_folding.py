@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from export.core.keras_graph import Call, Change, calls, like, readers, rebuild
 from zoo.common.errors import UnsupportedExport
-from zoo.common.lazy import keras, layers, np
+from zoo.common.lazy import keras, np
+from zoo.layers.lazy import layers
 
 if TYPE_CHECKING:
     import keras as _keras

@@ -28,7 +28,7 @@ TOGETHER = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Average")
 LITTLE = 1e-6
 
 
-class Ties:
+class ChannelGroups:
     """The channels of a network, and which of them are tied.
 
     Attributes:
@@ -107,14 +107,14 @@ class Ties:
         return i
 
 
-def tie(network: _keras.Model, *, by_scale: bool = False) -> Ties:
+def group_channels(network: _keras.Model, *, by_scale: bool = False) -> ChannelGroups:
     """Return the ties of a functional network's channels, and what each is worth.
 
     Args:
         network: the network.
         by_scale: whether a channel is worth the scale of its batch normalization, or the L1 norm of its kernel.
     """
-    ties, carried = Ties(), {}
+    ties, carried = ChannelGroups(), {}
     for call in calls(network):
         inputs = [carried[id(tensor)] for tensor in call.inputs]
         outputs = _follow(ties, call, inputs, by_scale)
@@ -128,14 +128,14 @@ def tie(network: _keras.Model, *, by_scale: bool = False) -> Ties:
     return ties
 
 
-def _record(known: dict[str, Any], call: Call, channels: Any, ties: Ties) -> None:
+def _record(known: dict[str, Any], call: Call, channels: Any, ties: ChannelGroups) -> None:
     """Keep the channels of a layer; one that is used again has the same weights for others, which ties them."""
     before = known.setdefault(call.layer.name, channels)
     if before is not channels:
         ties.join(before, channels)
 
 
-def _follow(ties: Ties, call: Call, inputs: list[Any], by_scale: bool) -> Any:
+def _follow(ties: ChannelGroups, call: Call, inputs: list[Any], by_scale: bool) -> Any:
     """Return the channels of what a call gives."""
     layer, kinds = call.layer, {kind.__name__ for kind in type(call.layer).__mro__}
     if not inputs:
@@ -154,11 +154,11 @@ def _follow(ties: Ties, call: Call, inputs: list[Any], by_scale: bool) -> Any:
     return found
 
 
-def _each(_ties: Ties, _call: Call, inputs: list[Any]) -> Any:
+def _each(_ties: ChannelGroups, _call: Call, inputs: list[Any]) -> Any:
     return inputs[0]
 
 
-def _last(ties: Ties, call: Call, inputs: list[Any]) -> Any:
+def _last(ties: ChannelGroups, call: Call, inputs: list[Any]) -> Any:
     """Pass channels on where they come last; zeros put beside them are channels of their own."""
     layer, (channels,) = call.layer, inputs
     if isinstance(layer, keras.layers.ZeroPadding2D) and layer.data_format == "channels_first":
@@ -170,7 +170,7 @@ def _last(ties: Ties, call: Call, inputs: list[Any]) -> Any:
     return channels if last and getattr(layer, "depth_multiplier", 1) == 1 else _unknown(ties, call, inputs)
 
 
-def _made(ties: Ties, call: Call, inputs: list[Any]) -> Any:
+def _made(ties: ChannelGroups, call: Call, inputs: list[Any]) -> Any:
     """Number what a convolution or dense layer makes; groups, and what looks at all channels at once, stay."""
     layer = call.layer
     if layer.name in ties.outputs:
@@ -186,36 +186,36 @@ def _one_by_one(activation: Any) -> bool:
     return getattr(activation, "__name__", "") not in ("softmax", "log_softmax", "glu", "sparsemax")
 
 
-def _activated(ties: Ties, call: Call, inputs: list[Any]) -> Any:
+def _activated(ties: ChannelGroups, call: Call, inputs: list[Any]) -> Any:
     return inputs[0] if _one_by_one(call.layer.activation) else ties.fix(inputs[0])
 
 
-def _together(ties: Ties, _call: Call, inputs: list[Any]) -> Any:
+def _together(ties: ChannelGroups, _call: Call, inputs: list[Any]) -> Any:
     first, *others = inputs
     for other in others:
         first = ties.join(first, other)
     return first
 
 
-def _beside(ties: Ties, call: Call, inputs: list[Any]) -> Any:
+def _beside(ties: ChannelGroups, call: Call, inputs: list[Any]) -> Any:
     last = call.layer.axis in (-1, len(call.inputs[0].shape) - 1)
     return np.concatenate(inputs) if last else _together(ties, call, inputs)
 
 
-def _flat(_ties: Ties, call: Call, inputs: list[Any]) -> Any:
+def _flat(_ties: ChannelGroups, call: Call, inputs: list[Any]) -> Any:
     return np.tile(inputs[0], call.outputs[0].shape[-1] // len(inputs[0]))
 
 
-def _reshaped(ties: Ties, call: Call, inputs: list[Any]) -> Any:
+def _reshaped(ties: ChannelGroups, call: Call, inputs: list[Any]) -> Any:
     same = call.outputs[0].shape[-1] == len(inputs[0])
     return inputs[0] if same else _unknown(ties, call, inputs)
 
 
-def _rescaled(ties: Ties, call: Call, inputs: list[Any]) -> Any:
+def _rescaled(ties: ChannelGroups, call: Call, inputs: list[Any]) -> Any:
     return inputs[0] if np.ndim(call.layer.scale) == np.ndim(call.layer.offset) == 0 else ties.fix(inputs[0])
 
 
-def _unknown(ties: Ties, call: Call, inputs: list[Any]) -> Any:
+def _unknown(ties: ChannelGroups, call: Call, inputs: list[Any]) -> Any:
     """Let all stay around a layer that looks at channels in a way that is not known here."""
     for channels in inputs:
         ties.fix(channels)

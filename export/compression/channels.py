@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from export.compression.branches import shorten
-from export.compression.channel_groups import Ties, tie
+from export.compression.channel_groups import ChannelGroups, group_channels
 from export.core.keras_graph import Call, Change, calls, check_same, like, probe, rebuild
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, np
@@ -94,7 +94,7 @@ def shrink(network: _keras.Model, shrinking: Shrinking, examples: _np.ndarray | 
         network = shorten(network, _cost, judged, shrinking.multiply_adds)
     if multiply_adds(network) <= shrinking.multiply_adds * whole:
         return network
-    ties = tie(network, by_scale=shrinking.by == "scale")
+    ties = group_channels(network, by_scale=shrinking.by == "scale")
     kept = _choose(network, ties, shrinking, whole)
     smaller = rebuild(network, _changes(network, ties, kept))
     check_same(silenced(network, ties, kept), smaller, probe(network), ALLOWED)
@@ -122,7 +122,7 @@ def _is_depthwise(layer: Any) -> bool:
     return isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D))
 
 
-def _choose(network: Any, ties: Ties, shrinking: Shrinking, whole: int) -> Any:
+def _choose(network: Any, ties: ChannelGroups, shrinking: Shrinking, whole: int) -> Any:
     """Return for each channel whether it stays: the same share of each set, and then what the target still allows.
 
     `whole` is what the share of multiply-adds is of.
@@ -161,7 +161,7 @@ def _counts(sets: list[Any], share: float, multiple: int) -> list[int]:
     return [min(len(group), max(pair)) for (group, _), *pair in zip(sets, rounded, least, strict=True)]
 
 
-def _kept(ties: Ties, sets: list[Any], counts: list[int]) -> Any:
+def _kept(ties: ChannelGroups, sets: list[Any], counts: list[int]) -> Any:
     """Return for each channel whether it stays when each set keeps so many, those worth most."""
     kept = np.ones(ties.count, bool)
     for (group, _), count in zip(sets, counts, strict=True):
@@ -169,7 +169,7 @@ def _kept(ties: Ties, sets: list[Any], counts: list[int]) -> Any:
     return kept[ties.roots]
 
 
-def _left(layer: Any, ties: Ties, kept: Any) -> float:
+def _left(layer: Any, ties: ChannelGroups, kept: Any) -> float:
     """Return the share of a layer's multiply-adds that stays."""
     if not _has_kernel(layer):
         return 0.0
@@ -177,7 +177,7 @@ def _left(layer: Any, ties: Ties, kept: Any) -> float:
     return float(outputs.mean()) * (1.0 if _is_depthwise(layer) else float(inputs.mean()))
 
 
-def _changes(network: Any, ties: Ties, kept: Any) -> dict[str, Change]:
+def _changes(network: Any, ties: ChannelGroups, kept: Any) -> dict[str, Change]:
     """Return what becomes of the layers whose channels go."""
     found = {}
     for layer in {call.layer.name: call.layer for call in calls(network)}.values():
@@ -211,7 +211,7 @@ def _smaller(layer: Any, inputs: Any, outputs: Any) -> Change | None:
     return Change(like(layer), [w[outputs] for w in weights]) if weights else None
 
 
-def silenced(network: _keras.Model, ties: Ties, kept: Any) -> _keras.Model:
+def silenced(network: _keras.Model, ties: ChannelGroups, kept: Any) -> _keras.Model:
     """Return a copy of the network, as large, in which no kernel reads a channel that goes."""
     changes = {}
     for layer in {call.layer.name: call.layer for call in calls(network)}.values():

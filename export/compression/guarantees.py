@@ -30,16 +30,16 @@ def count_zeros(network: _keras.Model) -> dict[str, int]:
     return {path: int(mask.size - mask.sum()) for path, mask in masks_of(network).items()}
 
 
-def check_network(network: _keras.Model, claims: Mapping[str, Any]) -> None:
+def check_network(network: _keras.Model, guarantees: Mapping[str, Any]) -> None:
     """Raise ExportError unless a network holds what was claimed of zeros, which is exact."""
     found = count_zeros(network)
-    wrong = {path: count for path, count in claims.get("zeros", {}).items() if found.get(path) != count}
+    wrong = {path: count for path, count in guarantees.get("zeros", {}).items() if found.get(path) != count}
     if wrong:
         path = next(iter(wrong))
         raise ExportError(f"{path} must have {wrong[path]} zeros after all steps. Received: zeros={found.get(path)}")
 
 
-def inspect(path: Path, claims: Mapping[str, Any], masks: Mapping[str, _np.ndarray]) -> dict[str, Any] | None:
+def inspect(path: Path, guarantees: Mapping[str, Any], masks: Mapping[str, _np.ndarray]) -> dict[str, Any] | None:
     """Compare claims with what an artifact stores.
 
     Float32 kernels must have exactly the zeros that are claimed, in the places where the compressed network has them;
@@ -60,17 +60,17 @@ def inspect(path: Path, claims: Mapping[str, Any], masks: Mapping[str, _np.ndarr
     if stored is None:
         return None
     found: dict[str, Any] = {}
-    if "kernels" in claims:
+    if "kernels" in guarantees:
         found["kernels"] = {name: list(_stored(stored, name, m)[0].shape) for name, m in masks.items()}
-        _check(claims["kernels"], {name: list(m.shape) for name, m in masks.items()}, "shape")
-    if "zeros" in claims:
-        found["zeros"] = {name: _zeros(stored, name, masks[name], n) for name, n in claims["zeros"].items()}
-    if "pattern" in claims:
-        for name in claims["zeros"]:
-            _check_pattern(_same_zeros(stored, name, masks[name]), name, *claims["pattern"])
-        found["pattern"] = claims["pattern"]
-    if "distinct" in claims:
-        found["distinct"] = {name: _distinct(stored, name, masks[name], claims["distinct"]) for name in masks}
+        _check(guarantees["kernels"], {name: list(m.shape) for name, m in masks.items()}, "shape")
+    if "zeros" in guarantees:
+        found["zeros"] = {name: _zeros(stored, name, masks[name], n) for name, n in guarantees["zeros"].items()}
+    if "pattern" in guarantees:
+        for name in guarantees["zeros"]:
+            _check_pattern(_same_zeros(stored, name, masks[name]), name, *guarantees["pattern"])
+        found["pattern"] = guarantees["pattern"]
+    if "distinct" in guarantees:
+        found["distinct"] = {name: _distinct(stored, name, masks[name], guarantees["distinct"]) for name in masks}
     return found
 
 

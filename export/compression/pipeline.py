@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.compression.channels import multiply_adds
 from export.compression.guarantees import check_network, count_zeros, inspect, masks_of
-from export.compression.workbench import Bench, load_network
+from export.compression.workbench import Workbench, load_compressed
 from export.core.compression import Step, parse_step
 from export.core.keras_graph import check_same, probe
 from export.core.manifest import MASKS, digest_file
@@ -30,7 +30,7 @@ from zoo.common.lazy import np
 if TYPE_CHECKING:
     import keras as _keras
 
-    from export.core.format import Wanted
+    from export.core.format import FormatRequest
 
 MODEL, RECORD, STATE = "model.keras", "step.json", "state.safetensors"
 COMPRESSION, FACTS = "compression.json", "facts.json"
@@ -38,7 +38,7 @@ ALLOWED = 1e-6  # of a network that was saved and loaded
 
 
 @dataclasses.dataclass(frozen=True)
-class Chain:
+class CompressionPipeline:
     """Steps in the order in which they are done.
 
     Args:
@@ -60,7 +60,7 @@ class Chain:
         return f"{plain[:60]}-{_digest(self.text)[:4]}" if lost else plain
 
 
-def parse_chain(text: str) -> Chain:
+def parse_pipeline(text: str) -> CompressionPipeline:
     """Return the chain that a text asks for.
 
     Raises:
@@ -81,10 +81,10 @@ def parse_chain(text: str) -> Chain:
             )
         if then > reached:
             reached, last = then, step.compression.name
-    return Chain(steps)
+    return CompressionPipeline(steps)
 
 
-def check_formats(chain: Chain, names: Sequence[str]) -> None:
+def check_formats(chain: CompressionPipeline, names: Sequence[str]) -> None:
     """Raise UnsupportedExport for a format that a step of the chain has no meaning for."""
     for step in chain.steps:
         unfit = [name for name in names if step.compression.only and name not in step.compression.only]
@@ -109,7 +109,7 @@ class Made:
     content: dict[str, Any]
 
 
-def compress(network: _keras.Model, chain: Chain, run: Run, pipeline: Pipeline) -> Made:
+def compress(network: _keras.Model, chain: CompressionPipeline, run: Run, pipeline: Pipeline) -> Made:
     """Do what is left to do of a chain; in the child process that converts.
 
     Args:
@@ -124,26 +124,26 @@ def compress(network: _keras.Model, chain: Chain, run: Run, pipeline: Pipeline) 
     """
     benches = _benches(chain, run, pipeline)
     planned = network
-    for step, bench in zip(chain.steps, benches, strict=True):
-        planned = step.compression.plan(planned, step.options, bench)
+    for step, workbench in zip(chain.steps, benches, strict=True):
+        planned = step.compression.plan(planned, step.options, workbench)
     before = figures(network, benches[0])
-    records, claims, writers = [], {}, {}
-    for step, bench in zip(chain.steps, benches, strict=True):
-        network, record = _done(bench.folder) or _do(step, network, bench)
-        records.append({**record, "path": bench.folder.relative_to(run.path).as_posix()})
-        claims |= record["claims"]
-        writers |= step.compression.writers(step.options, bench)
-    check_network(network, claims)
-    content = {"chain": chain.text, "slug": chain.slug, "before": before, "steps": records, "claims": claims}
+    records, guarantees, writers = [], {}, {}
+    for step, workbench in zip(chain.steps, benches, strict=True):
+        network, record = _done(workbench.folder) or _do(step, network, workbench)
+        records.append({**record, "path": workbench.folder.relative_to(run.path).as_posix()})
+        guarantees |= record["claims"]
+        writers |= step.compression.writers(step.options, workbench)
+    check_network(network, guarantees)
+    content = {"chain": chain.text, "slug": chain.slug, "before": before, "steps": records, "claims": guarantees}
     return Made(network, writers, content)
 
 
-def _benches(chain: Chain, run: Run, pipeline: Pipeline) -> list[Bench]:
+def _benches(chain: CompressionPipeline, run: Run, pipeline: Pipeline) -> list[Workbench]:
     """Return the place of each step."""
     key, found = digest_file(run.model_path), []
     for step in chain.steps:
         key = _digest(f"{key} | {step.text}")
-        found.append(Bench(run.recipe, pipeline, run.compressed / f"{step.compression.name}-{key[:12]}"))
+        found.append(Workbench(run.recipe, pipeline, run.compressed / f"{step.compression.name}-{key[:12]}"))
     return found
 
 
@@ -151,10 +151,10 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def figures(network: _keras.Model, bench: Bench) -> dict[str, Any]:
+def figures(network: _keras.Model, workbench: Workbench) -> dict[str, Any]:
     """Return what a network costs and is worth: accuracy on the test split, parameters, multiply-adds and zeros."""
     return {
-        "accuracy": bench.accuracy(network),
+        "accuracy": workbench.accuracy(network),
         "parameters": int(sum(np.prod(v.shape) for v in network.trainable_weights)),
         "multiply_adds": multiply_adds(network),
         "zeros": sum(count_zeros(network).values()),
@@ -168,32 +168,32 @@ def _done(folder: Path) -> tuple[Any, dict[str, Any]] | None:
     record = read_json(folder / RECORD)
     if not (folder / MODEL).is_file() or digest_file(folder / MODEL) != record["sha256"]:
         return None
-    return load_network(folder / MODEL), record
+    return load_compressed(folder / MODEL), record
 
 
-def _do(step: Step, network: Any, bench: Bench) -> tuple[Any, dict[str, Any]]:
+def _do(step: Step, network: Any, workbench: Workbench) -> tuple[Any, dict[str, Any]]:
     """Do a step and write its network and its record, the record last."""
-    start, path = time.monotonic(), bench.folder / MODEL
-    bench.folder.mkdir(parents=True, exist_ok=True)
-    made = step.compression.apply(network, step.options, bench)
-    claims = step.compression.claims(made, step.options)
+    start, path = time.monotonic(), workbench.folder / MODEL
+    workbench.folder.mkdir(parents=True, exist_ok=True)
+    made = step.compression.apply(network, step.options, workbench)
+    guarantees = step.compression.guarantees(made, step.options)
     write_atomic(path, lambda beside: made.save(beside, include_optimizer=False))
-    loaded = load_network(path)
+    loaded = load_compressed(path)
     if len(made.inputs) == 1 and str(made.inputs[0].dtype) == "float32":
         check_same(made, loaded, probe(made), ALLOWED)
-    check_network(loaded, claims)
+    check_network(loaded, guarantees)
     record = {
         "step": step.text,
         "options": dataclasses.asdict(step.options),
-        **figures(loaded, bench),
+        **figures(loaded, workbench),
         "bytes": path.stat().st_size,
         "gzip_bytes": len(gzip.compress(path.read_bytes(), 6)),
         "seconds": time.monotonic() - start,
-        "claims": claims,
+        "claims": guarantees,
         "sha256": digest_file(path),
     }
-    write_json(bench.folder / RECORD, record)
-    (bench.folder / STATE).unlink(missing_ok=True)
+    write_json(workbench.folder / RECORD, record)
+    (workbench.folder / STATE).unlink(missing_ok=True)
     return loaded, record
 
 
@@ -208,7 +208,7 @@ def _flat(masks: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("/", "|"): mask for name, mask in masks.items()}
 
 
-def prove(chain: Chain, wanted: Wanted, written: Path, scratch: Path) -> dict[str, Any]:
+def prove(chain: CompressionPipeline, wanted: FormatRequest, written: Path, scratch: Path) -> dict[str, Any]:
     """Compare what a chain claims with what stands in an artifact.
 
     Args:
@@ -247,10 +247,12 @@ def prove_again(content: dict[str, Any], fmt: str, written: Path, masks: Path) -
     """
     if not masks.is_file():
         raise RunError(f"Expected {masks.name} beside a compressed artifact. Received: {masks.parent}. Export again.")
-    return content | _looked_up(parse_chain(content["chain"]), fmt, written, masks, content)
+    return content | _looked_up(parse_pipeline(content["chain"]), fmt, written, masks, content)
 
 
-def _looked_up(chain: Chain, fmt: str, written: Path, masks: Path, content: dict[str, Any]) -> dict[str, Any]:
+def _looked_up(
+    chain: CompressionPipeline, fmt: str, written: Path, masks: Path, content: dict[str, Any]
+) -> dict[str, Any]:
     """Return what was found of what is claimed, and the facts with those that each step looks for itself."""
     with np.load(masks, allow_pickle=False) as file:
         kept = {name.replace("|", "/"): file[name] for name in file.files}

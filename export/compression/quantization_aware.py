@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from export.compression.batch_norm_folding import fold
-from export.compression.tf_keras_copy import import_tfmot, tf_keras, twin
+from export.compression.tf_keras_copy import import_tfmot, tf_keras, tf_keras_copy
 from export.core.quiet import quiet
 from zoo.common.errors import UnsupportedExport
 from zoo.common.lazy import LazyModule, np, tf
@@ -32,7 +32,7 @@ ACTIVATIONS = ("linear", "relu", "softmax")
 
 def check(network: _keras.Model) -> None:
     """Raise UnsupportedExport, naming the layer, if a network cannot be trained in imitated int8."""
-    _check_layers(twin(fold(network), strict=True))
+    _check_layers(tf_keras_copy(fold(network), strict=True))
 
 
 def quantize_aware(
@@ -52,7 +52,7 @@ def quantize_aware(
     Raises:
         UnsupportedExport: before training, names the layer that cannot be quantized.
     """
-    floating = twin(fold(network), strict=True)
+    floating = tf_keras_copy(fold(network), strict=True)
     _check_layers(floating)
     model = _imitating(floating)
     _set_ranges(model, floating, calibration)

@@ -49,7 +49,7 @@ def import_tfmot() -> Any:
             os.environ["TF_USE_LEGACY_KERAS"] = before
 
 
-def twin(network: _keras.Model, *, strict: bool = False) -> Any:
+def tf_keras_copy(network: _keras.Model, *, strict: bool = False) -> Any:
     """Return a tf_keras.Model of the same function, with layers of the same names and weights of its own.
 
     Args:

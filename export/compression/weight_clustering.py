@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.compression.batch_norm_folding import fold
 from export.compression.scale_folding import fold_scales
-from export.compression.tf_keras_copy import import_tfmot, tf_keras, twin
+from export.compression.tf_keras_copy import import_tfmot, tf_keras, tf_keras_copy
 from export.core.keras_graph import layers_under
 from export.core.quiet import quiet
 from zoo.common.errors import BadOption, ExportError
@@ -44,7 +44,7 @@ def cluster(
     if values < 2:
         raise BadOption(f"A kernel needs at least 2 values. Received: values={values}")
     folded = prepared(network)
-    model = _clustering(twin(folded), values)
+    model = _clustering(tf_keras_copy(folded), values)
     train(model, epochs, [])
     with quiet():
         stripped = import_tfmot().clustering.keras.strip_clustering(model)

@@ -22,7 +22,7 @@ CALIBRATION = 200
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class Workbench:
     """The place where a step of a chain is done.
 
     Args:
@@ -78,9 +78,9 @@ class Bench:
         return judge(network, self.pipeline, split).get("accuracy")
 
 
-def epochs_of(options: Any, bench: Bench, share: float) -> int:
+def epochs_of(options: Any, workbench: Workbench, share: float) -> int:
     """Return for how long a step trains: as given, or a share of the recipe's epochs, at least one."""
-    return options.epochs or max(1, round(share * bench.recipe.epochs))
+    return options.epochs or max(1, round(share * workbench.recipe.epochs))
 
 
 def check_training(epochs: int, rate: float) -> None:
@@ -98,9 +98,9 @@ def check_values(network: Any, what: str) -> None:
         raise UnsupportedExport(f"{what} needs a network of images or features. Received: inputs={given}")
 
 
-def check_classes(network: Any, bench: Bench, what: str) -> None:
+def check_classes(network: Any, workbench: Workbench, what: str) -> None:
     """Raise UnsupportedExport for a network that does not answer one example with one of several classes."""
-    task = bench.pipeline.dataset.task
+    task = workbench.pipeline.dataset.task
     if len(network.inputs) != 1 or len(network.output_shape) != 2 or task != "classify":
         raise UnsupportedExport(
             f"{what} needs a network that chooses among classes. "
@@ -108,7 +108,7 @@ def check_classes(network: Any, bench: Bench, what: str) -> None:
         )
 
 
-def load_network(path: Path) -> Any:
+def load_compressed(path: Path) -> Any:
     """Return a network that was saved in Keras' own format."""
     for registering in ("zoo.layers.core", "zoo.layers.sequence"):
         importlib.import_module(registering)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from export.compression import weight_clustering
 from export.compression.guarantees import count_zeros
-from export.compression.tf_keras_copy import twin
-from export.compression.workbench import Bench, check_classes, check_training, check_values, epochs_of
+from export.compression.tf_keras_copy import tf_keras_copy
+from export.compression.workbench import Workbench, check_classes, check_training, check_values, epochs_of
 from export.core.compression import CLOSED, SHARED, Compression, register
 from zoo.common.errors import BadOption
 
@@ -38,22 +38,22 @@ class Options:
             raise BadOption(f"A kernel needs at least 2 values. Received: values={self.values}")
 
 
-def plan(network: _keras.Model, _options: Options, bench: Bench) -> _keras.Model:
+def plan(network: _keras.Model, _options: Options, workbench: Workbench) -> _keras.Model:
     """Return the network without scales of channels; raises UnsupportedExport if tf_keras cannot have it."""
     check_values(network, "Clustering")
-    check_classes(network, bench, "Clustering")
+    check_classes(network, workbench, "Clustering")
     prepared = weight_clustering.prepared(network)
-    twin(prepared)
+    tf_keras_copy(prepared)
     return prepared
 
 
-def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
+def apply(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
     """Return the network with few values."""
-    train, epochs = bench.twin_trainer(options.rate), epochs_of(options, bench, SHARE)
+    train, epochs = workbench.twin_trainer(options.rate), epochs_of(options, workbench, SHARE)
     return weight_clustering.cluster(network, options.values, train, epochs=epochs)
 
 
-def claims(network: _keras.Model, options: Options) -> dict[str, Any]:
+def guarantees(network: _keras.Model, options: Options) -> dict[str, Any]:
     """Claim the most values that a kernel has, and the zeros that stayed, if there are any."""
     zeros = {path: count for path, count in count_zeros(network).items() if count}
     return {"distinct": options.values} | ({"zeros": zeros} if zeros else {})
@@ -66,7 +66,7 @@ register(
         first=("values",),
         plan=plan,
         apply=apply,
-        claims=claims,
+        guarantees=guarantees,
         stage=SHARED,
         then=CLOSED,
         summary="cluster:32: the weights of each kernel share so many values",

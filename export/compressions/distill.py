@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import zoo
 from export.compression.distillation import Distillation, distil
-from export.compression.workbench import Bench, check_classes, check_training, epochs_of
+from export.compression.workbench import Workbench, check_classes, check_training, epochs_of
 from export.core.compression import FEWER, OTHER, Compression, register
 from training.learning.build import build_model, seeded
 from training.recipe.config import ModelConfig
@@ -40,24 +40,24 @@ class Options(Distillation):
         zoo.spec(self.student)
 
 
-def plan(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
+def plan(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
     """Return the student, untrained; raises BadOption if it does another task."""
-    check_classes(network, bench, "Distillation")
-    given, wanted = zoo.spec(options.student), zoo.spec(bench.recipe.model.name)
+    check_classes(network, workbench, "Distillation")
+    given, wanted = zoo.spec(options.student), zoo.spec(workbench.recipe.model.name)
     if (given.task, bool(given.vocabulary)) != (wanted.task, bool(wanted.vocabulary)):
         raise BadOption(f"The student must do what its teacher does. Received: student={options.student}, {given.task}")
-    recipe = dataclasses.replace(bench.recipe, model=ModelConfig(options.student))
+    recipe = dataclasses.replace(workbench.recipe, model=ModelConfig(options.student))
     with dtype_policy("float32"), seeded(recipe.seed):
-        return build_model(recipe, bench.pipeline)
+        return build_model(recipe, workbench.pipeline)
 
 
-def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
+def apply(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
     """Return the student, taught."""
-    student, train = plan(network, options, bench), bench.trainer(options.rate)
-    return distil(network, student, options, train, epochs=epochs_of(options, bench, 1.0))
+    student, train = plan(network, options, workbench), workbench.trainer(options.rate)
+    return distil(network, student, options, train, epochs=epochs_of(options, workbench, 1.0))
 
 
-def claims(_network: _keras.Model, _options: Options) -> dict[str, Any]:
+def guarantees(_network: _keras.Model, _options: Options) -> dict[str, Any]:
     """Claim nothing of the weights."""
     return {}
 
@@ -69,7 +69,7 @@ register(
         first=("student",),
         plan=plan,
         apply=apply,
-        claims=claims,
+        guarantees=guarantees,
         stage=OTHER,
         then=FEWER,
         summary="distil:resnet_tiny[,temperature=4][,alpha=0.7]: a smaller network learns from this one's answers",

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from export.compression import batch_norm_folding
-from export.compression.workbench import Bench, check_values
+from export.compression.workbench import Workbench, check_values
 from export.core.compression import ANYWHERE, OTHER, Compression, register
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Options:
     """There is nothing to choose."""
 
 
-def apply(network: _keras.Model, _options: Options, _bench: Bench) -> _keras.Model:
+def apply(network: _keras.Model, _options: Options, _bench: Workbench) -> _keras.Model:
     """Return the network without batch normalization.
 
     Raises:
@@ -28,7 +28,7 @@ def apply(network: _keras.Model, _options: Options, _bench: Bench) -> _keras.Mod
     return batch_norm_folding.fold(network)
 
 
-def claims(_network: _keras.Model, _options: Options) -> dict[str, Any]:
+def guarantees(_network: _keras.Model, _options: Options) -> dict[str, Any]:
     """Claim nothing of the weights."""
     return {}
 
@@ -40,7 +40,7 @@ register(
         first=(),
         plan=apply,
         apply=apply,
-        claims=claims,
+        guarantees=guarantees,
         stage=ANYWHERE,
         then=OTHER,
         summary="fold: batch normalization into the layers before it; no training",

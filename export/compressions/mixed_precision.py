@@ -22,7 +22,7 @@ from export.backends.litert.runtime import LiteRuntime
 from export.compression.equalization import Links
 from export.compression.pipeline import FACTS
 from export.compression.selective_quantization import Rescue, rescue, scope
-from export.compression.workbench import Bench, check_classes, check_values
+from export.compression.workbench import Workbench, check_classes, check_values
 from export.core.compression import CLOSED, INTEGER, Compression, register
 from export.core.keras_graph import layers_under
 from export.core.quiet import quiet
@@ -70,23 +70,23 @@ class Options:
             )
 
 
-def plan(network: _keras.Model, _options: Options, bench: Bench) -> _keras.Model:
+def plan(network: _keras.Model, _options: Options, workbench: Workbench) -> _keras.Model:
     """Return the network as it is; raises UnsupportedExport for one of texts, or without classes."""
     check_values(network, "Rescue")
-    check_classes(network, bench, "Rescue")
+    check_classes(network, workbench, "Rescue")
     return network
 
 
-def claims(_network: _keras.Model, _options: Options) -> dict[str, Any]:
+def guarantees(_network: _keras.Model, _options: Options) -> dict[str, Any]:
     """Claim nothing of the weights; `inspect` looks for what is not int8."""
     return {}
 
 
-def writers(options: Options, bench: Bench) -> Mapping[str, Callable[..., None]]:
+def writers(options: Options, workbench: Workbench) -> Mapping[str, Callable[..., None]]:
     """Return the int8 format with as few layers as possible left out."""
 
     def write(source: Source, path: Path, asked: IntegerOptions = PLAIN) -> None:
-        judge, budget = Judge(source, bench, options, asked), options.budget + TIE
+        judge, budget = Judge(source, workbench, options, asked), options.budget + TIE
         plain = Trial(judge)
         equalized = _equalized(judge, plain, budget) if options.equalize else ()
         trial = Trial(judge, equalized) if equalized else plain
@@ -132,9 +132,9 @@ class Judge:
         trials: how many networks were judged.
     """
 
-    def __init__(self, source: Source, bench: Bench, options: Options, asked: IntegerOptions = PLAIN) -> None:
+    def __init__(self, source: Source, workbench: Workbench, options: Options, asked: IntegerOptions = PLAIN) -> None:
         self.source, self.options, self.asked, self.trials = source, options, asked, 0
-        self._inputs, self._labels = bench.pipeline.raw("validation", EXAMPLES)
+        self._inputs, self._labels = workbench.pipeline.raw("validation", EXAMPLES)
         self._logits = source.model.predict(self._inputs, verbose=0)
 
     def cost(self, content: bytes) -> float:
@@ -261,7 +261,7 @@ register(
         first=("budget",),
         plan=plan,
         apply=plan,
-        claims=claims,
+        guarantees=guarantees,
         stage=INTEGER,
         then=CLOSED,
         summary="rescue:0.005[,keep=16x8]: where int8 loses more, the layers that cost it are mended, or stay float",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.compression import masks
 from export.compression.guarantees import count_zeros
-from export.compression.workbench import Bench, check_training, epochs_of
+from export.compression.workbench import Workbench, check_training, epochs_of
 from export.core.compression import SHARED, SPARSE, Compression, register
 
 if TYPE_CHECKING:
@@ -33,19 +33,19 @@ class Options(masks.Pruning):
         check_training(self.epochs, self.rate)
 
 
-def plan(network: _keras.Model, options: Options, _bench: Bench) -> _keras.Model:
+def plan(network: _keras.Model, options: Options, _bench: Workbench) -> _keras.Model:
     """Return the network; raises BadOption for a pattern that one of its kernels cannot have."""
     masks.kernels(network, options)
     return network
 
 
-def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
+def apply(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
     """Return the network with its zeros."""
-    train, epochs = bench.trainer(options.rate), epochs_of(options, bench, SHARE)
-    return masks.prune(network, options, train, epochs=epochs, steps_per_epoch=bench.steps_per_epoch)
+    train, epochs = workbench.trainer(options.rate), epochs_of(options, workbench, SHARE)
+    return masks.prune(network, options, train, epochs=epochs, steps_per_epoch=workbench.steps_per_epoch)
 
 
-def claims(network: _keras.Model, options: Options) -> dict[str, Any]:
+def guarantees(network: _keras.Model, options: Options) -> dict[str, Any]:
     """Claim the number of zeros in each kernel that was pruned, and the pattern."""
     pruned = {variable.path for variable in masks.kernels(network, options)}
     zeros = {path: count for path, count in count_zeros(network).items() if path in pruned}
@@ -59,7 +59,7 @@ register(
         first=("sparsity", "keep"),
         plan=plan,
         apply=apply,
-        claims=claims,
+        guarantees=guarantees,
         stage=SPARSE,
         then=SHARED,
         summary="prune:0.8[,scope=global][,skip=a+b][,block=1x4] or prune:2:4: weights that are exactly zero",

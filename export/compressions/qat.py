@@ -14,7 +14,7 @@ from export.backends.litert.quantize import ship
 from export.compression import quantization_aware
 from export.compression.batch_norm_folding import fold
 from export.compression.guarantees import count_zeros
-from export.compression.workbench import Bench, check_classes, check_training, check_values, epochs_of
+from export.compression.workbench import Workbench, check_classes, check_training, check_values, epochs_of
 from export.core.compression import CLOSED, INTEGER, Compression, register
 from export.core.format import name_input
 from zoo.common.errors import BadOption, ParityError
@@ -50,34 +50,34 @@ class Options:
         check_training(self.epochs, self.rate)
 
 
-def plan(network: _keras.Model, _options: Options, bench: Bench) -> _keras.Model:
+def plan(network: _keras.Model, _options: Options, workbench: Workbench) -> _keras.Model:
     """Return the network without batch normalization; raises UnsupportedExport for a layer without imitation."""
     check_values(network, "Quantization-aware training")
-    check_classes(network, bench, "Quantization-aware training")
+    check_classes(network, workbench, "Quantization-aware training")
     quantization_aware.check(network)
     return fold(network)
 
 
-def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
+def apply(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
     """Return the network without batch normalization and with the weights learnt, and leave its int8 in the folder."""
-    train, epochs = bench.twin_trainer(options.rate), epochs_of(options, bench, SHARE)
-    model = quantization_aware.quantize_aware(network, bench.calibration, train, epochs=epochs)
-    raw, _ = bench.pipeline.raw("train", len(bench.calibration))
+    train, epochs = workbench.twin_trainer(options.rate), epochs_of(options, workbench, SHARE)
+    model = quantization_aware.quantize_aware(network, workbench.calibration, train, epochs=epochs)
+    raw, _ = workbench.pipeline.raw("train", len(workbench.calibration))
     shape = network.input_shape[1:]
     names = (name_input(network.inputs[0].name, shape), "logits")
     content = quantization_aware.to_int8(
-        model, functools.partial(_serve, bench.pipeline.contract, raw), (1, *shape), names
+        model, functools.partial(_serve, workbench.pipeline.preprocessing, raw), (1, *shape), names
     )
-    write_bytes(bench.folder / FILE, _signed(content, names))
+    write_bytes(workbench.folder / FILE, _signed(content, names))
     folded = fold(network)
     quantization_aware.bring_back(model, folded)
     return folded
 
 
-def _serve(contract: Any, raw: Any, model: Any, inputs: Any) -> Any:
+def _serve(preprocessing: Any, raw: Any, model: Any, inputs: Any) -> Any:
     """Return the logits of raw values, whose preprocessing is int8 too."""
     low, high = (0.0, 255.0) if raw.ndim == 4 else (min(float(raw.min()), 0.0), float(raw.max()))
-    scale, offset = (np.asarray(values, "float32") for values in contract.affine())
+    scale, offset = (np.asarray(values, "float32") for values in preprocessing.affine())
     x = _imitated(inputs, low, high)
     if (scale != 1).any():
         ends = np.stack([low * scale, high * scale])
@@ -113,19 +113,19 @@ def _named(name: str, index: int) -> Any:
     return entry
 
 
-def claims(network: _keras.Model, _options: Options) -> dict[str, Any]:
+def guarantees(network: _keras.Model, _options: Options) -> dict[str, Any]:
     """Claim the zeros that stayed, if there are any; what is int8 is looked up by `inspect`."""
     zeros = {path: count for path, count in count_zeros(network).items() if count}
     return {"zeros": zeros} if zeros else {}
 
 
-def writers(_options: Options, bench: Bench) -> Mapping[str, Callable[..., None]]:
+def writers(_options: Options, workbench: Workbench) -> Mapping[str, Callable[..., None]]:
     """Return the int8 format, whose ranges and weights are those that were learnt."""
 
     def write(source: Source, path: Path, options: IntegerOptions = PLAIN) -> None:
         if options.batch != 1:
             raise BadOption(f"What qat learnt is written for one example at a time. Received: batch={options.batch}")
-        ship((bench.folder / FILE).read_bytes(), source, path, options)
+        ship((workbench.folder / FILE).read_bytes(), source, path, options)
 
     return {FORMAT: write}
 
@@ -151,7 +151,7 @@ register(
         first=(),
         plan=plan,
         apply=apply,
-        claims=claims,
+        guarantees=guarantees,
         stage=INTEGER,
         then=CLOSED,
         summary="qat: training with imitated int8; tflite_int8 is what was learnt, other formats take the weights",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.compression.channels import Shrinking, shrink, slim
 from export.compression.guarantees import masks_of
-from export.compression.workbench import Bench, check_training, check_values, epochs_of
+from export.compression.workbench import Workbench, check_training, check_values, epochs_of
 from export.core.compression import FEWER, Compression, register
 from zoo.common.errors import BadOption
 
@@ -45,35 +45,37 @@ class Options(Shrinking):
         return Shrinking(self.multiply_adds, self.by, multiple, self.branches)
 
 
-def plan(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
+def plan(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
     """Return the smaller network, untrained; raises BadOption for a size that cannot be reached."""
     check_values(network, "Structured pruning")
-    return shrink(network, _settled(network, options, bench), _judged(options, bench))
+    return shrink(network, _settled(network, options, workbench), _judged(options, workbench))
 
 
-def apply(network: _keras.Model, options: Options, bench: Bench) -> _keras.Model:
+def apply(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
     """Return the smaller network."""
-    shrinking, epochs = _settled(network, options, bench), epochs_of(options, bench, SHARE)
-    return slim(network, shrinking, bench.trainer(options.rate), epochs=epochs, examples=_judged(options, bench))
+    shrinking, epochs = _settled(network, options, workbench), epochs_of(options, workbench, SHARE)
+    return slim(
+        network, shrinking, workbench.trainer(options.rate), epochs=epochs, examples=_judged(options, workbench)
+    )
 
 
-def _judged(options: Options, bench: Bench) -> Any:
+def _judged(options: Options, workbench: Workbench) -> Any:
     """Return what branches are judged on."""
-    return bench.calibration if options.branches else None
+    return workbench.calibration if options.branches else None
 
 
-def _settled(network: Any, options: Options, bench: Bench) -> Shrinking:
+def _settled(network: Any, options: Options, workbench: Workbench) -> Shrinking:
     """Return how small, with channels in the largest multiple that reaches it."""
     if options.multiple:
         return options.shrinking(options.multiple)
     for multiple in MULTIPLES:
         with contextlib.suppress(BadOption):
-            shrink(network, options.shrinking(multiple), _judged(options, bench))
+            shrink(network, options.shrinking(multiple), _judged(options, workbench))
             return options.shrinking(multiple)
     return options.shrinking(1)
 
 
-def claims(network: _keras.Model, _options: Options) -> dict[str, Any]:
+def guarantees(network: _keras.Model, _options: Options) -> dict[str, Any]:
     """Claim the shape of each kernel."""
     return {"kernels": {path: list(mask.shape) for path, mask in masks_of(network).items()}}
 
@@ -85,7 +87,7 @@ register(
         first=("multiply_adds",),
         plan=plan,
         apply=apply,
-        claims=claims,
+        guarantees=guarantees,
         stage=FEWER,
         then=FEWER,
         summary="structured:0.5[,branches=false][,by=scale]: branches and channels go until so many multiply-adds stay",

@@ -24,8 +24,8 @@ class Operator:
         name: its own name, or that of its first output.
         integer: whether it computes in integers; None for one that computes nothing, such as a cast or a transpose.
         real: whether it takes or gives floating-point values; False for casts, which stand around those that do.
-        kernels: the weights that it multiplies by, as places in `Stored.weights`; none if it multiplies by none.
-        before: the operators whose outputs it takes, as places in `Stored.operators`.
+        kernels: the weights that it multiplies by, as places in `ArtifactGraph.weights`; none if it multiplies by none.
+        before: the operators whose outputs it takes, as places in `ArtifactGraph.operators`.
         foreign: whether the format's own runtime lacks it.
     """
 
@@ -35,7 +35,7 @@ class Operator:
     real: bool = False
     kernels: tuple[int, ...] = ()
     before: tuple[int, ...] = ()
-    foreign: bool = False
+    unsupported: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Value:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class ArtifactGraph:
     """What stands in an artifact.
 
     Args:
@@ -128,7 +128,7 @@ class Stored:
                 seen.add(place)
         return found or {weight.name: weight for weight in self.weights if len(weight.shape) > 1}
 
-    def islands(self) -> list[str]:
+    def float_fallback(self) -> list[str]:
         """Return what computes in floating point where others do in integers.
 
         Those that multiply by weights, and others that stand between two that compute in integers.
@@ -161,7 +161,7 @@ class Stored:
         return found
 
 
-def joined(parts: Mapping[str, Stored]) -> Stored:
+def joined(parts: Mapping[str, ArtifactGraph]) -> ArtifactGraph:
     """Return what stands in several files as one; names begin with that of their own.
 
     Args:

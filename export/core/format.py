@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from export.core.guarantees import CLAIMS
+from export.core.guarantees import GUARANTEES
 from export.core.options import Options, changed, read_options, slug_of, split_name, written
 from zoo.common.errors import BadOption, UnsupportedExport
 from zoo.specs.registry import Registry
@@ -70,7 +70,7 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
+class Backend:
     """How a format keeps a model.
 
     Args:
@@ -88,7 +88,7 @@ class Way:
 
 
 @dataclasses.dataclass(frozen=True)
-class Format(Way):
+class Format(Backend):
     """One way to ship a model.
 
     Args:
@@ -96,16 +96,16 @@ class Format(Way):
         summary: one line for people.
         generate: how it keeps a network that writes sequences, if it can.
         options: a frozen dataclass, whose fields are its options.
-        claims: what its name promises of every artifact, names of `export.core.guarantees.CLAIMS`; looked up in it.
+        claims: what its name promises of every artifact, names of `export.core.guarantees.GUARANTEES`; looked up in it.
         rules: what is known to fail, see `export.core.precheck`; each yields reasons, `rule(source, wanted)`.
         packages: the modules it is made and run with, for `zoo doctor`.
     """
 
     name: str
     summary: str
-    generate: Way | None = None
+    generate: Backend | None = None
     options: type[Options] = Options
-    claims: tuple[str, ...] = ()
+    guarantees: tuple[str, ...] = ()
     rules: tuple[Callable[..., Iterator[str]], ...] = ()
     packages: tuple[str, ...] = ("tensorflow",)
 
@@ -115,7 +115,7 @@ class Format(Way):
         absent = (name for name in self.packages if importlib.util.find_spec(name) is None)
         return next(absent, "")
 
-    def way(self, task: str) -> Way:
+    def way(self, task: str) -> Backend:
         """Return how it keeps a network of a task.
 
         Raises:
@@ -129,7 +129,7 @@ class Format(Way):
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class FormatRequest:
     """A format with options, as a user asks for it.
 
     Args:
@@ -158,7 +158,7 @@ class Wanted:
         return self.format.name + slug_of(self.options)
 
 
-def parse_format(text: str, max_drop: float | None = None) -> Wanted:
+def parse_format(text: str, max_drop: float | None = None) -> FormatRequest:
     """Return the format and the options that a text like "tflite_int8:batch=4,input=uint8" asks for.
 
     Raises:
@@ -167,7 +167,7 @@ def parse_format(text: str, max_drop: float | None = None) -> Wanted:
     """
     name, rest = split_name(text)
     fmt = formats[name]
-    return Wanted(fmt, read_options(name, rest, fmt.options), max_drop)
+    return FormatRequest(fmt, read_options(name, rest, fmt.options), max_drop)
 
 
 def name_input(name: str, shape: Sequence[int]) -> str:
@@ -217,7 +217,7 @@ class Runtime:
         """Return float32 logits (n, classes) of raw values (n, *shape), pixels from 0 to 255 or int32 ids.
 
         Those of a network that gives numbers are values (n, targets) in the data's own units; of one that tags they are
-        (n, length, classes); for one that writes, see `export.core.generate.Writer`.
+        (n, length, classes); for one that writes, see `export.core.generate.Generator`.
         """
         raise NotImplementedError
 
@@ -241,11 +241,11 @@ def register(
     name: str,
     *,
     summary: str,
-    generate: Way | None = None,
+    generate: Backend | None = None,
     options: type[Options] = Options,
     **more: Any,
 ) -> None:
-    """Register a format; for the arguments see `Format` and `Way`, whose own are all needed.
+    """Register a format; for the arguments see `Format` and `Backend`, whose own are all needed.
 
     Raises:
         DuplicateName: the name is taken.
@@ -257,9 +257,9 @@ def register(
             f"The options of {name} must be a dataclass that derives from export.Options and has defaults. "
             f"Received: options={options.__name__}"
         )
-    unknown = sorted(set(more.get("claims", ())) - CLAIMS.keys())
+    unknown = sorted(set(more.get("claims", ())) - GUARANTEES.keys())
     if unknown:
-        raise BadOption(f"{name} can claim {', '.join(CLAIMS)}. Received: claims={unknown}")
+        raise BadOption(f"{name} can claim {', '.join(GUARANTEES)}. Received: claims={unknown}")
     fmt = Format(name=name, summary=summary, generate=generate, options=options, **more)
     formats.add(name, fmt, fmt.write.__module__)
 

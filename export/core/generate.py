@@ -21,7 +21,7 @@ INTERFACE = {
 }
 
 
-class Writer(Runtime):
+class Generator(Runtime):
     """A loaded artifact in two parts, driven step by step.
 
     Attributes:
@@ -105,7 +105,7 @@ class Writer(Runtime):
         return tokens
 
 
-def check_parts(runtime: Writer, samples: dict[str, Any]) -> None:
+def check_parts(runtime: Generator, samples: dict[str, Any]) -> None:
     """Raise ParityError if the names or sizes of the parts do not fit each other or the samples."""
     sizes: dict[str, set[tuple[int | None, ...]]] = {}
     for part, names in INTERFACE.items():
@@ -130,7 +130,7 @@ def check_parts(runtime: Writer, samples: dict[str, Any]) -> None:
             raise ParityError(f"{name} must have the shape {(runtime.batch, *shape)}. Received: {sizes[name]}")
 
 
-def compare_written(runtime: Writer, samples: dict[str, Any]) -> dict[str, float | None]:
+def compare_written(runtime: Generator, samples: dict[str, Any]) -> dict[str, float | None]:
     """Compare what an artifact writes by itself with what its source writes, sequence by sequence.
 
     Returns:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.common.errors import ExportError, UnsupportedExport
-from zoo.common.lazy import keras, layers, np
+from zoo.common.lazy import keras, np
+from zoo.layers.lazy import layers
 
 if TYPE_CHECKING:
     import keras as _keras

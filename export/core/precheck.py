@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
+from export.core.format import FormatRequest
 from zoo.common.errors import UnsupportedExport
-from zoo.common.lazy import tf
-
-if TYPE_CHECKING:
-    from export.core.format import Wanted
-    from export.source.source import Source
 
 # Operators of TensorFlow that draw random numbers.
 RANDOM = re.compile(r"Random|Multinomial|TruncatedNormal")
 LISTS = "TensorListReserve"  # what recurrent layers keep their steps in
 
-Rule = Callable[["Source", "Wanted"], Iterator[str]]
+
+class Checked(Protocol):
+    """What rules look at: a source model."""
+
+    @property
+    def model(self) -> Any:
+        """keras.Model in float32."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Facts that go into the artifact, "model" among them."""
+
+    @property
+    def operators(self) -> list[tuple[str, str]]:
+        """TensorFlow's operators that the model runs, each with the name of its layer."""
 
 
-def check(source: Source, wanted: Wanted) -> None:
+Rule = Callable[[Checked, FormatRequest], Iterator[str]]
+
+
+def check(source: Checked, wanted: FormatRequest) -> None:
     """Raise UnsupportedExport for a network that a format cannot have, with the reason and what mends it.
 
     Args:
@@ -32,7 +45,7 @@ def check(source: Source, wanted: Wanted) -> None:
             raise UnsupportedExport(f"{source.metadata['model']} does not export to {wanted.format.name}: {reason}")
 
 
-def _free_sizes(source: Source, _: Wanted) -> Iterator[str]:
+def _free_sizes(source: Checked, _: FormatRequest) -> Iterator[str]:
     """Sizes beside the batch that are free: phones and calibration want fixed ones."""
     for tensor in source.model.inputs:
         if None in tensor.shape[1:]:
@@ -42,7 +55,7 @@ def _free_sizes(source: Source, _: Wanted) -> Iterator[str]:
             )
 
 
-def _random(source: Source, _: Wanted) -> Iterator[str]:
+def _random(source: Checked, _: FormatRequest) -> Iterator[str]:
     """Layers that draw random numbers when asked for an answer."""
     for kind, layer in source.operators:
         if RANDOM.search(kind):
@@ -60,34 +73,9 @@ def lacking(table: Mapping[str, str], unless: str = "") -> Rule:
         unless: the option of the format that lets them in; "" for none.
     """
 
-    def rule(source: Source, wanted: Wanted) -> Iterator[str]:
+    def rule(source: Checked, wanted: FormatRequest) -> Iterator[str]:
         for kind, layer in source.operators:
             if kind in table and not getattr(wanted.options, unless or "none", False):
                 yield f"it has no such operator. Received: layer {layer!r} with {kind}. {table[kind]}"
 
     return rule
-
-
-def operators(model: Any) -> list[tuple[str, str]]:
-    """Return the operators that a network runs when asked for an answer, each with the name of its layer."""
-    specs = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, tensor.name) for tensor in model.inputs]
-    several = isinstance(model.input, dict)
-
-    def answer(*values: Any) -> Any:
-        given = dict(zip((spec.name for spec in specs), values, strict=True)) if several else values[0]
-        return model(given, training=False)
-
-    graph = tf.function(answer, autograph=False).get_concrete_function(*specs).graph.as_graph_def()
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    known = {layer.name for layer in model._flatten_layers(include_self=False)}
-    return list(dict.fromkeys((node.op, _layer(node.name, known)) for node in nodes))
-
-
-def _layer(name: str, known: Collection[str]) -> str:
-    """Return the layer that a node belongs to: the innermost scope called like one, maybe with a number of Keras'."""
-    scopes = name.split("/")
-    for scope in reversed(scopes):
-        for layer in (re.sub(r"_\d+$", "", scope), scope):
-            if layer in known:
-                return layer
-    return scopes[0]

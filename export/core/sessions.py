@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from export.core.format import Runtime, Tensor
-from export.core.generate import Writer
+from export.core.generate import Generator
 from export.core.samples import in_batches
 from zoo.common.lazy import np
 
@@ -54,7 +54,7 @@ class SessionRuntime(Runtime):
         self._session.run({self.inputs[0].name: inputs})
 
 
-class SessionWriter(Writer):
+class SessionWriter(Generator):
     """A file for each part of a network that writes sequences.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.backends.keras.file import KerasRuntime, KerasWriter, write_file
-from export.core.format import FLOAT, Way, register
+from export.core.format import FLOAT, Backend, register
 
 if TYPE_CHECKING:
     from export.source.source import Source
@@ -33,5 +33,5 @@ register(
     load=KerasRuntime,
     tolerance=FLOAT,
     summary="Keras, float32, free batch; opens without this package where all layers are Keras' own",
-    generate=Way("model.keras", write, KerasWriter, FLOAT),
+    generate=Backend("model.keras", write, KerasWriter, FLOAT),
 )

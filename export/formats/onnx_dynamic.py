@@ -57,5 +57,5 @@ register_onnx(
     write,
     INTEGER,
     "ONNX for transformers, int8 weights by channel in matrix products, activations quantized as it runs",
-    claims=("int8_matrices",),
+    guarantees=("int8_matrices",),
 )

@@ -46,8 +46,8 @@ def write(source: Source, path: Path, options: OnnxOptions = PLAIN) -> None:
                 "ONNX Runtime's converter to float16 takes weights of less than two gigabytes. "
                 f"Received: model={source.metadata['model']}. Use onnx."
             )
-        spared = too_large(model, itertools.islice(source.feeds(part, size), count))
-        model = halve(model, {*spared, *passes.normalization(model)})
+        excluded = too_large(model, itertools.islice(source.feeds(part, size), count))
+        model = halve(model, {*excluded, *passes.normalization(model)})
         finish(model, source, file, options)
 
 
@@ -56,5 +56,5 @@ register_onnx(
     write,
     HALF,
     "ONNX, float16 weights and arithmetic, float32 in and out; for GPUs and NPUs, a processor gains the size alone",
-    claims=("float16_weights",),
+    guarantees=("float16_weights",),
 )

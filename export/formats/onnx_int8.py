@@ -97,5 +97,5 @@ register_onnx(
     write,
     INTEGER,
     "ONNX, int8 weights by channel and uint8 activations (Q/DQ), calibrated; float32 in and out",
-    claims=("int8",),
+    guarantees=("int8",),
 )

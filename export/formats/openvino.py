@@ -22,7 +22,7 @@ from export.backends.openvino.runtime import (
     files_of,
     save,
 )
-from export.core.format import FLOAT, Way, register
+from export.core.format import FLOAT, Backend, register
 
 if TYPE_CHECKING:
     from export.source.source import Source
@@ -51,7 +51,7 @@ register(
     load=OpenVinoRuntime,
     tolerance=FLOAT,
     summary="OpenVINO, float32, free batch, for Intel's processors, GPUs and NPUs; needs keras-zoo[openvino]",
-    generate=Way("", write, OpenVinoWriter, FLOAT),
+    generate=Backend("", write, OpenVinoWriter, FLOAT),
     options=OpenVinoOptions,
     rules=RULES,
     packages=(*PACKAGES, "openvino"),

@@ -24,7 +24,7 @@ from export.backends.openvino.runtime import (
     save,
     silent,
 )
-from export.core.format import INTEGER, Way, register
+from export.core.format import INTEGER, Backend, register
 from zoo.common.errors import MissingDependency
 from zoo.common.lazy import LazyModule
 
@@ -125,9 +125,9 @@ register(
     load=OpenVinoRuntime,
     tolerance=INTEGER,
     summary="OpenVINO, int8 weights by channel and int8 activations (NNCF), calibrated; needs keras-zoo[openvino]",
-    generate=Way("", write, OpenVinoWriter, INTEGER.of_sequences()),
+    generate=Backend("", write, OpenVinoWriter, INTEGER.of_sequences()),
     options=Int8Options,
-    claims=("int8",),
+    guarantees=("int8",),
     rules=RULES,
     packages=(*PACKAGES, "openvino", "nncf"),
 )

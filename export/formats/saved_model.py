@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from export.backends.tensorflow.runtime import SavedModelRuntime, SavedModelWriter
 from export.backends.tensorflow.warmup import write_warmup
-from export.core.format import FLOAT, Way, register
+from export.core.format import FLOAT, Backend, register
 from export.core.options import Options, described
 from export.core.quiet import quiet
 from export.source.features import features_of
@@ -222,6 +222,6 @@ register(
     load=SavedModelRuntime,
     tolerance=FLOAT,
     summary="TensorFlow SavedModel, float32, free batch, for TensorFlow Serving; takes encoded images and texts too",
-    generate=Way("1", write_generating, SavedModelWriter, FLOAT),
+    generate=Backend("1", write_generating, SavedModelWriter, FLOAT),
     options=SavedOptions,
 )

@@ -32,5 +32,5 @@ register_litert(
     tolerance=INTEGER,
     options=FloatOptions,
     summary="LiteRT, int8 weights by channel, activations quantized as it runs, float32 in and out",
-    claims=("int8_weights",),
+    guarantees=("int8_weights",),
 )

@@ -43,5 +43,5 @@ register_litert(
     tolerance=HALF,
     options=FloatOptions,
     summary="LiteRT, float16 weights and float32 arithmetic, half the size",
-    claims=("float16_weights",),
+    guarantees=("float16_weights",),
 )

@@ -47,5 +47,5 @@ register_litert(
     tolerance=WIDE,
     options=WideOptions,
     summary="LiteRT, int8 weights by channel and int16 activations, calibrated; accurate, and slow on x86",
-    claims=("int8",),
+    guarantees=("int8",),
 )

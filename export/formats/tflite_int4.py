@@ -38,7 +38,7 @@ register_litert(
     tolerance=NARROW,
     options=FloatOptions,
     summary="LiteRT, 4-bit weights by channel in dense layers, int8 ones in convolutions, float32 in and out",
-    claims=("int4_weights",),
+    guarantees=("int4_weights",),
     # One wrong token spoils those behind it: a Transformer lost 7.5 of 100 sequences.
     writes=False,
 )

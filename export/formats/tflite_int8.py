@@ -35,5 +35,5 @@ register_litert(
     tolerance=INTEGER,
     options=IntegerOptions,
     summary="LiteRT, int8 weights by channel and int8 activations, calibrated; int8 (or int32 ids) in and int8 out",
-    claims=("integer",),
+    guarantees=("integer",),
 )

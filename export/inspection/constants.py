@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.core.artifact_graph import Stored
+from export.core.artifact_graph import ArtifactGraph
 from export.inspection.inspect import knows, look
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def constants(path: Path) -> list[_np.ndarray] | None:
     return list(_both_ways(look(path).stored)) if knows(path) else None
 
 
-def _both_ways(stored: Stored) -> Iterator[Any]:
+def _both_ways(stored: ArtifactGraph) -> Iterator[Any]:
     for weight in stored.weights:
         # Where zeros are left out, the values have lost their places.
         if weight.array.shape != weight.shape or not 2 <= weight.array.ndim <= 5:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from export.core.artifact_graph import Stored, joined
+from export.core.artifact_graph import ArtifactGraph, joined
 from export.core.manifest import BESIDE, NAME
 from zoo.common.errors import DataError, RunError, ZooError
 from zoo.common.files import read_json
@@ -32,7 +32,7 @@ class Inspection:
         files: the files that ship.
     """
 
-    stored: Stored
+    stored: ArtifactGraph
     files: tuple[Path, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -61,8 +61,8 @@ class Inspection:
             "weights": dict(sorted(weights.items())),
             "int8_weights": _share(small, weights.total()),
             "int8_operators": _share(computing.count(True), len(computing)),
-            "float_islands": stored.islands(),
-            "foreign": sorted({operator.kind for operator in stored.operators if operator.foreign}),
+            "float_islands": stored.float_fallback(),
+            "foreign": sorted({operator.kind for operator in stored.operators if operator.unsupported}),
             "inputs": [value.to_json() for value in stored.inputs],
             "outputs": [value.to_json() for value in stored.outputs],
             "opset": stored.opset,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from export.core.format import Wanted, describe, name_input
+from export.core.format import FormatRequest, describe, name_input
 from export.core.guarantees import CALIBRATED
 from export.core.manifest import digest_file
 from export.source.source import facts_of
@@ -29,7 +29,7 @@ IMAGENET = 1000  # classes
 ASKED = ("classes", "input_shape")
 
 
-class Origin:
+class ExportJob:
     """What is exported.
 
     Attributes:
@@ -44,7 +44,7 @@ class Origin:
     exports: Path
     samples: str
 
-    def check(self, wanted: Wanted) -> None:
+    def check(self, wanted: FormatRequest) -> None:
         """Raise BadOption if a format cannot be had from it."""
 
     def told(self, model: str = "") -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Origin:
         raise NotImplementedError
 
 
-class RunOrigin(Origin):
+class RunJob(ExportJob):
     """The network of a finished run.
 
     Args:
@@ -188,7 +188,7 @@ class ModelRequest:
         return found
 
 
-class ModelOrigin(Origin):
+class RegistryJob(ExportJob):
     """A model of the registry.
 
     Args:
@@ -201,9 +201,9 @@ class ModelOrigin(Origin):
         self.request, self.exports, self.spec, self.title = request, out, request.spec, request.name
         self.samples = request.samples
 
-    def check(self, wanted: Wanted) -> None:
+    def check(self, wanted: FormatRequest) -> None:
         """Raise BadOption for a format that is calibrated on examples without any; ids are drawn."""
-        if self.samples == NOISE and not self.spec.vocabulary and CALIBRATED & set(wanted.format.claims):
+        if self.samples == NOISE and not self.spec.vocabulary and CALIBRATED & set(wanted.format.guarantees):
             raise BadOption(
                 f"{wanted.format.name} is calibrated on examples. Received: model={self.spec.name!r} without any. Name "
                 "a folder of images such as it will see, or a .npy or .csv file, by --calibrate."
@@ -216,8 +216,8 @@ class ModelOrigin(Origin):
 
     def expected(self, model: str) -> dict[str, Any]:
         """Return the metadata that an artifact must carry."""
-        contract = None if self.spec.vocabulary else {**self.spec.preprocessing.to_json(), "inside": True}
-        return self.told(model) | {"preprocessing": contract, "text": None}
+        preprocessing = None if self.spec.vocabulary else {**self.spec.preprocessing.to_json(), "inside": True}
+        return self.told(model) | {"preprocessing": preprocessing, "text": None}
 
     def facts(self) -> dict[str, Any]:
         """Return the model, its options, and which weights it has."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.core.manifest import find_folder, read_manifest
-from training.data.columns import Table
+from training.data.columns import ColumnSchema
 from training.data.table_files import pick, read_table
 from zoo.common.errors import RunError
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def vectors_of(path: Path, rows: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> np.ndarray:
+def encode_rows(path: Path, rows: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> np.ndarray:
     """Return float32 (n, features) of rows; see `export.vectors`."""
     folder = find_folder(path)
-    contract = read_manifest(folder)["metadata"].get("tabular")
-    if contract is None:
+    preprocessing = read_manifest(folder)["metadata"].get("tabular")
+    if preprocessing is None:
         raise RunError(f"Expected an artifact of a network for tables. Received: {folder}, which has no columns.")
-    table = Table.from_json(contract)
+    table = ColumnSchema.from_json(preprocessing)
     if isinstance(rows, (str, os.PathLike)):
         names, cells = read_table(os.fspath(rows), "rows")
         return table.vectors(pick(names, cells, list(table.names), "rows"))

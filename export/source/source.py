@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.core.format import Wanted, describe, formats, name_input
+from export.core.format import FormatRequest, describe, formats, name_input
 from export.core.generate import step_examples
+from export.core.operators import operators
 from export.core.options import Options
-from export.core.precheck import operators
 from export.core.samples import SECOND, SEVERAL, count_of, filled, head, predicted
 from export.source.backend_parity import require_same_logits
 from training.common.preprocess import decode
@@ -25,8 +25,8 @@ from zoo.build import dtype_policy
 from zoo.common.errors import ParityError
 from zoo.common.lazy import keras, np
 from zoo.decoding import Parts, greedy, split
-from zoo.specs.preprocessing import Preprocessing
-from zoo.specs.text import PADDING, Text
+from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.text import PADDING, TextConfig
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -94,11 +94,11 @@ class Source:
     def __init__(
         self,
         network: _keras.Model,
-        contract: Preprocessing,
+        preprocessing: PreprocessingConfig,
         labels: Sequence[str],
         calibrate: Callable[[], Any],
         scratch: Path,
-        text: Text | None = None,
+        text: TextConfig | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         facts = dict(facts or {})
@@ -108,14 +108,14 @@ class Source:
         self.task = facts.pop("task", told)
         self.shape = tuple(size for tensor in network.inputs for size in tensor.shape[1:])
         self.labels, self.text = tuple(labels), text
-        self.model = network if of_ids else _with_preprocessing(network, contract)
-        self._contract, self._calibrate, self._scratch = contract, calibrate, scratch
+        self.model = network if of_ids else _with_preprocessing(network, preprocessing)
+        self._contract, self._calibrate, self._scratch = preprocessing, calibrate, scratch
         self._written: set[str] = set()
         self.writers: Mapping[str, Callable[..., None]] = {}
         given = name_input(names[0], self.shape), network.inputs[0].dtype, self.shape
         self.metadata = describe(network.name, self.task, given, self.labels)
         self.metadata |= {
-            "preprocessing": None if of_ids else {**contract.to_json(), "inside": True},
+            "preprocessing": None if of_ids else {**preprocessing.to_json(), "inside": True},
             "text": text and text.to_json(),
             **facts,
         }
@@ -165,7 +165,7 @@ class Source:
         """Map a scalar string tensor (an encoded image) to raw pixels (*shape) as in training; None for others."""
         if self.metadata["input"] != "image":
             return None
-        return functools.partial(decode, shape=self.shape, contract=self._contract)
+        return functools.partial(decode, shape=self.shape, preprocessing=self._contract)
 
     def shared(self, fmt: str, options: Options | None = None) -> Path:
         """Return the path of a format's artifact, written once for all that are made from it.
@@ -176,7 +176,7 @@ class Source:
         """
         entry = formats[fmt]
         options = options or entry.options()
-        folder, way = self._scratch / Wanted(entry, options).slug, entry.way(self.task)
+        folder, way = self._scratch / FormatRequest(entry, options).slug, entry.way(self.task)
         if folder.name not in self._written:
             folder.mkdir(parents=True, exist_ok=True)
             given = (options,) if dataclasses.fields(options) else ()
@@ -206,7 +206,7 @@ def open_source(run: Run, scratch: Path, change: Callable[..., Any] | None = Non
     network = made.network if made else network
     source = Source(
         network,
-        pipeline.contract,
+        pipeline.preprocessing,
         labels,
         lambda: pipeline.raw("train", CALIBRATION)[0],
         scratch,
@@ -260,9 +260,9 @@ def _rebuild(run: Run, pipeline: Pipeline) -> Any:
     return network
 
 
-def _with_preprocessing(network: Any, contract: Preprocessing) -> Any:
+def _with_preprocessing(network: Any, preprocessing: PreprocessingConfig) -> Any:
     """Put the normalization in front of a network, so that an artifact takes raw values."""
-    scale, offset = contract.affine()
+    scale, offset = preprocessing.affine()
     (given,) = network.inputs
     shape = given.shape[1:]
     inputs = keras.Input(shape, name=name_input(given.name, shape), dtype="float32")

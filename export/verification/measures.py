@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from export.core.format import Tolerance
-from training.learning.metrics import label_figures, value_figures
+from training.learning.metrics import label_metrics, value_metrics
 from zoo.common.lazy import np
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ def _top(logits: Any, source: Any, labels: Any) -> dict[str, Any]:
 def _decisions(logits: Any, source: Any, labels: Any) -> dict[str, Any]:
     """Return the share of equal decisions of logits (n, labels), and the mean average precisions."""
     same = ((logits > 0) == (source > 0)) | (np.abs(source) <= UNDECIDED * _largest(source))
-    precision, source_precision = (label_figures(labels, a)["mean_average_precision"] for a in (logits, source))
+    precision, source_precision = (label_metrics(labels, a)["mean_average_precision"] for a in (logits, source))
     return {"agreement": float(same.mean()), "accuracy": precision, "source_accuracy": source_precision}
 
 
 def _values(values: Any, source: Any, labels: Any) -> dict[str, Any]:
     """Return how much of the variance of labels (n, targets) is explained, and the mean absolute errors."""
-    found, known = value_figures(labels, values), value_figures(labels, source)
+    found, known = value_metrics(labels, values), value_metrics(labels, source)
     shares = {"accuracy": found["r2"], "source_accuracy": known["r2"]}
     return {"agreement": None, **shares, "mae": found["mae"], "source_mae": known["mae"]}
 

@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 from export.core.format import Runtime, Tensor, Tolerance
-from export.core.generate import Writer, check_parts, compare_written
+from export.core.generate import Generator, check_parts, compare_written
 from export.core.samples import FEW, SECOND, count_of, fitting, head
 from export.verification.measures import Measure, measure_of
 from zoo.common.errors import ParityError
@@ -92,7 +92,7 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
         "max": float(np.max([difference.max(), *largest])),
         "mean": float(difference.mean()),
         **_shares(measure, logits[real], source[real], None if labels is None else labels[real]),
-        **(compare_written(runtime, samples) if isinstance(runtime, Writer) else {}),
+        **(compare_written(runtime, samples) if isinstance(runtime, Generator) else {}),
     }
     figures["relative"] = figures["max"] / measure.size(source[real])
     tolerance = measure.allowed(tolerance if labels is not None else _eased(tolerance, len(source)))
@@ -162,7 +162,7 @@ def _check_interface(runtime: Runtime, samples: dict[str, Any], expected: dict[s
     """Raise ParityError if the artifact's names, shapes or metadata are not the source's."""
     if runtime.metadata != expected:
         raise ParityError(f"The artifact's own metadata must be its source's. Received: {str(runtime.metadata)[:200]}")
-    if isinstance(runtime, Writer):
+    if isinstance(runtime, Generator):
         check_parts(runtime, samples)
         return
     found = [

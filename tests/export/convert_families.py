@@ -23,7 +23,7 @@ from zoo.common.errors import ZooError
 from zoo.common.lazy import keras
 from zoo.specs.text import START
 
-PIXELS = zoo.Preprocessing((127.5,), (60.0,))
+PIXELS = zoo.PreprocessingConfig((127.5,), (60.0,))
 
 
 def network_of(name: str, draw: np.random.Generator) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 import zoo
 from export.core.format import formats, parse_format
-from export.core.guarantees import check_claims
+from export.core.guarantees import check_guarantees
 from export.core.samples import head, read_samples
 from export.inspection.inspect import look
 from export.pipeline import ruled_out
@@ -92,7 +92,7 @@ def test_small_models_leave_as_every_format(name, small):
         way = loaded(small, fmt)[1]
         assert off(small, fmt) <= way.tolerance.relative, fmt
         facts = {"format": fmt, "options": {}, "metadata": {}, "compression": None}
-        check_claims(look(small / fmt / way.file).stored, formats[fmt].claims, facts)
+        check_guarantees(look(small / fmt / way.file).stored, formats[fmt].guarantees, facts)
 
 
 @pytest.mark.parametrize("name", WRITERS)

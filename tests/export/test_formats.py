@@ -39,11 +39,11 @@ def trained(digits_run, samples):
     """Logits of model.keras itself, preprocessed as in training, computed without the export room."""
     from training.common.preprocess import normalize
     from training.learning.evaluation import load_model
-    from zoo import Preprocessing
+    from zoo import PreprocessingConfig
 
-    contract = digits_run.result()["preprocessing"]
-    contract = Preprocessing(tuple(contract["mean"]), tuple(contract["std"]))
-    return load_model(digits_run).predict(normalize(samples["inputs"], contract), verbose=0)
+    preprocessing = digits_run.result()["preprocessing"]
+    preprocessing = PreprocessingConfig(tuple(preprocessing["mean"]), tuple(preprocessing["std"]))
+    return load_model(digits_run).predict(normalize(samples["inputs"], preprocessing), verbose=0)
 
 
 def test_every_format_is_tested():
@@ -214,7 +214,7 @@ def test_encoded_images_are_read_as_in_training(artifacts, samples, digits_run):
     file = _jpeg(samples["inputs"][5], (57, 33))
     runtime = export.load(artifacts["saved_model"].path)
     pipeline = open_pipeline(digits_run.recipe, zoo.spec(digits_run.recipe.model.name))
-    decoded = decode(file, pipeline.shape, pipeline.contract).numpy()[None].astype("uint8").astype("float32")
+    decoded = decode(file, pipeline.shape, pipeline.preprocessing).numpy()[None].astype("uint8").astype("float32")
     np.testing.assert_allclose(runtime.classify_bytes([file]), runtime(decoded), rtol=1e-4, atol=1e-4)
 
 
@@ -246,7 +246,7 @@ def iris(config):
     parts = {"train": slice(0, None, 2), "validation": slice(1, None, 4), "test": slice(3, None, 4)}
     make = lambda p: tf.data.Dataset.from_tensor_slices((x[p].astype("float32"), y[p].astype("int64")))
     splits = {name: training.Split(make(p), len(x[p])) for name, p in parts.items()}
-    contract = zoo.Preprocessing(tuple(map(float, x.mean(0))), tuple(map(float, x.std(0))))
+    contract = zoo.PreprocessingConfig(tuple(map(float, x.mean(0))), tuple(map(float, x.std(0))))
     return training.Dataset("their_iris", ("setosa", "versicolor", "virginica"), (4,), splits, contract)
 
 

@@ -21,7 +21,7 @@ from training.common.preprocess import decode
 from training.runs.run import Run
 from zoo.common.errors import ExportError, ParityError, RunError, UnsupportedExport
 from zoo.common.files import read_json, write_json
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 THEIR_FORMATS = '''
 import os
@@ -347,7 +347,7 @@ def test_samples_are_the_whole_test_split(artifacts):
 def test_a_frame_is_cut_off_again(size, crop):
     """What goes in as encoded bytes is what goes in as pixels; without the frame the centre of it would be."""
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype("float32")
-    contract = Preprocessing((0.0,), (1.0,), interpolation="bicubic", crop=crop)
-    np.testing.assert_array_equal(decode(encode_png(framed(image, crop)), image.shape, contract), image)
-    bare = decode(encode_png(image), image.shape, contract)
+    preprocessing = PreprocessingConfig((0.0,), (1.0,), interpolation="bicubic", crop=crop)
+    np.testing.assert_array_equal(decode(encode_png(framed(image, crop)), image.shape, preprocessing), image)
+    bare = decode(encode_png(image), image.shape, preprocessing)
     assert np.array_equal(bare, image) == (crop == 1.0)

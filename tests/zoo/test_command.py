@@ -65,7 +65,7 @@ def test_show(zoo_command, name):
     assert (code, err) == (0, "")
     content = json.loads(out)
     options, formats = content.pop("options"), content.pop("formats")
-    assert content == spec.to_json() | counts.facts(name)
+    assert content == spec.to_json() | counts.counts(name)
     assert set(options) == set(build.options_of(registry.models[name]))
     assert formats == [f for f in export.list_formats() if f not in dict(spec.unsupported)]
     code, out, err = zoo_command("show", name)
@@ -178,7 +178,7 @@ def test_plot(zoo_command, tmp_path, name):
     root = ElementTree.parse(path).getroot()
     said = ["".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")]
     assert name in said
-    for stage in counts.facts(name)["stages"]:
+    for stage in counts.counts(name)["stages"]:
         assert stage["name"] in said
         assert f"{stage['params']:,} parameters" in said
         assert " × ".join(map(str, stage["output"])) in said

@@ -9,6 +9,7 @@ import pytest
 
 import zoo
 from zoo import counts
+from zoo.specs import counts as specs_counts
 from zoo.specs.registry import models
 from zoo.summary import summarize
 
@@ -17,16 +18,16 @@ NAMES = zoo.names()
 
 def test_every_model_is_recorded():
     """The file has the names of the registry, one a line, in their order."""
-    text = counts.FILE.read_text(encoding="utf-8")
+    text = specs_counts.FILE.read_text(encoding="utf-8")
     assert list(json.loads(text)) == NAMES
-    assert text == counts.to_text(json.loads(text))
+    assert text == specs_counts.to_text(json.loads(text))
     assert [line.split('"')[1] for line in text.splitlines()[1:-1]] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stages_add_up(name):
     """No parameter and no multiply-add is lost or counted twice, and names are unique."""
-    spec, content = zoo.spec(name), counts.facts(name)
+    spec, content = zoo.spec(name), counts.counts(name)
     stages = content["stages"]
     assert sum(s["params"] for s in stages) == spec.params
     assert sum(s["gmacs"] for s in stages) == pytest.approx(content["gmacs"], rel=1e-3)
@@ -41,7 +42,7 @@ def test_stages_add_up(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_maps_end_the_stages(name):
     """Each marked map is what its stage puts out; strides are powers of two that grow, or one for all tokens."""
-    spec, content = zoo.spec(name), counts.facts(name)
+    spec, content = zoo.spec(name), counts.counts(name)
     info = spec.feature_info
     assert list(info) == content["features"]
     assert [f["level"] for f in info] == list(range(len(info)))
@@ -109,7 +110,7 @@ def test_attention_by_hand():
     """Scores take a product for each pair of vectors, values one for each weight; looking vectors up takes none."""
     import keras
 
-    from zoo.common.lazy import sequence
+    from zoo.layers.lazy import sequence
 
     ids = keras.Input((5,), dtype="int32")
     embedding = sequence.TokenEmbedding(11, 12, name="embedding")
@@ -133,7 +134,7 @@ def test_map_beside_the_network():
     """Where a map is laid out of tokens beside the network, the layer that made the tokens stands for it."""
     import keras
 
-    from zoo.common.lazy import sequence
+    from zoo.layers.lazy import sequence
 
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 2, 2, name="patches_conv")(inputs)
@@ -257,9 +258,9 @@ def test_model_of_someone_else_is_counted():
 def test_facts_belong_to_the_caller():
     """Whoever changes what was returned changes nobody else's."""
     zoo.spec("resnet50").feature_info[0]["channels"] = 0
-    counts.facts("resnet50")["stages"].clear()
+    counts.counts("resnet50")["stages"].clear()
     assert zoo.spec("resnet50").feature_info[0]["channels"] == 64
-    assert counts.facts("resnet50")["stages"]
+    assert counts.counts("resnet50")["stages"]
 
 
 def test_other_options_are_counted_otherwise():
@@ -267,7 +268,7 @@ def test_other_options_are_counted_otherwise():
     from zoo.build import Request, construct
 
     changed = summarize(*construct(models["resnet_tiny"], Request(classes=11), {}))
-    recorded = counts.facts("resnet_tiny")
+    recorded = counts.counts("resnet_tiny")
     assert changed != recorded
     assert changed["features"] == recorded["features"]
 

@@ -10,7 +10,7 @@ from training.common.preprocess import INSIDE, still, with_channels
 from training.common.sharding import by_row
 from training.recipe.config import AugmentConfig
 from zoo.common.lazy import tf
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 # Tries to draw a crop that fits before it is the largest one in the middle.
 TRIES = 10
@@ -71,7 +71,9 @@ def crop_batch(images: Any, config: AugmentConfig, seed: Any) -> Any:
     return project(images, maps, "nearest")
 
 
-def crop_encoded(encoded: Any, numbers: Any, shape: tuple[int, ...], contract: Preprocessing, config: Any) -> Any:
+def crop_encoded(
+    encoded: Any, numbers: Any, shape: tuple[int, ...], preprocessing: PreprocessingConfig, config: Any
+) -> Any:
     """Decode a random crop of an image and resize it; of a JPEG nothing else is decoded.
 
     Where a crop is at least 2, 4 or 8 times as large as what is wanted, the JPEG decoder shrinks it by as much, which
@@ -99,8 +101,8 @@ def crop_encoded(encoded: Any, numbers: Any, shape: tuple[int, ...], contract: P
     ways.append(lambda: _crop_other(encoded, numbers, shape, config))
     # One branch, since each costs as much as a tenth of the decoding.
     image = tf.switch_case(tf.where(jpeg, shrink, len(SHRINKS)), ways)
-    image = tf.image.resize(image, shape[:2], method=contract.interpolation)
-    if contract.interpolation not in INSIDE:
+    image = tf.image.resize(image, shape[:2], method=preprocessing.interpolation)
+    if preprocessing.interpolation not in INSIDE:
         image = tf.clip_by_value(image, 0.0, 255.0)
     return tf.ensure_shape(tf.cast(tf.round(image), tf.uint8), shape)
 

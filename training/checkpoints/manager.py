@@ -16,7 +16,7 @@ from zoo.common.errors import RunError
 from zoo.common.lazy import np
 
 
-class Keeper:
+class CheckpointManager:
     """The checkpoints of a run.
 
     A new one is written aside, synced, and takes the place of `last`, which becomes `previous`: at any moment at least

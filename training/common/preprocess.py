@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from zoo.common.lazy import tf
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 # Interpolations that stay between the smallest and the largest value.
 INSIDE = ("nearest", "bilinear", "area")
 
 
-def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any:
+def decode(encoded: Any, shape: tuple[int, ...], preprocessing: PreprocessingConfig) -> Any:
     """Decode an image, resize its shorter side to size / crop, and cut out the centre.
 
     Args:
@@ -25,9 +25,9 @@ def decode(encoded: Any, shape: tuple[int, ...], contract: Preprocessing) -> Any
     height, width, channels = shape
     image = with_channels(tf.io.decode_image(still(encoded), expand_animations=False), channels)
     size = tf.shape(image)[:2]
-    scale = tf.reduce_max(tf.constant([height, width], tf.float32) / contract.crop / tf.cast(size, tf.float32))
+    scale = tf.reduce_max(tf.constant([height, width], tf.float32) / preprocessing.crop / tf.cast(size, tf.float32))
     resized = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
-    image = tf.image.resize(image, resized, method=contract.interpolation, antialias=True)
+    image = tf.image.resize(image, resized, method=preprocessing.interpolation, antialias=True)
     top, left = (resized[0] - height) // 2, (resized[1] - width) // 2
     image = image[top : top + height, left : left + width]
     return tf.ensure_shape(tf.clip_by_value(tf.round(image), 0.0, 255.0), shape)
@@ -63,9 +63,9 @@ def with_channels(image: Any, channels: int) -> Any:
     )
 
 
-def normalize(x: Any, contract: Preprocessing) -> Any:
+def normalize(x: Any, preprocessing: PreprocessingConfig) -> Any:
     """Return (x - mean) / std in float32, x of any shape with the channels last."""
-    scale, offset = contract.affine()
+    scale, offset = preprocessing.affine()
     x = tf.cast(x, tf.float32)
     if len(scale) == 1 or len(x.shape) != 4:
         return x * tf.constant(scale, tf.float32) + tf.constant(offset, tf.float32)

@@ -13,7 +13,7 @@ from zoo.common.lazy import np, tf
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class Shard:
     """The part of each batch that a process computes, divided among its replicas.
 
     Args:
@@ -69,7 +69,7 @@ class Share:
 
 
 # All of each batch, on one device.
-WHOLE = Share()
+WHOLE = Shard()
 
 
 def check_divisible(batch_size: int, replicas: int) -> None:
@@ -82,7 +82,7 @@ def check_divisible(batch_size: int, replicas: int) -> None:
 
 
 def part(size: int, parts: int, index: int) -> Any:
-    """Return the rows of one of so many equal parts of a batch, int64; see `Share.rows`."""
+    """Return the rows of one of so many equal parts of a batch, int64; see `Shard.rows`."""
     each = size // parts
     if parts == 1 or each % 2:
         return np.arange(index * each, (index + 1) * each)

@@ -66,7 +66,7 @@ class Column:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class ColumnSchema:
     """Learnt from the training rows, kept in the run and written into every artifact.
 
     Args:
@@ -134,7 +134,7 @@ class Table:
         return {"columns": columns, "features": list(self.features)}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Table:
+    def from_json(cls, values: dict[str, Any]) -> ColumnSchema:
         """Return the contract of `to_json`; raises BadOption."""
         try:
             return cls(tuple(Column(**c | {"categories": tuple(c["categories"])}) for c in values["columns"]))
@@ -142,7 +142,7 @@ class Table:
             raise BadOption(f"Expected a column contract. Received: {str(values)[:100]}") from error
 
 
-def learn_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def learn_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> ColumnSchema:
     """Return the contract that training rows teach.
 
     A column whose cells are all numbers, or missing, is one of numbers; any other one of categories.
@@ -154,7 +154,7 @@ def learn_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     Raises:
         DataError: a column holds nothing, or too many different texts.
     """
-    return Table(tuple(_column(name, cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)))
+    return ColumnSchema(tuple(_column(name, cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)))
 
 
 def _column(name: str, cells: Sequence[str]) -> Column:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.recipe.config import DataConfig
-from training.data.columns import Table
+from training.data.columns import ColumnSchema
 from zoo.common.lazy import tf
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.registry import Registry
-from zoo.specs.text import Text
+from zoo.specs.text import TextConfig
 
 if TYPE_CHECKING:
     import tensorflow as _tf
@@ -37,7 +37,7 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class TargetScale:
     """Mean and standard deviation of the training targets of a regression, in the data's own units.
 
     Args:
@@ -75,11 +75,11 @@ class Dataset:
     labels: tuple[str, ...]
     shape: tuple[int, ...]
     splits: dict[str, Split]
-    preprocessing: Preprocessing | None = None
-    text: Text | None = None
+    preprocessing: PreprocessingConfig | None = None
+    text: TextConfig | None = None
     task: str = "classify"
-    table: Table | None = None
-    scale: Scale | None = None
+    table: ColumnSchema | None = None
+    scale: TargetScale | None = None
     options: tuple[str, ...] = ()
 
 
@@ -106,17 +106,3 @@ def listed(x: Sequence[Any], y: Sequence[Any]) -> Split:
 
 def _as_label(x: Any, y: Any) -> tuple[Any, Any]:
     return x, tf.cast(y, tf.int64) if y.dtype.is_integer else y
-
-
-def load_dataset(config: DataConfig) -> Dataset:
-    """Return the dataset of a name of ours, or of TFDS.
-
-    Raises:
-        UnknownName: neither knows the name.
-        DataError: the data cannot be read, or would need a download that is not to be had.
-    """
-    if config.name in datasets:
-        return datasets[config.name](config)
-    from training.data.tfds import load_by_name
-
-    return load_by_name(config)

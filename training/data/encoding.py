@@ -9,12 +9,12 @@ from training.recipe.config import AugmentConfig
 from training.augment.crop import crop_encoded
 from training.data.dataset import Dataset
 from training.common.preprocess import decode, normalize
-from training.data.columns import Table
+from training.data.columns import ColumnSchema
 from training.data.text import BATCH, padded, tokenizer, tokens
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import np, tf
-from zoo.specs.preprocessing import Preprocessing
-from zoo.specs.text import END, START, Text
+from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.text import END, START, TextConfig
 
 if TYPE_CHECKING:
     import tensorflow as _tf
@@ -38,9 +38,9 @@ class Encoder:
     """
 
     def __init__(
-        self, dataset: Dataset, shape: tuple[int, ...], contract: Preprocessing, text: Text | None = None
+        self, dataset: Dataset, shape: tuple[int, ...], preprocessing: PreprocessingConfig, text: TextConfig | None = None
     ) -> None:
-        self.dataset, self.shape, self.contract, self.text = dataset, shape, contract, text
+        self.dataset, self.shape, self.preprocessing, self.text = dataset, shape, preprocessing, text
 
     # Whether a random crop is cut out of each encoded example.
     varied = False
@@ -63,7 +63,7 @@ class Encoder:
 
     def prepare(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return a batch as network and loss take it."""
-        return normalize(x, self.contract), self.answers(y)
+        return normalize(x, self.preprocessing), self.answers(y)
 
     def answers(self, y: Any) -> Any:
         """Return labels as the loss takes them: one-hot, or several at once and numbers as float32."""
@@ -85,7 +85,7 @@ class ImageEncoder(Encoder):
         return examples.map(lambda x, y: (self._pixels(x), y), PARALLEL)
 
     def _pixels(self, encoded: Any) -> Any:
-        return tf.cast(decode(encoded, self.shape, self.contract), tf.uint8)
+        return tf.cast(decode(encoded, self.shape, self.preprocessing), tf.uint8)
 
     @property
     def varied(self) -> bool:
@@ -102,7 +102,7 @@ class ImageEncoder(Encoder):
         """
 
         def crop(example: Any, draw: Any) -> Any:
-            image = crop_encoded(example[0], draw[0], self.shape, self.contract, config)
+            image = crop_encoded(example[0], draw[0], self.shape, self.preprocessing, config)
             if config.flip:
                 # Image by image: batches of large images do not fit into a processor's cache.
                 image = tf.cond(draw[1], lambda: tf.reverse(image, [1]), lambda: image)
@@ -128,7 +128,7 @@ class TableEncoder(Encoder):
 
     def _vectors(self, examples: _tf.data.Dataset) -> tuple[Any, Any]:
         cells, truth = zip(*examples.as_numpy_iterator(), strict=True)
-        table: Table = self.dataset.table
+        table: ColumnSchema = self.dataset.table
         return table.vectors([[cell.decode() for cell in row] for row in cells]), np.stack(truth)
 
 
@@ -236,11 +236,11 @@ class PairEncoder(TextEncoder):
         return x, y
 
 
-def make_encoder(dataset: Dataset, shape: tuple[int, ...], contract: Preprocessing, text: Text | None) -> Encoder:
+def make_encoder(dataset: Dataset, shape: tuple[int, ...], preprocessing: PreprocessingConfig, text: TextConfig | None) -> Encoder:
     """Return the encoder of a kind of data."""
     of_texts = {"tag": TagEncoder, "generate": PairEncoder}
     kind = of_texts.get(dataset.task, TextEncoder) if text else KINDS[bool(dataset.table), len(shape) == 3]
-    return kind(dataset, shape, contract, text)
+    return kind(dataset, shape, preprocessing, text)
 
 
 # By whether it is a table and whether it is images.

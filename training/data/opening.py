@@ -8,17 +8,18 @@ from typing import Any
 
 from training.augment.augment import check_augment, is_active
 from training.recipe.config import DataConfig
-from training.data.dataset import NETWORKS, Dataset, Scale, load_dataset
+from training.data.dataset import NETWORKS, Dataset, TargetScale
+from training.data.loading import load_dataset
 from training.data.encoding import make_encoder, settle_length
 from training.data.pipeline import Pipeline
 from training.recipe.recipe import Recipe
 from training.data.statistics import measure, measure_targets
-from training.data.columns import Table
+from training.data.columns import ColumnSchema
 from training.data.text import learn
 from zoo.common.errors import BadOption, DataError, RunError
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.registry import ModelSpec
-from zoo.specs.text import SPECIAL, Text
+from zoo.specs.text import SPECIAL, TextConfig
 
 # Options of the data that other kinds of it do not have.
 OF_IMAGES, OF_TEXTS = ("augment", "image_size", "train_size", "channels"), ("length", "vocabulary")
@@ -37,7 +38,7 @@ OF_TABLES = "channel"
 
 
 def open_pipeline(
-    recipe: Recipe, spec: ModelSpec, text: Text | None = None, learnt: dict[str, Any] | None = None
+    recipe: Recipe, spec: ModelSpec, text: TextConfig | None = None, learnt: dict[str, Any] | None = None
 ) -> Pipeline:
     """Load the data of a recipe and settle the shape and the contracts in which the network sees it.
 
@@ -63,16 +64,16 @@ def open_pipeline(
     if dataset.text:
         return _open_text(recipe, dataset, spec, text)
     shape = _shape(recipe, dataset, spec)
-    contract = recipe.data.preprocessing or dataset.preprocessing or spec.preprocessing
-    if shape[-1] == 1 and 3 in (len(contract.mean), len(contract.std)):
-        contract = _grey(contract)
+    preprocessing = recipe.data.preprocessing or dataset.preprocessing or spec.preprocessing
+    if shape[-1] == 1 and 3 in (len(preprocessing.mean), len(preprocessing.std)):
+        preprocessing = _grey(preprocessing)
     if len(shape) == 3:
         check_augment(recipe.data.augment, shape[-1], dataset.task, recipe.data.batch_size)
-    make_encoder(dataset, shape, contract, None).check()
+    make_encoder(dataset, shape, preprocessing, None).check()
     if _way(recipe, dataset):
-        contract = known.get("preprocessing") or measure(dataset, shape, contract, _way(recipe, dataset))
-    contract.check(shape[-1])
-    return Pipeline(dataset, recipe, shape, contract)
+        preprocessing = known.get("preprocessing") or measure(dataset, shape, preprocessing, _way(recipe, dataset))
+    preprocessing.check(shape[-1])
+    return Pipeline(dataset, recipe, shape, preprocessing)
 
 
 def learnt_of(pipeline: Pipeline) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def learnt_of(pipeline: Pipeline) -> dict[str, Any]:
     """
     dataset, found = pipeline.dataset, {}
     if not dataset.text and _way(pipeline.recipe, dataset):
-        found["preprocessing"] = pipeline.contract.to_json()
+        found["preprocessing"] = pipeline.preprocessing.to_json()
     if dataset.scale:
         found["scale"] = dataclasses.asdict(dataset.scale)
     if dataset.table:
@@ -113,9 +114,9 @@ def _read_learnt(learnt: dict[str, Any]) -> dict[str, Any]:
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "preprocessing": lambda v: Preprocessing(**v | {"mean": tuple(v["mean"]), "std": tuple(v["std"])}),
-    "scale": lambda v: Scale(tuple(map(float, v["mean"])), tuple(map(float, v["std"]))),
-    "tabular": Table.from_json,
+    "preprocessing": lambda v: PreprocessingConfig(**v | {"mean": tuple(v["mean"]), "std": tuple(v["std"])}),
+    "scale": lambda v: TargetScale(tuple(map(float, v["mean"])), tuple(map(float, v["std"]))),
+    "tabular": ColumnSchema.from_json,
 }
 
 
@@ -146,17 +147,17 @@ def _check_fit(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
     if len(dataset.shape) != 3 and is_active(recipe.data.augment):
         raise BadOption(f"data.augment applies to images. Received: {dataset.name} of shape {dataset.shape}")
     given = recipe.data.preprocessing
-    if recipe.data.normalize and given and (given.mean, given.std) != (Preprocessing().mean, Preprocessing().std):
+    if recipe.data.normalize and given and (given.mean, given.std) != (PreprocessingConfig().mean, PreprocessingConfig().std):
         raise BadOption(
             "data.normalize measures what data.preprocessing.mean and std state. "
             f"Received: data.normalize={recipe.data.normalize!r}, mean={given.mean}, std={given.std}. Leave one out."
         )
 
 
-def _open_text(recipe: Recipe, dataset: Dataset, spec: ModelSpec, text: Text | None) -> Pipeline:
+def _open_text(recipe: Recipe, dataset: Dataset, spec: ModelSpec, text: TextConfig | None) -> Pipeline:
     """Settle length and vocabulary of texts, once every example is known to be good."""
     shape, most = settle_length(recipe.data.length, spec.input_shape), recipe.data.vocabulary
-    plain = Preprocessing()
+    plain = PreprocessingConfig()
     make_encoder(dataset, shape, plain, text or dataset.text).check()
     if text is None and dataset.text.vocabulary == SPECIAL:
         examples = dataset.splits["train"].examples
@@ -182,10 +183,10 @@ def _shape(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> tuple[int, ...]
     return (*size, recipe.data.channels or dataset.shape[2] or model[2])
 
 
-def _grey(contract: Preprocessing) -> Preprocessing:
+def _grey(preprocessing: PreprocessingConfig) -> PreprocessingConfig:
     """Return a contract for colour as one for grey images."""
 
     def average(values: tuple[float, ...]) -> tuple[float, ...]:
         return (sum(values) / len(values),)
 
-    return dataclasses.replace(contract, mean=average(contract.mean), std=average(contract.std))
+    return dataclasses.replace(preprocessing, mean=average(preprocessing.mean), std=average(preprocessing.std))

@@ -16,11 +16,11 @@ from training.augment.mixing import mixes
 from training.data.order import no_global_seed
 from training.common.preprocess import normalize
 from training.recipe.recipe import Recipe
-from training.common.sharding import WHOLE, Share, check_divisible, taking
+from training.common.sharding import WHOLE, Shard, check_divisible, taking
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np, tf
-from zoo.specs.preprocessing import Preprocessing
-from zoo.specs.text import Text
+from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.text import TextConfig
 
 # Decoded data up to this many bytes a split is kept in memory: images as uint8, texts as ids.
 MEMORY = 1 << 30
@@ -54,15 +54,15 @@ class Pipeline:
     dataset: Dataset
     recipe: Recipe
     shape: tuple[int, ...]
-    contract: Preprocessing
-    text: Text | None = None
+    preprocessing: PreprocessingConfig
+    text: TextConfig | None = None
 
     @property
     def batch_size(self) -> int:
         """Examples a step: the recipe's, or all there are if they are fewer."""
         return min(self.recipe.data.batch_size, self.dataset.splits["train"].count)
 
-    def check(self, share: Share) -> None:
+    def check(self, share: Shard) -> None:
         """Raise BadOption unless batches can be divided into such parts."""
         check_divisible(self.batch_size, share.all_replicas)
         if mixes(self.recipe.data.augment):
@@ -73,7 +73,7 @@ class Pipeline:
         """Whole batches in the training split; the rest of an epoch's shuffle is left out."""
         return self.dataset.splits["train"].count // self.batch_size
 
-    def train(self, epoch: int, skip: int = 0, share: Share = WHOLE) -> Any:
+    def train(self, epoch: int, skip: int = 0, share: Shard = WHOLE) -> Any:
         """Return the batches of an epoch; see `in_step` for what is in them.
 
         Args:
@@ -110,9 +110,9 @@ class Pipeline:
         config = self.recipe.data.augment
         if self._crops:
             config = dataclasses.replace(config, crop_scale=(), flip=False)
-        return finish(normalize(augment(x, config, seed), self.contract), y, config, seed)
+        return finish(normalize(augment(x, config, seed), self.preprocessing), y, config, seed)
 
-    def evaluate(self, split: str, share: Share = WHOLE) -> Any:
+    def evaluate(self, split: str, share: Shard = WHOLE) -> Any:
         """Return the batches of a split in its order, none left out.
 
         Args:
@@ -168,7 +168,7 @@ class Pipeline:
         examples = self.dataset.splits[split].examples.enumerate()
         return examples.filter(lambda i, _: tf.reduce_any(tf.equal(i, chosen))).map(lambda _, e: e)
 
-    def _shuffled(self, epoch: int, skip: int, share: Share) -> Any:
+    def _shuffled(self, epoch: int, skip: int, share: Shard) -> Any:
         """Return batches of raw examples in the order of an epoch."""
         mine = share.rows(self.batch_size)
         split, repeats = self.dataset.splits["train"], self.recipe.data.augment.repeats
@@ -181,7 +181,7 @@ class Pipeline:
         examples = self.encoder.decoded(self._ordered(epoch, skip, share))
         return _arranged(examples.batch(len(mine), drop_remainder=True), mine)
 
-    def _cropped(self, epoch: int, skip: int, steps: Any, share: Share) -> Any:
+    def _cropped(self, epoch: int, skip: int, steps: Any, share: Shard) -> Any:
         """Return batches of random crops, each cut out of its encoded image while that is decoded."""
         mine = share.rows(self.batch_size)
         # Examples come in the order of the data, and only then in that of the rows.
@@ -190,7 +190,7 @@ class Pipeline:
         crops = self.encoder.cropped(self._ordered(epoch, skip, share), drawn, self.recipe.data.augment)
         return _arranged(crops.batch(len(mine), drop_remainder=True), mine)
 
-    def _ordered(self, epoch: int, skip: int, share: Share) -> Any:
+    def _ordered(self, epoch: int, skip: int, share: Shard) -> Any:
         """Return the encoded examples of an epoch, in its order, after those of its first `skip` batches.
 
         Of each batch only those of this share are there.
@@ -253,7 +253,7 @@ class Pipeline:
     @functools.cached_property
     def encoder(self) -> Encoder:
         """What turns raw examples into arrays."""
-        return make_encoder(self.dataset, self.shape, self.contract, self.text)
+        return make_encoder(self.dataset, self.shape, self.preprocessing, self.text)
 
     @functools.cached_property
     def _memory(self) -> dict[str, Any]:

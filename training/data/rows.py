@@ -14,7 +14,7 @@ from training.data.table_files import pick
 from training.data.columns import learn_table, parse_number
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, tf
-from zoo.specs.text import Text
+from zoo.specs.text import TextConfig
 
 # Options of the data that tables have.
 OPTIONS = (*OF_SPLITS, "target", "columns", "task")
@@ -63,7 +63,7 @@ def text_dataset(name: str, names: list[str], rows: list[list[str]], config: Dat
     task, labels, truth = _target(names, rows, config, "")
     parts = divide(len(rows), config, truth if task == "classify" else None)
     splits = {split: _split([texts[i] for i in part], truth[part]) for split, part in parts.items()}
-    return Dataset(name, labels, (), splits, text=Text(), task=task, options=OPTIONS)
+    return Dataset(name, labels, (), splits, text=TextConfig(), task=task, options=OPTIONS)
 
 
 def _beside(names: list[str], config: DataConfig) -> list[str]:

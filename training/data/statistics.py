@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from training.data.dataset import Dataset, Scale
+from training.data.dataset import Dataset, TargetScale
 from training.data.encoding import make_encoder
 from zoo.common.lazy import np
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -100,7 +100,7 @@ WAYS: dict[str, tuple[Callable[[Moments], tuple[Any, Any]], bool]] = {
 }
 
 
-def measure(dataset: Dataset, shape: tuple[int, ...], contract: Preprocessing, way: str) -> Preprocessing:
+def measure(dataset: Dataset, shape: tuple[int, ...], preprocessing: PreprocessingConfig, way: str) -> PreprocessingConfig:
     """Return a contract whose mean and std are those of the training split.
 
     Args:
@@ -115,7 +115,7 @@ def measure(dataset: Dataset, shape: tuple[int, ...], contract: Preprocessing, w
         The contract; what does not vary is divided by 1.
     """
     formula, together = WAYS[way]
-    encoder = make_encoder(dataset, shape, contract, None)
+    encoder = make_encoder(dataset, shape, preprocessing, None)
     decoded = encoder.decoded(dataset.splits["train"].examples)
     batches = decoded.batch(max(1, VALUES // math.prod(shape)))
     found = streamed(x for x, _ in batches.as_numpy_iterator())
@@ -127,7 +127,7 @@ def measure(dataset: Dataset, shape: tuple[int, ...], contract: Preprocessing, w
     std = np.where(std > 0, std, 1.0)
     if dataset.table:
         mean, std = _placed(mean, numbers, 0.0), _placed(std, numbers, 1.0)
-    return dataclasses.replace(contract, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+    return dataclasses.replace(preprocessing, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
 
 
 def _chosen(found: Moments, wanted: Any) -> Moments:
@@ -144,8 +144,8 @@ def _placed(values: Any, wanted: Any, other: float) -> Any:
     return whole
 
 
-def measure_targets(dataset: Dataset) -> Scale:
+def measure_targets(dataset: Dataset) -> TargetScale:
     """Return mean and standard deviation of the training targets of a regression; raises DataError."""
     found = streamed(y for _, y in dataset.splits["train"].examples.batch(VALUES).as_numpy_iterator())
     std = np.where(found.std > 0, found.std, 1.0)
-    return Scale(tuple(map(float, found.mean)), tuple(map(float, std)))
+    return TargetScale(tuple(map(float, found.mean)), tuple(map(float, std)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.common.errors import BadOption
 from zoo.common.lazy import tf
-from zoo.specs.text import END, PADDING, SPECIAL, UNKNOWN, Text, check_vocabulary
+from zoo.specs.text import END, PADDING, SPECIAL, UNKNOWN, TextConfig, check_vocabulary
 
 # Punctuation of ASCII, some of which Unicode calls symbols, and that of Unicode.
 PUNCTUATION = r"[!-/:-@\[-`{-~]|\p{P}"
@@ -17,7 +17,7 @@ PUNCTUATION = r"[!-/:-@\[-`{-~]|\p{P}"
 BATCH = 1024
 
 
-def tokens(text: Text, strings: Any) -> Any:
+def tokens(text: TextConfig, strings: Any) -> Any:
     """Return the tokens of strings (n,) in UTF-8 as a ragged tensor of strings (n, any)."""
     if text.clean:
         strings = tf.strings.regex_replace(tf.strings.lower(strings, encoding="utf-8"), PUNCTUATION, "")
@@ -26,7 +26,7 @@ def tokens(text: Text, strings: Any) -> Any:
     return tf.strings.split(strings)
 
 
-def tokenizer(text: Text, length: int = 0) -> Any:
+def tokenizer(text: TextConfig, length: int = 0) -> Any:
     """Return a tf.Module that turns strings into ids; it can be an attribute of what becomes a SavedModel.
 
     Args:
@@ -50,7 +50,7 @@ def _tokenizer_class() -> Any:
         more than ASCII in lower case.
         """
 
-        def __init__(self, text: Text, length: int) -> None:
+        def __init__(self, text: TextConfig, length: int) -> None:
             super().__init__()
             self._text, self._length = text, length
             own = tf.constant(text.vocabulary[len(SPECIAL) :], tf.string)
@@ -70,7 +70,7 @@ def padded(ids: Any, length: int, filler: int = PADDING) -> Any:
     return tf.ensure_shape(ids.to_tensor(filler, shape=(None, length)), (None, length))
 
 
-def words(text: Text, ids: Any) -> Any:
+def words(text: TextConfig, ids: Any) -> Any:
     """Return what ids int32 (n, t) say as strings (n,), up to the first `END`; special tokens are left out."""
     ended = tf.cumsum(tf.cast(tf.equal(ids, END), tf.int32), axis=1)
     wanted = tf.logical_and(tf.equal(ended, 0), ids >= len(SPECIAL))
@@ -78,7 +78,7 @@ def words(text: Text, ids: Any) -> Any:
     return tf.strings.reduce_join(found, axis=-1, separator="" if text.split == "character" else " ")
 
 
-def learn(text: Text, examples: Any, most: int) -> Text:
+def learn(text: TextConfig, examples: Any, most: int) -> TextConfig:
     """Return the contract with a vocabulary: the tokens that are most frequent, the first of the alphabet among equals.
 
     Args:

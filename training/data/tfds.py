@@ -17,7 +17,7 @@ from training.recipe.config import DataConfig
 from training.data.dataset import Dataset, Split, datasets
 from zoo.common.errors import DataError, UnknownName, did_you_mean
 from zoo.common.lazy import tf, tfds
-from zoo.specs.text import Text
+from zoo.specs.text import TextConfig
 
 # Share of the training examples, from their end, that validates where a dataset has no split for it.
 VALIDATION = 0.1
@@ -59,7 +59,7 @@ def from_builder(builder: Any, name: str, preprocessing: Any = None, *, local: b
     _prepare(builder, name, local)
     splits = _splits(builder, given, lambda e: (e[given], read(e[answer])))
     if _is_text(builder.info.features[given]):
-        return Dataset(name, labels, (), splits, text=Text(), task=task)
+        return Dataset(name, labels, (), splits, text=TextConfig(), task=task)
     return Dataset(name, labels, _shape(builder, given), splits, preprocessing, task=task)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from training.data.dataset import Dataset, listed
-from zoo.specs.text import SPECIAL, Text
+from zoo.specs.text import SPECIAL, TextConfig
 
 LETTERS = string.ascii_lowercase
 LONGEST = 12
@@ -29,7 +29,7 @@ def letters(name: str, answer: Callable[[str], str], seed: int) -> Dataset:
     found = _strings(seed)
     splits = {split: list(islice(found, size)) for split, size in SIZES.items()}
     parts = {split: listed(part, [answer(text) for text in part]) for split, part in splits.items()}
-    text = Text((*SPECIAL, *LETTERS), split="character", clean=False)
+    text = TextConfig((*SPECIAL, *LETTERS), split="character", clean=False)
     return Dataset(name, (), (), parts, text=text, task="generate")
 
 

@@ -9,7 +9,7 @@ from training.data.dataset import Dataset, Split, listed
 from training.datasets._folders import Files, Kind, bad_message, open_folder
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
-from zoo.specs.text import Text
+from zoo.specs.text import TextConfig
 
 
 def text_files(name: str, config: DataConfig, kind: Kind) -> Dataset:
@@ -17,7 +17,7 @@ def text_files(name: str, config: DataConfig, kind: Kind) -> Dataset:
     root, splits, options = open_folder(config, kind)
     texts = _read(root, list(chain.from_iterable(chain.from_iterable(f.values() for f in splits.values()))), config)
     made = {split: _split(root, files, texts) for split, files in splits.items()}
-    return Dataset(name, tuple(splits["train"]), (), made, text=Text(), options=options)
+    return Dataset(name, tuple(splits["train"]), (), made, text=TextConfig(), options=options)
 
 
 def _read(root: Path, paths: list[Path], config: DataConfig) -> dict[Path, str]:

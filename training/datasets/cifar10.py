@@ -12,7 +12,7 @@ import dataclasses
 
 from training.data.dataset import Dataset, register
 from training.recipe.config import DataConfig
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 
 @register("cifar10")
@@ -22,5 +22,5 @@ def cifar10(config: DataConfig) -> Dataset:
 
     # Mean and standard deviation of the training pixels, as the field states them.
     return dataclasses.replace(
-        load_by_name(config), preprocessing=Preprocessing(mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7))
+        load_by_name(config), preprocessing=PreprocessingConfig(mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7))
     )

@@ -12,7 +12,7 @@ import dataclasses
 
 from training.data.dataset import Dataset, register
 from training.recipe.config import DataConfig
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 
 @register("cifar100")
@@ -22,5 +22,5 @@ def cifar100(config: DataConfig) -> Dataset:
 
     # Mean and standard deviation of the training pixels, as the field states them.
     return dataclasses.replace(
-        load_by_name(config), preprocessing=Preprocessing(mean=(129.3, 124.1, 112.4), std=(68.2, 65.4, 70.4))
+        load_by_name(config), preprocessing=PreprocessingConfig(mean=(129.3, 124.1, 112.4), std=(68.2, 65.4, 70.4))
     )

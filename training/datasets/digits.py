@@ -14,7 +14,7 @@ from typing import Any
 from training.data.dataset import Dataset, register
 from training.recipe.config import DataConfig
 from zoo.common.lazy import tfds
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 TRAIN, VALIDATION, TEST = range(1293), range(1293, 1437), range(1437, 1797)
 # scikit-learn's 17 levels of grey, 0 to 16, spread over 8 bits.
@@ -28,7 +28,7 @@ def digits(config: DataConfig) -> Dataset:
 
     builder = _builder_class()(data_dir=config.path or None)
     # Mean and standard deviation of the training pixels.
-    return from_builder(builder, "digits", Preprocessing(mean=(78.0,), std=(95.7,)), local=True)
+    return from_builder(builder, "digits", PreprocessingConfig(mean=(78.0,), std=(95.7,)), local=True)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import dataclasses
 
 from training.data.dataset import Dataset, register
 from training.recipe.config import DataConfig
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 
 @register("fashion_mnist")
@@ -21,4 +21,4 @@ def fashion_mnist(config: DataConfig) -> Dataset:
     from training.data.tfds import load_by_name
 
     # Mean and standard deviation of the training pixels, as the field states them.
-    return dataclasses.replace(load_by_name(config), preprocessing=Preprocessing(mean=(72.9,), std=(90.0,)))
+    return dataclasses.replace(load_by_name(config), preprocessing=PreprocessingConfig(mean=(72.9,), std=(90.0,)))

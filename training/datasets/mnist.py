@@ -12,7 +12,7 @@ import dataclasses
 
 from training.data.dataset import Dataset, register
 from training.recipe.config import DataConfig
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 
 @register("mnist")
@@ -21,4 +21,4 @@ def mnist(config: DataConfig) -> Dataset:
     from training.data.tfds import load_by_name
 
     # Mean and standard deviation of the training pixels, as the field states them.
-    return dataclasses.replace(load_by_name(config), preprocessing=Preprocessing(mean=(33.3,), std=(78.6,)))
+    return dataclasses.replace(load_by_name(config), preprocessing=PreprocessingConfig(mean=(33.3,), std=(78.6,)))

@@ -13,7 +13,7 @@ from itertools import islice
 from training.data.dataset import Dataset, listed, register
 from training.datasets._sentences import ANIMALS, Sentence, sentences
 from training.recipe.config import DataConfig
-from zoo.specs.text import Text
+from zoo.specs.text import TextConfig
 
 SIZES = {"train": 10_000, "validation": 1000, "test": 1000}
 
@@ -26,7 +26,7 @@ def word_order(_config: DataConfig) -> Dataset:
     parts = {
         n: listed([_written(s) for s in part], [ANIMALS.index(s.agent) for s in part]) for n, part in splits.items()
     }
-    return Dataset("word_order", ANIMALS, (), parts, text=Text())
+    return Dataset("word_order", ANIMALS, (), parts, text=TextConfig())
 
 
 def _written(sentence: Sentence) -> str:

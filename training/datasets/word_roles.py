@@ -12,7 +12,7 @@ from itertools import islice
 from training.data.dataset import Dataset, listed, register
 from training.datasets._sentences import ROLES, sentences
 from training.recipe.config import DataConfig
-from zoo.specs.text import Text
+from zoo.specs.text import TextConfig
 
 SIZES = {"train": 3000, "validation": 500, "test": 500}
 
@@ -25,4 +25,4 @@ def word_roles(_config: DataConfig) -> Dataset:
     parts = {
         n: listed([" ".join(s.words) for s in part], [" ".join(s.roles) for s in part]) for n, part in splits.items()
     }
-    return Dataset("word_roles", ROLES, (), parts, text=Text(), task="tag")
+    return Dataset("word_roles", ROLES, (), parts, text=TextConfig(), task="tag")

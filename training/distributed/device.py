@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from training.common.sharding import WHOLE, Share
+from training.common.sharding import WHOLE, Shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Device:
     precision: str
     jit_compile: bool
     backend: str = "tensorflow"
-    share: Share = WHOLE
+    share: Shard = WHOLE
     interruptible: bool = True
     repeatable: bool = True
 
@@ -94,8 +94,8 @@ class Device:
         """
         return signal, due
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until all workers have come here."""
 
-    def leave_witness(self, run: Any, pipeline: Any, build: Callable[[], Any]) -> None:
+    def save_reference_logits(self, run: Any, pipeline: Any, build: Callable[[], Any]) -> None:
         """Leave what an export needs to prove that another backend computes the same; see `training.distributed.jax_device`."""

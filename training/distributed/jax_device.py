@@ -11,10 +11,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from training.common.sharding import check_divisible
 from training.distributed.cluster import find_cluster
 from training.distributed.device import Device
 from training.distributed.precision import AMPERE, VOLTA, cpu_has_bfloat16
-from training.distributed.strategy import check_divisible
 from training.recipe.recipe import Recipe
 from zoo.build import dtype_policy
 from zoo.common.errors import BadOption
@@ -73,7 +73,7 @@ class JaxDevice(Device):
         with _undivided():
             return model.evaluate(batches.skip(whole), return_dict=True, verbose=0, callbacks=[_going_on(before)])
 
-    def leave_witness(self, run: Any, pipeline: Any, build: Any) -> None:
+    def save_reference_logits(self, run: Any, pipeline: Any, build: Any) -> None:
         """Leave what the network says to some examples, in float32, which its rebuild on TensorFlow has to repeat.
 
         Args:
@@ -89,7 +89,7 @@ class JaxDevice(Device):
         write_atomic(run.logits_path, lambda path: np.savez_compressed(path, inputs=x, logits=logits))
 
 
-def open_device(recipe: Recipe) -> JaxDevice:
+def open_jax_device(recipe: Recipe) -> JaxDevice:
     """Return the devices that a recipe trains on under JAX.
 
     Raises:

@@ -79,7 +79,7 @@ class Replicated(Device):
         terminate, interrupt, save = (value > 0 for value in heard)
         return (signals.SIGTERM if terminate else signals.SIGINT if interrupt else 0), save
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until all workers have come here."""
         if self.workers > 1:
             self._added_up([0.0])

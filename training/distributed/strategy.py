@@ -5,25 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib
 import itertools
 import os
 from pathlib import Path
 from typing import Any
 
-from training.common.sharding import Share, check_divisible
+from training.common.sharding import Shard, check_divisible
 from training.distributed.cluster import Cluster, find_cluster
 from training.distributed.device import Device
-from training.distributed.precision import choose_precision, cpu_has_bfloat16
+from training.distributed.precision import choose_precision
 from training.distributed.workers import MultiWorker, together
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, tf
 
-__all__ = ["Device", "check_divisible", "check_together", "cpu_has_bfloat16", "open_device"]
-
-# Where devices of another backend of Keras than TensorFlow are set up.
-OTHER_BACKENDS = {"jax": "training.distributed.jax_device"}
 # What says that this machine has a TPU, or where there is one; asking the cloud would take minutes where there is none.
 TPU_VARIABLES = (
     "TPU_NAME",
@@ -37,21 +32,8 @@ TPU_FILES = ("/dev/accel0", "/dev/vfio/0")
 APART, _made = 100_000, itertools.count()
 
 
-def open_device(recipe: Recipe, *, alone: bool = False) -> Device:
-    """Set up devices and strategy; must come before anything touches the TensorFlow context, a seed included.
-
-    Args:
-        recipe: what is to be trained.
-        alone: in this process only, whatever cluster it is in.
-
-    Raises:
-        BadOption: the machine cannot do what the recipe asks for.
-    """
-    backend = keras.backend.backend()
-    if backend in OTHER_BACKENDS:
-        return importlib.import_module(OTHER_BACKENDS[backend]).open_device(recipe)
-    if backend != "tensorflow":
-        raise BadOption(f"Training needs Keras on tensorflow or jax. Received: KERAS_BACKEND={backend}")
+def open_tensorflow_device(recipe: Recipe, *, alone: bool = False) -> Device:
+    """Set up devices and strategy under TensorFlow; see `training.distributed.devices.open_device`."""
     cluster = None if alone else _cluster(recipe)
     gpus = _own_gpus(cluster)
     name = recipe.strategy
@@ -103,7 +85,7 @@ def _mirrored(recipe: Recipe, gpus: list[Any], _: Cluster | None) -> Device:
     precision = choose_precision(recipe.precision, gpus)
     _check_several(recipe, count, precision)
     strategy = _mirrored_over(tuple(_devices(recipe.replicas, gpus)))
-    return Replicated(strategy, "mirrored", precision, jit_compile=False, share=Share(replicas=count))
+    return Replicated(strategy, "mirrored", precision, jit_compile=False, share=Shard(replicas=count))
 
 
 def _multiworker(recipe: Recipe, gpus: list[Any], cluster: Cluster | None) -> Device:
@@ -130,7 +112,7 @@ def _multiworker(recipe: Recipe, gpus: list[Any], cluster: Cluster | None) -> De
         )
     _check_several(recipe, count, precision)
     strategy = _over_workers(cluster, len(gpus))
-    share = Share(len(cluster.workers), cluster.worker, here)
+    share = Shard(len(cluster.workers), cluster.worker, here)
     return MultiWorker(strategy, "multiworker", precision, jit_compile=False, share=share)
 
 
@@ -176,7 +158,7 @@ def _tpu(recipe: Recipe, gpus: list[Any], _: Cluster | None) -> Device:
     count = strategy.num_replicas_in_sync
     precision = choose_precision(recipe.precision, gpus, tpu=True)
     _check_several(recipe, count, precision)
-    return Replicated(strategy, "tpu", precision, jit_compile=False, share=Share(replicas=count))
+    return Replicated(strategy, "tpu", precision, jit_compile=False, share=Shard(replicas=count))
 
 
 STRATEGIES = {"one": _one, "mirrored": _mirrored, "multiworker": _multiworker, "tpu": _tpu}

@@ -53,7 +53,7 @@ class MultiWorker(Replicated):
         return together(self.worker, self.workers)
 
 
-class Onlooker(Run):
+class Follower(Run):
     """A run directory in the eyes of a worker that writes nothing: what it would add it keeps for itself."""
 
     writes = False
@@ -82,7 +82,7 @@ class Onlooker(Run):
         yield
 
 
-def wait_for_run(path: str | os.PathLike[str]) -> Onlooker:
+def wait_for_run(path: str | os.PathLike[str]) -> Follower:
     """Return the run that the chief makes, as soon as it is there; raises RunError if it does not come."""
     end = time.monotonic() + PATIENCE
     while not (Path(path) / "recipe.json").is_file():
@@ -92,9 +92,9 @@ def wait_for_run(path: str | os.PathLike[str]) -> Onlooker:
                 f"came in {PATIENCE:g} seconds. All workers need one disk."
             )
         time.sleep(0.2)
-    return look_on(Run.open(path))
+    return follow(Run.open(path))
 
 
-def look_on(run: Run) -> Onlooker:
+def follow(run: Run) -> Follower:
     """Return a run as a worker that writes nothing has it."""
-    return Onlooker(Path(os.path.abspath(run.path)), run.recipe)
+    return Follower(Path(os.path.abspath(run.path)), run.recipe)

@@ -9,12 +9,12 @@ from typing import Any
 
 import zoo
 from training.augment.augment import augment_in_step
-from training.common.sharding import WHOLE, Share
-from training.data.dataset import Scale
+from training.common.sharding import WHOLE, Shard
+from training.data.dataset import TargetScale
 from training.data.pipeline import Pipeline
 from training.learning.regularization import routed_options, take_weights
 from training.learning.tasks import TASKS
-from training.learning.training_model import KEPT, kept, label_loss, make_learner
+from training.learning.training_model import KEPT, kept, label_loss, make_training_model
 from training.optim.optimizer import fit_optimizer, make_optimizer
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
@@ -24,12 +24,12 @@ from zoo.common.lazy import keras
 def build_model(recipe: Recipe, pipeline: Pipeline) -> Any:
     """Return the network that a recipe keeps and exports, with logits for the labels of a pipeline.
 
-    Its weights are random: those that `model.weights` names are where training starts, see `build_learner`.
+    Its weights are random: those that `model.weights` names are where training starts, see `build_training_model`.
     """
     return kept(_network(recipe, pipeline), recipe)
 
 
-def build_learner(recipe: Recipe, pipeline: Pipeline, *, start: bool) -> Any:
+def build_training_model(recipe: Recipe, pipeline: Pipeline, *, start: bool) -> Any:
     """Return the model that learns as a recipe says; `training.learning.training_model.product` gives what is kept of it.
 
     Args:
@@ -43,7 +43,7 @@ def build_learner(recipe: Recipe, pipeline: Pipeline, *, start: bool) -> Any:
     network = _network(recipe, pipeline)
     if start and recipe.model.weights:
         _start(network, recipe, pipeline)
-    return make_learner(network, recipe, pipeline)
+    return make_training_model(network, recipe, pipeline)
 
 
 def _network(recipe: Recipe, pipeline: Pipeline, **changed: Any) -> Any:
@@ -58,8 +58,8 @@ def _network(recipe: Recipe, pipeline: Pipeline, **changed: Any) -> Any:
     return in_units(network, pipeline.dataset.scale)
 
 
-def in_units(network: Any, scale: Scale | None) -> Any:
-    """Return a network that gives values in the data's own units, by a layer that brings them back; see `Scale`."""
+def in_units(network: Any, scale: TargetScale | None) -> Any:
+    """Return a network that gives values in the data's own units, by a layer that brings them back; see `TargetScale`."""
     if scale is None:
         return network
     std, mean = (values[0] if len(values) == 1 else list(values) for values in (scale.std, scale.mean))
@@ -99,7 +99,7 @@ def _shape_of(layer: Any) -> dict[str, Any]:
     return {key: value for key, value in layer.get_config().items() if not key.endswith("initializer")}
 
 
-def compile_model(model: Any, recipe: Recipe, pipeline: Pipeline, jit_compile: bool, share: Share = WHOLE) -> None:
+def compile_model(model: Any, recipe: Recipe, pipeline: Pipeline, jit_compile: bool, share: Shard = WHOLE) -> None:
     """Give a network its loss, optimizer and metric, and build what belongs to them."""
     task = TASKS[pipeline.dataset.task]
     model.compile(

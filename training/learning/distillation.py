@@ -122,7 +122,7 @@ def _from_run(config: TeacherConfig, pipeline: Pipeline) -> tuple[Any, Recipe]:
     same = {
         "labels": (result["labels"], list(pipeline.dataset.labels)),
         "input_shape": (result["input_shape"], list(pipeline.shape)),
-        "preprocessing": (result["preprocessing"], pipeline.contract.to_json()),
+        "preprocessing": (result["preprocessing"], pipeline.preprocessing.to_json()),
         "vocabulary": (text and text.to_json(), pipeline.text and pipeline.text.to_json()),
     }
     for name, (theirs, ours) in same.items():
@@ -141,12 +141,12 @@ def _from_registry(config: TeacherConfig, pipeline: Pipeline) -> tuple[Any, Reci
         raise BadOption(f"A teacher needs weights. Received: teacher.model={config.model!r}, teacher.weights=''")
     published = [w for i, w in enumerate(spec.weights) if w.source == config.weights or not i]
     named = config.weights == "imagenet" or any(w.source == config.weights for w in spec.weights)
-    contract = (published[-1].preprocessing if named and published else None) or spec.preprocessing
-    if not spec.vocabulary and contract.affine() != pipeline.contract.affine():
+    preprocessing = (published[-1].preprocessing if named and published else None) or spec.preprocessing
+    if not spec.vocabulary and preprocessing.affine() != pipeline.preprocessing.affine():
         raise BadOption(
             f"Teacher and student must see the same values. Received: teacher.model={config.model!r}, which wants "
-            f"mean={list(contract.mean)} and std={list(contract.std)}, {pipeline.dataset.name} with "
-            f"mean={list(pipeline.contract.mean)} and std={list(pipeline.contract.std)}. Set data.preprocessing."
+            f"mean={list(preprocessing.mean)} and std={list(preprocessing.std)}, {pipeline.dataset.name} with "
+            f"mean={list(pipeline.preprocessing.mean)} and std={list(pipeline.preprocessing.std)}. Set data.preprocessing."
         )
     network = zoo.get(config.model, input_shape=pipeline.shape, weights=config.weights)
     if network.output_shape[1:] != (len(pipeline.dataset.labels),):

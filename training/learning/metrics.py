@@ -30,7 +30,7 @@ def average_precisions(truth: _np.ndarray, logits: _np.ndarray) -> list[float | 
     return found
 
 
-def label_figures(truth: _np.ndarray, logits: _np.ndarray) -> dict[str, Any]:
+def label_metrics(truth: _np.ndarray, logits: _np.ndarray) -> dict[str, Any]:
     """Return the figures of several labels at once, those that are not known left out.
 
     Args:
@@ -52,7 +52,7 @@ def label_figures(truth: _np.ndarray, logits: _np.ndarray) -> dict[str, Any]:
     }
 
 
-def value_figures(truth: _np.ndarray, values: _np.ndarray) -> dict[str, float]:
+def value_metrics(truth: _np.ndarray, values: _np.ndarray) -> dict[str, float]:
     """Return the figures of numbers on a scale.
 
     Args:

@@ -9,10 +9,10 @@ from typing import Any
 
 import zoo
 from training.common.sharding import over_replicas
-from training.data.dataset import Dataset, Scale
+from training.data.dataset import Dataset, TargetScale
 from training.data.pipeline import Pipeline
 from training.learning.losses import check_token_loss, class_loss, label_loss, value_loss
-from training.learning.metrics import average_precisions, label_figures, value_figures
+from training.learning.metrics import average_precisions, label_metrics, value_metrics
 from training.recipe.config import LossConfig
 from zoo.common.lazy import keras, np, tf
 from zoo.specs.text import PADDING
@@ -139,13 +139,13 @@ def _judge_labels(model: Any, batches: Iterable[Any], _: Dataset | None = None) 
 
 
 def _judge_several(model: Any, batches: Iterable[Any], dataset: Dataset | None = None) -> dict[str, Any]:
-    """Judge several labels at once; see `training.learning.metrics.label_figures`."""
+    """Judge several labels at once; see `training.learning.metrics.label_metrics`."""
     logits, truth = _answers(model, batches)
     known = truth >= 0
     losses = np.maximum(logits, 0) - logits * truth + np.log1p(np.exp(-np.abs(logits)))
     names = dataset.labels if dataset else map(str, range(truth.shape[1]))
     return {
-        **label_figures(truth, logits),
+        **label_metrics(truth, logits),
         "loss": float(losses[known].mean()) if known.any() else 0.0,
         "examples": len(truth),
         "confusion": None,
@@ -158,7 +158,7 @@ def _judge_values(model: Any, batches: Iterable[Any], dataset: Dataset | None = 
     values, truth = _answers(model, batches)
     std = np.asarray(dataset.scale.std if dataset and dataset.scale else 1.0)
     return {
-        **value_figures(truth, values),
+        **value_metrics(truth, values),
         "loss": float((((values - truth) / std) ** 2).mean()),
         "examples": len(truth),
         "confusion": None,
@@ -202,15 +202,15 @@ def _class_metrics() -> list[Any]:
     return [keras.metrics.CategoricalAccuracy(name="accuracy")]
 
 
-def _label_loss(config: LossConfig, weights: Sequence[float] | None = None, _: Scale | None = None) -> Any:
+def _label_loss(config: LossConfig, weights: Sequence[float] | None = None, _: TargetScale | None = None) -> Any:
     return label_loss(config, weights)
 
 
-def _class_loss(config: LossConfig, weights: Sequence[float] | None = None, _: Scale | None = None) -> Any:
+def _class_loss(config: LossConfig, weights: Sequence[float] | None = None, _: TargetScale | None = None) -> Any:
     return class_loss(config, weights)
 
 
-def _value_loss(config: LossConfig, weights: Sequence[float] | None = None, scale: Scale | None = None) -> Any:
+def _value_loss(config: LossConfig, weights: Sequence[float] | None = None, scale: TargetScale | None = None) -> Any:
     """Return the loss of numbers in the data's own units, taken in standard deviations of the training targets."""
     loss = value_loss(config, weights)
     if scale is None:
@@ -265,7 +265,7 @@ def _sequence(targets: Callable[[Any], tuple[Any, Any]], sizes: Any, judge: Any)
 NAMES = {"mean_average_precision": "mAP", "micro_f1": "micro F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}
 
 
-def describe_figures(task: str, figures: Mapping[str, Any]) -> str:
+def describe_metrics(task: str, figures: Mapping[str, Any]) -> str:
     """Return the figures of a judgement that a task is known by, in words."""
     return ", ".join(f"{NAMES.get(key, key)} {figures[key]:.4f}" for key in TASKS[task].shown)
 

@@ -47,7 +47,7 @@ def product(model: Any) -> Any:
     return made() if made else model
 
 
-def make_learner(network: Any, recipe: Recipe, pipeline: Pipeline) -> Any:
+def make_training_model(network: Any, recipe: Recipe, pipeline: Pipeline) -> Any:
     """Return the model that is trained so that a network learns what its recipe asks for.
 
     Args:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from training.common.jax_state import settle
+from training.monitor.step_tools import Feed, Tools, Weights
 from training.monitor.units import Units
-from training.monitor.watch import Feed, Tools, Weights
 from zoo.common.lazy import LazyModule, keras, np
 
 jax = LazyModule("jax")

@@ -8,7 +8,7 @@ from typing import Any
 
 from training.augment.augment import is_active
 from training.data.pipeline import Pipeline
-from training.distributed.strategy import Device
+from training.distributed.device import Device
 from training.optim.ema import MEASURED
 from training.recipe.config import OptimizerConfig
 from training.recipe.recipe import Recipe

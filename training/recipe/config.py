@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ class DataConfig:
     vocabulary: int = 0
     skip_bad: bool = False
     augment: AugmentConfig = AugmentConfig()
-    preprocessing: Preprocessing | None = None
+    preprocessing: PreprocessingConfig | None = None
     normalize: str = ""
     shares: tuple[float, ...] = ()
     split_seed: int = 0

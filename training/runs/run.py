@@ -26,7 +26,7 @@ from zoo.common.files import finite, read_json, whole_folder, write_bytes, write
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption, RunError
 from zoo.common.lazy import keras
-from zoo.specs.text import Text
+from zoo.specs.text import TextConfig
 
 VERSION = 1
 
@@ -51,7 +51,7 @@ class Run:
         cls,
         recipe: Recipe,
         path: str | os.PathLike[str] | None = None,
-        text: Text | None = None,
+        text: TextConfig | None = None,
         learnt: Mapping[str, Any] | None = None,
     ) -> Run:
         """Make a new run directory, whole or not at all.
@@ -154,7 +154,7 @@ class Run:
         write_json(self.path / "done.json", {"version": VERSION, **result})
         (self.path / "pruned.json").unlink(missing_ok=True)
 
-    def text(self) -> Text | None:
+    def text(self) -> TextConfig | None:
         """Return the text contract that the run began with, None where its data is no text.
 
         Raises:
@@ -164,7 +164,7 @@ class Run:
         if not path.is_file():
             return None
         try:
-            return Text.from_json(read_json(path))
+            return TextConfig.from_json(read_json(path))
         except BadOption as error:
             raise RunError(f"The vocabulary of {self.path} cannot be read: {error}") from error
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import zoo
 from training.common.jax_state import settle
+from training.common.sharding import check_divisible
 from training.data.opening import open_pipeline
 from training.data.pipeline import Pipeline
-from training.distributed.strategy import check_divisible, open_device
-from training.learning.build import build_learner, compile_model, seeded
+from training.distributed.devices import open_device
+from training.learning.build import build_training_model, compile_model, seeded
 from training.optim.lbfgs import is_asked
 from training.recipe.config import ScheduleConfig
 from training.recipe.recipe import Recipe
@@ -100,7 +101,7 @@ def _losses(recipe: Recipe, rates: tuple[float, ...]) -> list[float]:
     check_divisible(pipeline.batch_size, device.replicas)
     device.check(pipeline)
     with device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
-        model = build_learner(recipe, pipeline, start=True)
+        model = build_training_model(recipe, pipeline, start=True)
         compile_model(model, recipe, pipeline, device.jit_compile)
     with device.running():
         return _climb(model, pipeline, rates)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from training.common.callbacks import Stopped
-from training.data.dataset import load_dataset
+from training.data.loading import load_dataset
 from training.learning.tasks import TASKS
 from training.loop import resume_run, train_new
 from training.recipe.recipe import Recipe, resolve

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras, layers, sequence
+from zoo.common.lazy import keras
 from zoo.layers.blocks import check_activation, check_counts, check_rate, dense, drop, drop_path
 from zoo.layers.heads import Head
+from zoo.layers.lazy import layers, sequence
 
 # Shazeer 2020, arXiv:2002.05202: a second expansion, multiplied with the activated one.
 GATED = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from zoo.common.errors import BadOption, did_you_mean
-from zoo.common.lazy import keras, layers
+from zoo.common.lazy import keras
+from zoo.layers.lazy import layers
 
 # He initialization (arXiv:1502.01852), uniform: as good as the normal one and drawn three times as fast. Scaled by the
 # channels that come out, gradients keep their size; by those that go in, the maps do, which networks of thin branches

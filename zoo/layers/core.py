@@ -1,4 +1,4 @@
-"""Layers that Keras lacks or runs slowly. Imports Keras: reach it through `zoo.common.lazy.layers`.
+"""Layers that Keras lacks or runs slowly. Imports Keras: reach it through `zoo.layers.lazy.layers`.
 
 The first ones compute what Keras' own compute and differ only in the kernel that does it, so they are saved under the
 name of Keras' own: a `.keras` file of such a model opens with Keras alone. The last two Keras has no layer for.

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras, sequence
+from zoo.common.lazy import keras
 from zoo.common.types import fit_type
 from zoo.layers.blocks import check_activation, check_rate, dense, drop
+from zoo.layers.lazy import sequence
 
 
 @dataclasses.dataclass(frozen=True)

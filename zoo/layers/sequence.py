@@ -1,6 +1,6 @@
 """Layers for sequences of tokens and for attention, made of operations that every converter knows.
 
-Imports Keras: reach it through `zoo.common.lazy.sequence`. Sizes are static but for the batch, so that graphs compute no
+Imports Keras: reach it through `zoo.layers.lazy.sequence`. Sizes are static but for the batch, so that graphs compute no
 shapes. Padding is id 0, at the end of a sequence.
 """
 

@@ -11,11 +11,12 @@ import dataclasses
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras, layers
+from zoo.common.lazy import keras
 from zoo.layers.blocks import activate, adaptive_pool, check_activation, check_counts, check_rate, conv, dense, drop
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import IMAGENET, Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.layers.lazy import layers
+from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
 TAGS = ("image", "plain")
@@ -34,11 +35,11 @@ SMALL = dataclasses.replace(
     classes=10,
     min_size=19,
     tags=(*TAGS, "small"),
-    preprocessing=Preprocessing((127.5,), (127.5,)),
+    preprocessing=PreprocessingConfig((127.5,), (127.5,)),
 )
 OWT = ModelSpec((224, 224, 3), 1000, 63, "Krizhevsky 2014, arXiv:1404.5997", TAGS, IMAGENET)
 
-TORCHVISION = Layout(
+TORCHVISION = NameMapping(
     (
         ("conv1", "features.0"),
         ("conv2", "features.3"),
@@ -92,7 +93,7 @@ def alexnet(
     OWT,
     params=61_100_840,
     weights=(Weights("torchvision/AlexNet_Weights.IMAGENET1K_V1", 56.522),),
-    layouts={"torchvision": TORCHVISION},
+    name_mappings={"torchvision": TORCHVISION},
 )
 def alexnet_owt(
     x: Any,

@@ -13,7 +13,7 @@ from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 from zoo.layers.blocks import activate, check_activation, check_counts, conv, dense
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import Preprocessing
+from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.registry import ModelSpec, register
 
 LIKE = ModelSpec(
@@ -22,9 +22,9 @@ LIKE = ModelSpec(
     min_size=10,
     paper="LeCun et al. 1998, Proceedings of the IEEE 86:2278",
     tags=("image", "small"),
-    preprocessing=Preprocessing(std=(255.0,)),
+    preprocessing=PreprocessingConfig(std=(255.0,)),
 )
-COLOUR = dataclasses.replace(LIKE, input_shape=(32, 32, 3), preprocessing=Preprocessing((127.5,), (127.5,)))
+COLOUR = dataclasses.replace(LIKE, input_shape=(32, 32, 3), preprocessing=PreprocessingConfig((127.5,), (127.5,)))
 
 
 @register("cnn", LIKE, params=225_034)

@@ -10,12 +10,13 @@ import dataclasses
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras, layers
+from zoo.common.lazy import keras
 from zoo.layers.blocks import activate, check_activation, check_counts, check_rate, conv, depthwise
 from zoo.layers.blocks import drop_path as drop_branch
 from zoo.layers.heads import Head, pool
-from zoo.specs.preprocessing import IMAGENET, Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.layers.lazy import layers
+from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
 
@@ -39,7 +40,7 @@ def patches(x: Any, filters: int, size: int, *, name: str) -> Any:
     return conv(x, filters, size, size, padding="valid", use_bias=True, name=name)
 
 
-def _torchvision() -> Layout:
+def _torchvision() -> NameMapping:
     """Return torchvision's names; its stages and what comes before them are numbered in one go."""
     rules = [("stem", "features.0.0"), ("stem_norm", "features.0.1")]
     parts = {"depthwise": "0", "norm": "2", "expand": "3", "project": "5"}
@@ -48,10 +49,10 @@ def _torchvision() -> Layout:
         rules += [(rf"stage{i}_block(\d+)_{ours}", f"{block}.block.{theirs}") for ours, theirs in parts.items()]
         rules += [(rf"stage{i}_block(\d+)_scale", f"{block}.layer_scale")]
         rules += [(f"stage{i}_down_norm", f"features.{2 * i - 2}.0"), (f"stage{i}_down", f"features.{2 * i - 2}.1")]
-    return Layout((*rules, ("head_norm", "classifier.0"), ("logits", "classifier.2")))
+    return NameMapping((*rules, ("head_norm", "classifier.0"), ("logits", "classifier.2")))
 
 
-TIMM = Layout(
+TIMM = NameMapping(
     rules=(
         ("stem", "stem.0"),
         ("stem_norm", "stem.1"),
@@ -66,7 +67,7 @@ TIMM = Layout(
         ("logits", "head.fc"),
     )
 )
-KERAS = Layout(
+KERAS = NameMapping(
     rules=(
         ("stem", "convnext_tiny_stem_conv"),
         ("stem_norm", "convnext_tiny_stem_layernorm"),
@@ -86,7 +87,7 @@ WHOLE = dataclasses.replace(BICUBIC, crop=1.0)
 WEIGHTS = (
     Weights("timm/convnext_tiny.in12k_ft_in1k", 84.45, 288, WHOLE),
     Weights("timm/convnext_tiny.fb_in1k", 82.698, 288, WHOLE),
-    Weights("keras/ConvNeXtTiny", 81.3, 224, Preprocessing()),
+    Weights("keras/ConvNeXtTiny", 81.3, 224, PreprocessingConfig()),
 )
 LIKE = ModelSpec((224, 224, 3), 1000, 32, "Liu et al. 2022, arXiv:2201.03545", ("image", "residual"), BICUBIC)
 SMALL = dataclasses.replace(
@@ -95,7 +96,7 @@ SMALL = dataclasses.replace(
     classes=10,
     min_size=8,
     tags=(*LIKE.tags, "small"),
-    preprocessing=Preprocessing((127.5,), (127.5,)),
+    preprocessing=PreprocessingConfig((127.5,), (127.5,)),
 )
 
 
@@ -104,7 +105,7 @@ SMALL = dataclasses.replace(
     LIKE,
     params=28_589_128,
     weights=WEIGHTS,
-    layouts={"torchvision": _torchvision(), "timm": TIMM, "keras": KERAS},
+    name_mappings={"torchvision": _torchvision(), "timm": TIMM, "keras": KERAS},
     depths=(3, 3, 9, 3),
     widths=(96, 192, 384, 768),
 )

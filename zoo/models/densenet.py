@@ -16,8 +16,8 @@ from zoo.common.lazy import keras
 from zoo.layers import blocks
 from zoo.layers.blocks import HE_IN, activate, check_activation, check_counts, drop, norm
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import IMAGENET, Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
 PAPER = "Huang et al. 2016, arXiv:1608.06993"
@@ -69,7 +69,7 @@ def check_sizes(depths: tuple[int, ...], stages: int, growth: int) -> None:
         raise BadOption(f"depths must have one number for each of the {stages} blocks. Received: depths={depths}")
 
 
-TORCH = Layout(
+TORCH = NameMapping(
     rules=(
         ("stem", "features.conv0"),
         ("stem_norm", "features.norm0"),
@@ -81,7 +81,7 @@ TORCH = Layout(
         ("logits", "classifier"),
     ),
 )
-KERAS = Layout(
+KERAS = NameMapping(
     rules=(
         ("stem", "conv1_conv"),
         ("stem_norm", "conv1_bn"),
@@ -97,7 +97,7 @@ KERAS = Layout(
 imagenet = partial(
     register,
     like=ModelSpec((224, 224, 3), 1000, 29, PAPER, ("image", "dense connections"), BICUBIC),
-    layouts={"torchvision": TORCH, "timm": TORCH, "keras": KERAS},
+    name_mappings={"torchvision": TORCH, "timm": TORCH, "keras": KERAS},
 )
 RA121 = Weights("timm/densenet121.ra_in1k", 76.5, 288, LARGER)
 TV121 = Weights("timm/densenet121.tv_in1k", 74.764, preprocessing=BICUBIC)
@@ -152,7 +152,9 @@ def densenet(
 
 cifar = partial(
     register,
-    like=ModelSpec((32, 32, 3), 10, 4, f"{PAPER}, section 3", ("image", "small"), Preprocessing((127.5,), (127.5,))),
+    like=ModelSpec(
+        (32, 32, 3), 10, 4, f"{PAPER}, section 3", ("image", "small"), PreprocessingConfig((127.5,), (127.5,))
+    ),
 )
 
 

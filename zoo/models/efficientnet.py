@@ -15,8 +15,8 @@ from zoo.common.lazy import keras
 from zoo.layers.blocks import activate, check_activation, check_rate, conv, conv_norm, depthwise_norm, divisible, norm
 from zoo.layers.blocks import drop_path as drop_branch
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import IMAGENET, Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
 
@@ -81,7 +81,7 @@ def squeeze_excite(x: Any, filters: int, *, activation: str, name: str) -> Any:
     return keras.layers.Multiply(name=f"{name}_scale")([x, y])
 
 
-TORCHVISION = Layout(
+TORCHVISION = NameMapping(
     rules=(
         ("stem", "features.0.0"),
         ("stem_norm", "features.0.1"),
@@ -105,7 +105,7 @@ TORCHVISION = Layout(
         ("logits", "classifier.1"),
     )
 )
-TIMM = Layout(
+TIMM = NameMapping(
     rules=(
         ("stem", "conv_stem"),
         ("stem_norm", "bn1"),
@@ -136,7 +136,7 @@ PARTS = {
     "project": "project_conv",
     "project_norm": "project_bn",
 }
-KERAS = Layout(
+KERAS = NameMapping(
     rules=(
         ("stem", "stem_conv"),
         ("stem_norm", "stem_bn"),
@@ -155,7 +155,7 @@ KERAS = Layout(
 BICUBIC = dataclasses.replace(IMAGENET, interpolation="bicubic")
 WHOLE = dataclasses.replace(BICUBIC, crop=1.0)
 # The Inception way, values from -1 to 1, which adversarial training (arXiv:1911.09665) took.
-SIGNED = Preprocessing((127.5,), (127.5,), "bicubic", 0.875)
+SIGNED = PreprocessingConfig((127.5,), (127.5,), "bicubic", 0.875)
 
 
 def like(size: int) -> ModelSpec:
@@ -169,9 +169,9 @@ SMALL = dataclasses.replace(
     classes=10,
     min_size=8,
     tags=("image", "residual", "mobile", "small"),
-    preprocessing=Preprocessing((127.5,), (127.5,)),
+    preprocessing=PreprocessingConfig((127.5,), (127.5,)),
 )
-imagenet = partial(register, layouts={"torchvision": TORCHVISION, "timm": TIMM, "keras": KERAS})
+imagenet = partial(register, name_mappings={"torchvision": TORCHVISION, "timm": TIMM, "keras": KERAS})
 
 
 @imagenet(
@@ -180,7 +180,7 @@ imagenet = partial(register, layouts={"torchvision": TORCHVISION, "timm": TIMM, 
     params=5_288_548,
     weights=(
         Weights("timm/efficientnet_b0.ra_in1k", 77.694, 224, BICUBIC),
-        Weights("keras/EfficientNetB0", 77.1, 224, Preprocessing()),
+        Weights("keras/EfficientNetB0", 77.1, 224, PreprocessingConfig()),
     ),
     plan=B0,
 )
@@ -190,7 +190,7 @@ imagenet = partial(register, layouts={"torchvision": TORCHVISION, "timm": TIMM, 
     params=7_794_184,
     weights=(
         Weights("timm/efficientnet_b1.ft_in1k", 78.8, 256, WHOLE),
-        Weights("keras/EfficientNetB1", 79.1, 240, Preprocessing()),
+        Weights("keras/EfficientNetB1", 79.1, 240, PreprocessingConfig()),
     ),
     plan=B0.scaled(1.0, 1.1),
 )
@@ -200,7 +200,7 @@ imagenet = partial(register, layouts={"torchvision": TORCHVISION, "timm": TIMM, 
     params=9_109_994,
     weights=(
         Weights("timm/efficientnet_b2.ra_in1k", 80.61, 288, WHOLE),
-        Weights("keras/EfficientNetB2", 80.1, 260, Preprocessing()),
+        Weights("keras/EfficientNetB2", 80.1, 260, PreprocessingConfig()),
     ),
     plan=B0.scaled(1.1, 1.2),
     dropout=0.3,
@@ -211,7 +211,7 @@ imagenet = partial(register, layouts={"torchvision": TORCHVISION, "timm": TIMM, 
     params=12_233_232,
     weights=(
         Weights("timm/efficientnet_b3.ra2_in1k", 82.242, 320, WHOLE),
-        Weights("keras/EfficientNetB3", 81.6, 300, Preprocessing()),
+        Weights("keras/EfficientNetB3", 81.6, 300, PreprocessingConfig()),
     ),
     plan=B0.scaled(1.2, 1.4),
     dropout=0.3,
@@ -226,7 +226,7 @@ imagenet = partial(register, layouts={"torchvision": TORCHVISION, "timm": TIMM, 
         Weights("timm/tf_efficientnet_b0.aa_in1k", 76.834, 224, BICUBIC),
         Weights("timm/tf_efficientnet_b0.in1k", 76.532, 224, BICUBIC),
     ),
-    layouts={"timm": TIMM, "keras": KERAS},
+    name_mappings={"timm": TIMM, "keras": KERAS},
     plan=B0,
     epsilon=1e-3,
     tf_padding=True,

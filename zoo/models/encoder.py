@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import sequence
 from zoo.layers.attention import Block, check_positions, encoder_block, layer_norm
 from zoo.layers.blocks import check_counts, check_rate, drop
 from zoo.layers.heads import Head
+from zoo.layers.lazy import sequence
 from zoo.specs.registry import ModelSpec, register
 from zoo.specs.text import check_vocabulary
 

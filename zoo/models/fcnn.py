@@ -13,10 +13,11 @@ from functools import partial
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras, layers
+from zoo.common.lazy import keras
 from zoo.layers.blocks import GLOROT, check_activation, check_counts, check_rate, dense, drop
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import Preprocessing
+from zoo.layers.lazy import layers
+from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.registry import ModelSpec, register
 
 LIKE = ModelSpec(
@@ -24,7 +25,7 @@ LIKE = ModelSpec(
     classes=10,
     paper="Rumelhart, Hinton, Williams 1986, Nature 323:533",
     tags=("dense", "tabular"),
-    preprocessing=Preprocessing(std=(255.0,)),
+    preprocessing=PreprocessingConfig(std=(255.0,)),
 )
 variant = partial(register, like=LIKE)
 

@@ -25,12 +25,12 @@ from zoo.layers.blocks import (
     norm,
 )
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
 PAPER = "Szegedy et al. 2014, arXiv:1409.4842"
-PIXELS = Preprocessing((127.5,), (127.5,), "bilinear", 0.875)
+PIXELS = PreprocessingConfig((127.5,), (127.5,), "bilinear", 0.875)
 
 # Table 1 of the paper, by stage: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection of each block.
 STAGES = {
@@ -117,7 +117,7 @@ CONVOLUTIONS = (
     (r"(inception\d\w)_branch4", "{0}.branch4.1"),
     (r"auxiliary(\d)_conv", "aux{0}.conv"),
 )
-TORCHVISION = Layout(
+TORCHVISION = NameMapping(
     rules=(
         *((ours, f"{theirs}.conv") for ours, theirs in CONVOLUTIONS),
         *((f"{ours}_norm", f"{theirs}.bn") for ours, theirs in CONVOLUTIONS),
@@ -134,7 +134,7 @@ TORCHVISION = Layout(
     ModelSpec((224, 224, 3), 1000, 15, PAPER, ("image", "inception"), PIXELS),
     params=6_624_904,
     weights=(Weights("torchvision/GoogLeNet_Weights.IMAGENET1K_V1", 69.778, preprocessing=PIXELS),),
-    layouts={"torchvision": TORCHVISION},
+    name_mappings={"torchvision": TORCHVISION},
 )
 def googlenet(
     x: Any,
@@ -173,7 +173,7 @@ def googlenet(
 
 @register(
     "googlenet_tiny",
-    ModelSpec((32, 32, 3), 10, 4, PAPER, ("image", "inception", "small"), Preprocessing((127.5,), (127.5,))),
+    ModelSpec((32, 32, 3), 10, 4, PAPER, ("image", "inception", "small"), PreprocessingConfig((127.5,), (127.5,))),
     params=87_642,
     depths=(1, 1, 1),
 )

@@ -22,13 +22,13 @@ from zoo.layers.blocks import (
     norm,
 )
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import IMAGENET, Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
 PAPER = "Szegedy et al. 2015, arXiv:1512.00567"
-PIXELS = Preprocessing((127.5,), (127.5,))
-CROPPED = Preprocessing((127.5,), (127.5,), "bicubic", 0.875)
+PIXELS = PreprocessingConfig((127.5,), (127.5,))
+CROPPED = PreprocessingConfig((127.5,), (127.5,), "bicubic", 0.875)
 IMAGENET_CROPPED = replace(IMAGENET, interpolation="bicubic")
 
 # By kind, what tells one block from the other: filters after the pooling of A, inside the 7x7 branches of C.
@@ -170,7 +170,7 @@ ORDER = (
     *STEM,
     *(f"mixed{b}_branch{branch}" for blocks, names in BRANCHES.items() for b in blocks for branch in names.split()),
 )
-TORCH = Layout(
+TORCH = NameMapping(
     rules=(
         *((ours, f"Conv2d_{theirs}.conv") for ours, theirs in STEM.items()),
         *((f"{ours}_norm", f"Conv2d_{theirs}.bn") for ours, theirs in STEM.items()),
@@ -184,7 +184,7 @@ TORCH = Layout(
     ),
     ignored=(r"AuxLogits\..*",),
 )
-KERAS = Layout(
+KERAS = NameMapping(
     rules=(
         *((name, f"conv2d_{i}") for i, name in enumerate(ORDER)),
         *((f"{name}_norm", f"batch_normalization_{i}") for i, name in enumerate(ORDER)),
@@ -204,7 +204,7 @@ KERAS = Layout(
         Weights("timm/inception_v3.tv_in1k", 77.434, 299, CROPPED),
         Weights("keras/InceptionV3", 77.9, 299, PIXELS),
     ),
-    layouts={"torchvision": TORCH, "timm": TORCH, "keras": KERAS},
+    name_mappings={"torchvision": TORCH, "timm": TORCH, "keras": KERAS},
 )
 def inception_v3(
     x: Any,

@@ -14,8 +14,8 @@ from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 from zoo.layers.blocks import check_activation, conv_norm, depthwise_norm, divisible, norm
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import IMAGENET, Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
 
@@ -60,7 +60,7 @@ PARTS = {
     "project": "2",
     "project_norm": "3",
 }
-TORCHVISION = Layout(
+TORCHVISION = NameMapping(
     rules=(
         ("stem", "features.0.0"),
         ("stem_norm", "features.0.1"),
@@ -78,7 +78,7 @@ TORCHVISION = Layout(
         ("logits", "classifier.1"),
     )
 )
-TIMM = Layout(
+TIMM = NameMapping(
     rules=(
         ("stem", "conv_stem"),
         ("stem_norm", "bn1"),
@@ -97,7 +97,7 @@ TIMM = Layout(
         ("logits", "classifier"),
     )
 )
-KERAS = Layout(
+KERAS = NameMapping(
     rules=(
         ("stem", "Conv1"),
         ("stem_norm", "bn_Conv1"),
@@ -113,7 +113,7 @@ KERAS = Layout(
 )
 WEIGHTS = (
     Weights("timm/mobilenetv2_100.ra_in1k", 72.976, 224, dataclasses.replace(IMAGENET, interpolation="bicubic")),
-    Weights("keras/MobileNetV2", 71.3, 224, Preprocessing((127.5,), (127.5,))),
+    Weights("keras/MobileNetV2", 71.3, 224, PreprocessingConfig((127.5,), (127.5,))),
 )
 TAGS = ("image", "residual", "mobile")
 LIKE = ModelSpec((224, 224, 3), 1000, 32, "Sandler et al. 2018, arXiv:1801.04381", TAGS, IMAGENET)
@@ -123,7 +123,7 @@ SMALL = dataclasses.replace(
     classes=10,
     min_size=8,
     tags=(*TAGS, "small"),
-    preprocessing=Preprocessing((127.5,), (127.5,)),
+    preprocessing=PreprocessingConfig((127.5,), (127.5,)),
 )
 
 
@@ -132,7 +132,7 @@ SMALL = dataclasses.replace(
     LIKE,
     params=3_504_872,
     weights=WEIGHTS,
-    layouts={"torchvision": TORCHVISION, "timm": TIMM, "keras": KERAS},
+    name_mappings={"torchvision": TORCHVISION, "timm": TIMM, "keras": KERAS},
     stages=STAGES,
 )
 @register("mobilenet_tiny", SMALL, params=24_378, stages=TINY)

@@ -20,8 +20,8 @@ from zoo.layers.blocks import activate, check_activation, check_counts, check_ra
 from zoo.layers.blocks import drop_path as drop_branch
 from zoo.layers.heads import Head
 from zoo.specs.preprocessing import IMAGENET as IMAGENET_PIXELS
-from zoo.specs.preprocessing import Preprocessing
-from zoo.specs.published import TORCHVISION_RESULTS, Layout, Weights
+from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.published import TORCHVISION_RESULTS, NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
 PAPER = "He et al. 2015, arXiv:1512.03385"
@@ -136,10 +136,12 @@ def check_depths(depths: tuple[int, ...], stages: int) -> None:
         raise BadOption(f"depths must have one number for each of the {stages} stages. Received: depths={depths}")
 
 
-def _layout(shortcut: int = 0, stem: tuple[tuple[str, str], ...] = (("stem", "conv1"), ("stem_norm", "bn1"))) -> Layout:
+def _layout(
+    shortcut: int = 0, stem: tuple[tuple[str, str], ...] = (("stem", "conv1"), ("stem_norm", "bn1"))
+) -> NameMapping:
     """Return the names of torchvision and timm, given the place of the convolution in a shortcut, and the stem."""
     block = r"stage(\d+)_block(\d+)"
-    return Layout(
+    return NameMapping(
         (
             *stem,
             (rf"{block}_conv(\d)", "layer{0}.{1:-1}.conv{2}"),
@@ -160,7 +162,7 @@ DEEP_STEM = (
     ("stem3", "conv1.6"),
     ("stem3_norm", "bn1"),
 )
-KERAS = Layout(
+KERAS = NameMapping(
     (
         ("stem", "conv1_conv"),
         ("stem_norm", "conv1_bn"),
@@ -193,22 +195,22 @@ def imagenet(
     *,
     top1: Mapping[str, float],
     like: ModelSpec = LIKE,
-    layouts: Mapping[str, Layout] = TORCH,
+    name_mappings: Mapping[str, NameMapping] = TORCH,
     weights: tuple[Weights, ...] = (),
     **arguments: Any,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a network with timm's checkpoints of it, accuracies by recipe, before other weights."""
     timm = [Weights(f"timm/{name}.{recipe}_in1k", value, **RECIPES[recipe]) for recipe, value in top1.items()]
-    return register(name, like, weights=(*timm, *weights), layouts=layouts, **arguments)
+    return register(name, like, weights=(*timm, *weights), name_mappings=name_mappings, **arguments)
 
 
 def as_published(keras_name: str, top1: float, **arguments: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a network of the first paper, which keras.applications has."""
-    blue_first = Preprocessing((123.68, 116.779, 103.939), (1.0,))
+    blue_first = PreprocessingConfig((123.68, 116.779, 103.939), (1.0,))
     weights = (Weights(f"keras/{keras_name}", top1, preprocessing=blue_first, bgr=True),)
     block = partial(bottleneck, early=True)
     return imagenet(
-        f"{keras_name.lower()}_v1", top1={}, layouts={"keras": KERAS}, weights=weights, block=block, **arguments
+        f"{keras_name.lower()}_v1", top1={}, name_mappings={"keras": KERAS}, weights=weights, block=block, **arguments
     )
 
 
@@ -281,7 +283,7 @@ def resnet(
     block=partial(bottleneck, shortcut=pooled_projection),
     depths=R50,
     like=RESNET_D,
-    layouts={"timm": _layout(1, DEEP_STEM)},
+    name_mappings={"timm": _layout(1, DEEP_STEM)},
     top1={"a1": 81.450, "ra2": 81.356},
 )
 def resnet_d(
@@ -324,7 +326,12 @@ def _imagenet_stages(x: Any, head: Head, block: Callable[..., Any], depths: tupl
 cifar = partial(
     register,
     like=ModelSpec(
-        (32, 32, 3), 10, 8, f"{PAPER}, section 4.2", ("image", "residual", "small"), Preprocessing((127.5,), (127.5,))
+        (32, 32, 3),
+        10,
+        8,
+        f"{PAPER}, section 4.2",
+        ("image", "residual", "small"),
+        PreprocessingConfig((127.5,), (127.5,)),
     ),
 )
 

@@ -15,11 +15,11 @@ from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 from zoo.layers.blocks import activate, check_activation, check_counts, conv, conv_norm, norm
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
-INCEPTION = Preprocessing((127.5,), (127.5,))
+INCEPTION = PreprocessingConfig((127.5,), (127.5,))
 LIKE = ModelSpec(
     input_shape=(224, 224, 3),
     classes=1000,
@@ -33,7 +33,7 @@ SMALL = dataclasses.replace(
 )
 R50, R101, R152 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
 BLOCK = r"stage(\d+)_block(\d+)"
-TIMM = Layout(
+TIMM = NameMapping(
     (
         ("stem", "stem.conv"),
         (rf"{BLOCK}_preact_norm", "stages.{0:-1}.blocks.{1:-1}.norm1"),
@@ -44,7 +44,7 @@ TIMM = Layout(
         ("logits", "head.fc"),
     )
 )
-KERAS = Layout(
+KERAS = NameMapping(
     (
         ("stem", "conv1_conv"),
         (rf"{BLOCK}_preact_norm", "conv{0:+1}_block{1}_preact_bn"),
@@ -120,8 +120,10 @@ class Bottleneck:
         return x if stride == 1 else keras.layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(x)
 
 
-as_in_keras = partial(register, like=LIKE, stem=imagenet_stem, slim=True, epsilon=1.001e-5, layouts={"keras": KERAS})
-as_in_timm = partial(register, like=LIKE, stem=imagenet_stem, layouts={"timm": TIMM})
+as_in_keras = partial(
+    register, like=LIKE, stem=imagenet_stem, slim=True, epsilon=1.001e-5, name_mappings={"keras": KERAS}
+)
+as_in_timm = partial(register, like=LIKE, stem=imagenet_stem, name_mappings={"timm": TIMM})
 keras_weights = partial(Weights, preprocessing=INCEPTION)
 # Tested at 288 pixels, uncropped (arXiv:2110.00476).
 timm_weights = partial(Weights, size=288, preprocessing=dataclasses.replace(INCEPTION, interpolation="bicubic"))

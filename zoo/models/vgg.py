@@ -13,21 +13,21 @@ from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 from zoo.layers.blocks import activate, adaptive_pool, check_activation, check_counts, conv, conv_norm, dense, drop
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import IMAGENET, Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
 PAPER = "Simonyan and Zisserman 2014, arXiv:1409.1556"
 TAGS = ("image", "plain")
 LIKE = ModelSpec((224, 224, 3), 1000, 32, PAPER, TAGS, IMAGENET)
-SMALL = ModelSpec((32, 32, 3), 10, 8, PAPER, (*TAGS, "small"), Preprocessing((127.5,), (127.5,)))
+SMALL = ModelSpec((32, 32, 3), 10, 8, PAPER, (*TAGS, "small"), PreprocessingConfig((127.5,), (127.5,)))
 # Keras' weights are the authors' own: blue first, and the mean subtracted.
-CAFFE = Preprocessing((123.68, 116.779, 103.939), (1.0,))
+CAFFE = PreprocessingConfig((123.68, 116.779, 103.939), (1.0,))
 
 A, B, D, E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
 
-def layouts(depths: tuple[int, ...], batch_norm: bool) -> dict[str, Layout]:
+def name_mappings(depths: tuple[int, ...], batch_norm: bool) -> dict[str, NameMapping]:
     """Return the names of other libraries: PyTorch's number every layer, pooling and ReLU too, Keras' are like ours."""
     features, number = [], 0
     for stage, depth in enumerate(depths, start=1):
@@ -40,9 +40,9 @@ def layouts(depths: tuple[int, ...], batch_norm: bool) -> dict[str, Layout]:
     timm = (("fc([67])", "pre_logits.fc{0:-5}"), ("logits", "head.fc"))
     keras_ = (("stage(.)_conv(.)", "block{0}_conv{1}"), ("fc([67])", "fc{0:-5}"), ("logits", "predictions"))
     return {
-        "torchvision": Layout((*features, *torchvision)),
-        "timm": Layout((*features, *timm)),
-        "keras": Layout(keras_),
+        "torchvision": NameMapping((*features, *torchvision)),
+        "timm": NameMapping((*features, *timm)),
+        "keras": NameMapping(keras_),
     }
 
 
@@ -50,8 +50,10 @@ def variant(
     name: str, params: int, depths: tuple[int, ...], *weights: Weights, batch_norm: bool = False
 ) -> Callable[..., Any]:
     """Register one of the ImageNet networks."""
-    names = layouts(depths, batch_norm)
-    return register(name, LIKE, params=params, weights=weights, layouts=names, depths=depths, batch_norm=batch_norm)
+    names = name_mappings(depths, batch_norm)
+    return register(
+        name, LIKE, params=params, weights=weights, name_mappings=names, depths=depths, batch_norm=batch_norm
+    )
 
 
 def keras_weights(name: str, top1: float) -> Weights:

@@ -10,15 +10,15 @@ import dataclasses
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import sequence
 from zoo.layers.attention import Block, encoder_block, layer_norm
 from zoo.layers.blocks import check_counts, check_rate, conv, drop
 from zoo.layers.heads import Head, pool
-from zoo.specs.preprocessing import IMAGENET, Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.layers.lazy import sequence
+from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import ModelSpec, register
 
-TIMM = Layout(
+TIMM = NameMapping(
     rules=(
         ("patches", "patch_embed.proj"),
         ("token", "cls_token"),
@@ -37,7 +37,7 @@ TIMM = Layout(
         ("distillation_logits", "head_dist"),
     )
 )
-HALF = Preprocessing((127.5,), (127.5,), "bicubic", 0.9)
+HALF = PreprocessingConfig((127.5,), (127.5,), "bicubic", 0.9)
 DEIT = dataclasses.replace(IMAGENET, interpolation="bicubic", crop=0.9)
 LIKE = ModelSpec(
     input_shape=(224, 224, 3),
@@ -53,7 +53,7 @@ SMALL = {
     "classes": 10,
     "min_size": 4,
     "tags": (*LIKE.tags, "small"),
-    "preprocessing": Preprocessing((127.5,), (127.5,)),
+    "preprocessing": PreprocessingConfig((127.5,), (127.5,)),
 }
 
 
@@ -118,7 +118,7 @@ class Trunk:
         return {self.depth * i // 4 for i in (1, 2, 3)}
 
 
-def published(name: str, *trained: tuple[str, float], preprocessing: Preprocessing = HALF) -> dict[str, Any]:
+def published(name: str, *trained: tuple[str, float], preprocessing: PreprocessingConfig = HALF) -> dict[str, Any]:
     """Return what a variant that timm has weights for is registered with: their tags and top-1, and their names."""
     weights = [Weights(f"timm/{name}.{tag}", top1, preprocessing=preprocessing) for tag, top1 in trained]
     return {"weights": weights, "layouts": {"timm": TIMM}}

@@ -11,7 +11,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "lanczos3")
 
 
 @dataclasses.dataclass(frozen=True)
-class Preprocessing:
+class PreprocessingConfig:
     """Stated once with the data, applied in training and compiled into every artifact.
 
     An encoded image is decoded to `channels` channels, its shorter side resized to `size / crop`, the centre cut
@@ -67,6 +67,6 @@ class Preprocessing:
 
 
 # Mean and standard deviation of ImageNet's training pixels, as torchvision and timm state them, in pixel units.
-IMAGENET = Preprocessing(
+IMAGENET = PreprocessingConfig(
     mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), interpolation="bilinear", crop=0.875
 )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from zoo.specs.preprocessing import IMAGENET, Preprocessing
+from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
 
 TIMM_RESULTS = "timm, results-imagenet.csv"
 TORCHVISION_RESULTS = "torchvision, weight metadata"
@@ -31,7 +31,7 @@ class Weights:
     source: str
     top1: float
     size: int = 224
-    preprocessing: Preprocessing = IMAGENET
+    preprocessing: PreprocessingConfig = IMAGENET
     bgr: bool = False
     reference: str = ""
 
@@ -45,7 +45,7 @@ class Weights:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class NameMapping:
     """How the layers of one library's network are called, told by rules.
 
     A rule is a pair (pattern, template): the first pattern that matches the whole of our layer's name gives theirs.

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from zoo.common.errors import BadOption, DuplicateName, UnknownName, did_you_mean
-from zoo.specs.preprocessing import Preprocessing
-from zoo.specs.published import Layout, Weights
+from zoo.specs.counts import counts_of
+from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.published import NameMapping, Weights
 
 T = TypeVar("T")
 
@@ -162,7 +163,7 @@ class ModelSpec:
     min_size: int = 0
     paper: str = ""
     tags: tuple[str, ...] = ()
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
     unsupported: tuple[tuple[str, str], ...] = ()
     name: str = ""
     family: str = ""
@@ -182,7 +183,7 @@ class ModelSpec:
     @property
     def gmacs(self) -> float:
         """Multiply-adds of one input in billions, read from what was counted once; a plug-in's model is built."""
-        return self._facts()["gmacs"]
+        return self._counts()["gmacs"]
 
     @property
     def feature_info(self) -> tuple[dict[str, Any], ...]:
@@ -191,12 +192,10 @@ class ModelSpec:
         Each has "level" (the number that `zoo.features` takes), "layer" (the layer that made the map), "stride" (of
         a pixel of the map in pixels of the image, as a power of two) and "channels".
         """
-        return tuple(self._facts()["features"])
+        return tuple(self._counts()["features"])
 
-    def _facts(self) -> dict[str, Any]:
-        from zoo.counts import facts
-
-        return facts(self.name)
+    def _counts(self) -> dict[str, Any]:
+        return counts_of(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON-safe values, its name first."""
@@ -226,7 +225,7 @@ class Model:
     spec: ModelSpec
     build: Callable[..., Any]
     arguments: dict[str, Any]
-    layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
+    name_mappings: Mapping[str, NameMapping] = dataclasses.field(default_factory=dict)
 
 
 models: Registry[Model] = Registry("model", "zoo.models", "zoo.models")
@@ -243,7 +242,7 @@ def register(
     params: int,
     family: str = "",
     weights: Sequence[Weights] = (),
-    layouts: Mapping[str, Layout] | None = None,
+    name_mappings: Mapping[str, NameMapping] | None = None,
     **arguments: Any,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register one variant of the decorated builder.
@@ -274,7 +273,7 @@ def register(
             raise BadOption(f"zoo.get has arguments of its own of these names. Received: {sorted(taken)}. Rename them.")
         found = family or build.__module__.rpartition(".")[2]
         spec = dataclasses.replace(like, name=name, family=found, params=params, weights=tuple(weights))
-        models.add(name, Model(spec, build, arguments, layouts or {}), build.__module__)
+        models.add(name, Model(spec, build, arguments, name_mappings or {}), build.__module__)
         return build
 
     return decorate

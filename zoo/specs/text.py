@@ -14,7 +14,7 @@ SPLITS = ("word", "character")
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class TextConfig:
     """Stated once with the data, applied in training and compiled into or written beside every artifact.
 
     A string is lower-cased and stripped of punctuation if `clean`, split, and each token replaced by its place in the
@@ -44,7 +44,7 @@ class Text:
         return dataclasses.asdict(self) | {"vocabulary": list(self.vocabulary)}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Text:
+    def from_json(cls, values: dict[str, Any]) -> TextConfig:
         """Return the contract of `to_json`; raises BadOption."""
         try:
             return cls(tuple(map(str, values["vocabulary"])), values["split"], bool(values["clean"]))

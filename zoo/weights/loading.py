@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras, layers, np
+from zoo.common.lazy import keras, np
+from zoo.layers.lazy import layers
 from zoo.weights.sources import Source
 
 # What PyTorch calls the variables of our layers.

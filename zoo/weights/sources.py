@@ -17,13 +17,13 @@ from typing import Any
 
 from zoo.common.errors import BadOption, did_you_mean
 from zoo.common.lazy import keras, np
-from zoo.specs.published import Layout, Weights
+from zoo.specs.published import NameMapping, Weights
 from zoo.specs.registry import Model, models
 from zoo.weights.hub import fetch, fetch_keras
 
 SUFFIXES = (".keras", ".h5", ".safetensors")
 # Files of ours name a layer as the network does.
-OURS = Layout(rules=((r"(.*)", "{0}"),), ignored=(r"auxiliary.*",))
+OURS = NameMapping(rules=((r"(.*)", "{0}"),), ignored=(r"auxiliary.*",))
 FORMAT = {"format": "keras-zoo"}
 
 
@@ -44,7 +44,7 @@ class Source:
 
     origin: str
     arrays: Mapping[str, Any]
-    layout: Layout = OURS
+    layout: NameMapping = OURS
     library: str = "ours"
     named: bool = False
     bgr: bool = False
@@ -120,7 +120,7 @@ def _entry(model: Model, name: str) -> Weights:
         found = [entry for entry in known if entry.source.startswith("keras/")]
     else:
         found = [entry for entry in known if entry.source == name]
-        if not found and name.startswith("timm/") and set(model.layouts) - {"keras"}:
+        if not found and name.startswith("timm/") and set(model.name_mappings) - {"keras"}:
             found = [Weights(name, 0.0)]
     if not found:
         hint = did_you_mean(name, [entry.source for entry in known]) if known else "None are published for it."
@@ -179,7 +179,7 @@ def _from_safetensors(model: Model, path: Path, origin: str) -> Source:
         _check_model(model, metadata.get("model", model.spec.name), origin)
         grids = re.findall(r"(\w+)=(\d+)x(\d+)", metadata.get("grids", ""))
         return Source(origin, arrays, grids={layer: (int(rows), int(columns)) for layer, rows, columns in grids})
-    libraries = {name: layout for name, layout in model.layouts.items() if name != "keras"}
+    libraries = {name: layout for name, layout in model.name_mappings.items() if name != "keras"}
     if not libraries:
         raise BadOption(f"{model.spec.name} knows no files of timm or torchvision. Received: {origin}")
     modules = {key.rpartition(".")[0] for key in keys}
@@ -207,7 +207,7 @@ def _from_network(model: Model, network: Any, origin: str) -> Source:
         for name, layer in zip(names, found, strict=True)
         for variable in layer.weights
     }
-    layout = model.layouts.get("keras")
+    layout = model.name_mappings.get("keras")
     modules = {key.rpartition("/")[0] for key in arrays}
     if layout is None or layout.coverage(modules) < 0.5:
         _check_keras(model, modules, origin)
@@ -246,7 +246,9 @@ def write_weights(network: Any, path: Path) -> None:
 def _check_keras(model: Model, modules: set[str], origin: str) -> None:
     """Raise BadOption for a network of keras.applications that is another variant of this family."""
     family = [name for name in models.names() if models[name].spec.family == model.spec.family]
-    keras_layouts = {name: models[name].layouts["keras"] for name in family if "keras" in models[name].layouts}
+    keras_layouts = {
+        name: models[name].name_mappings["keras"] for name in family if "keras" in models[name].name_mappings
+    }
     twins = [name for name, layout in keras_layouts.items() if layout.coverage(modules) > 0.9]
     if twins:
         raise BadOption(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.backends.tensorflow.runtime import set_threads
 from export.core.format import Runtime, Tensor
-from export.core.generate import Writer
+from export.core.generate import Generator
 from export.core.samples import in_batches
 from export.source.source import RENAMED, Part
 from zoo.common.errors import RunError
@@ -135,7 +135,7 @@ class KerasRuntime(Runtime):
         self._function(inputs).numpy()
 
 
-class KerasWriter(Writer):
+class KerasWriter(Generator):
     """A .keras file of a network that writes sequences, taken apart into encoder and decoder step.
 
     Args:

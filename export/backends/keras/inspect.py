@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from export.core.artifact_graph import Operator, Stored, Value, Weight
+from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
 from zoo.common.lazy import LazyModule, np
 
@@ -22,7 +22,7 @@ WEIGHTED = ("Conv", "Dense", "Attention", "LSTM", "GRU", "Embedding")
 KEPT, OWN = "registered_name", "keras"
 
 
-def read(path: Path) -> Stored:
+def read(path: Path) -> ArtifactGraph:
     """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
     with zipfile.ZipFile(path) as file:
         sizes = {entry.filename: entry.file_size for entry in file.infolist()}
@@ -36,7 +36,7 @@ def read(path: Path) -> Stored:
     operators = [_operator(layer) for layer in layers if layer.get("class_name") != "InputLayer"]
     if not operators:
         raise DataError("it has no layers")
-    return Stored("keras", operators, weights, inputs, [], of_layers=True)
+    return ArtifactGraph("keras", operators, weights, inputs, [], of_layers=True)
 
 
 def _layers(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -50,10 +50,14 @@ def _layers(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _operator(layer: dict[str, Any]) -> Operator:
     kind, name = str(layer["class_name"]), str(layer["config"].get("name", ""))
-    foreign = str(layer.get("module") or "").partition(".")[0] != OWN
+    unsupported = str(layer.get("module") or "").partition(".")[0] != OWN
     computes = any(word in kind for word in WEIGHTED)
     return Operator(
-        f"{layer.get(KEPT) or kind}" if foreign else kind, name, False if computes else None, True, foreign=foreign
+        f"{layer.get(KEPT) or kind}" if unsupported else kind,
+        name,
+        False if computes else None,
+        True,
+        unsupported=unsupported,
     )
 
 

@@ -106,16 +106,16 @@ def tensors_of(content: bytes, kinds: Sequence[str]) -> set[str]:
     }
 
 
-def refuse_float(content: bytes, spared: Sequence[str] = (), *, name: str = "tflite_int8") -> None:
+def refuse_float(content: bytes, excluded: Sequence[str] = (), *, name: str = "tflite_int8") -> None:
     """Raise UnsupportedExport if an operator still works on float32, but those that give the tensors spared."""
     model = read(content)
     floats = set()
     for graph in model.subgraphs:
         for operator in graph.operators:
             used = [graph.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
-            if any(name_of(tensor) in spared for tensor in used) and operator_name(model, operator) in CASTS:
+            if any(name_of(tensor) in excluded for tensor in used) and operator_name(model, operator) in CASTS:
                 continue
-            if any(name_of(graph.tensors[i]) in spared for i in operator.outputs):
+            if any(name_of(graph.tensors[i]) in excluded for i in operator.outputs):
                 continue
             if any(tensor.type == schema.TensorType.FLOAT32 for tensor in used):
                 floats.add(operator_name(model, operator))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from export.backends.litert import file as litert
-from export.core.artifact_graph import Operator, Stored, Value, Weight
+from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
 
@@ -31,7 +31,7 @@ METADATA, TEXT = "TFLITE_METADATA", re.compile(rb"[\w.-]+\.txt")
 PACKED = {"int4": 4, "uint4": 4, "int2": 2}
 
 
-def read(path: Path) -> Stored:
+def read(path: Path) -> ArtifactGraph:
     """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
@@ -43,7 +43,7 @@ def read(path: Path) -> Stored:
         reader.add(number)
     inputs, outputs = reader.interface()
     # Kernels of convolutions are (outputs, height, width, inputs).
-    return Stored("tflite", reader.operators, reader.weights, inputs, outputs, moved=(1, 2, 3, 0))
+    return ArtifactGraph("tflite", reader.operators, reader.weights, inputs, outputs, moved=(1, 2, 3, 0))
 
 
 def _check_attached(model: Any, path: Path) -> None:
@@ -98,7 +98,7 @@ class _Reader:
         self, graph: Any, operator: Any, given: Sequence[int], out: Sequence[int], before: tuple[int, ...]
     ) -> Operator:
         """Return an operator as it works."""
-        kind, foreign = self._kind(operator)
+        kind, unsupported = self._kind(operator)
         constants = {i: self._weight(graph.tensors[i], kind) for i in given if self._data(graph.tensors[i]) is not None}
         flowing = [self._types[graph.tensors[i].type] for i in (*given, *out) if i not in constants]
         real = any(dtype in FLOATS for dtype in flowing)
@@ -110,7 +110,7 @@ class _Reader:
         integer = None if casts or kind in MOVES else self._integer(real, flowing, kernels)
         if kind == "DEQUANTIZE" and constants:
             kernels = tuple(place for place in constants.values() if place is not None)
-        return Operator(kind, name, integer, real and not casts, kernels, before, foreign)
+        return Operator(kind, name, integer, real and not casts, kernels, before, unsupported)
 
     def _through(self, before: Sequence[int], kind: str) -> int | None:
         """Return the kernel that an operator takes from a cast of stored weights."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from export.backends.litert.rules import rules_for
 from export.backends.litert.runtime import LiteRuntime, LiteWriter
-from export.core.format import Tolerance, Way, register
+from export.core.format import Backend, Tolerance, register
 from export.core.options import Options, changed
 from zoo.common.errors import BadOption
 
@@ -94,7 +94,7 @@ def register_litert(
     tolerance: Tolerance,
     options: type[LiteOptions],
     summary: str,
-    claims: tuple[str, ...] = (),
+    guarantees: tuple[str, ...] = (),
     writes: bool = True,
 ) -> None:
     """Register a format of .tflite files.
@@ -115,9 +115,9 @@ def register_litert(
         load=LiteRuntime,
         tolerance=tolerance,
         summary=summary,
-        generate=Way("model.tflite", writer, LiteWriter, tolerance.of_sequences()) if writes else None,
+        generate=Backend("model.tflite", writer, LiteWriter, tolerance.of_sequences()) if writes else None,
         options=options,
-        claims=claims,
-        rules=rules_for(claims),
+        guarantees=guarantees,
+        rules=rules_for(guarantees),
         packages=("tensorflow", "ai_edge_litert", "litert_quantizer"),
     )

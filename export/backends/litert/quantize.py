@@ -34,7 +34,7 @@ def write_weights(source: Source, path: Path, options: FloatOptions, rules: list
         options: what was asked for.
         rules: the quantizer's recipe.
     """
-    rules = [*rules, *map(left_float, spared(source, options))]
+    rules = [*rules, *map(left_float, excluded(source, options))]
     content = run(quantizer.Quantizer(source.shared("tflite", options), rules))
     finish(content, described(source.metadata, options), path)
 
@@ -64,7 +64,7 @@ class Static:
 def write_static(source: Source, path: Path, options: IntegerOptions | WideOptions, how: Static) -> None:
     """Write a .tflite of integer tensors only, with the ranges that the calibration data has.
 
-    Rows of a table enter as float32; see `spared`.
+    Rows of a table enter as float32; see `excluded`.
 
     Args:
         source: what to export; its `calibration` gives the ranges of the activations.
@@ -76,7 +76,7 @@ def write_static(source: Source, path: Path, options: IntegerOptions | WideOptio
         UnsupportedExport: the model has an operator that LiteRT cannot run in these integers.
     """
     plain = FloatOptions(batch=options.batch)
-    left = spared(source, plain)
+    left = excluded(source, plain)
     rules = [*how.rules, *map(left_float, left)]
     rules += [left_float("", "INPUT")] if left else []
     rules += [left_float("", kind) for kind in how.floating]
@@ -105,7 +105,7 @@ def ship(content: bytes, source: Source, path: Path, options: IntegerOptions | W
     finish(content, described(source.metadata, options), path)
 
 
-def spared(source: Source, options: LiteOptions) -> tuple[str, ...]:
+def excluded(source: Source, options: LiteOptions) -> tuple[str, ...]:
     """Return the names of what the first layer gives to rows of a table, which computes in float32 in every variant.
 
     One scale for columns that differ in their ranges would leave nothing of the smaller ones; and the layer has taken

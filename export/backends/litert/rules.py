@@ -26,7 +26,7 @@ LACKS_INTEGER = {
 }
 
 
-def rules_for(claims: Collection[str]) -> tuple[Rule, ...]:
+def rules_for(guarantees: Collection[str]) -> tuple[Rule, ...]:
     """Return the rules of a format by what it claims."""
-    integer = (lacking(LACKS_INTEGER),) if "integer" in claims else ()
+    integer = (lacking(LACKS_INTEGER),) if "integer" in guarantees else ()
     return (lacking(LACKS, unless="flex"), *integer)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.core.format import Runtime, Tensor
-from export.core.generate import INTERFACE, Writer
+from export.core.generate import INTERFACE, Generator
 from export.core.samples import in_batches
 from zoo.common.errors import UnsupportedExport
 from zoo.common.lazy import LazyModule, np, quiet_libraries
@@ -65,7 +65,7 @@ class LiteRuntime(Runtime):
         return _to_real(self._interpreter.get_tensor(self._output["index"]), self.outputs[0])
 
 
-class LiteWriter(Writer):
+class LiteWriter(Generator):
     """A .tflite file that writes sequences, by its signatures `encode` and `decode`.
 
     Args:
@@ -93,11 +93,11 @@ class LiteWriter(Writer):
 
 def _open(path: Path, threads: int | None) -> Any:
     """Return an interpreter that is ready; raises UnsupportedExport for a file with operators that it lacks."""
-    foreign = foreign_operators(path)
-    if foreign:
+    unsupported = unsupported_operators(path)
+    if unsupported:
         raise UnsupportedExport(
             "Plain LiteRT lacks TensorFlow's own operators (Flex), so that this file cannot be run or compared here. "
-            f"Received: {path.name} with {', '.join(foreign)}. Write the layer with operators that LiteRT has."
+            f"Received: {path.name} with {', '.join(unsupported)}. Write the layer with operators that LiteRT has."
         )
     with quiet_libraries():
         made = interpreter.Interpreter(model_path=str(path), num_threads=threads)
@@ -105,7 +105,7 @@ def _open(path: Path, threads: int | None) -> Any:
     return made
 
 
-def foreign_operators(path: Path) -> list[str]:
+def unsupported_operators(path: Path) -> list[str]:
     """Return the operators of a file that are TensorFlow's own, without reading the rest of it."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         model = schema.Model.GetRootAs(content, 0)

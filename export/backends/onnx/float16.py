@@ -54,7 +54,7 @@ def _is_large(value: _np.ndarray) -> bool:
     return value.dtype == np.float32 and value.size > 0 and not np.abs(value).max() <= LARGEST
 
 
-def halve(model: ModelProto, spared: Collection[str]) -> ModelProto:
+def halve(model: ModelProto, excluded: Collection[str]) -> ModelProto:
     """Return a graph in float16 with inputs and outputs as they are.
 
     Args:
@@ -63,7 +63,7 @@ def halve(model: ModelProto, spared: Collection[str]) -> ModelProto:
     """
     passes.name_nodes(model)
     with quiet():
-        model = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=list(spared))
+        model = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=list(excluded))
     del model.graph.value_info[:]
     _skip_casts(model)
     passes.drop_unused(model)

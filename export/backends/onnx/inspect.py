@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export.backends.onnx.external import read as read_model
-from export.core.artifact_graph import Operator, Stored, Value, Weight
+from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
 from zoo.common.lazy import LazyModule, np
 
@@ -32,7 +32,7 @@ FUSED = {"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwi
 SMALL = ("int4", "uint4", "int8", "uint8")
 
 
-def read(path: Path) -> Stored:
+def read(path: Path) -> ArtifactGraph:
     """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
     model = read_model(path)
     graph = model.graph
@@ -52,7 +52,9 @@ def read(path: Path) -> Stored:
     operators = [reader.operator(place, node) for place, node in enumerate(graph.node)]
     operators += [inner for node in graph.node for inner in _inside(node)]
     # Kernels of convolutions are (outputs, inputs, height, width).
-    return Stored("onnx", operators, reader.weights, inputs, list(map(_value, graph.output)), opset, (2, 3, 1, 0))
+    return ArtifactGraph(
+        "onnx", operators, reader.weights, inputs, list(map(_value, graph.output)), opset, (2, 3, 1, 0)
+    )
 
 
 class _Reader:
@@ -89,9 +91,9 @@ class _Reader:
         computes = node.op_type not in CASTS and node.op_type not in MOVES
         self._integer[place] = self._on_integers(node, kernels) if computes else None
         name = node.name or next(iter(node.output), node.op_type)
-        foreign, kind = node.domain not in STANDARD, node.op_type
-        kind = f"{node.domain}.{kind}" if foreign else kind
-        return Operator(kind, name, self._integer[place], computes, kernels, before, foreign)
+        unsupported, kind = node.domain not in STANDARD, node.op_type
+        kind = f"{node.domain}.{kind}" if unsupported else kind
+        return Operator(kind, name, self._integer[place], computes, kernels, before, unsupported)
 
     def _weighty(self, node: Any) -> list[str]:
         """Return the inputs of an operator that may be weights: stored, or cast from what is."""
@@ -195,9 +197,9 @@ def _inside(node: Any) -> Iterable[Operator]:
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
             for inner in graph.node:
-                foreign = inner.domain not in STANDARD
-                kind = f"{inner.domain}.{inner.op_type}" if foreign else inner.op_type
-                yield Operator(kind, inner.name or inner.op_type, foreign=foreign)
+                unsupported = inner.domain not in STANDARD
+                kind = f"{inner.domain}.{inner.op_type}" if unsupported else inner.op_type
+                yield Operator(kind, inner.name or inner.op_type, unsupported=unsupported)
                 yield from _inside(inner)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from export.backends.onnx.rules import RULES
 from export.backends.onnx.runtime import OnnxRuntime, OnnxWriter
-from export.core.format import Tolerance, Way, register
+from export.core.format import Backend, Tolerance, register
 from export.core.options import Options
 from zoo.common.errors import BadOption
 
@@ -44,7 +44,7 @@ PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 
 def register_onnx(
-    name: str, writer: Callable[..., None], tolerance: Tolerance, summary: str, claims: tuple[str, ...] = ()
+    name: str, writer: Callable[..., None], tolerance: Tolerance, summary: str, guarantees: tuple[str, ...] = ()
 ) -> None:
     """Register a format of ONNX files, of networks that write sequences too.
 
@@ -62,9 +62,9 @@ def register_onnx(
         load=OnnxRuntime,
         tolerance=tolerance,
         summary=summary,
-        generate=Way("", writer, OnnxWriter, tolerance.of_sequences()),
+        generate=Backend("", writer, OnnxWriter, tolerance.of_sequences()),
         options=OnnxOptions,
-        claims=claims,
+        guarantees=guarantees,
         rules=RULES,
         packages=PACKAGES,
     )

@@ -92,10 +92,10 @@ def _replace(field: Any, values: Iterable[Any]) -> None:
 
 def check(model: ModelProto) -> None:
     """Raise UnsupportedExport if the model is not valid ONNX of standard operators, or its shapes contradict."""
-    foreign = sorted({f"{n.domain}.{n.op_type}" for n in model.graph.node if n.domain not in STANDARD_DOMAINS})
-    if foreign:
+    unsupported = sorted({f"{n.domain}.{n.op_type}" for n in model.graph.node if n.domain not in STANDARD_DOMAINS})
+    if unsupported:
         raise UnsupportedExport(
-            f"ONNX needs standard operators only. Received: operators={', '.join(foreign)}. "
+            f"ONNX needs standard operators only. Received: operators={', '.join(unsupported)}. "
             "Write the layer with operators that ONNX has."
         )
     try:

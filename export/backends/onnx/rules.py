@@ -10,7 +10,7 @@ from export.core.precheck import LISTS, lacking
 from zoo.common.lazy import keras
 
 if TYPE_CHECKING:
-    from export.core.format import Wanted
+    from export.core.format import FormatRequest
     from export.source.source import Source
 
 OTHERS, BEFORE = "Compute it by other operators", "Compute spectra before the network"
@@ -26,7 +26,7 @@ LACKS = {
 }
 
 
-def gaps(source: Source, _: Wanted) -> Iterator[str]:
+def gaps(source: Source, _: FormatRequest) -> Iterator[str]:
     """Transposed convolutions whose stride is larger than their kernel, of which ONNX has no valid form."""
     for layer in layers_under(source.model):
         if not isinstance(layer, (keras.layers.Conv2DTranspose, keras.layers.Conv1DTranspose)):

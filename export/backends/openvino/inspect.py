@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from export.core.artifact_graph import Operator, Stored, Value, Weight
+from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
 
@@ -31,7 +31,7 @@ UNPACKS = {"Convert", "Subtract", "Multiply", "Reshape", "FakeQuantize", "Transp
 STANDARD = "opset"
 
 
-def read(path: Path) -> Stored:
+def read(path: Path) -> ArtifactGraph:
     """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
     content = path.read_bytes()
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
@@ -64,7 +64,7 @@ class _Reader:
         self._weights: list[Weight] = []
         self._places: dict[Any, int | None] = {}
 
-    def stored(self) -> Stored:
+    def stored(self) -> ArtifactGraph:
         """Return all of it."""
         places: dict[Any, int] = {}
         operators: list[Operator] = []
@@ -75,7 +75,7 @@ class _Reader:
                 operators.append(operator)
         kinds = (("Parameter", "./output/port"), ("Result", "./input/port"))
         inputs, outputs = ([_value(x, p) for x in self._layers.values() if x.get("type") == k] for k, p in kinds)
-        return Stored("openvino", operators, self._weights, inputs, outputs, moved=(2, 3, 1, 0))
+        return ArtifactGraph("openvino", operators, self._weights, inputs, outputs, moved=(2, 3, 1, 0))
 
     def _operator(self, number: Any, layer: Any, places: dict[Any, int]) -> Operator:
         kind = layer.get("type")
@@ -92,8 +92,8 @@ class _Reader:
             if kind in FUSED and not integer:
                 # A bias, or an activation that is computed with the layer before it.
                 integer = None
-        foreign = not (layer.get("version") or STANDARD).startswith(STANDARD)
-        return Operator(kind, layer.get("name"), integer, kind not in MOVES, tuple(kernels), before, foreign)
+        unsupported = not (layer.get("version") or STANDARD).startswith(STANDARD)
+        return Operator(kind, layer.get("name"), integer, kind not in MOVES, tuple(kernels), before, unsupported)
 
     def _origin(self, number: Any) -> Any:
         """Return the stored array that a layer brings back to real numbers; None if anything else flows into it."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.core.artifact_graph import Operator, Stored, Value, Weight
+from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, tf
 
@@ -22,7 +22,7 @@ PLUMBING = {"Const", "Identity", "IdentityN", "NoOp", "Placeholder", "ReadVariab
 PLUMBING |= CALLS
 
 
-def read(path: Path) -> Stored:
+def read(path: Path) -> ArtifactGraph:
     """Return what stands in a folder; raises DataError, or what the parser raises, for one that is none."""
     file = path / "saved_model.pb"
     if not file.is_file():
@@ -38,7 +38,7 @@ def read(path: Path) -> Stored:
     chosen = signatures.get(SIGNATURE) or signatures[min(signatures)]
     operators = _operators(graph.graph_def, chosen)
     inputs, outputs = (_values(side) for side in (chosen.inputs, chosen.outputs))
-    return Stored("saved_model", operators, _weights(path), inputs, outputs)
+    return ArtifactGraph("saved_model", operators, _weights(path), inputs, outputs)
 
 
 def _operators(graph: Any, signature: Any) -> list[Operator]:
@@ -55,7 +55,9 @@ def _operators(graph: Any, signature: Any) -> list[Operator]:
                 waiting.extend(functions[name].node_def)
         if node.op not in PLUMBING:
             computes = node.op in WEIGHTED
-            found.append(Operator(node.op, node.name, False if computes else None, True, foreign=_is_foreign(node.op)))
+            found.append(
+                Operator(node.op, node.name, False if computes else None, True, unsupported=_is_foreign(node.op))
+            )
     return found
 
 

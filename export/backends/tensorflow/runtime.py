@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.core.format import Runtime, Tensor
-from export.core.generate import INTERFACE, Writer
+from export.core.generate import INTERFACE, Generator
 from export.core.samples import in_batches
 from zoo.common.errors import BadOption, UnsupportedExport
 from zoo.common.lazy import np, tf
@@ -114,7 +114,7 @@ class SavedModelRuntime(Runtime):
         return self._signatures.in_batches("serve_text", "text", texts, self.outputs[0].name)
 
 
-class SavedModelWriter(Writer):
+class SavedModelWriter(Generator):
     """A SavedModel that writes sequences.
 
     Args:

@@ -12,9 +12,9 @@ import pytest
 
 import export
 from export.backends.litert import file as litert
-from export.core.artifact_graph import Operator, Stored
+from export.core.artifact_graph import ArtifactGraph, Operator
 from export.core.format import formats
-from export.core.guarantees import CLAIMS, check_claims
+from export.core.guarantees import GUARANTEES, check_guarantees
 from export.core.manifest import NAME, write_manifest
 from export.inspection.inspect import inspect, look
 from zoo.common.errors import BadOption, DataError, ParityError, ZooError
@@ -26,14 +26,14 @@ KEYS = {
 
 
 def stated(**more):
-    """What a manifest states to `check_claims`."""
+    """What a manifest states to `check_guarantees`."""
     return {"format": "it", "options": {}, "metadata": {}, "compression": None, **more}
 
 
-def broken(path, *claims, **more):
+def broken(path, *guarantees, **more):
     """What the inspection of a file complains of, "" if nothing."""
     try:
-        check_claims(look(path).stored, claims, stated(**more))
+        check_guarantees(look(path).stored, guarantees, stated(**more))
     except ParityError as error:
         return str(error)
     return ""
@@ -80,7 +80,7 @@ def test_shares_tell_formats_apart(artifacts):
 def test_float_in_an_int8_place_is_an_error(artifacts):
     """A float file under the name of an int8 one breaks every claim but its own."""
     path = artifacts["tflite"].path
-    for claim in CLAIMS:
+    for claim in GUARANTEES:
         assert broken(path, claim), claim
     assert "convolution" in broken(artifacts["onnx"].path, "int8")
     assert not broken(artifacts["tflite_int8"].path, "integer", "int8", "int8_weights")
@@ -117,8 +117,8 @@ def test_one_float_operator_of_a_tflite_is_named(artifacts, tmp_path):
     name = litert.name_of(tensor)
     assert name in broken(path, "integer")
     takers = [litert.name_of(graph.tensors[o.outputs[0]]) for o in graph.operators if operator.outputs[0] in o.inputs]
-    spared = {"facts": {"float_operators": [name, *takers]}}
-    assert not broken(path, "integer", compression=spared)
+    excluded = {"facts": {"float_operators": [name, *takers]}}
+    assert not broken(path, "integer", compression=excluded)
 
 
 def test_zeros_are_counted_by_layer(tmp_path):
@@ -333,10 +333,10 @@ def test_runtimes_refuse_what_they_cannot_read_in_one_line(artifacts, tmp_path):
 def test_formats_claim_what_there_is_a_check_for():
     """Every claim has a check, and every int8 format a claim; one that nobody can check is refused."""
     with pytest.raises(BadOption, match=r"claims=.'int3'"):
-        export.register_format("their_claim", summary="", claims=("int3",))
+        export.register_format("their_claim", summary="", guarantees=("int3",))
     for name in formats.names(exclude="their_*"):
-        assert set(formats[name].claims) <= CLAIMS.keys(), name
-        assert formats[name].claims or not any(word in name for word in ("int", "dynamic", "fp16")), name
+        assert set(formats[name].guarantees) <= GUARANTEES.keys(), name
+        assert formats[name].guarantees or not any(word in name for word in ("int", "dynamic", "fp16")), name
 
 
 @pytest.mark.parametrize(("last", "metadata", "complaint"), [
@@ -352,6 +352,6 @@ def test_rows_of_a_table_may_enter_as_float(last, metadata, complaint):
         "second": Operator("FULLY_CONNECTED", "second", False, True, (), (1,)),
         "third": Operator("FULLY_CONNECTED", "third", True, False, (), (1,)),
     }
-    found = Stored("tflite", [operators[name] for name in ("first", "cast", last)], [], [], [])
+    found = ArtifactGraph("tflite", [operators[name] for name in ("first", "cast", last)], [], [], [])
     with pytest.raises(ParityError, match=complaint) if complaint else contextlib.nullcontext():
-        check_claims(found, ["integer"], stated(metadata=metadata))
+        check_guarantees(found, ["integer"], stated(metadata=metadata))

@@ -10,7 +10,7 @@ import pytest
 
 import export
 from export.backends.litert.file import read
-from export.backends.litert.runtime import LiteRuntime, foreign_operators
+from export.backends.litert.runtime import LiteRuntime, unsupported_operators
 from training.runs.run import Run
 
 
@@ -167,9 +167,9 @@ def test_flex_file_is_one_clear_line(tmp_path):
         return path
 
     ours, theirs = tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS
-    assert foreign_operators(convert(lambda x: x + x, ours, theirs)) == []
+    assert unsupported_operators(convert(lambda x: x + x, ours, theirs)) == []
     path = convert(tf.linalg.inv, ours, theirs)
-    assert foreign_operators(path) == ["FlexMatrixInverse"]
+    assert unsupported_operators(path) == ["FlexMatrixInverse"]
     with pytest.raises(UnsupportedExport, match=r"Flex.*FlexMatrixInverse"):
         LiteRuntime(path)
 
@@ -181,14 +181,14 @@ def test_sequences_are_written_in_batches(tmp_path):
     from export.backends.litert.runtime import LiteWriter
     from export.core.format import parse_format
     from export.source.source import Source
-    from zoo import Preprocessing
+    from zoo import PreprocessingConfig
     from zoo.specs.text import START
 
     draw = np.random.default_rng(0)
     tokens = draw.integers(START + 2, 64, (2, 10, 16)).astype("int32")
     given = {"source": tokens[0], "target": tokens[1]}
     labels = [str(i) for i in range(64)]
-    source = Source(zoo.get("transformer_tiny"), Preprocessing(), labels, lambda: given, tmp_path)
+    source = Source(zoo.get("transformer_tiny"), PreprocessingConfig(), labels, lambda: given, tmp_path)
     for text in ("tflite", "tflite_int8"):
         written = []
         for options in ("", ":batch=4"):
@@ -227,7 +227,7 @@ def test_int16x8_of_a_transformer(tmp_path):
             # As large as the patches beside it, which training makes it.
             variable.assign(draw.uniform(-1.0, 1.0, variable.shape))
     images = draw.integers(0, 256, (16, 32, 32, 3)).astype("float32")
-    pixels = zoo.Preprocessing((127.5,), (60.0,))
+    pixels = zoo.PreprocessingConfig((127.5,), (60.0,))
     source = Source(network, pixels, list(map(str, range(10))), lambda: images, tmp_path)
 
     def floats(name):

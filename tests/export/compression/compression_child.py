@@ -164,7 +164,7 @@ def twins(names):
     found = {"left": os.environ.get("TF_USE_LEGACY_KERAS") != before, "three": tf.keras.__version__[0]}
     for name in names.split(","):
         network = fold(zoo.get(name, input_shape=(SIZE, SIZE, 1)))
-        model = tf_keras_copy.twin(network)
+        model = tf_keras_copy.tf_keras_copy(network)
         found[name] = check_same(network, model, probe(network), 1e-5)
     model.layers[-1].set_weights([w + 1 for w in model.layers[-1].get_weights()])
     found["control"] = refused(lambda: check_same(network, model, probe(network), 1e-5))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from export.compression.channel_groups import tie
+from export.compression.channel_groups import group_channels
 from export.compression.channels import Shrinking, _choose, multiply_adds, shrink, silenced, slim
 from export.core.keras_graph import check_same, probe
 from zoo.common.errors import BadOption, ExportError
@@ -38,7 +38,7 @@ def test_half_the_multiply_adds(name, by):
     assert 0.35 < multiply_adds(after) / multiply_adds(before) <= 0.5
     assert after.count_params() < before.count_params()
     assert [t.shape for t in after.outputs] == [t.shape for t in before.outputs]
-    ties = tie(before, by_scale=by == "scale")
+    ties = group_channels(before, by_scale=by == "scale")
     masked = silenced(before, ties, _choose(before, ties, Shrinking(0.5, by=by), multiply_adds(before)))
     assert masked.count_params() == before.count_params()
     assert check_same(masked, after, probe(before), 1e-4) <= 1e-4

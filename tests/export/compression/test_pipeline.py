@@ -10,7 +10,7 @@ import pytest
 
 import export
 from export.compression.guarantees import inspect, masks_of
-from export.compression.pipeline import parse_chain
+from export.compression.pipeline import parse_pipeline
 from export.core.compression import compressions
 from export.core.manifest import write_manifest
 from export.inspection.constants import constants
@@ -42,15 +42,15 @@ def test_every_way_is_found():
 
 def test_parsing():
     """Values find their options, by name or by type; white space means nothing."""
-    chain = parse_chain(" structured:0.5, by=scale |prune : 2:4 , skip=stem+logits| qat")
+    chain = parse_pipeline(" structured:0.5, by=scale |prune : 2:4 , skip=stem+logits| qat")
     first, second, third = (step.options for step in chain.steps)
     assert (first.multiply_adds, first.by) == (0.5, "scale")
     assert (second.keep, second.skip) == ((2, 4), ("stem", "logits"))
     assert third.epochs == 0
     assert chain.text == "structured:0.5,by=scale | prune:2:4,skip=stem+logits | qat"
-    assert parse_chain("prune:0.8 | qat").slug == "prune-0.8-qat"
-    assert parse_chain("distil:resnet_tiny").steps[0].options.student == "resnet_tiny"
-    assert parse_chain("prune:0.5,skip=a+b").slug != parse_chain("prune:0.5,skip=a,ramp=0.5").slug
+    assert parse_pipeline("prune:0.8 | qat").slug == "prune-0.8-qat"
+    assert parse_pipeline("distil:resnet_tiny").steps[0].options.student == "resnet_tiny"
+    assert parse_pipeline("prune:0.5,skip=a+b").slug != parse_pipeline("prune:0.5,skip=a,ramp=0.5").slug
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_parsing():
 def test_what_cannot_be_read_is_refused(text, error, message):
     """The message names what was wrong."""
     with pytest.raises(error, match=message):
-        parse_chain(text)
+        parse_pipeline(text)
 
 
 def test_formats_without_meaning_are_refused(digits_run):
@@ -106,7 +106,7 @@ def test_what_cannot_be_had_is_refused_before_training(run, chain, error, messag
 def test_sparsity_is_in_the_artifacts(run, pruned):
     """Each kernel has exactly the zeros that are claimed in float32, and at least those in int8."""
     for fmt, artifact in pruned.items():
-        assert artifact.folder == run.exports / f"{fmt}-{parse_chain(CHAIN).slug}"
+        assert artifact.folder == run.exports / f"{fmt}-{parse_pipeline(CHAIN).slug}"
         compression = artifact.manifest["compression"]
         claimed, found = compression["claims"]["zeros"], compression["found"]["zeros"]
         assert claimed.keys() == found.keys()
@@ -120,10 +120,10 @@ def test_sparsity_is_in_the_artifacts(run, pruned):
 
 def test_artifact_equals_the_compressed_network(run, pruned):
     """It is not compared with the network that was trained, from which it is far."""
-    from export.compression.workbench import load_network
+    from export.compression.workbench import load_compressed
 
     artifact = pruned["onnx"]
-    network = load_network(run.path / artifact.manifest["compression"]["steps"][0]["path"] / "model.keras")
+    network = load_compressed(run.path / artifact.manifest["compression"]["steps"][0]["path"] / "model.keras")
     size = masks_of(network)
     assert sum(int((~mask).sum()) for mask in size.values()) == artifact.manifest["compression"]["steps"][0]["zeros"]
     assert artifact.parity["relative"] < 1e-4
@@ -133,23 +133,23 @@ def test_artifact_equals_the_compressed_network(run, pruned):
 def test_a_false_claim_is_found(run, pruned):
     """The control: one zero more than there is, or a weight that is not zero where it should be."""
     artifact = pruned["onnx"]
-    claims = artifact.manifest["compression"]["claims"]
-    from export.compression.workbench import load_network
+    guarantees = artifact.manifest["compression"]["claims"]
+    from export.compression.workbench import load_compressed
 
     folder = run.path / artifact.manifest["compression"]["steps"][0]["path"]
-    masks = masks_of(load_network(folder / "model.keras"))
-    assert inspect(artifact.path, claims, masks)["zeros"] == claims["zeros"]
-    name = next(iter(claims["zeros"]))
-    more = {**claims, "zeros": {**claims["zeros"], name: claims["zeros"][name] + 1}}
+    masks = masks_of(load_compressed(folder / "model.keras"))
+    assert inspect(artifact.path, guarantees, masks)["zeros"] == guarantees["zeros"]
+    name = next(iter(guarantees["zeros"]))
+    more = {**guarantees, "zeros": {**guarantees["zeros"], name: guarantees["zeros"][name] + 1}}
     with pytest.raises(ParityError, match="is claimed to have"):
         inspect(artifact.path, more, masks)
     moved = {**masks, name: np.roll(masks[name], 1, axis=-1)}
     with pytest.raises(ParityError, match="at the places of the compressed network"):
-        inspect(artifact.path, claims, moved)
+        inspect(artifact.path, guarantees, moved)
     with pytest.raises(ParityError, match="at most 2 values"):
         inspect(artifact.path, {"distinct": 2}, masks)
     with pytest.raises(ParityError, match="keep 2 of each 4"):
-        inspect(artifact.path, {"zeros": _multiples(claims["zeros"], masks), "pattern": [2, 4]}, masks)
+        inspect(artifact.path, {"zeros": _multiples(guarantees["zeros"], masks), "pattern": [2, 4]}, masks)
 
 
 @pytest.mark.parametrize(
@@ -282,10 +282,10 @@ LAYER, READER, FACTOR = "stage2_block1_conv1", "stage2_block1_conv2", 100.0
 
 def _hardened(run, place):
     """A copy of a run whose network is the same function, with every fourth channel of a layer far larger."""
-    from export.compression.workbench import load_network
+    from export.compression.workbench import load_compressed
 
     shutil.copytree(run.path, place, ignore=shutil.ignore_patterns("exports", "compressed"))
-    network = load_network(place / "model.keras")
+    network = load_compressed(place / "model.keras")
     norm, reader = network.get_layer(f"{LAYER}_norm"), network.get_layer(READER)
     scale = np.where(np.arange(norm.gamma.shape[0]) % 4 == 0, FACTOR, 1.0).astype("float32")
     norm.gamma.assign(np.asarray(norm.gamma) * scale)

@@ -8,7 +8,8 @@ import pytest
 import zoo
 from export.compression.scale_folding import fold_scales
 from export.core.keras_graph import check_same, probe
-from zoo.common.lazy import keras, layers
+from zoo.common.lazy import keras
+from zoo.layers.lazy import layers
 
 
 def shaken(network, seed=0):

@@ -15,7 +15,7 @@ from export.backends.litert.runtime import LiteWriter
 from export.backends.onnx.runtime import OnnxWriter
 from export.backends.tensorflow.runtime import SavedModelWriter
 from export.core.format import Tolerance, formats
-from export.core.generate import INTERFACE, Writer
+from export.core.generate import INTERFACE, Generator
 from export.core.manifest import NAME, SAMPLES, write_manifest
 from export.core.samples import SECOND, head, read_samples
 from export.verification.parity import compare
@@ -247,7 +247,7 @@ def test_report_of_what_is_written(shipped, run, zoo_command):
 
 def test_runtimes_are_writers(shipped):
     """One interface for all of them."""
-    assert all(isinstance(export.load(artifact.path), Writer) for artifact in shipped.values())
+    assert all(isinstance(export.load(artifact.path), Generator) for artifact in shipped.values())
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def source_of(name, folder, shape=(6, 6, 3)):
     x = NETWORKS[name](given)
     x = keras.layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
     network = keras.Model(given, keras.layers.Dense(2)(x), name="net")
-    return Source(network, zoo.Preprocessing(), ["a", "b"], lambda: np.zeros((2, 6, 6, 3), "float32"), folder)
+    return Source(network, zoo.PreprocessingConfig(), ["a", "b"], lambda: np.zeros((2, 6, 6, 3), "float32"), folder)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -33,7 +33,7 @@ def jpeg(artifacts, digits_run):
     file = io.BytesIO()
     Image.fromarray(samples["inputs"][chosen].astype("uint8")[..., 0]).save(file, "JPEG", quality=95)
     pipeline = open_pipeline(digits_run.recipe, zoo.spec(digits_run.recipe.model.name))
-    pixels = decode(file.getvalue(), pipeline.shape, pipeline.contract).numpy()
+    pixels = decode(file.getvalue(), pipeline.shape, pipeline.preprocessing).numpy()
     # Other decoders differ by a few levels of 255; what follows is about what comes after decoding.
     assert np.abs(pixels - samples["inputs"][chosen]).mean() < 5
     logits = export.load(artifacts["keras"].path)(pixels[None])[0]

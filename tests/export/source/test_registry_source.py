@@ -19,7 +19,7 @@ import zoo
 from export.core.format import parse_format
 from export.core.manifest import NAME
 from export.core.samples import read_samples
-from export.source.origin import ModelOrigin, ModelRequest
+from export.source.origin import ModelRequest, RegistryJob
 from zoo.common.errors import BadOption, DataError, ParityError
 
 NAME_OF = "resnet_tiny"
@@ -181,7 +181,7 @@ def test_rows_of_a_file_are_read(tmp_path):
 @pytest.mark.parametrize("name", ["mlp_tiny", "tagger_tiny", "transformer_tiny", ENCODER])
 def test_texts_and_tables_are_compared_on_noise(name, tmp_path):
     """Seeded, and said so in the manifest. What is calibrated is refused without examples, but for ids."""
-    origin, wanted = ModelOrigin(ModelRequest(name, "random"), tmp_path), ["onnx", "tflite", "saved_model"]
+    origin, wanted = RegistryJob(ModelRequest(name, "random"), tmp_path), ["onnx", "tflite", "saved_model"]
     with contextlib.nullcontext() if zoo.spec(name).vocabulary else pytest.raises(BadOption, match="--calibrate"):
         origin.check(parse_format("tflite_int8"))
     made = export.export_model(name, wanted, weights="random", out=tmp_path / "out")

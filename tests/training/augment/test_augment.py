@@ -17,7 +17,7 @@ from training.augment.augment import augment, check_augment, finish, is_active
 from training.augment.crop import TRIES, boxes, crop_batch, crop_encoded, draw_crops
 from training.augment.mixing import beta, erase, mix
 from training.augment.policies import OPERATIONS, RAND, WIDE, rand_augment, trivial_augment
-from zoo import Preprocessing
+from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption
 
 SEED = [3, 4]
@@ -406,7 +406,9 @@ def test_encoded_crop_is_the_crop_of_the_decoded_image(kind, channels):
     whole = tf.io.decode_image(content, expand_animations=False).numpy().astype("float32")
     for seed in range(4):
         numbers = numbers_for(seed)
-        found = crop_encoded(content, numbers, (64, 64, channels), Preprocessing(), CROP).numpy().astype("float32")
+        found = (
+            crop_encoded(content, numbers, (64, 64, channels), PreprocessingConfig(), CROP).numpy().astype("float32")
+        )
         top, left, tall, wide = boxes(numbers, 100.0, 120.0, CROP).numpy()
         crop = whole[top : top + tall, left : left + wide]
         if channels == 1:
@@ -426,7 +428,7 @@ def test_large_crops_are_shrunk_while_decoding(size):
     config = AugmentConfig(crop_scale=(0.8, 0.8), crop_ratio=(1.0, 1.0))
     numbers = numbers_for(1)
     top, left, tall, wide = boxes(numbers, 900.0, 1000.0, config).numpy()
-    found = crop_encoded(content, numbers, (*size, 3), Preprocessing(), config).numpy().astype("float64")
+    found = crop_encoded(content, numbers, (*size, 3), PreprocessingConfig(), config).numpy().astype("float64")
     crop = Image.open(io.BytesIO(content)).crop((left, top, left + wide, top + tall))
     wanted = np.asarray(crop.resize(size[::-1], Image.Resampling.BILINEAR), "float64")
     aliased = np.asarray(crop.resize(size[::-1], Image.Resampling.NEAREST), "float64")

@@ -11,7 +11,7 @@ import pytest
 
 from training import DataConfig, Recipe, Run
 from training.checkpoints.files import Progress, _read
-from training.checkpoints.manager import Keeper
+from training.checkpoints.manager import CheckpointManager
 from zoo.common.errors import RunError
 
 RECIPE = Recipe("test", data=DataConfig("digits", batch_size=32))
@@ -60,7 +60,7 @@ def spoil(path):
 
 def test_two_newest_are_kept(run, model):
     """And the best, which is a file of its own."""
-    keeper = Keeper(run)
+    keeper = CheckpointManager(run)
     assert not keeper.begun
     assert keeper.load(model) == Progress()
     save(keeper, model, 1)
@@ -74,7 +74,7 @@ def test_two_newest_are_kept(run, model):
         "last.safetensors",
         "previous.safetensors",
     ]
-    again = Keeper(run)
+    again = CheckpointManager(run)
     assert again.begun
     assert again.load(network()).step == 3
     assert again.damage == ""
@@ -82,9 +82,9 @@ def test_two_newest_are_kept(run, model):
 
 def test_damaged_one_gives_way_to_the_one_before(run, model):
     """Which is said, stays so for as long as nothing new is saved, and is what is kept beside the next."""
-    save(Keeper(run), model, 1, 2)
+    save(CheckpointManager(run), model, 1, 2)
     spoil(run.checkpoints / "last.safetensors")
-    keeper, other = Keeper(run), network()
+    keeper, other = CheckpointManager(run), network()
     with pytest.warns(UserWarning, match=r"last\.safetensors: its content does not fit its checksum.*step 1"):
         assert keeper.load(other).step == 1
     assert "previous.safetensors" in keeper.damage
@@ -98,9 +98,9 @@ def test_damaged_one_gives_way_to_the_one_before(run, model):
 
 def test_missing_one_gives_way_too(run, model):
     """As after a move of files that was interrupted."""
-    save(Keeper(run), model, 1, 2)
+    save(CheckpointManager(run), model, 1, 2)
     (run.checkpoints / "last.safetensors").unlink()
-    keeper = Keeper(run)
+    keeper = CheckpointManager(run)
     assert keeper.begun
     with pytest.warns(UserWarning, match=r"last\.safetensors"):
         assert keeper.load(model).step == 1
@@ -108,25 +108,25 @@ def test_missing_one_gives_way_too(run, model):
 
 def test_two_damaged_ones_are_refused(run, model):
     """In one line, which names both."""
-    save(Keeper(run), model, 1, 2)
+    save(CheckpointManager(run), model, 1, 2)
     for name in ("last", "previous"):
         spoil(run.checkpoints / f"{name}.safetensors")
     with pytest.raises(RunError, match=r"Neither checkpoint.*last\.safetensors.*previous\.safetensors") as error:
-        Keeper(run).load(model)
+        CheckpointManager(run).load(model)
     assert "\n" not in str(error.value)
 
 
 def test_checkpoint_of_another_model_is_no_damaged_one(run, model):
     """It is refused, and the one before it is not taken."""
-    save(Keeper(run), model, 1, 2)
+    save(CheckpointManager(run), model, 1, 2)
     with pytest.raises(RunError, match="of another one"):
-        Keeper(run).load(network(units=5))
+        CheckpointManager(run).load(network(units=5))
 
 
 @pytest.mark.parametrize("broken", range(1, 5))
 def test_one_is_whole_wherever_the_writing_ends(run, model, monkeypatch, broken):
     """The process ends before the n-th change of a name: the new one is there, or the one before."""
-    save(Keeper(run), model, 1, 2)
+    save(CheckpointManager(run), model, 1, 2)
     left = [broken]
 
     def counted(change):
@@ -141,8 +141,8 @@ def test_one_is_whole_wherever_the_writing_ends(run, model, monkeypatch, broken)
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         for name in ("link", "replace"):
             patch.setattr(os, name, counted(getattr(os, name)))
-        save(Keeper(run), model, 3)
-    keeper = Keeper(run)
+        save(CheckpointManager(run), model, 3)
+    keeper = CheckpointManager(run)
     assert keeper.load(network()).step == (3 if broken == 4 else 2)
     assert keeper.damage == ""
     assert all(step in (1, 2, 3) for step in steps(keeper))
@@ -155,14 +155,14 @@ def test_disk_without_second_names(run, model, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    keeper = Keeper(run)
+    keeper = CheckpointManager(run)
     save(keeper, model, 1, 2, 3)
     assert steps(keeper) == [3, 2]
 
 
 def test_full_disk_leaves_both(run, model):
     """One line, and nothing has changed."""
-    keeper = Keeper(run)
+    keeper = CheckpointManager(run)
     save(keeper, model, 1, 2)
     before = {p.name: p.read_bytes() for p in run.checkpoints.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -180,7 +180,7 @@ def test_due_by_steps_and_by_seconds(run):
     """Every so many steps of the whole training; or when so many seconds are over."""
 
     def due(**changed):
-        keeper = Keeper(Run(run.path, RECIPE.override(**changed)))
+        keeper = CheckpointManager(Run(run.path, RECIPE.override(**changed)))
         return [step for step in range(1, 11) if keeper.due(step)]
 
     assert due() == []
@@ -191,7 +191,7 @@ def test_due_by_steps_and_by_seconds(run):
 
 def test_one_that_does_not_write(run, model):
     """It reads all there is to write, and leaves the disk alone."""
-    keeper = Keeper(run, writes=False)
+    keeper = CheckpointManager(run, writes=False)
     save(keeper, model, 1)
     keeper.save_best(model, Progress(step=1))
     assert not run.checkpoints.exists()

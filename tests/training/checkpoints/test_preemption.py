@@ -30,7 +30,8 @@ CHANGES = {
 SLOW = """
 import dataclasses, os, sys, time
 from training import _pipeline
-from training.data.dataset import Split, load_dataset, register
+from training.data.dataset import Split, register
+from training.data.loading import load_dataset
 from zoo.common.lazy import tf
 
 _pipeline.MEMORY = 0

@@ -12,7 +12,7 @@ import pytest
 import training
 from training import Run
 from training.checkpoints.files import _read
-from training.data.dataset import load_dataset
+from training.data.loading import load_dataset
 from zoo.common.errors import RunError
 
 # Everything that has a state: momentum, batch norm, dropout, augmentation, a schedule, the best epoch so far.

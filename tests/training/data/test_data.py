@@ -12,11 +12,11 @@ from PIL import Image
 import zoo
 from training import DataConfig, ModelConfig, Recipe
 from training.common.preprocess import decode, normalize
-from training.data.dataset import load_dataset
+from training.data.loading import load_dataset
 from training.data.opening import open_pipeline
 from training.datasets._folders import find_bad
 from training.datasets.digits import load_pixels
-from zoo import Preprocessing
+from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, DataError, UnknownName
 
 FORMATS = {".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP"}
@@ -369,7 +369,7 @@ def test_a_split_with_nothing_left_is_told(tmp_path):
 def test_decode_is_exact_where_the_size_fits(channels):
     """An image of the right size comes out as its very pixels."""
     pixels = noise(16, 16, channels)
-    found = decode(encoded(pixels), (16, 16, channels), Preprocessing()).numpy()
+    found = decode(encoded(pixels), (16, 16, channels), PreprocessingConfig()).numpy()
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, pixels)
 
@@ -378,7 +378,7 @@ def test_decode_is_exact_where_the_size_fits(channels):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_decode_takes_every_format_in_grey_and_colour(kind, channels):
     """A colour image of any format that a folder may hold can be asked for in 1 or 3 channels."""
-    found = decode(encoded(noise(16, 16), kind), (8, 8, channels), Preprocessing())
+    found = decode(encoded(noise(16, 16), kind), (8, 8, channels), PreprocessingConfig())
     assert found.shape == (8, 8, channels)
 
 
@@ -389,7 +389,7 @@ def test_decode_takes_every_kind_of_pixel(mode, channels):
     image = Image.fromarray(noise(16, 16)).convert(mode)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG" if mode == "CMYK" else "PNG")
-    assert decode(buffer.getvalue(), (8, 8, channels), Preprocessing()).shape == (8, 8, channels)
+    assert decode(buffer.getvalue(), (8, 8, channels), PreprocessingConfig()).shape == (8, 8, channels)
 
 
 def test_decode_takes_webp_with_alpha():
@@ -397,7 +397,7 @@ def test_decode_takes_webp_with_alpha():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 4)).astype("uint8"))
     buffer = io.BytesIO()
     image.save(buffer, "WEBP")
-    assert decode(buffer.getvalue(), (8, 8, 3), Preprocessing()).shape == (8, 8, 3)
+    assert decode(buffer.getvalue(), (8, 8, 3), PreprocessingConfig()).shape == (8, 8, 3)
 
 
 def by_pillow(pixels, shape, crop):
@@ -416,14 +416,14 @@ def by_pillow(pixels, shape, crop):
 def test_decode_resizes_and_crops_as_pillow_does(size, crop, channels):
     """The shorter side is resized with antialiasing, the centre cut out: within two levels of Pillow."""
     pixels = noise(*size, channels)
-    found = decode(encoded(pixels), (32, 32, channels), Preprocessing(crop=crop)).numpy()
+    found = decode(encoded(pixels), (32, 32, channels), PreprocessingConfig(crop=crop)).numpy()
     assert np.abs(found - by_pillow(pixels, (32, 32), crop)).max() <= 2
 
 
 def test_decode_gives_whole_levels():
     """What comes out of resizing is rounded and clipped, so that an 8-bit input can hold it."""
     pixels = np.kron(np.random.default_rng(0).integers(0, 2, (8, 8, 1)), np.full((9, 9, 1), 255)).astype("uint8")
-    found = decode(encoded(pixels), (16, 16, 1), Preprocessing(interpolation="bicubic")).numpy()
+    found = decode(encoded(pixels), (16, 16, 1), PreprocessingConfig(interpolation="bicubic")).numpy()
     np.testing.assert_array_equal(found, np.rint(found))
     assert found.min() >= 0
     assert found.max() <= 255
@@ -432,7 +432,7 @@ def test_decode_gives_whole_levels():
 def test_decode_cuts_the_centre():
     """Of a wide image the middle remains."""
     pixels = np.repeat(np.arange(0, 60, dtype="uint8")[None, :, None], 20, axis=0)
-    found = decode(encoded(pixels), (20, 20, 1), Preprocessing()).numpy()
+    found = decode(encoded(pixels), (20, 20, 1), PreprocessingConfig()).numpy()
     np.testing.assert_array_equal(found[0, :, 0], np.arange(20, 40))
 
 
@@ -442,7 +442,7 @@ def test_decode_cuts_the_centre():
 def test_normalize_is_minus_mean_over_std(mean, std):
     """(x - mean) / std, by channel or for all, in float32."""
     x = noise(5, 7)
-    found = normalize(x, Preprocessing(mean, std)).numpy()
+    found = normalize(x, PreprocessingConfig(mean, std)).numpy()
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, (x.astype("float64") - mean) / std, rtol=1e-5, atol=1e-5)
 
@@ -450,7 +450,7 @@ def test_normalize_is_minus_mean_over_std(mean, std):
 def test_contract_checks_its_channels():
     """Three means do not go with one channel."""
     with pytest.raises(BadOption, match="must have 1 number for data of 1 channels"):
-        Preprocessing(mean=(1.0, 2.0, 3.0)).check(1)
+        PreprocessingConfig(mean=(1.0, 2.0, 3.0)).check(1)
 
 
 REVIEWS = {"neg": ["What a bore.", "Never again!"], "pos": ["A joy, from start to end.", "See it. Twice."]}
@@ -662,10 +662,10 @@ def test_statistics_of_images_in_files_are_those_of_numpy(tmp_path, way, monkeyp
     pixels = pipeline.raw("train", 1000)[0].astype("float64")
     axes = (0, 1, 2) if way == "channel" else None
     mean, std = (pixels.mean(axes), pixels.std(axes)) if way != "minmax" else (pixels.min(), np.ptp(pixels))
-    np.testing.assert_allclose(pipeline.contract.mean, np.atleast_1d(mean), rtol=1e-12)
-    np.testing.assert_allclose(pipeline.contract.std, np.atleast_1d(std), rtol=1e-12)
-    assert len(pipeline.contract.mean) == (3 if way == "channel" else 1)
-    assert image_pipeline(tmp_path).contract == zoo.spec("mlp_tiny").preprocessing
+    np.testing.assert_allclose(pipeline.preprocessing.mean, np.atleast_1d(mean), rtol=1e-12)
+    np.testing.assert_allclose(pipeline.preprocessing.std, np.atleast_1d(std), rtol=1e-12)
+    assert len(pipeline.preprocessing.mean) == (3 if way == "channel" else 1)
+    assert image_pipeline(tmp_path).preprocessing == zoo.spec("mlp_tiny").preprocessing
 
 
 def test_images_that_are_not_trained_on_teach_no_statistics(tmp_path):
@@ -676,4 +676,4 @@ def test_images_that_are_not_trained_on_teach_no_statistics(tmp_path):
         contents = set(rows(before.dataset.splits[split])[0])
         for file in (p for p in tmp_path.rglob("*.png") if p.read_bytes() in contents):
             save(file, np.full((9, 9, 3), 255, "uint8"))
-        assert (image_pipeline(tmp_path, normalize="channel").contract == before.contract) == same
+        assert (image_pipeline(tmp_path, normalize="channel").preprocessing == before.preprocessing) == same

@@ -12,7 +12,7 @@ from PIL import Image
 
 import training
 from training import DataConfig
-from training.data.dataset import load_dataset
+from training.data.loading import load_dataset
 from training.data.order import count_records, of_files, of_records
 from zoo.common.errors import DataError
 from zoo.specs.preprocessing import IMAGENET

@@ -13,9 +13,9 @@ import export
 import training
 import zoo
 from training import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, Recipe
-from training.data.dataset import load_dataset
+from training.data.loading import load_dataset
 from training.data.opening import open_pipeline
-from training.learning.metrics import average_precisions, label_figures
+from training.learning.metrics import average_precisions, label_metrics
 from training.learning.tasks import TASKS
 from zoo.common.errors import BadOption, DataError, ParityError
 
@@ -39,7 +39,7 @@ def test_figures_are_those_by_hand():
     truth, logits = draw.integers(0, 2, (50, 4)), draw.normal(size=(50, 4))
     precisions = [precision_by_hand(t, s) for t, s in zip(truth.T, logits.T, strict=True)]
     assert average_precisions(truth, logits) == pytest.approx(precisions)
-    found, given = label_figures(truth, logits), logits > 0
+    found, given = label_metrics(truth, logits), logits > 0
     assert found["mean_average_precision"] == pytest.approx(np.mean(precisions))
     precision, recall = (given & (truth == 1)).sum() / given.sum(), (given & (truth == 1)).sum() / truth.sum()
     assert found["micro_f1"] == pytest.approx(2 * precision * recall / (precision + recall))
@@ -51,10 +51,10 @@ def test_what_is_not_known_counts_for_nothing():
     truth = np.array([[1, 0, 0], [0, 1, 0], [1, -1, 0], [0, 0, 0]])
     logits = np.array([[2.0, -1, -1], [-1, 1, -1], [3, 9, -1], [-2, -3, -1]])
     assert average_precisions(truth, logits) == [1.0, 1.0, None]
-    assert label_figures(truth, logits) == {"mean_average_precision": 1.0, "micro_f1": 1.0, "accuracy": 1.0}
+    assert label_metrics(truth, logits) == {"mean_average_precision": 1.0, "micro_f1": 1.0, "accuracy": 1.0}
     other = logits.copy()
     other[2, 1] = -9
-    assert label_figures(truth, other) == label_figures(truth, logits)
+    assert label_metrics(truth, other) == label_metrics(truth, logits)
     loss = TASKS["multilabel"].loss(LossConfig())
     assert float(np.mean(loss(truth.astype("float32"), logits.astype("float32")))) == pytest.approx(
         float(np.mean(loss(truth.astype("float32"), other.astype("float32"))))
@@ -76,7 +76,7 @@ def test_running_precision_is_near_the_exact_one():
     accuracy, precision = TASKS["multilabel"].metrics()
     for metric in (accuracy, precision):
         metric.update_state(truth, logits)
-    exact = label_figures(truth, logits)
+    exact = label_metrics(truth, logits)
     assert float(precision.result()) == pytest.approx(exact["mean_average_precision"], abs=0.01)
     assert float(accuracy.result()) == pytest.approx(exact["accuracy"])
 

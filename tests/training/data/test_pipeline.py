@@ -16,7 +16,7 @@ from training.augment.affine import _draw
 from training.augment.augment import augment
 from training.data.dataset import datasets
 from training.data.opening import open_pipeline
-from zoo import Preprocessing
+from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, DataError
 
 STRONG = AugmentConfig(flip=True, shift=0.2, rotate=20, zoom=0.2, fill="nearest")
@@ -76,8 +76,8 @@ def numbered():
 
 def features(seed=1, batch_size=16, **data):
     """Return the numbered vectors as a recipe of this seed serves them."""
-    contract = Preprocessing()
-    config = DataConfig("test_numbered", batch_size=batch_size, preprocessing=contract, **data)
+    preprocessing = PreprocessingConfig()
+    config = DataConfig("test_numbered", batch_size=batch_size, preprocessing=preprocessing, **data)
     return open_pipeline(Recipe("test", model=ModelConfig("mlp"), data=config, seed=seed), zoo.spec("mlp"))
 
 
@@ -294,29 +294,29 @@ def test_augmentation_of_features_is_refused():
 
 
 @pytest.mark.parametrize("contract", [{"mean": [1, 2, 3]}, {"std": [1, 2]}, {"mean": [1, 2], "std": [1, 2]}])
-def test_contract_for_other_channels_is_refused(contract):
+def test_contract_for_other_channels_is_refused(preprocessing):
     """A preprocessing of 2 or 3 numbers does not go with data of another number of channels."""
-    numbers = {name: tuple(map(float, values)) for name, values in contract.items()}
-    recipe = Recipe("test", data=DataConfig("test_numbered", preprocessing=Preprocessing(**numbers)))
+    numbers = {name: tuple(map(float, values)) for name, values in preprocessing.items()}
+    recipe = Recipe("test", data=DataConfig("test_numbered", preprocessing=PreprocessingConfig(**numbers)))
     with pytest.raises(BadOption, match="for data of 4 channels"):
         open_pipeline(recipe, zoo.spec("mlp"))
 
 
 def test_contract_for_colour_becomes_one_for_grey():
     """Where images are grey, a contract for three channels is averaged; the rest of it stays."""
-    contract = Preprocessing((1.0, 2.0, 6.0), (4.0, 5.0, 9.0), "bicubic", 0.9)
-    assert digits(preprocessing=contract).contract == Preprocessing((3.0,), (6.0,), "bicubic", 0.9)
-    one = dataclasses.replace(contract, std=(4.0,))
-    assert digits(preprocessing=one).contract == Preprocessing((3.0,), (4.0,), "bicubic", 0.9)
-    many = dataclasses.replace(contract, mean=(2.0,))
-    assert digits(preprocessing=many).contract == Preprocessing((2.0,), (6.0,), "bicubic", 0.9)
+    preprocessing = PreprocessingConfig((1.0, 2.0, 6.0), (4.0, 5.0, 9.0), "bicubic", 0.9)
+    assert digits(preprocessing=preprocessing).preprocessing == PreprocessingConfig((3.0,), (6.0,), "bicubic", 0.9)
+    one = dataclasses.replace(preprocessing, std=(4.0,))
+    assert digits(preprocessing=one).preprocessing == PreprocessingConfig((3.0,), (4.0,), "bicubic", 0.9)
+    many = dataclasses.replace(preprocessing, mean=(2.0,))
+    assert digits(preprocessing=many).preprocessing == PreprocessingConfig((2.0,), (6.0,), "bicubic", 0.9)
 
 
 def test_contract_of_the_recipe_comes_before_that_of_the_data():
     """The recipe's own contract is in force where it has one, the data's otherwise."""
-    assert digits().contract.mean == (78.0,)
-    assert digits(preprocessing=Preprocessing(mean=(3.0,))).contract.mean == (3.0,)
-    x, _ = next(iter(digits(preprocessing=Preprocessing(mean=(3.0,), std=(2.0,))).evaluate("test")))
+    assert digits().preprocessing.mean == (78.0,)
+    assert digits(preprocessing=PreprocessingConfig(mean=(3.0,))).preprocessing.mean == (3.0,)
+    x, _ = next(iter(digits(preprocessing=PreprocessingConfig(mean=(3.0,), std=(2.0,))).evaluate("test")))
     raw, _ = digits().raw("test", 360)
     np.testing.assert_allclose(x, (raw[:64] - 3) / 2, rtol=1e-6)
 
@@ -330,7 +330,7 @@ def test_contract_of_the_model_is_the_last_resort(tmp_path):
             Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
     recipe = Recipe("test", data=DataConfig("folder", path=str(tmp_path), batch_size=4))
     pipe = open_pipeline(recipe, zoo.spec("resnet_tiny"))
-    assert pipe.contract == zoo.spec("resnet_tiny").preprocessing
+    assert pipe.preprocessing == zoo.spec("resnet_tiny").preprocessing
     assert pipe.shape == (32, 32, 3)
     x, y = next(iter(pipe.train(0)))
     assert (x.shape, y.shape) == ((4, 32, 32, 3), (4, 2))

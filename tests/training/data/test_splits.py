@@ -8,7 +8,7 @@ import pytest
 import training
 import zoo
 from training import DataConfig, ModelConfig, Recipe
-from training.data.dataset import load_dataset
+from training.data.loading import load_dataset
 from training.data.opening import open_pipeline
 from training.data.splits import divide
 from zoo.common.errors import BadOption, DataError

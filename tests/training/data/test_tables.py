@@ -13,12 +13,12 @@ import export
 import training
 import zoo
 from training import DataConfig, ModelConfig, OptimizerConfig, Recipe, Run
-from training.data.columns import Table, cell_of, learn_table, parse_number
-from training.data.dataset import load_dataset
+from training.data.columns import ColumnSchema, cell_of, learn_table, parse_number
+from training.data.loading import load_dataset
 from training.data.opening import learnt_of, open_pipeline
 from training.data.statistics import moments, streamed
 from training.learning.evaluation import open_data
-from zoo import Preprocessing
+from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, DataError, ParityError, RunError
 
 BUNDLED = {"iris": (4, 3, 150), "wine": (13, 3, 178), "breast_cancer": (30, 2, 569), "diabetes": (10, 1, 442)}
@@ -82,7 +82,7 @@ def test_columns_by_hand():
         table.vectors([*rows, ["7", "NaN", "green"]]),
         np.array([[1, 2.5, 0, 0, 1], [3, 3, 1, 1, 0], [5, 3.5, 0, 0, 1], [7, 3, 1, 0, 0]], "float32"),
     )
-    assert Table.from_json(json.loads(json.dumps(table.to_json()))) == table
+    assert ColumnSchema.from_json(json.loads(json.dumps(table.to_json()))) == table
     records = [{"a": 1, "b": None, "colour": "blue", "more": 3}, {"a": 2.5, "b": 0, "colour": "red"}]
     np.testing.assert_array_equal(table.of_records(records), np.array([[1, 3, 1, 1, 0], [2.5, 0, 0, 0, 1]], "float32"))
 
@@ -234,9 +234,9 @@ def test_statistics_are_those_of_numpy_on_iris():
         ("zscore", [raw.mean()], [raw.std()]),
         ("minmax", raw.min(0), raw.max(0) - raw.min(0)),
     ):
-        contract = served("iris", normalize=way).contract
-        np.testing.assert_allclose(contract.mean, np.broadcast_to(mean, 4), rtol=1e-12)
-        np.testing.assert_allclose(contract.std, np.broadcast_to(std, 4), rtol=1e-12)
+        preprocessing = served("iris", normalize=way).preprocessing
+        np.testing.assert_allclose(preprocessing.mean, np.broadcast_to(mean, 4), rtol=1e-12)
+        np.testing.assert_allclose(preprocessing.std, np.broadcast_to(std, 4), rtol=1e-12)
     x = np.concatenate([np.asarray(x) for x, _ in served("iris", normalize="minmax").train(0)])
     assert x.min() >= 0
     assert x.max() <= 1 + 1e-6
@@ -248,10 +248,10 @@ def test_statistics_are_those_of_numpy_on_digits(way):
     from training.datasets.digits import TRAIN, load_pixels
 
     pixels = load_pixels()[0][TRAIN.start : TRAIN.stop].astype("float64")
-    contract = served("digits", normalize=way).contract
+    preprocessing = served("digits", normalize=way).preprocessing
     wanted = (pixels.min(), np.ptp(pixels)) if way == "minmax" else (pixels.mean(), pixels.std())
-    assert (contract.mean[0], contract.std[0]) == pytest.approx(wanted, rel=1e-14)
-    assert served("digits").contract == load_dataset(DataConfig("digits")).preprocessing
+    assert (preprocessing.mean[0], preprocessing.std[0]) == pytest.approx(wanted, rel=1e-14)
+    assert served("digits").preprocessing == load_dataset(DataConfig("digits")).preprocessing
 
 
 def test_statistics_of_a_stream_are_those_of_the_whole():
@@ -269,8 +269,8 @@ def test_values_that_say_something_are_not_scaled(people):
     """Of a table numbers are scaled; gaps and categories stay 0 and 1. A column that does not vary is divided by 1."""
     pipeline = served("table", path=people)
     assert pipeline.dataset.table.is_number() == [True, False, False, False, False]
-    assert pipeline.contract.mean[1:] == (0.0,) * 4
-    assert pipeline.contract.std[1:] == (1.0,) * 4
+    assert pipeline.preprocessing.mean[1:] == (0.0,) * 4
+    assert pipeline.preprocessing.std[1:] == (1.0,) * 4
     x = np.concatenate([np.asarray(x) for x, _ in pipeline.evaluate("train")])
     assert abs(x[:, 0].mean()) < 1e-6
     assert set(np.unique(x[:, 1:])) == {0.0, 1.0}
@@ -279,8 +279,8 @@ def test_values_that_say_something_are_not_scaled(people):
 def test_constant_columns_are_harmless(tmp_path):
     """No division by zero."""
     path = written(tmp_path / "t.csv", ("a", "b", "y"), [(3, i, "xy"[i % 2]) for i in range(30)])
-    contract = served("table", path=path).contract
-    assert (contract.mean[0], contract.std[0]) == (3.0, 1.0)
+    preprocessing = served("table", path=path).preprocessing
+    assert (preprocessing.mean[0], preprocessing.std[0]) == (3.0, 1.0)
 
 
 def changed(dataset, split):
@@ -332,7 +332,7 @@ def test_test_rows_teach_no_columns(people, tmp_path):
 def test_options_that_cannot_apply_are_refused(people):
     """Statistics stated and measured at once, images' and texts' options on a table, columns of images."""
     for options, message in (
-        ({"normalize": "zscore", "preprocessing": Preprocessing(std=(2.0,))}, "Leave one out"),
+        ({"normalize": "zscore", "preprocessing": PreprocessingConfig(std=(2.0,))}, "Leave one out"),
         ({"length": (3,)}, r"data\.length applies to texts"),
         ({"vocabulary": 30}, r"data\.vocabulary applies to texts"),
         ({"image_size": (8, 8)}, r"data\.image_size applies to images"),
@@ -365,7 +365,7 @@ def test_regression_answers_in_the_units_of_the_data(regression):
     result, pipeline = regression.result(), open_data(regression)
     model = keras.saving.load_model(regression.model_path, compile=False)
     raw, truth = pipeline.raw("test", 1000)
-    values = model.predict((raw - np.float32(pipeline.contract.mean)) / np.float32(pipeline.contract.std), verbose=0)
+    values = model.predict((raw - np.float32(pipeline.preprocessing.mean)) / np.float32(pipeline.preprocessing.std), verbose=0)
     error = values - truth
     assert values.mean() > 50
     assert result["test"]["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
@@ -388,7 +388,7 @@ def test_run_keeps_what_was_learnt(regression, tmp_path):
     run = Run.create(regression.recipe, tmp_path / "other", None, kept)
     pipeline = open_data(run)
     assert pipeline.dataset.scale.mean == (7.0,)
-    assert pipeline.contract.mean == (1.0,) * 10
+    assert pipeline.preprocessing.mean == (1.0,) * 10
 
 
 @pytest.mark.parametrize("kept", [{"scale": 3}, {"tabular": {}}, {"preprocessing": {"mean": 1}}, {"other": 1}, [1]])
@@ -413,7 +413,7 @@ def test_table_with_gaps_and_categories_trains(people, tmp_path):
     """A run on a CSV file learns more than the larger class, and its columns turn rows into vectors."""
     run = training.train(recipe("table", people, epochs=40), run=tmp_path / "run")
     assert training.evaluate(run, "train")["accuracy"] > 0.8
-    table = Table.from_json(run.learnt()["tabular"])
+    table = ColumnSchema.from_json(run.learnt()["tabular"])
     assert table.names == ("age", "town")
     x, _ = open_data(run).raw("train", 3)
     assert table.of_records([{"age": float(x[0, 0]), "town": "b"}]).shape == (1, table.width)
@@ -501,7 +501,7 @@ def test_artifacts_take_rows(wines, tmp_path):
     """Mappings and files become the vectors that an artifact takes; what does not fit is told in one line."""
     run, artifacts = wines
     path = artifacts["onnx"].path
-    table = Table.from_json(run.learnt()["tabular"])
+    table = ColumnSchema.from_json(run.learnt()["tabular"])
     raw, _ = open_data(run).raw("test", 5)
     records = [dict(zip(table.names, map(float, row), strict=True), more="x") for row in raw]
     np.testing.assert_array_equal(export.vectors(path, records), raw)

@@ -12,17 +12,18 @@ import pytest
 import training
 import training.data.pipeline as pipeline_module
 import zoo
-from training import AugmentConfig, DataConfig, Dataset, ModelConfig, Recipe, Run, Text, register_dataset
-from training.data.dataset import datasets, listed, load_dataset
+from training import AugmentConfig, DataConfig, Dataset, ModelConfig, Recipe, Run, TextConfig, register_dataset
+from training.data.dataset import datasets, listed
+from training.data.loading import load_dataset
 from training.data.opening import open_pipeline
 from training.data.text import learn, tokenizer, tokens, words
 from training.learning.evaluation import open_data
-from zoo import Preprocessing
+from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, DataError, RunError
 from zoo.specs.text import END, PADDING, SPECIAL, START, UNKNOWN
 
-CATS = Text((*SPECIAL, "the", "cat", "sat", "größe"))
-LETTERS = Text((*SPECIAL, *"abc "), split="character", clean=False)
+CATS = TextConfig((*SPECIAL, "the", "cat", "sat", "größe"))
+LETTERS = TextConfig((*SPECIAL, *"abc "), split="character", clean=False)
 MODELS = {"classify": "encoder_tiny", "tag": "tagger_tiny", "generate": "transformer_tiny"}
 # What each task has of small data: texts and labels by split.
 SMALL = {
@@ -58,7 +59,7 @@ def data():
     def put(task, text=None, **splits):
         found = {name: listed(*lists) for name, lists in {**SMALL[task], **splits}.items()}
         datasets._entries.pop("test_text", None)
-        made = Dataset("test_text", LABELS[task], (), found, text=text or Text(), task=task)
+        made = Dataset("test_text", LABELS[task], (), found, text=text or TextConfig(), task=task)
         register_dataset("test_text")(lambda _: made)
 
     yield put
@@ -104,7 +105,7 @@ def test_cleaning_lowers_and_strips():
     """Case and punctuation do not matter, beyond ASCII neither; without cleaning they do."""
     assert tokenizer(CATS, 3)(["The, CAT! «GRÖSSE» GRÖßE…"]).numpy().tolist() == [[4, 5, UNKNOWN]]
     assert tokenizer(CATS, 4)(["«The» cat's GRÖßE…"]).numpy().tolist() == [[4, UNKNOWN, 7, PADDING]]
-    plain = Text(CATS.vocabulary, clean=False)
+    plain = TextConfig(CATS.vocabulary, clean=False)
     assert tokenizer(plain, 3)(["The cat. cat"]).numpy().tolist() == [[UNKNOWN, UNKNOWN, 5]]
 
 
@@ -115,7 +116,7 @@ def test_characters_are_tokens():
 
 def test_names_of_special_tokens_in_a_text_are_no_special_tokens():
     """Nobody ends a sequence by writing [END]."""
-    plain = Text(CATS.vocabulary, clean=False)
+    plain = TextConfig(CATS.vocabulary, clean=False)
     assert tokenizer(plain, 4)(["[START] cat [END] [UNK]"]).numpy().tolist() == [[UNKNOWN, 5, UNKNOWN, UNKNOWN]]
 
 
@@ -161,13 +162,13 @@ def test_vocabulary_is_by_frequency_then_alphabet():
     import tensorflow as tf
 
     examples = tf.data.Dataset.from_tensor_slices(["b a", "C. b", "a d b", "e"])
-    assert learn(Text(), examples, 100).vocabulary == (*SPECIAL, "b", "a", "c", "d", "e")
-    assert learn(Text(), examples, 6).vocabulary == (*SPECIAL, "b", "a")
+    assert learn(TextConfig(), examples, 100).vocabulary == (*SPECIAL, "b", "a", "c", "d", "e")
+    assert learn(TextConfig(), examples, 6).vocabulary == (*SPECIAL, "b", "a")
     spelt = tf.data.Dataset.from_tensor_slices(["[UNK] [START] x"])
-    assert learn(Text(clean=False), spelt, 100).vocabulary == (*SPECIAL, "x")
+    assert learn(TextConfig(clean=False), spelt, 100).vocabulary == (*SPECIAL, "x")
     for most in (1, 4):
         with pytest.raises(BadOption, match="vocabulary") as error:
-            learn(Text(), examples, most)
+            learn(TextConfig(), examples, most)
         one_line(error)
 
 
@@ -307,7 +308,7 @@ def test_bad_length_is_refused(data, task, length):
         {"augment": AugmentConfig(flip=True)},
         {"image_size": (8, 8)},
         {"channels": 1},
-        {"preprocessing": Preprocessing()},
+        {"preprocessing": PreprocessingConfig()},
     ],
 )
 def test_options_of_images_are_refused_for_texts(data, option):
@@ -344,7 +345,7 @@ def text_run(data, tmp_path):
 
 def test_run_keeps_its_vocabulary(text_run, data):
     """The run has the text contract, and uses it whatever the data is later; learnt anew, the ids would differ."""
-    assert Run.open(text_run.path).text() == Text((*SPECIAL, "b", "a", "c"))
+    assert Run.open(text_run.path).text() == TextConfig((*SPECIAL, "b", "a", "c"))
     assert json.loads((text_run.path / "text.json").read_text())["vocabulary"] == [*SPECIAL, "b", "a", "c"]
     before, judged = arrays(open_data(text_run).evaluate("test")), training.evaluate(text_run)
     data("classify", train=(["zebra c c c c", "b", "b", "zebra"], [0, 1, 1, 0]))
@@ -358,7 +359,7 @@ def test_resume_keeps_the_vocabulary(text_run, data):
     """A run that goes on has the ids that it began with."""
     (text_run.path / "done.json").unlink()
     data("classify", train=(["zebra c c c c", "b", "b", "b"], [0, 1, 1, 1]))
-    assert training.resume(text_run.path).text() == Text((*SPECIAL, "b", "a", "c"))
+    assert training.resume(text_run.path).text() == TextConfig((*SPECIAL, "b", "a", "c"))
     assert training.evaluate(text_run)["examples"] == 3
 
 

@@ -145,7 +145,8 @@ def test_a_worker_that_is_killed_ends_all(workers, tmp_path, lost):
 # Digits that come once standard input is closed: workers know each other by then, and have no network yet.
 WAITS = """
 import dataclasses, sys
-from training.data.dataset import load_dataset, register
+from training.data.dataset import register
+from training.data.loading import load_dataset
 from zoo.__main__ import main
 
 @register("late_digits")

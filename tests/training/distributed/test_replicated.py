@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from training.recipe.recipe import recipes
 from training.distributed.replicated import Replicated
-from training.distributed.strategy import open_device
+from training.distributed.devices import open_device
 
 recipe = recipes["digits_mlp"].override(strategy="mirrored", precision="float32")
 # Other devices that worked together before leave those that come after them alone.

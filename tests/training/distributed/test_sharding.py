@@ -11,7 +11,7 @@ from PIL import Image
 import training.data.pipeline as pipeline_module
 import zoo
 from training import AugmentConfig, DataConfig, ModelConfig, Recipe
-from training.common.sharding import Share, part
+from training.common.sharding import Shard, part
 from training.data.opening import open_pipeline
 from training.data.order import of_files
 from zoo.common.errors import BadOption
@@ -49,7 +49,7 @@ def batches(dataset):
 
 def shares(workers, replicas):
     """Return the share of each of so many workers."""
-    return [Share(workers, worker, replicas) for worker in range(workers)]
+    return [Shard(workers, worker, replicas) for worker in range(workers)]
 
 
 @pytest.mark.parametrize(("size", "workers", "replicas"), [(64, 1, 2), (64, 4, 2), (12, 2, 1), (6, 2, 1), (6, 3, 2)])
@@ -71,11 +71,11 @@ def test_whole_batch_is_in_its_order():
 def test_odd_parts_cannot_be_mixed():
     """Pairs that would be torn apart are refused; where the whole batch is mixed in one place, nothing is."""
     with pytest.raises(BadOption, match=r"a batch of 6 in 2 parts"):
-        Share(2, 0, 1).check_mixing(6, in_step=False)
+        Shard(2, 0, 1).check_mixing(6, in_step=False)
     with pytest.raises(BadOption, match=r"a batch of 6 in 2 parts"):
-        Share(1, 0, 2).check_mixing(6, in_step=True)
-    Share(1, 0, 2).check_mixing(6, in_step=False)
-    Share(3, 0, 1).check_mixing(6, in_step=False)
+        Shard(1, 0, 2).check_mixing(6, in_step=True)
+    Shard(1, 0, 2).check_mixing(6, in_step=False)
+    Shard(3, 0, 1).check_mixing(6, in_step=False)
 
 
 WAYS = {
@@ -136,7 +136,7 @@ def test_only_files_of_the_part_are_read(tmp_path):
     paths = [str(tmp_path / f"{i}.bin") for i in range(40)]
     for i in range(40):
         (tmp_path / f"{i}.bin").write_bytes(bytes([i]))
-    split, rows = of_files(paths, range(40)), Share(2, 1, 1).rows(8)
+    split, rows = of_files(paths, range(40)), Shard(2, 1, 1).rows(8)
 
     def read():
         pick = lambda examples: pipeline_module._picked(examples, 8, rows)  # noqa: E731

@@ -120,7 +120,7 @@ def test_refused_before_anything_is_built(case, tmp_path, monkeypatch, zoo_comma
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    for name in ("open_pipeline", "build_learner"):
+    for name in ("open_pipeline", "build_training_model"):
         monkeypatch.delattr(prepare_module, name)
     values = [part for a in arguments if "=" in a for part in ("--set", a)]
     paths = [a for a in arguments if "=" not in a]

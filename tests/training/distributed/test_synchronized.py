@@ -11,7 +11,7 @@ import numpy as np
 import keras
 import tensorflow as tf
 from training.recipe.recipe import recipes
-from training.distributed.strategy import open_device
+from training.distributed.devices import open_device
 from zoo.layers.core import BatchNormalization
 
 device = open_device(recipes["digits_mlp"].override(strategy="mirrored", precision="float32", replicas=2))

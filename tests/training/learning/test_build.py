@@ -9,7 +9,7 @@ import training
 import zoo
 from training import Run
 from training.data.opening import open_pipeline
-from training.learning.build import build_learner
+from training.learning.build import build_training_model
 from training.loop import resume_run, train_new
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption
@@ -20,7 +20,7 @@ QUICK = {"model.name": "resnet_tiny", "epochs": 2, "schedule.warmup_epochs": 0, 
 def start(**overrides):
     """The network as a recipe starts it."""
     recipe = resolve("digits_resnet", {**QUICK, **overrides}.items())
-    return build_learner(recipe, open_pipeline(recipe, zoo.spec(recipe.model.name)), start=True)
+    return build_training_model(recipe, open_pipeline(recipe, zoo.spec(recipe.model.name)), start=True)
 
 
 def equal(one, two):

@@ -11,7 +11,7 @@ import pytest
 import training
 import zoo
 from training.data.opening import open_pipeline
-from training.learning.build import build_learner, compile_model
+from training.learning.build import build_training_model, compile_model
 from training.learning.distillation import difference, divergence, hard_loss, open_teacher
 from training.learning.evaluation import load_model
 from training.learning.regularization import level_names
@@ -57,7 +57,7 @@ def learnt(digits_run):
 
 
 def built(recipe, data):
-    model = build_learner(recipe, data, start=True)
+    model = build_training_model(recipe, data, start=True)
     compile_model(model, recipe, data, jit_compile=False)
     return model
 
@@ -146,7 +146,7 @@ def test_who_cannot_teach_is_refused(learnt, overrides, message):
     """Nobody or two at once, other data, maps that are not there or of another size: one line."""
     recipe, data = learnt(**overrides)
     with pytest.raises(BadOption, match=message) as error:
-        build_learner(recipe, data, start=True)
+        build_training_model(recipe, data, start=True)
     assert "\n" not in str(error.value)
 
 
@@ -157,14 +157,14 @@ def test_unfinished_run_cannot_teach(learnt, digits_run, tmp_path):
     (tmp_path / "run/recipe.json").write_text(json.dumps(content))
     recipe, data = learnt(**{"teacher.run": str(tmp_path / "run")})
     with pytest.raises(RunError, match=r"no done\.json"):
-        build_learner(recipe, data, start=True)
+        build_training_model(recipe, data, start=True)
 
 
 def test_registered_model_teaches(learnt, digits_run):
     """With its weights from a file, where it sees the same values."""
-    contract = zoo.spec("resnet_tiny").preprocessing.to_json()
+    preprocessing = zoo.spec("resnet_tiny").preprocessing.to_json()
     overrides = {"teacher.run": "", "teacher.model": "resnet_tiny", "teacher.weights": str(digits_run.model_path)}
-    grey = {**contract, "mean": contract["mean"][:1], "std": contract["std"][:1]}
+    grey = {**preprocessing, "mean": preprocessing["mean"][:1], "std": preprocessing["std"][:1]}
     recipe, data = learnt(**overrides, **{"data.preprocessing": grey})
     teacher = open_teacher(recipe.teacher, data)
     x, _ = next(iter(data.evaluate("validation")))

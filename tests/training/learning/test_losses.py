@@ -11,7 +11,7 @@ import training
 import zoo
 from training.data.opening import open_pipeline
 from training.learning.losses import check_token_loss, class_loss, class_weights, label_loss, value_loss
-from training.learning.training_model import kept, make_learner
+from training.learning.training_model import kept, make_training_model
 from training.recipe.config import LossConfig
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption, DataError
@@ -160,7 +160,7 @@ def test_heads_are_weighted_and_not_evaluated():
     recipe = resolve("digits_resnet", {**GOOGLENET, "loss.label_smoothing": 0.0}.items())
     data = open_pipeline(recipe, zoo.spec("googlenet_tiny"))
     network = zoo.get("googlenet_tiny", input_shape=(8, 8, 1), auxiliary=True)
-    model = make_learner(network, recipe, data)
+    model = make_training_model(network, recipe, data)
     model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False)
     x, y = next(iter(data.evaluate("validation")))
     outputs = model(x, training=False)

@@ -9,7 +9,7 @@ import training
 import zoo
 from training import Run
 from training.data.opening import open_pipeline
-from training.learning.build import build_learner, compile_model
+from training.learning.build import build_training_model, compile_model
 from training.learning.evaluation import load_model
 from training.learning.regularization import add_norms, kernels, normalize_kernels
 from training.learning.training_model import product
@@ -27,7 +27,7 @@ def learner(recipe="digits_resnet", **overrides):
     """A compiled model, and its data."""
     made = resolve(recipe, {**QUICK, **overrides}.items())
     data = open_pipeline(made, zoo.spec(made.model.name))
-    model = build_learner(made, data, start=True)
+    model = build_training_model(made, data, start=True)
     compile_model(model, made, data, jit_compile=False)
     return model, data
 
@@ -73,7 +73,7 @@ def test_options_are_routed_to_the_network(recipe, key, option, overrides):
     plain = {k: v for k, v in made.model.options.items() if k != key}
     options = {**plain, key: option}
     wanted = zoo.get(made.model.name, classes=10, input_shape=data.shape, **options)
-    model = build_learner(made, data, start=True)
+    model = build_training_model(made, data, start=True)
     assert [layer.name for layer in model.layers] == [layer.name for layer in wanted.layers]
     random = [layer for layer in model.layers if getattr(layer, "seed_generator", None) is not None]
     assert random
@@ -138,11 +138,11 @@ def test_kernels_are_normalized_now_and_after_each_step():
     assert len(vectors) == len(kernels(network))
     assert max(abs(largest(k) - 1) for k in kernels(network)) < 0.01
     layer = network.get_layer("stage2_block1_conv1")
-    twin = keras.layers.SpectralNormalization(keras.layers.Conv2D(16, 3, use_bias=False), power_iterations=30)
-    twin.build((None, 8, 8, 8))
-    twin.layer.kernel.assign(3 * layer.kernel)
-    twin(np.zeros((1, 8, 8, 8), "float32"), training=True)
-    np.testing.assert_allclose(twin.layer.kernel, layer.kernel, rtol=0.02, atol=1e-3)
+    tf_keras_copy = keras.layers.SpectralNormalization(keras.layers.Conv2D(16, 3, use_bias=False), power_iterations=30)
+    tf_keras_copy.build((None, 8, 8, 8))
+    tf_keras_copy.layer.kernel.assign(3 * layer.kernel)
+    tf_keras_copy(np.zeros((1, 8, 8, 8), "float32"), training=True)
+    np.testing.assert_allclose(tf_keras_copy.layer.kernel, layer.kernel, rtol=0.02, atol=1e-3)
 
 
 def test_run_with_spectral_norm_keeps_plain_kernels(tmp_path):

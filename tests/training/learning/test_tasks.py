@@ -15,12 +15,12 @@ import training
 import zoo
 from training import DataConfig, Dataset, LossConfig, ModelConfig, OptimizerConfig, Recipe, Run
 from training.checkpoints.files import _read
-from training.data.dataset import Scale
+from training.data.dataset import TargetScale
 from training.data.opening import open_pipeline
 from training.learning.build import build_model, compile_model
 from training.learning.evaluation import load_model
-from training.learning.metrics import value_figures
-from training.learning.tasks import TASKS, describe_figures
+from training.learning.metrics import value_metrics
+from training.learning.tasks import TASKS, describe_metrics
 from zoo.common.errors import BadOption, RunError
 from zoo.specs.text import END, START
 
@@ -395,7 +395,7 @@ def test_whole_recipe_on_texts_learns(name, tmp_path):
 
 def test_loss_of_numbers_is_that_of_standardized_targets():
     """Values in the data's own units are compared in standard deviations of the training targets, by hand."""
-    scale = Scale((150.0, 3.0), (80.0, 0.5))
+    scale = TargetScale((150.0, 3.0), (80.0, 0.5))
     truth = np.array([[230.0, 3.0], [70.0, 2.0]], "float32")
     values = np.array([[150.0, 3.5], [70.0, 2.0]], "float32")
     apart = np.array([[1.0, -1.0], [0.0, 0.0]])
@@ -414,7 +414,7 @@ def test_judgement_of_numbers_is_scikit_learns():
     truth = (draw.normal(size=(40, 2)) * [10, 0.1] + [100, 1]).astype("float32")
     values = (truth + draw.normal(size=(40, 2)) * [3, 0.05]).astype("float32")
     answers = iter([values[:25], values[25:]])
-    data = Dataset("t", ("a", "b"), (3,), {}, task="regress", scale=Scale((100.0, 1.0), (10.0, 0.1)))
+    data = Dataset("t", ("a", "b"), (3,), {}, task="regress", scale=TargetScale((100.0, 1.0), (10.0, 0.1)))
     found = TASKS["regress"].judge(lambda *_, **__: next(answers), [(None, truth[:25]), (None, truth[25:])], data)
     assert found["r2"] == pytest.approx(r2_score(truth, values), rel=1e-5)
     assert found["mae"] == pytest.approx(mean_absolute_error(truth, values), rel=1e-5)
@@ -427,13 +427,13 @@ def test_judgement_of_numbers_is_scikit_learns():
 
 def test_a_target_that_does_not_vary_has_nothing_to_explain():
     """R2 is 0 there, not a division by zero."""
-    assert value_figures(np.ones((5, 1)), np.zeros((5, 1)))["r2"] == 0.0
+    assert value_metrics(np.ones((5, 1)), np.zeros((5, 1)))["r2"] == 0.0
 
 
 def test_figures_are_told_by_task():
     """Each task is known by its own figures."""
-    assert describe_figures("classify", {"accuracy": 0.5}) == "accuracy 0.5000"
-    told = describe_figures("regress", {"rmse": 60.123456, "mae": 50.0, "r2": 0.25})
+    assert describe_metrics("classify", {"accuracy": 0.5}) == "accuracy 0.5000"
+    told = describe_metrics("regress", {"rmse": 60.123456, "mae": 50.0, "r2": 0.25})
     assert told == "RMSE 60.1235, MAE 50.0000, R² 0.2500"
     several = {"mean_average_precision": 0.75, "micro_f1": 0.5, "accuracy": 0.9}
-    assert describe_figures("multilabel", several) == "mAP 0.7500, micro F1 0.5000, accuracy 0.9000"
+    assert describe_metrics("multilabel", several) == "mAP 0.7500, micro F1 0.5000, accuracy 0.9000"

@@ -9,7 +9,7 @@ import pytest
 
 from training.checkpoints.files import Progress
 from training.monitor.nan_debug import find_first
-from training.monitor.watch import Feed
+from training.monitor.step_tools import Feed
 
 COUNT = 6
 

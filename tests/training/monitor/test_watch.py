@@ -119,7 +119,7 @@ def test_norm_is_that_of_the_gradient():
     import keras
     import tensorflow as tf
 
-    from training.monitor.watch import Gradients
+    from training.monitor.step_tools import Gradients
 
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, "tanh"), keras.layers.Dense(2)])
@@ -160,7 +160,7 @@ def test_wait_for_data_is_measured(tmp_path):
     import keras
     import tensorflow as tf
 
-    from training.monitor.watch import Feed
+    from training.monitor.step_tools import Feed
 
     def waited(seconds):
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])

@@ -16,7 +16,7 @@ from training import AugmentConfig, DataConfig, ModelConfig, Recipe, TeacherConf
 from training.data.dataset import datasets
 from training.recipe.config import CHOICES, LIMITS
 from training.recipe.recipe import recipes, resolve
-from zoo import Preprocessing
+from zoo import PreprocessingConfig
 from zoo.build import check_options
 from zoo.common.errors import BadOption, DuplicateName, UnknownName
 
@@ -61,7 +61,7 @@ def one_line(error):
         ("model.options", {"depth": 2}, {"depth": 2}),
         ("model", {"name": "mlp"}, ModelConfig("mlp")),
         ("data.augment", {"shift": 0.1}, AugmentConfig(shift=0.1)),
-        ("data.preprocessing.std", [255], Preprocessing(std=(255.0,))),
+        ("data.preprocessing.std", [255], PreprocessingConfig(std=(255.0,))),
         ("data.preprocessing", {"mean": [1, 2, 3]}, None),
         ("data.preprocessing", None, None),
     ],
@@ -69,7 +69,7 @@ def one_line(error):
 def test_override_sets_one_value(key, given, wanted):
     """An override changes what it names, to the type that the recipe has there."""
     if key == "data.preprocessing" and given:
-        wanted = Preprocessing(mean=(1.0, 2.0, 3.0))
+        wanted = PreprocessingConfig(mean=(1.0, 2.0, 3.0))
     changed = override(key, given)
     place = "data.preprocessing" if key.startswith("data.preprocessing") else key
     assert value_of(changed, place) == wanted
@@ -89,7 +89,7 @@ def test_override_leaves_the_rest_and_the_original():
 def test_several_overrides_of_a_missing_dataclass_add_up():
     """Keys below a preprocessing of None start from its defaults and add up."""
     changed = RECIPE.override(**{"data.preprocessing.mean": [3], "data.preprocessing.crop": 0.5})
-    assert changed.data.preprocessing == Preprocessing(mean=(3.0,), crop=0.5)
+    assert changed.data.preprocessing == PreprocessingConfig(mean=(3.0,), crop=0.5)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from zoo.common.lazy import sequence
 from zoo.layers import bfloat16, core, fused
+from zoo.layers.lazy import sequence
 
 # float32 sums in another order; bfloat16 keeps 8 bits, and results are rounded once, some of them from rounded factors.
 SHARE = {"float32": 1e-5, "bfloat16": 1e-2}

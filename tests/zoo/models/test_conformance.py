@@ -12,8 +12,8 @@ import pytest
 import zoo
 from zoo.build import Request, construct
 from zoo.common.errors import BadOption
-from zoo.common.lazy import layers
 from zoo.counts import facts
+from zoo.layers.lazy import layers
 from zoo.specs.registry import models
 from zoo.summary import summarize
 
@@ -314,7 +314,7 @@ def test_names_inside_are_stable(model):
 
 def contract(values):
     """A preprocessing contract from its JSON."""
-    return zoo.Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return zoo.PreprocessingConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 @every_name

@@ -7,7 +7,7 @@ import pytest
 
 import zoo
 from zoo.common.errors import BadOption
-from zoo.common.lazy import sequence
+from zoo.layers.lazy import sequence
 
 
 def draw(*shape, seed=0):
@@ -103,7 +103,9 @@ def test_new_classifiers_over_published_weights(name, monkeypatch, tmp_path):
     save_as_timm(network, names, path)
     monkeypatch.setenv("ZOO_HOME", str(tmp_path))
     spec = dataclasses.replace(models[name].spec, weights=(zoo.Weights("timm/some.tag", 0.0),))
-    monkeypatch.setitem(models._entries, name, dataclasses.replace(models[name], spec=spec, layouts={"timm": TIMM}))
+    monkeypatch.setitem(
+        models._entries, name, dataclasses.replace(models[name], spec=spec, name_mappings={"timm": TIMM})
+    )
     images = draw(2, 32, 32, 3)
     close(zoo.get(name, weights="imagenet")(images), network(images))
     other = zoo.get(name, weights="imagenet", classes=7)

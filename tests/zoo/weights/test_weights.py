@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 import zoo
 from zoo.common.errors import BadOption
-from zoo.common.lazy import layers
+from zoo.layers.lazy import layers
 from zoo.specs.registry import models
 from zoo.weights.loading import load_state
 from zoo.weights.sources import Source
@@ -621,7 +621,9 @@ def resnet18():
 def test_torch_state_with_a_fault_is_refused(change, hint, resnet18, resnet18_state):
     """The message names what differs as PyTorch does, and nothing is loaded."""
     before = values_of(resnet18)
-    source = Source("weights='x'", change(resnet18_state), models["resnet18"].layouts["torchvision"], library="torch")
+    source = Source(
+        "weights='x'", change(resnet18_state), models["resnet18"].name_mappings["torchvision"], library="torch"
+    )
     with pytest.raises(BadOption) as error:
         load_state(resnet18, source, lambda: resnet18)
     assert hint in one_line(error.value)

@@ -1,0 +1,8 @@
+"""The layers, imported with Keras on first use."""
+
+from __future__ import annotations
+
+from zoo.common.lazy import LazyModule
+
+layers = LazyModule("zoo.layers.core")
+sequence = LazyModule("zoo.layers.sequence")
