@@ -116,7 +116,7 @@ def save(network: Any, source: Source, part: Part, path: Path, given: OpenVinoOp
     network.reshape({name: openvino.PartialShape(list(shape)) for name, shape in shapes.items()})
     for tensor in network.inputs:
         if len(shapes[tensor.any_name]) == 4 and source.metadata["input"] == tensor.any_name:
-            tensor.get_node().set_layout(openvino.NameMapping("NHWC"))
+            tensor.get_node().set_layout(openvino.Layout("NHWC"))
     facts = described(source.metadata, given)
     network.set_rt_info(json.dumps(facts), ["zoo"])
     for key in SHOWN:
