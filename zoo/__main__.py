@@ -1,52 +1,153 @@
-"""The `zoo` command: puts the commands of the three rooms together, and turns errors into one line and an exit code."""
+"""The `zoo` command: imports the room of one command, runs it, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import click
 
-from export import commands as export_commands
-from export import list_formats
-from export.inspection import commands as inspect_commands
-from export.reporting import commands as report_commands
-from training import commands as training_commands
-from zoo import commands as zoo_commands
 from zoo.common.errors import ZooError, did_you_mean
 
 
-class Commands(click.Group):
-    """A group that names the nearest command for one it does not have."""
+class Entry(NamedTuple):
+    """A command that is not imported yet.
+
+    Args:
+        module: where the command is defined.
+        help: the first sentence of its docstring; a test compares the two.
+    """
+
+    module: str
+    help: str
+
+
+MODELS, TRAINING = "zoo.commands", "training.commands"
+EXPORT, INSPECT, REPORT = "export.commands", "export.inspection.commands", "export.reporting.commands"
+# Sections of `zoo --help`: commands by name. `zoo --help` imports none of them.
+SECTIONS: dict[str, dict[str, Entry]] = {
+    "Models": {
+        "list": Entry(MODELS, "List models whose names match PATTERNS (shell wildcards)."),
+        "show": Entry(MODELS, "Show the cost, options, published weights and stages of a model."),
+    },
+    "Training": {
+        "recipes": Entry(TRAINING, "List recipes with their data, accuracy, time and hardware."),
+        "new-recipe": Entry(TRAINING, "Write a recipe file NAME.toml with every option and its default."),
+        "lr-find": Entry(TRAINING, "Find a learning rate with a range test."),
+        "train": Entry(TRAINING, "Train RECIPE (a name or a .toml file), or resume a run."),
+        "launch": Entry(TRAINING, "Train RECIPE with several worker processes on this machine."),
+        "tune": Entry(TRAINING, "Search for better values of a recipe's options."),
+        "diagnose": Entry(TRAINING, "Diagnose a run and suggest what to change."),
+        "evaluate": Entry(TRAINING, "Evaluate a trained run on its validation or test split."),
+    },
+    "Export": {
+        "export": Entry(EXPORT, "Export a trained run or a registry model, and verify each artifact."),
+        "verify": Entry(EXPORT, "Verify artifacts again: checksums, and outputs against the source model."),
+        "formats": Entry(EXPORT, "List export formats and their options."),
+        "compressions": Entry(EXPORT, "List compression methods (pruning, clustering, QAT, …)."),
+        "targets": Entry(EXPORT, "List deployment targets and their formats, for `zoo export --for`."),
+        "demo": Entry(EXPORT, "Train on real data, export to every format, verify, and write a report."),
+    },
+    "Inspection": {
+        "inspect": Entry(
+            INSPECT, "Inspect a model file (.tflite, .onnx, .keras, SavedModel, OpenVINO) without running it."
+        ),
+        "report": Entry(REPORT, "Compare artifacts of one or more runs in report.html and report.json."),
+        "pick": Entry(REPORT, "Select the best artifact under accuracy, size and latency limits."),
+        "doctor": Entry(INSPECT, "Check every converter and runtime of this environment."),
+    },
+}
+COMMANDS: dict[str, Entry] = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+
+def _list_formats() -> list[str]:
+    """Return the names of the export formats, for `zoo show`: zoo may not import export."""
+    import export
+
+    return export.list_formats()
+
+
+class ClosedPipe(Exception):
+    """Standard output is a pipe without a reader."""
+
+
+class CommandGroup(click.Group):
+    """A group that imports a command when it runs, and suggests the nearest name for an unknown one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the command names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; returns None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        found = vars(importlib.import_module(COMMANDS[cmd_name].module)).values()
+        return next(value for value in found if isinstance(value, click.Command) and value.name == cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         """Return the command that the arguments name."""
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            raise click.UsageError(f"Expected a command. Received: {args[0]!r}. {did_you_mean(args[0], self.commands)}")
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"Expected a command. Received: {args[0]!r}. {did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command with its whole one-line help, by section."""
+        width = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), entry.help) for name, entry in commands.items()])
 
-# What a room tells of itself to the commands of rooms that may not import it.
-ROOMS = {"formats": list_formats}
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the arguments; prints the help if they ask for it."""
+        with _closed_pipe():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _closed_pipe():
+            return super().invoke(ctx)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "obj": ROOMS})
+@contextlib.contextmanager
+def _closed_pipe() -> Iterator[None]:
+    """Raise ClosedPipe if standard output has no reader; a broken pipe to a child process stays an OSError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE and _stdout_is_closed():
+            raise ClosedPipe from error
+        raise
+
+
+def _stdout_is_closed() -> bool:
+    """Try to write what standard output still buffers; point it to the null device if that fails."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would report the error there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+@click.group(
+    cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "obj": {"formats": _list_formats}}
+)
 @click.version_option(package_name="keras-zoo", prog_name="zoo")
-def zoo() -> None:
-    """Keras models by name, trained by recipe, exported as artifacts that are proven equal to their source."""
-
-
-for _room in (zoo_commands, training_commands, export_commands, report_commands, inspect_commands):
-    for _command in vars(_room).values():
-        if isinstance(_command, click.Command):
-            zoo.add_command(_command)
+def cli() -> None:
+    """Train Keras models by recipe, and export them as verified artifacts for phones, browsers and servers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0 if all went well, 2 with one line if not, 128 + n when stopped by signal n."""
-    # TensorFlow reports devices it does not find as errors; that is noise on a machine without them.
+    """Run a command and exit: 0 if it succeeds, 2 with one line if not, 128 + n when stopped by signal n."""
+    # TensorFlow logs an error for each accelerator that it does not find.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     warnings.formatwarning = lambda message, *_: f"zoo: {message}\n"
@@ -54,30 +155,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Run the command and return its exit code."""
+    """Run a command and return its exit code."""
     try:
-        zoo.main(arguments, prog_name="zoo", standalone_mode=False)
+        code = cli.main(arguments, prog_name="zoo", standalone_mode=False)
     except ZooError as error:
-        return _complain(str(error), error.code)
+        return _print_error(str(error), error.code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        return _complain(f"{error.format_message()} See: {context.command_path if context else 'zoo'} --help", 2)
+        return _print_error(f"{error.format_message()} See: {context.command_path if context else 'zoo'} --help", 2)
     except (KeyboardInterrupt, click.Abort):
-        return _complain("Stopped", 130)
-    except SystemExit:
-        # click answers a closed pipe so: whoever read the output has enough.
+        return _print_error("Stopped", 130)
+    except ClosedPipe:
         return 0
+    except SystemExit as error:
+        return _exit_code(error)
     except OSError as error:
-        return _complain(f"{error.filename or 'A file'}: {error.strerror or error}", 2)
-    return 0
+        return _print_error(f"{error.filename or 'A file'}: {error.strerror or error}", 2)
+    # click returns the code of `Context.exit`, and what a command returns otherwise.
+    return code if isinstance(code, int) else 0
 
 
-def _complain(message: str, code: int) -> int:
+def _exit_code(error: SystemExit) -> int:
+    """Return the exit code of `sys.exit`, as Python does: 0 without a value, 1 with a text, which is printed."""
+    if error.code is None or isinstance(error.code, int):
+        return int(error.code or 0)
+    return _print_error(str(error.code), 1)
+
+
+def _print_error(message: str, code: int) -> int:
     """Print one line on standard error and return the code."""
-    click.echo(f"zoo: {' '.join(message.split())}", err=True)
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(f"zoo: {' '.join(message.split())}", err=True)
     return code
 
 

@@ -37,7 +37,7 @@ def few(artifacts, digits_run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def reported(few):
     """What the command returns for it, and the content of the report."""
-    from zoo.__main__ import zoo
+    from zoo.__main__ import COMMANDS
 
     found = CliRunner().invoke(zoo, ["report", str(few)])
     return found, json.loads((few / "report.json").read_text(), parse_constant=pytest.fail)
