@@ -50,7 +50,7 @@ def ours(folder: Path) -> Callable[[int], Any]:
     """Return what gives the batches of an epoch, by recipe."""
     import zoo
     from training import AugmentConfig, DataConfig, ModelConfig, Recipe
-    from training.data.opening import open_pipeline
+    from training.data.pipeline.opening import open_pipeline
 
     augment = AugmentConfig(flip=True, crop_scale=(0.08, 1.0))
     # Nearly all images train, so that an epoch is as long as Keras'.

@@ -126,7 +126,7 @@ def train(name: str, replicas: int, multiworker: bool, teacher: str, noise: bool
     if case.taught:
         changes["teacher"] = {"run": teacher}
     with averaging() if case.averages else contextlib.nullcontext():
-        device, pipeline, model, _ = prepare(resolve(training.recipe(case.recipe), changes.items()))
+        device, pipeline, model, _ = prepare(resolve(training.get_recipe(case.recipe), changes.items()))
     if noise:
         disturb(model)
     losses: list[float] = []

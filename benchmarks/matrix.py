@@ -25,7 +25,7 @@ from export.core.compression import compressions
 from export.core.format import formats, parse_format
 from export.pipeline import check_wanted, export_each
 from export.source.origin import RunJob
-from training.common.callbacks import Stopped
+from training.common.stopping import Stopped
 from training.recipe.recipe import recipes
 from training.runs.run import Run
 from zoo.common.errors import BadOption, UnsupportedExport, ZooError
@@ -68,7 +68,7 @@ def models() -> list[str]:
 def recipe_for(model: str) -> tuple[str, dict[str, Any]]:
     """Return the recipe that trains a network on real data, and what to change in it."""
     family = zoo.spec(model).family
-    known = {name: training.recipe(name) for name in recipes.names("digits_*", "word_*", "reverse_*")}
+    known = {name: training.get_recipe(name) for name in recipes.names("digits_*", "word_*", "reverse_*")}
     fitting = {name: recipe for name, recipe in known.items() if zoo.spec(recipe.model.name).family == family}
     exact = [name for name, recipe in fitting.items() if recipe.model.name == model]
     if exact:

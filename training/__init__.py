@@ -11,8 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from training.data.dataset import Dataset, Split
-from training.data.dataset import register as register_dataset
+from training.data.dataset import Dataset, Split, register_dataset
 from training.recipe.config import (
     AugmentConfig,
     DataConfig,
@@ -24,9 +23,8 @@ from training.recipe.config import (
     ScheduleConfig,
     TeacherConfig,
 )
-from training.recipe.recipe import Recipe, parse_override, resolve
+from training.recipe.recipe import Recipe, parse_override, register_recipe, resolve
 from training.recipe.recipe import recipes as _recipes
-from training.recipe.recipe import register as register_recipe
 from training.runs.run import Run
 from zoo.specs.text import TextConfig
 

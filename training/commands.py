@@ -1,4 +1,4 @@
-"""`zoo recipes`, `zoo new-recipe`, `zoo lr-find`, `zoo train`, `zoo tune`, `zoo health` and `zoo evaluate`."""
+"""`zoo recipes`, `zoo new-recipe`, `zoo lr-find`, `zoo train`, `zoo tune`, `zoo diagnose` and `zoo evaluate`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import training
-from training.common.callbacks import Stopped
+from training.common.stopping import Stopped
 from training.learning.tasks import describe_metrics
 from training.recipe.docstrings import note
 from training.recipe.recipe import Recipe, recipes, resolve
@@ -231,7 +231,7 @@ def _print_trial(row: dict[str, Any]) -> None:
 @json_option
 def health(run: str, as_json: bool) -> None:
     """Say what is wrong with a RUN, finished or not, and what to try."""
-    content = training.health(run)
+    content = training.diagnose(run)
     if as_json:
         print_json(finite(content))
         return

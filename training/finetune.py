@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.files import Progress, load_checkpoint, save_checkpoint
-from training.common.callbacks import check_finite, check_weights
-from training.data.pipeline import Pipeline
+from training.common.finite import check_finite, check_weights
+from training.data.pipeline.pipeline import Pipeline
 from training.learning.build import compile_model
 from training.optim.ema import put_average
 from training.optim.lbfgs import is_asked

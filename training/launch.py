@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from training.common.callbacks import Stopped
+from training.common.stopping import Stopped
 from training.runs.run import Run
 from zoo.common.errors import BadOption, TrainingError
 

@@ -11,17 +11,11 @@ from typing import Any
 
 from training.checkpoints.files import load_weights
 from training.checkpoints.manager import CheckpointManager
-from training.common.callbacks import (
-    Clock,
-    Interrupted,
-    Stopped,
-    StopRequest,
-    check_finite,
-    check_weights,
-    step_callback,
-)
-from training.data.opening import learnt_of
-from training.data.pipeline import Pipeline
+from training.common.callbacks import Clock, step_callback
+from training.common.finite import check_finite, check_weights
+from training.common.stopping import Interrupted, Stopped, StopRequest
+from training.data.pipeline.opening import training_statistics
+from training.data.pipeline.pipeline import Pipeline
 from training.distributed.device import Device
 from training.distributed.strategy import check_together
 from training.distributed.workers import follow, wait_for_run
@@ -77,7 +71,7 @@ def train_new(
     check_free(path)
     prepared = prepare(recipe)
     if prepared[0].chief:
-        run = Run.create(recipe, path, prepared[1].text, learnt_of(prepared[1]))
+        run = Run.create(recipe, path, prepared[1].text, training_statistics(prepared[1]))
     else:
         run = wait_for_run(path)
     return _train(run, prepared, progress=progress, observe=observe, split=split)

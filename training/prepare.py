@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import zoo
-from training.data.opening import open_pipeline
-from training.data.pipeline import Pipeline
+from training.data.pipeline.opening import open_pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.distributed.device import Device
 from training.distributed.devices import open_device
 from training.learning.build import build_training_model, compile_model, seeded

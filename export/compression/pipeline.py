@@ -21,7 +21,7 @@ from export.compression.workbench import Workbench, load_compressed
 from export.core.compression import Step, parse_step
 from export.core.keras_graph import check_same, probe
 from export.core.manifest import MASKS, digest_file
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.runs.run import Run
 from zoo.common.errors import BadOption, RunError, UnsupportedExport
 from zoo.common.files import read_json, write_atomic, write_json

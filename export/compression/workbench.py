@@ -11,7 +11,7 @@ from typing import Any
 
 from export.compression import tf_keras_copy
 from export.core import keras_graph
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.finetune import finetune, shorten
 from training.learning.evaluation import judge
 from training.recipe.recipe import Recipe

@@ -9,20 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from export.backends.tensorflow.runtime import SavedModelRuntime, SavedModelWriter
+from export.backends.tensorflow.runtime import SavedModelGenerator, SavedModelRuntime
 from export.backends.tensorflow.warmup import write_warmup
 from export.core.format import FLOAT, Backend, register
-from export.core.options import Options, described
+from export.core.options import Options, with_options
 from export.core.quiet import quiet
 from export.source.features import features_of
-from training.data.text import tokenizer, words
+from training.data.tokenization import detokenize, tokenizer
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np, tf
 from zoo.decoding import greedy
 from zoo.specs.text import PADDING
 
 if TYPE_CHECKING:
-    from export.source.source import Part, Source
+    from export.source.source import Part, SourceModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SavedOptions(Options):
 PLAIN = SavedOptions()
 
 
-def write(source: Source, path: Path, options: SavedOptions = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> None:
     """Write a SavedModel folder.
 
     Signatures: `serving_default` takes a batch of raw values, float32 if nothing else is asked for, or int32 token ids,
@@ -82,7 +82,7 @@ def write(source: Source, path: Path, options: SavedOptions = PLAIN) -> None:
         _save(module, served, source, path, options)
 
 
-def write_generating(source: Source, path: Path, options: SavedOptions = PLAIN) -> None:
+def write_generating(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> None:
     """Write a SavedModel folder of a network that writes sequences.
 
     Signatures: `serving_default` and `generate` take "source", int32 ids, and return "tokens", the likeliest ones step
@@ -104,7 +104,7 @@ def write_generating(source: Source, path: Path, options: SavedOptions = PLAIN) 
     _save(module, served, source, path, options)
 
 
-def _save(module: Any, served: Mapping[str, tuple[Any, Any]], source: Source, path: Path, given: SavedOptions) -> None:
+def _save(module: Any, served: Mapping[str, tuple[Any, Any]], source: SourceModel, path: Path, given: SavedOptions) -> None:
     """Write the folder with the metadata and the warm-up requests in it.
 
     Args:
@@ -119,7 +119,7 @@ def _save(module: Any, served: Mapping[str, tuple[Any, Any]], source: Source, pa
         tf.saved_model.save(module, str(path), signatures={name: function for name, (function, _) in served.items()})
     extra = path / "assets.extra"
     extra.mkdir()
-    (extra / "zoo.json").write_text(json.dumps(described(source.metadata, given), indent=1), encoding="utf-8")
+    (extra / "zoo.json").write_text(json.dumps(with_options(source.metadata, given), indent=1), encoding="utf-8")
     write_warmup(extra, source.metadata["model"], {name: example for name, (_, example) in served.items()})
 
 
@@ -144,7 +144,7 @@ def _jpeg(shape: tuple[int, ...]) -> bytes:
     return tf.io.encode_jpeg(tf.zeros((*shape[:2], 3), tf.uint8)).numpy()
 
 
-def _serve_bytes(source: Source, table: Any) -> Any:
+def _serve_bytes(source: SourceModel, table: Any) -> Any:
     """Return the signature from encoded images to logits, scores and labels."""
     model, answers = source.model, ANSWERS.get(source.task, _best)
     pixels = tf.TensorSpec(model.inputs[0].shape[1:], tf.float32)
@@ -157,7 +157,7 @@ def _serve_bytes(source: Source, table: Any) -> Any:
     return serve
 
 
-def _serve_text(source: Source, module: Any) -> Any:
+def _serve_text(source: SourceModel, module: Any) -> Any:
     """Return the signature from strings to logits, scores and labels."""
     model, answers = source.model, ANSWERS.get(source.task, _best)
 
@@ -185,24 +185,24 @@ def _each(logits: Any, _: Any) -> dict[str, Any]:
 ANSWERS = {"multilabel": _each, "regress": lambda values, _: {"values": values}}
 
 
-def _generate(source: Source) -> Any:
+def _generate(source: SourceModel) -> Any:
     """Return the signature from ids to ids."""
     spec = tf.TensorSpec((None, *source.parts[0].inputs["source"][0]), tf.int32, name="source")
 
     @tf.function(autograph=False, input_signature=[spec])
     def generate(source_: Any) -> dict[str, Any]:
-        return {"tokens": greedy(source.written_by, source_)}
+        return {"tokens": greedy(source.encoder_decoder, source_)}
 
     return generate
 
 
-def _generate_text(source: Source, module: Any) -> Any:
+def _generate_text(source: SourceModel, module: Any) -> Any:
     """Return the signature from strings to strings."""
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="text")])
     def generate(text: Any) -> dict[str, Any]:
-        tokens = greedy(source.written_by, module.tokenizer(text))
-        return {"tokens": tokens, "text": words(source.text, tokens)}
+        tokens = greedy(source.encoder_decoder, module.tokenizer(text))
+        return {"tokens": tokens, "text": detokenize(source.text, tokens)}
 
     return generate
 
@@ -222,6 +222,6 @@ register(
     load=SavedModelRuntime,
     tolerance=FLOAT,
     summary="TensorFlow SavedModel, float32, free batch, for TensorFlow Serving; takes encoded images and texts too",
-    generate=Backend("1", write_generating, SavedModelWriter, FLOAT),
+    generate=Backend("1", write_generating, SavedModelGenerator, FLOAT),
     options=SavedOptions,
 )

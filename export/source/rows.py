@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.core.manifest import find_folder, read_manifest
 from training.data.columns import ColumnSchema
-from training.data.table_files import pick, read_table
+from training.data.readers.table_files import read_table, select_columns
 from zoo.common.errors import RunError
 
 if TYPE_CHECKING:
@@ -25,5 +25,5 @@ def encode_rows(path: Path, rows: Sequence[Mapping[str, Any]] | str | os.PathLik
     table = ColumnSchema.from_json(preprocessing)
     if isinstance(rows, (str, os.PathLike)):
         names, cells = read_table(os.fspath(rows), "rows")
-        return table.vectors(pick(names, cells, list(table.names), "rows"))
-    return table.of_records(rows)
+        return table.encode(select_columns(names, cells, list(table.names), "rows"))
+    return table.encode_records(rows)

@@ -13,11 +13,11 @@ from export.core.format import FormatRequest, describe, formats, name_input
 from export.core.generate import step_examples
 from export.core.operators import operators
 from export.core.options import Options
-from export.core.samples import SECOND, SEVERAL, count_of, filled, head, predicted
+from export.core.samples import SECOND, SEVERAL, count_examples, filled, head, predicted
 from export.source.backend_parity import require_same_logits
 from training.common.preprocess import decode
-from training.data.pipeline import Pipeline
-from training.data.text import words
+from training.data.pipeline.pipeline import Pipeline
+from training.data.tokenization import detokenize
 from training.learning.build import build_model
 from training.learning.evaluation import load_model, open_data
 from training.runs.run import Run
@@ -72,7 +72,7 @@ class Part:
         return {RENAMED.get(name, name): value for name, value in found.items()}
 
 
-class Source:
+class SourceModel:
     """A network as formats see it; lives in the child process that converts.
 
     Args:
@@ -131,7 +131,7 @@ class Source:
         return operators(self.model)
 
     @functools.cached_property
-    def written_by(self) -> Parts:
+    def encoder_decoder(self) -> Parts:
         """A network that writes sequences, taken apart."""
         return split(self.model)
 
@@ -140,7 +140,7 @@ class Source:
         """The functions that an artifact holds: one, or two of a network that writes sequences."""
         if self.task != "generate":
             return (Part("serving_default", self.model, (self.metadata["output"],)),)
-        taken = self.written_by
+        taken = self.encoder_decoder
         return Part("encode", taken.encoder, ("memory",)), Part("decode", taken.decoder, ("logits", "next_cache"))
 
     def feeds(self, part: Part, batch: int) -> Iterator[dict[str, Any]]:
@@ -151,7 +151,7 @@ class Source:
         else:
             batches = self._steps[part.name]
         for inputs in batches:
-            yield from (filled(head(inputs, batch, first), batch) for first in range(0, count_of(inputs), batch))
+            yield from (filled(head(inputs, batch, first), batch) for first in range(0, count_examples(inputs), batch))
 
     @functools.cached_property
     def _steps(self) -> dict[str, list[dict[str, Any]]]:
@@ -185,7 +185,7 @@ class Source:
         return folder / way.file
 
 
-def open_source(run: Run, scratch: Path, change: Callable[..., Any] | None = None) -> tuple[Source, dict[str, Any]]:
+def open_run_source(run: Run, scratch: Path, change: Callable[..., Any] | None = None) -> tuple[SourceModel, dict[str, Any]]:
     """Rebuild the model of a finished run.
 
     Args:
@@ -204,26 +204,26 @@ def open_source(run: Run, scratch: Path, change: Callable[..., Any] | None = Non
     network, labels = _rebuild(run, pipeline), run.result()["labels"]
     made = change(network, pipeline) if change else None
     network = made.network if made else network
-    source = Source(
+    source = SourceModel(
         network,
         pipeline.preprocessing,
         labels,
         lambda: pipeline.raw("train", CALIBRATION)[0],
         scratch,
         pipeline.text,
-        facts_of(run),
+        data_metadata(run),
     )
     source.writers = made.writers if made else {}
     return source, _samples(source, pipeline)
 
 
-def facts_of(run: Run) -> dict[str, Any]:
+def data_metadata(run: Run) -> dict[str, Any]:
     """Return what is told of the data of a run beside its labels: the task, and the columns of a table."""
     task, learnt = run.result().get("task"), run.learnt() or {}
     return {key: value for key, value in (("task", task), ("tabular", learnt.get("tabular"))) if value}
 
 
-def _samples(source: Source, pipeline: Pipeline) -> dict[str, Any]:
+def _samples(source: SourceModel, pipeline: Pipeline) -> dict[str, Any]:
     """Return test examples with what the source makes of them."""
     writes = source.task == "generate"
     # Pixels take a byte each, logits four.
@@ -236,8 +236,8 @@ def _samples(source: Source, pipeline: Pipeline) -> dict[str, Any]:
         samples["texts"] = np.array(pipeline.strings(split, most)[:SECOND])
     if writes:
         samples["labels"] = np.where(truth == PADDING, NOTHING, truth)
-        samples["tokens"] = np.asarray(greedy(source.written_by, keras.ops.convert_to_tensor(inputs["source"])))
-        written = words(source.text, samples["tokens"][:SECOND]).numpy()
+        samples["tokens"] = np.asarray(greedy(source.encoder_decoder, keras.ops.convert_to_tensor(inputs["source"])))
+        written = detokenize(source.text, samples["tokens"][:SECOND]).numpy()
         samples["written"] = np.array([text.decode("utf-8", "replace") for text in written])
     return samples
 

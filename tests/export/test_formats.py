@@ -209,7 +209,7 @@ def test_encoded_images_are_read_as_in_training(artifacts, samples, digits_run):
     """A large JPEG through the artifact equals the pipeline's own decoding and the float signature."""
     import zoo
     from training.common.preprocess import decode
-    from training.data.opening import open_pipeline
+    from training.data.pipeline.opening import open_pipeline
 
     file = _jpeg(samples["inputs"][5], (57, 33))
     runtime = export.load(artifacts["saved_model"].path)

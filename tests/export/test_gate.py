@@ -270,7 +270,7 @@ def test_bad_input_is_one_line(zoo_command, run, arguments):
 
 def test_unfinished_run_is_refused(tmp_path):
     """A run without done.json has no model yet."""
-    run = Run.create(training.recipe("digits_mlp"), tmp_path / "run")
+    run = Run.create(training.get_recipe("digits_mlp"), tmp_path / "run")
     with pytest.raises(RunError, match="--resume"):
         export.export(run, "onnx")
 

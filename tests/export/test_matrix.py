@@ -30,7 +30,7 @@ def test_every_family_has_a_small_network_and_a_recipe(matrix):
     assert {zoo.spec(name).family for name in matrix.models()} == set(zoo.families())
     for name in matrix.models():
         recipe, overrides = matrix.recipe_for(name)
-        assert 8 <= overrides["epochs"] <= training.recipe(recipe).epochs
+        assert 8 <= overrides["epochs"] <= training.get_recipe(recipe).epochs
 
 
 def test_every_compression_has_a_chain(matrix):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from training.data.opening import open_pipeline
+from training.data.pipeline.opening import open_pipeline
 from training.finetune import finetune, shorten
 from training.recipe.recipe import resolve
 from zoo.common.lazy import keras

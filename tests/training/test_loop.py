@@ -325,7 +325,7 @@ REACHED = {"digits_resnet": 0.9583, "digits_vit": 0.9499}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", training.recipe_names("digits_*"))
+@pytest.mark.parametrize("name", training.list_recipes("digits_*"))
 def test_whole_recipe_of_the_digits_learns(name, tmp_path):
     """A recipe run to its end is as good as it should be on digits of other writers, the ResNet better than an SVM."""
     run = training.train(name, run=tmp_path / "run")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.common.jax_state import settle
+from training.common.jax_state import sync_state
 from zoo.common.errors import RunError
 from zoo.common.files import write_atomic
 from zoo.common.lazy import np
@@ -174,7 +174,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Progress]:
 
 def _variables(model: Any) -> Iterator[tuple[str, Any]]:
     """Yield every variable that training changes, under a name of its own."""
-    settle(model)
+    sync_state(model)
     yield from _named("model", model.variables)
     yield from _named("optimizer", model.optimizer.variables)
     yield from _named("metrics", model.metrics_variables)

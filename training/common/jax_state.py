@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def settle(model: Any) -> None:
+def sync_state(model: Any) -> None:
     """Give the variables of a model, of its optimizer and of its metrics the values that its last step computed.
 
     To be called before they are read between steps. Keras' JAX trainer empties them while it trains, and one that is

@@ -103,13 +103,13 @@ class ColumnSchema:
             found += [column.kind == NUMBER, *[False] * (column.width - 1)][: column.width]
         return found
 
-    def vectors(self, rows: Sequence[Sequence[str]]) -> _np.ndarray:
+    def encode(self, rows: Sequence[Sequence[str]]) -> _np.ndarray:
         """Return float32 (n, width) of rows of cells in the order of `names`; raises DataError."""
         cells = list(zip(*rows, strict=True)) or [()] * len(self.columns)
         parts = [column.values(found) for column, found in zip(self.columns, cells, strict=True)]
         return np.concatenate(parts, axis=1)
 
-    def of_records(self, records: Sequence[Mapping[str, Any]]) -> _np.ndarray:
+    def encode_records(self, records: Sequence[Mapping[str, Any]]) -> _np.ndarray:
         """Return float32 (n, width) of rows as mappings by heading.
 
         Args:
@@ -126,7 +126,7 @@ class ColumnSchema:
                         f"Expected the columns {', '.join(self.names)}. Received: row {number} without {name!r}. "
                         f"{did_you_mean(name, map(str, record))}"
                     )
-        return self.vectors([[cell_of(record[name]) for name in self.names] for record in records])
+        return self.encode([[cell_of(record[name]) for name in self.names] for record in records])
 
     def to_json(self) -> dict[str, Any]:
         """Return the contract as JSON-safe values."""
@@ -142,7 +142,7 @@ class ColumnSchema:
             raise BadOption(f"Expected a column contract. Received: {str(values)[:100]}") from error
 
 
-def learn_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> ColumnSchema:
+def fit_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> ColumnSchema:
     """Return the contract that training rows teach.
 
     A column whose cells are all numbers, or missing, is one of numbers; any other one of categories.

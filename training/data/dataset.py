@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.recipe.config import DataConfig
 from training.data.columns import ColumnSchema
+from training.recipe.config import DataConfig
 from zoo.common.lazy import tf
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.registry import Registry
@@ -89,7 +89,7 @@ NETWORKS = {"multilabel": "classify", "regress": "classify"}
 datasets: Registry[Callable[[DataConfig], Dataset]] = Registry("dataset", "training.datasets", "zoo.datasets")
 
 
-def register(name: str) -> Callable[[Callable[[DataConfig], Dataset]], Callable[[DataConfig], Dataset]]:
+def register_dataset(name: str) -> Callable[[Callable[[DataConfig], Dataset]], Callable[[DataConfig], Dataset]]:
     """Register the decorated function, which takes a DataConfig and returns a Dataset."""
 
     def decorate(load: Callable[[DataConfig], Dataset]) -> Callable[[DataConfig], Dataset]:
@@ -99,7 +99,7 @@ def register(name: str) -> Callable[[Callable[[DataConfig], Dataset]], Callable[
     return decorate
 
 
-def listed(x: Sequence[Any], y: Sequence[Any]) -> Split:
+def in_memory_split(x: Sequence[Any], y: Sequence[Any]) -> Split:
     """Return a split of examples that are in memory: texts or vectors with their numbers or texts."""
     return Split(tf.data.Dataset.from_tensor_slices((x, y)).map(_as_label), len(x))
 

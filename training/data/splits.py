@@ -19,7 +19,7 @@ SHARES = (0.8, 0.1, 0.1)
 OPTIONS = ("shares", "split_seed", "stratify")
 
 
-def divide(
+def split_indices(
     count: int, config: DataConfig, classes: Sequence[int] | None = None, shares: Sequence[float] = SHARES
 ) -> dict[str, list[int]]:
     """Divide examples by a shuffle that depends on nothing but the seed and how many there are of each class.
@@ -39,7 +39,7 @@ def divide(
     Raises:
         BadOption: the shares cannot be.
     """
-    shares = check_shares(config.shares) if config.shares else shares
+    shares = check_fractions(config.shares) if config.shares else shares
     groups = [np.arange(count)]
     if classes is not None and config.stratify:
         of = np.asarray(classes)
@@ -60,7 +60,7 @@ def _ends(count: int, shares: Sequence[float]) -> list[int]:
     return [max(1, round(share * count)) for share in sums]
 
 
-def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
+def check_fractions(shares: Sequence[float]) -> tuple[float, ...]:
     """Return shares of training, validation and test examples, or raise BadOption."""
     whole = (*shares, 0.0) if len(shares) == 2 else tuple(shares)
     if len(whole) != 3 or min(whole) < 0 or min(whole[:2]) == 0 or abs(math.fsum(whole) - 1) > 1e-6:

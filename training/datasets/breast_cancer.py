@@ -5,15 +5,15 @@ each class alike."""
 
 from __future__ import annotations
 
-from training.data.dataset import Dataset, register
-from training.data.rows import table_dataset
-from training.datasets._bundled import rows_of
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.sklearn_tables import sklearn_rows
+from training.data.readers.tables import table_dataset
 from training.recipe.config import DataConfig
 
 
-@register("breast_cancer")
+@register_dataset("breast_cancer")
 def breast_cancer(config: DataConfig) -> Dataset:
     """Return the tumours; the diagnoses are the classes."""
     from sklearn.datasets import load_breast_cancer
 
-    return table_dataset("breast_cancer", *rows_of(load_breast_cancer, "diagnosis"), config, "classify")
+    return table_dataset("breast_cancer", *sklearn_rows(load_breast_cancer, "diagnosis"), config, "classify")

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from training.data.dataset import Dataset, register
+from training.data.dataset import Dataset, register_dataset
 from training.recipe.config import DataConfig
 from zoo.specs.preprocessing import PreprocessingConfig
 
 
-@register("cifar10")
+@register_dataset("cifar10")
 def cifar10(config: DataConfig) -> Dataset:
     """Return the images; raises DataError where they are not prepared and cannot be fetched."""
-    from training.data.tfds import load_by_name
+    from training.data.readers.tfds import load_by_name
 
     # Mean and standard deviation of the training pixels, as the field states them.
     return dataclasses.replace(

@@ -12,16 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.data.dataset import Dataset, register
-from training.data.splits import divide
-from training.datasets._labels import Marks, labelled_images, tfds_labels
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.multilabel import Marks, labelled_images, tfds_labels
+from training.data.splits import split_indices
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 
 PREFIX = "instances_"
 
 
-@register("coco")
+@register_dataset("coco")
 def coco(config: DataConfig) -> Dataset:
     """Return the images with their labels.
 
@@ -33,7 +33,7 @@ def coco(config: DataConfig) -> Dataset:
     if not found:
         return tfds_labels("coco", "coco/2017", config, lambda e: (e["objects"]["label"],) * 2, judged="validation")
     labels, pairs = _read(root, found[-1])
-    parts = divide(len(pairs), DataConfig(), shares=(0.9, 0.1, 0.0))
+    parts = split_indices(len(pairs), DataConfig(), shares=(0.9, 0.1, 0.0))
     splits = {split: [pairs[i] for i in part] for split, part in parts.items()}
     judged = found[-1].with_name(found[-1].name.replace("train", "val"))
     if judged.is_file():

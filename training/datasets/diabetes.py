@@ -6,15 +6,15 @@ is a value to predict; its standard deviation is 77. Divided 80 : 10 : 10 by a f
 
 from __future__ import annotations
 
-from training.data.dataset import Dataset, register
-from training.data.rows import table_dataset
-from training.datasets._bundled import rows_of
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.sklearn_tables import sklearn_rows
+from training.data.readers.tables import table_dataset
 from training.recipe.config import DataConfig
 
 
-@register("diabetes")
+@register_dataset("diabetes")
 def diabetes(config: DataConfig) -> Dataset:
     """Return the patients; the progression of the disease is the target."""
     from sklearn.datasets import load_diabetes
 
-    return table_dataset("diabetes", *rows_of(load_diabetes, "progression"), config, "regress")
+    return table_dataset("diabetes", *sklearn_rows(load_diabetes, "progression"), config, "regress")

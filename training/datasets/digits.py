@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from training.data.dataset import Dataset, register
+from training.data.dataset import Dataset, register_dataset
 from training.recipe.config import DataConfig
 from zoo.common.lazy import tfds
 from zoo.specs.preprocessing import PreprocessingConfig
@@ -21,10 +21,10 @@ TRAIN, VALIDATION, TEST = range(1293), range(1293, 1437), range(1437, 1797)
 LEVELS = 255 / 16
 
 
-@register("digits")
+@register_dataset("digits")
 def digits(config: DataConfig) -> Dataset:
     """Return the digits as a TFDS dataset, which is prepared from scikit-learn the first time."""
-    from training.data.tfds import from_builder
+    from training.data.readers.tfds import from_builder
 
     builder = _builder_class()(data_dir=config.path or None)
     # Mean and standard deviation of the training pixels.

@@ -9,12 +9,12 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-from training.data.dataset import Dataset, Split, register
-from training.datasets._folders import IMAGES, Files, good_images, image_split, open_folder
+from training.data.dataset import Dataset, Split, register_dataset
+from training.data.readers.folders import IMAGES, Files, good_images, image_split, open_folder
 from training.recipe.config import DataConfig
 
 
-@register("folder")
+@register_dataset("folder")
 def folder(config: DataConfig) -> Dataset:
     """Return the images below `config.path`.
 

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.data.dataset import Dataset, Split, register
-from training.data.order import of_files, of_records
+from training.data.dataset import Dataset, Split, register_dataset
+from training.data.readers.files import file_split, record_split
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import tf, tfds
@@ -34,7 +34,7 @@ CLASSES = 1000
 LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt", "imagenet_class_index.json")
 
 
-@register("imagenet2012")
+@register_dataset("imagenet2012")
 def imagenet2012(config: DataConfig) -> Dataset:
     """Return ImageNet as it lies at `config.path`.
 
@@ -87,7 +87,7 @@ def _images(place: Path, classes: Sequence[str]) -> Split:
         numbers += [number] * len(found)
     if not paths:
         raise DataError(f"Expected images ({', '.join(SUFFIXES)}) in {place}/<wnid>/. Received: none")
-    return of_files(paths, numbers)
+    return file_split(paths, numbers)
 
 
 def _records(root: Path) -> Dataset | None:
@@ -97,7 +97,7 @@ def _records(root: Path) -> Dataset | None:
         return None
     if not shards["validation"]:
         raise DataError(f"Expected validation-*-of-* beside train-*-of-*. Received: data.path={str(root)!r}")
-    splits = {name: of_records(paths, _parse) for name, paths in shards.items() if paths and name != "test"}
+    splits = {name: record_split(paths, _parse) for name, paths in shards.items() if paths and name != "test"}
     return Dataset("imagenet2012", _named(root, _wnids()), (0, 0, 3), splits, IMAGENET)
 
 
@@ -130,7 +130,7 @@ def _parse(record: Any) -> tuple[Any, Any]:
 
 def _prepared(root: Path) -> Dataset | None:
     """Return what TFDS prepared."""
-    from training.data.tfds import from_builder
+    from training.data.readers.tfds import from_builder
 
     found = sorted(root.glob("**/dataset_info.json"))[-1:] if _is_tfds(root) else []
     if not found:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from training.data.dataset import Dataset, register
-from training.datasets._folders import Kind
-from training.datasets._texts import text_files
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.folders import Kind
+from training.data.readers.text_folders import text_files
 from training.recipe.config import DataConfig
 
 REVIEWS = Kind("reviews", (".txt",), left_out=("unsup",))
 
 
-@register("imdb")
+@register_dataset("imdb")
 def imdb(config: DataConfig) -> Dataset:
     """Return the reviews.
 
@@ -29,7 +29,7 @@ def imdb(config: DataConfig) -> Dataset:
     place = next((p for p in (root, root / "aclImdb") if config.path and (p / "train" / "pos").is_dir()), None)
     if place:
         return text_files("imdb", dataclasses.replace(config, path=str(place)), REVIEWS)
-    from training.data.tfds import load_by_name
+    from training.data.readers.tfds import load_by_name
 
     found = load_by_name(dataclasses.replace(config, name="imdb_reviews/plain_text"))
     return dataclasses.replace(found, name="imdb")

@@ -5,15 +5,15 @@ fixed shuffle, each species alike: 120, 15 and 15."""
 
 from __future__ import annotations
 
-from training.data.dataset import Dataset, register
-from training.data.rows import table_dataset
-from training.datasets._bundled import rows_of
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.sklearn_tables import sklearn_rows
+from training.data.readers.tables import table_dataset
 from training.recipe.config import DataConfig
 
 
-@register("iris")
+@register_dataset("iris")
 def iris(config: DataConfig) -> Dataset:
     """Return the flowers; their species are the classes."""
     from sklearn.datasets import load_iris
 
-    return table_dataset("iris", *rows_of(load_iris, "species"), config, "classify")
+    return table_dataset("iris", *sklearn_rows(load_iris, "species"), config, "classify")

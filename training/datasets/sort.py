@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from training.data.dataset import Dataset, register
-from training.datasets._letters import letters
+from training.data.dataset import Dataset, register_dataset
+from training.data.synthetic.letters import letters
 from training.recipe.config import DataConfig
 
 
-@register("sort")
+@register_dataset("sort")
 def sort(_config: DataConfig) -> Dataset:
     """Return the strings, each with its letters in order to write."""
     return letters("sort", lambda text: "".join(sorted(text)), seed=3)

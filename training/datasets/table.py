@@ -13,13 +13,13 @@ of 0 or 1 for each of its texts; one that no training row has is 0 in all of the
 
 from __future__ import annotations
 
-from training.data.dataset import Dataset, register
-from training.data.rows import table_dataset
-from training.data.table_files import read_table
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.table_files import read_table
+from training.data.readers.tables import table_dataset
 from training.recipe.config import DataConfig
 
 
-@register("table")
+@register_dataset("table")
 def table(config: DataConfig) -> Dataset:
     """Return the rows of the file at `config.path`.
 

@@ -7,13 +7,13 @@ split.
 
 from __future__ import annotations
 
-from training.data.dataset import Dataset, register
-from training.datasets._folders import Kind
-from training.datasets._texts import text_files
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.folders import Kind
+from training.data.readers.text_folders import text_files
 from training.recipe.config import DataConfig
 
 
-@register("text_folder")
+@register_dataset("text_folder")
 def text_folder(config: DataConfig) -> Dataset:
     """Return the texts below `config.path`.
 

@@ -9,13 +9,13 @@ learnt from the training split.
 
 from __future__ import annotations
 
-from training.data.dataset import Dataset, register
-from training.data.rows import text_dataset
-from training.data.table_files import read_table
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.table_files import read_table
+from training.data.readers.tables import text_dataset
 from training.recipe.config import DataConfig
 
 
-@register("text_table")
+@register_dataset("text_table")
 def text_table(config: DataConfig) -> Dataset:
     """Return the rows of the file at `config.path`.
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from training.data.dataset import Dataset, register
-from training.datasets._labels import Marks, labelled_images, tfds_labels
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.multilabel import Marks, labelled_images, tfds_labels
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 
@@ -23,7 +23,7 @@ LABELS = (
 LISTS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 
 
-@register("voc2007")
+@register_dataset("voc2007")
 def voc2007(config: DataConfig) -> Dataset:
     """Return the images with their labels.
 

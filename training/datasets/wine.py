@@ -4,15 +4,15 @@ Forina et al., UCI 1991. Divided 80 : 10 : 10 by a fixed shuffle, each cultivar 
 
 from __future__ import annotations
 
-from training.data.dataset import Dataset, register
-from training.data.rows import table_dataset
-from training.datasets._bundled import rows_of
+from training.data.dataset import Dataset, register_dataset
+from training.data.readers.sklearn_tables import sklearn_rows
+from training.data.readers.tables import table_dataset
 from training.recipe.config import DataConfig
 
 
-@register("wine")
+@register_dataset("wine")
 def wine(config: DataConfig) -> Dataset:
     """Return the wines; their cultivars are the classes."""
     from sklearn.datasets import load_wine
 
-    return table_dataset("wine", *rows_of(load_wine, "cultivar"), config, "classify")
+    return table_dataset("wine", *sklearn_rows(load_wine, "cultivar"), config, "classify")

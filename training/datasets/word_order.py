@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from itertools import islice
 
-from training.data.dataset import Dataset, listed, register
-from training.datasets._sentences import ANIMALS, Sentence, sentences
+from training.data.dataset import Dataset, in_memory_split, register_dataset
+from training.data.synthetic.sentences import ANIMALS, Sentence, sentences
 from training.recipe.config import DataConfig
 from zoo.specs.text import TextConfig
 
 SIZES = {"train": 10_000, "validation": 1000, "test": 1000}
 
 
-@register("word_order")
+@register_dataset("word_order")
 def word_order(_config: DataConfig) -> Dataset:
     """Return the sentences, each with the animal that acted."""
     found = sentences(seed=0)
     splits = {name: list(islice(found, size)) for name, size in SIZES.items()}
     parts = {
-        n: listed([_written(s) for s in part], [ANIMALS.index(s.agent) for s in part]) for n, part in splits.items()
+        n: in_memory_split([_written(s) for s in part], [ANIMALS.index(s.agent) for s in part]) for n, part in splits.items()
     }
     return Dataset("word_order", ANIMALS, (), parts, text=TextConfig())
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from itertools import islice
 
-from training.data.dataset import Dataset, listed, register
-from training.datasets._sentences import ROLES, sentences
+from training.data.dataset import Dataset, in_memory_split, register_dataset
+from training.data.synthetic.sentences import ROLES, sentences
 from training.recipe.config import DataConfig
 from zoo.specs.text import TextConfig
 
 SIZES = {"train": 3000, "validation": 500, "test": 500}
 
 
-@register("word_roles")
+@register_dataset("word_roles")
 def word_roles(_config: DataConfig) -> Dataset:
     """Return the sentences, each with a tag for each word."""
     found = sentences(seed=1)
     splits = {name: list(islice(found, size)) for name, size in SIZES.items()}
     parts = {
-        n: listed([" ".join(s.words) for s in part], [" ".join(s.roles) for s in part]) for n, part in splits.items()
+        n: in_memory_split([" ".join(s.words) for s in part], [" ".join(s.roles) for s in part]) for n, part in splits.items()
     }
     return Dataset("word_roles", ROLES, (), parts, text=TextConfig(), task="tag")

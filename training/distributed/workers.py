@@ -70,7 +70,7 @@ class Follower(Run):
         """Keep the row of an epoch in mind."""
         self._rows = [r for r in self._rows if r["epoch"] < row["epoch"]] + [row]
 
-    def add_health(self, row: dict[str, Any]) -> None:
+    def add_diagnostics(self, row: dict[str, Any]) -> None:
         """Leave it to the chief."""
 
     def finish(self, result: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import zoo
 from training.augment.augment import augment_in_step
 from training.common.sharding import WHOLE, Shard
 from training.data.dataset import TargetScale
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.learning.regularization import routed_options, take_weights
 from training.learning.tasks import TASKS
 from training.learning.training_model import KEPT, kept, label_loss, make_training_model

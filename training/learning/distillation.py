@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.learning.evaluation import load_model
 from training.learning.regularization import level_names
 from training.recipe.config import TeacherConfig

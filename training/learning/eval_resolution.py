@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.learning.build import build_model, compile_model
 from training.learning.regularization import take_weights
 from training.learning.training_model import product

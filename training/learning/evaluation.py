@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 import zoo
-from training.data.opening import open_pipeline
-from training.data.pipeline import Pipeline
+from training.data.pipeline.opening import open_pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.learning.tasks import TASKS
 from training.runs.run import Run
 from zoo.common.errors import RunError

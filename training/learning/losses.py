@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from training.common.sharding import over_replicas
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.recipe.config import LossConfig
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras, np, tf

@@ -10,7 +10,7 @@ from typing import Any
 import zoo
 from training.common.sharding import over_replicas
 from training.data.dataset import Dataset, TargetScale
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.learning.losses import check_token_loss, class_loss, label_loss, value_loss
 from training.learning.metrics import average_precisions, label_metrics, value_metrics
 from training.recipe.config import LossConfig

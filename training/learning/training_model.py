@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.learning.distillation import TAUGHT, Teacher, at_stage, difference, map_name, open_teacher
 from training.learning.losses import class_weights
 from training.learning.regularization import (

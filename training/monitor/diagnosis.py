@@ -108,7 +108,7 @@ def examine(run: Run) -> dict[str, Any]:
 
 
 def _gather(run: Run) -> Evidence:
-    result, stored = run.result() if run.finished else {}, run.health()
+    result, stored = run.result() if run.finished else {}, run.diagnostics()
     return Evidence(
         run.metrics(),
         [row for row in stored if "gradients" in row],

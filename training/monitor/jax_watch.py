@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from training.common.jax_state import settle
+from training.common.jax_state import sync_state
 from training.monitor.step_tools import Feed, Tools, Weights
 from training.monitor.units import Units
 from zoo.common.lazy import LazyModule, keras, np
@@ -42,7 +42,7 @@ class JaxGradients:
 
     def norms(self) -> dict[str, float]:
         """Return the norm of the last measured gradient by the path of its variable."""
-        settle(self._model)
+        sync_state(self._model)
         # mixed_float16 scales the loss, and with it every gradient.
         scale = float(np.asarray(getattr(self._model.optimizer, "dynamic_scale", 1.0)))
         paths = [v.path for v in self._model.trainable_variables]
@@ -72,7 +72,7 @@ class JaxWeights(Weights):
 
     def sample(self) -> dict[str, Any]:
         """Return a sample of each kernel, always the same weights, by the path of the variable."""
-        settle(self._model)
+        sync_state(self._model)
         pairs = zip(self._kernels, self._chosen, strict=True)
         return {v.path: np.asarray(v).reshape(-1)[np.asarray(chosen)].astype("float64") for v, chosen in pairs}
 
@@ -85,7 +85,7 @@ class JaxUnits(Units):
         self._model, self._look = model, self._idle
 
     def _outputs(self, inputs: Any) -> dict[str, Any]:
-        settle(self._model)
+        sync_state(self._model)
         return self._network.predict_on_batch(inputs)
 
 

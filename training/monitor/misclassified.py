@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import zoo
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.monitor.tensorboard import Board
 from training.recipe.recipe import Recipe
 from zoo.common.lazy import np, tf

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from training.checkpoints.files import Progress
-from training.common.callbacks import broken_weight
-from training.data.pipeline import Pipeline
+from training.common.finite import broken_weight
+from training.data.pipeline.pipeline import Pipeline
 from zoo.common.lazy import keras, np, tf
 
 # Seconds of steps that are taken again, at most.

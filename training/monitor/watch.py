@@ -10,7 +10,7 @@ from typing import Any
 
 from training.checkpoints.files import Progress
 from training.common.preprocess import normalize
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.distributed.device import Device
 from training.monitor.step_tools import TOOLS, Tools
 from training.monitor.tensorboard import Board
@@ -75,11 +75,11 @@ class Watch:
         """Begin, or go on, where training stands; `damage` says what was wrong with its last checkpoint."""
         self._step = progress.epoch * self._steps + progress.step
         if damage:
-            self._run.add_health({"step": self._step, "epoch": progress.epoch + 1, "damaged": damage})
+            self._run.add_diagnostics({"step": self._step, "epoch": progress.epoch + 1, "damaged": damage})
 
     def failed(self, reason: str) -> None:
         """Keep why the training could not go on."""
-        self._run.add_health({"step": self._step + 1, "epoch": self._step // self._steps + 1, "failed": reason})
+        self._run.add_diagnostics({"step": self._step + 1, "epoch": self._step // self._steps + 1, "failed": reason})
 
     def _due(self, step: int) -> bool:
         """Tell whether a step of the whole training, from 1, is measured: the first, every so many steps, the last."""
@@ -101,7 +101,7 @@ class Watch:
             self._gradients.ask(False)
             row = {"step": step, "epoch": (step - 1) // self._steps + 1, **self._measure()}
             self.feed.keep, self.feed.batch, self._before = False, None, {}
-            self._run.add_health(row)
+            self._run.add_diagnostics(row)
             self._board.step(row)
 
     def _measure(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from training.augment.augment import is_active
-from training.data.pipeline import Pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.distributed.device import Device
 from training.optim.ema import MEASURED
 from training.recipe.config import OptimizerConfig

@@ -198,7 +198,7 @@ def _known(values: dict[str, Any], types: dict[str, Any], place: str) -> None:
 recipes: Registry[Recipe] = Registry("recipe", "training.recipes", "zoo.recipes")
 
 
-def register(recipe: Recipe) -> Recipe:
+def register_recipe(recipe: Recipe) -> Recipe:
     """Register a recipe under its own name; raises DuplicateName if that is taken."""
     recipes.add(recipe.name, recipe)
     return recipe

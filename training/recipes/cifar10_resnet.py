@@ -19,10 +19,10 @@ from training.recipe.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
 for depth in (20, 32, 44, 56, 110):
-    register(
+    register_recipe(
         Recipe(
             name=f"cifar10_resnet{depth}",
             model=ModelConfig(f"resnet{depth}"),

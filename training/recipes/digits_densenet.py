@@ -12,9 +12,9 @@ which is where other writers begin, cannot tell the two apart (seed 1: accuracy 
 from __future__ import annotations
 
 from training.recipe.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
-register(
+register_recipe(
     Recipe(
         name="digits_densenet",
         model=ModelConfig("densenet_tiny"),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 
 from training.recipe.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
 ADAMW = OptimizerConfig("adamw", learning_rate=2e-3, weight_decay=0.05)
 SGD = OptimizerConfig("sgd", learning_rate=0.1, weight_decay=5e-4)
@@ -37,7 +37,7 @@ def _register(
         plain: leave augmentation and smoothed labels out, which shallow networks of dense layers are too small for.
     """
     size, augment = (pixels, pixels) if pixels else (), AugmentConfig() if plain else SHAKEN
-    register(
+    register_recipe(
         Recipe(
             name=f"digits_{name}",
             model=ModelConfig(model),

@@ -14,9 +14,9 @@ from training.recipe.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
-register(
+register_recipe(
     Recipe(
         name="digits_mlp",
         model=ModelConfig("mlp", {"widths": [128, 64], "dropout": 0.2}),

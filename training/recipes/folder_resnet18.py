@@ -16,9 +16,9 @@ from training.recipe.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
-register(
+register_recipe(
     Recipe(
         name="folder_resnet18",
         # A residual branch that starts as nothing makes a rate this high safe from the first step.

@@ -21,7 +21,7 @@ from training.recipe.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 from zoo.specs.preprocessing import IMAGENET
 
 SMALL = Recipe(
@@ -49,5 +49,5 @@ SMALL = Recipe(
     epochs=300,
     keep="last",
 )
-register(SMALL)
-register(SMALL.override(name="imagenet_deit_base", model={"name": "deit_base_patch16_224"}))
+register_recipe(SMALL)
+register_recipe(SMALL.override(name="imagenet_deit_base", model={"name": "deit_base_patch16_224"}))

@@ -19,9 +19,9 @@ from training.recipe.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
-register(
+register_recipe(
     Recipe(
         name="imagenet_resnet50",
         model=ModelConfig("resnet50", {"zero_init": True}),

@@ -21,7 +21,7 @@ from training.recipe.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 from zoo.specs.preprocessing import IMAGENET
 
 AUGMENT = AugmentConfig(
@@ -43,8 +43,8 @@ A2 = Recipe(
     epochs=300,
     keep="last",
 )
-register(A2)
-register(
+register_recipe(A2)
+register_recipe(
     A2.override(
         **{
             "name": "imagenet_resnet50_a1",
@@ -55,7 +55,7 @@ register(
         }
     )
 )
-register(
+register_recipe(
     A2.override(
         **{
             "name": "imagenet_resnet50_a3",

@@ -18,9 +18,9 @@ from training.recipe.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
-register(
+register_recipe(
     Recipe(
         name="imdb_transformer",
         model=ModelConfig("encoder_tiny", {"width": 32, "depth": 1, "attention_heads": 2, "dropout": 0.1}),

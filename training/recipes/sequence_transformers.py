@@ -10,10 +10,10 @@ Result: share of 1,000 strings that training has not seen which greedy decoding 
 from __future__ import annotations
 
 from training.recipe.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
 for data in ("reverse", "sort"):
-    register(
+    register_recipe(
         Recipe(
             name=f"{data}_transformer",
             model=ModelConfig("transformer_tiny"),

@@ -15,9 +15,9 @@ from training.recipe.config import (
     RegularizeConfig,
     ScheduleConfig,
 )
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
-register(
+register_recipe(
     Recipe(
         name="table_mlp",
         model=ModelConfig("mlp", {"widths": [64, 64], "dropout": 0.1}),

@@ -14,9 +14,9 @@ from training.recipe.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from training.recipe.recipe import Recipe, register
+from training.recipe.recipe import Recipe, register_recipe
 
-register(
+register_recipe(
     Recipe(
         name="text_folder_encoder",
         model=ModelConfig("encoder_tiny", {"dropout": 0.1}),

@@ -1,7 +1,7 @@
 """The run directory: the only file that knows its files.
 
 runs/<recipe>/<time>-<4 hex>/
-  recipe.json env.json metrics.jsonl health.jsonl tensorboard/ checkpoints/ model.keras compressed/ exports/
+  recipe.json env.json metrics.jsonl diagnostics.jsonl tensorboard/ checkpoints/ model.keras compressed/ exports/
   report.html report.json
   text.json    the vocabulary, where the data is text
   data.json    what else the training split taught: statistics, the columns of a table
@@ -22,9 +22,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.common.files import finite, read_json, whole_folder, write_bytes, write_json
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption, RunError
+from zoo.common.files import finite, read_json, whole_folder, write_bytes, write_json
 from zoo.common.lazy import keras
 from zoo.specs.text import TextConfig
 
@@ -60,7 +60,7 @@ class Run:
             recipe: what it will train.
             path: where; `runs/<recipe>/<time>-<4 hex>` by default.
             text: the text contract, its vocabulary complete, where the data is text.
-            learnt: what else the training split taught; see `training.data.opening.learnt_of`.
+            learnt: what else the training split taught; see `training.data.pipeline.opening.training_statistics`.
 
         Raises:
             RunError: there is something at `path` already, or it cannot be written.
@@ -195,25 +195,25 @@ class Run:
         kept = [r for r in self.metrics() if r["epoch"] < row["epoch"]]
         write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in [*kept, row]).encode())
 
-    def health(self) -> list[dict[str, Any]]:
+    def diagnostics(self) -> list[dict[str, Any]]:
         """Return what was measured at steps, in order; see `training.monitor.watch`. A failure is a row with "failed"."""
         rows: list[dict[str, Any]] = []
-        for row in _read_lines(self.path / "health.jsonl"):
+        for row in _read_lines(self.path / "diagnostics.jsonl"):
             # What a killed process measured after its last checkpoint is measured again after a resume.
             while rows and rows[-1]["step"] >= row["step"]:
                 rows.pop()
             rows.append(row)
         return rows
 
-    def add_health(self, row: dict[str, Any]) -> None:
+    def add_diagnostics(self, row: dict[str, Any]) -> None:
         """Add what was measured at a step, with its "step" counted over the whole training from 1."""
         try:
-            with open(self.path / "health.jsonl", "a+b") as file:
+            with open(self.path / "diagnostics.jsonl", "a+b") as file:
                 whole = not file.tell() or (file.seek(-1, os.SEEK_END), file.read())[1] == b"\n"
                 file.write(b"" if whole else b"\n")
                 file.write(json.dumps(finite(row), allow_nan=False).encode() + b"\n")
         except OSError as error:
-            raise RunError(f"Could not write {self.path / 'health.jsonl'}: {error.strerror}. Make room.") from error
+            raise RunError(f"Could not write {self.path / 'diagnostics.jsonl'}: {error.strerror}. Make room.") from error
 
     @property
     def pruned(self) -> dict[str, Any] | None:

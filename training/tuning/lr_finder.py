@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from training.common.jax_state import settle
+from training.common.jax_state import sync_state
 from training.common.sharding import check_divisible
-from training.data.opening import open_pipeline
-from training.data.pipeline import Pipeline
+from training.data.pipeline.opening import open_pipeline
+from training.data.pipeline.pipeline import Pipeline
 from training.distributed.devices import open_device
 from training.learning.build import build_training_model, compile_model, seeded
 from training.optim.lbfgs import is_asked
@@ -118,7 +118,7 @@ def _climb(model: Any, pipeline: Pipeline, rates: tuple[float, ...]) -> list[flo
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             # What is assigned before the next step is to count for it.
-            settle(self.model)
+            sync_state(self.model)
             loss = float(logs["loss"])
             if math.isfinite(loss):
                 losses.append(loss)

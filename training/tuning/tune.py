@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from training.common.callbacks import Stopped
-from training.data.loading import load_dataset
+from training.common.stopping import Stopped
+from training.data.readers.loading import load_dataset
 from training.learning.tasks import TASKS
 from training.loop import resume_run, train_new
 from training.recipe.recipe import Recipe, resolve

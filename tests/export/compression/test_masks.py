@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from export.compression.masks import Masks, Pruning, choose, hold, kernels, prune, zeros
-from training.data.opening import open_pipeline
+from training.data.pipeline.opening import open_pipeline
 from training.finetune import finetune, shorten
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption, ExportError

@@ -25,7 +25,7 @@ def jpeg(artifacts, digits_run):
 
     import zoo
     from training.common.preprocess import decode
-    from training.data.opening import open_pipeline
+    from training.data.pipeline.opening import open_pipeline
 
     samples = read_samples(artifacts["saved_model"].folder / SAMPLES)
     best = np.sort(samples["logits"], axis=1)[:, ::-1]

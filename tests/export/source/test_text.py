@@ -120,7 +120,7 @@ def test_saved_model_takes_strings_without_python(shipped, samples):
 
 def test_strings_are_read_as_in_training(shipped, run):
     """Case and punctuation are taken out, unknown words become one, and what is too long is cut."""
-    from training.data.text import tokenizer
+    from training.data.tokenization import tokenizer
 
     runtime = export.load(shipped["saved_model"].path)
     texts = ["THE FOX!! chased, the dog?", "the fox chased the zyzzyva", "the fox " * 40, ""]
@@ -163,9 +163,9 @@ def test_sizes_shrink_as_promised(shipped):
 @pytest.fixture
 def source(run, tmp_path):
     """The run as formats see it."""
-    from export.source.source import open_source
+    from export.source.source import open_run_source
 
-    return open_source(run, tmp_path)[0]
+    return open_run_source(run, tmp_path)[0]
 
 
 def test_another_vocabulary_is_refused(source, samples, tmp_path):

@@ -11,8 +11,8 @@ import pytest
 import training
 from training import Run
 from training.checkpoints.files import _read
-from training.data import pipeline
 from training.data.dataset import datasets
+from training.data.pipeline import pipeline
 from training.loop import resume_run
 
 STEPS, BATCH = 40, 32
@@ -30,8 +30,8 @@ CHANGES = {
 SLOW = """
 import dataclasses, os, sys, time
 from training import _pipeline
-from training.data.dataset import Split, register
-from training.data.loading import load_dataset
+from training.data.dataset import Split, register_dataset
+from training.data.readers.loading import load_dataset
 from zoo.common.lazy import tf
 
 _pipeline.MEMORY = 0
@@ -51,7 +51,7 @@ def split_of(name, split):
     shuffled = lambda seed, skip, pick=lambda examples: examples: slow(name, pick(split.examples.skip(skip)))
     return Split(slow(name, split.examples), split.count, shuffled)
 
-@register("slow_digits")
+@register_dataset("slow_digits")
 def slow_digits(config):
     found = load_dataset(dataclasses.replace(config, name="digits"))
     return dataclasses.replace(found, splits={n: split_of(n, s) for n, s in found.splits.items()})

@@ -12,7 +12,7 @@ import pytest
 import training
 from training import Run
 from training.checkpoints.files import _read
-from training.data.loading import load_dataset
+from training.data.readers.loading import load_dataset
 from zoo.common.errors import RunError
 
 # Everything that has a state: momentum, batch norm, dropout, augmentation, a schedule, the best epoch so far.
@@ -201,9 +201,9 @@ def test_damaged_checkpoint_is_gone_on_from_the_one_before(story, damaged, zoo_c
     assert "\n" not in said[0]
     assert "does not fit its checksum, so that it was damaged on the disk. Going on from the one before" in said[0]
     assert f"{damaged}/checkpoints/previous.safetensors" in said[0]
-    assert [row["damaged"] for row in Run.open(damaged).health() if "damaged" in row] == said
+    assert [row["damaged"] for row in Run.open(damaged).diagnostics() if "damaged" in row] == said
     assert_equal(story["whole"], damaged)
-    assert training.health(damaged)["measurements"] > 0
+    assert training.diagnose(damaged)["measurements"] > 0
 
 
 def test_two_damaged_checkpoints_are_refused(damaged, zoo_command):

@@ -12,9 +12,9 @@ from PIL import Image
 import zoo
 from training import DataConfig, ModelConfig, Recipe
 from training.common.preprocess import decode, normalize
-from training.data.loading import load_dataset
-from training.data.opening import open_pipeline
-from training.datasets._folders import find_bad
+from training.data.pipeline.opening import open_pipeline
+from training.data.readers.folders import find_bad
+from training.data.readers.loading import load_dataset
 from training.datasets.digits import load_pixels
 from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, DataError, UnknownName
@@ -654,7 +654,7 @@ def image_pipeline(path, **options):
 @pytest.mark.parametrize("way", ["minmax", "zscore", "channel"])
 def test_statistics_of_images_in_files_are_those_of_numpy(tmp_path, way, monkeypatch):
     """They are read a few at a time, and are those of all training pixels at once in float64."""
-    import training.data.statistics as statistics
+    import training.data.pipeline.statistics as statistics
 
     fill(tmp_path)
     monkeypatch.setattr(statistics, "VALUES", 3 * 12 * 12 * 3)

@@ -12,8 +12,8 @@ from PIL import Image
 
 import training
 from training import DataConfig
-from training.data.loading import load_dataset
-from training.data.order import count_records, of_files, of_records
+from training.data.readers.files import count_records, file_split, record_split
+from training.data.readers.loading import load_dataset
 from zoo.common.errors import DataError
 from zoo.specs.preprocessing import IMAGENET
 
@@ -272,7 +272,7 @@ def test_records_are_mixed_across_files(tmp_path):
         write(tmp_path / f"part-{i:02d}", [str(100 * i + j).encode() for j in range(30)])
     import tensorflow as tf
 
-    split = of_records(sorted(tmp_path.iterdir()), lambda r: (r, tf.strings.to_number(r, tf.int64) // 100))
+    split = record_split(sorted(tmp_path.iterdir()), lambda r: (r, tf.strings.to_number(r, tf.int64) // 100))
     assert split.count == 600
     found = [int(label) for _, label in split.shuffled(3, 0).as_numpy_iterator()]
     assert np.bincount(found).tolist() == [30] * 20
@@ -285,7 +285,7 @@ def test_files_are_shuffled_by_name(tmp_path):
 
     for i in range(50):
         (tmp_path / str(i)).write_bytes(str(i).encode())
-    split = of_files([str(tmp_path / str(i)) for i in range(50)], range(50))
+    split = file_split([str(tmp_path / str(i)) for i in range(50)], range(50))
     order = [int(label) for _, label in split.shuffled(1, 0).as_numpy_iterator()]
     assert sorted(order) == list(range(50))
     assert order != list(range(50))

@@ -13,8 +13,8 @@ import export
 import training
 import zoo
 from training import AugmentConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig, Recipe
-from training.data.loading import load_dataset
-from training.data.opening import open_pipeline
+from training.data.pipeline.opening import open_pipeline
+from training.data.readers.loading import load_dataset
 from training.learning.metrics import average_precisions, label_metrics
 from training.learning.tasks import TASKS
 from zoo.common.errors import BadOption, DataError, ParityError

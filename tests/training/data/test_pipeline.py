@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-import training.data.pipeline as pipeline_module
+import training.data.pipeline.pipeline as pipeline_module
 import zoo
 from training import AugmentConfig, DataConfig, Dataset, ModelConfig, Recipe, Split, register_dataset
 from training.augment.affine import _draw
 from training.augment.augment import augment
 from training.data.dataset import datasets
-from training.data.opening import open_pipeline
+from training.data.pipeline.opening import open_pipeline
 from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, DataError
 

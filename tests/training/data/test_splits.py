@@ -8,9 +8,9 @@ import pytest
 import training
 import zoo
 from training import DataConfig, ModelConfig, Recipe
-from training.data.loading import load_dataset
-from training.data.opening import open_pipeline
-from training.data.splits import divide
+from training.data.pipeline.opening import open_pipeline
+from training.data.readers.loading import load_dataset
+from training.data.splits import split_indices
 from zoo.common.errors import BadOption, DataError
 
 
@@ -36,7 +36,7 @@ def as_folders_were(counts):
 def test_default_is_the_division_that_folders_always_had(counts):
     """Whoever trained on a folder before has the same images in the same splits."""
     classes = np.repeat(np.arange(len(counts)), counts)
-    assert divide(sum(counts), DataConfig(), classes) == as_folders_were(counts)
+    assert split_indices(sum(counts), DataConfig(), classes) == as_folders_were(counts)
 
 
 @pytest.mark.parametrize("stratify", [True, False])
@@ -45,7 +45,7 @@ def test_default_is_the_division_that_folders_always_had(counts):
 def test_every_example_is_in_one_split_and_counts_are_exact(shares, stratify, seed):
     """Nothing is lost or twice; of 100 examples of each class, or of all 300, each split has its share to the one."""
     classes = np.tile([0, 1, 2], 100)
-    found = divide(300, DataConfig(shares=shares, stratify=stratify, split_seed=seed), classes)
+    found = split_indices(300, DataConfig(shares=shares, stratify=stratify, split_seed=seed), classes)
     assert sorted(i for part in found.values() for i in part) == list(range(300))
     wanted = dict(zip(("train", "validation", "test"), shares or (0.8, 0.1, 0.1), strict=False))
     assert {name: len(part) for name, part in found.items()} == {n: round(300 * s) for n, s in wanted.items() if s}
@@ -55,7 +55,7 @@ def test_every_example_is_in_one_split_and_counts_are_exact(shares, stratify, se
 
 def test_seed_divides_otherwise_and_the_same_seed_alike():
     """Another seed gives another division, of the same sizes."""
-    one, again, other = (divide(50, DataConfig(split_seed=seed)) for seed in (3, 3, 4))
+    one, again, other = (split_indices(50, DataConfig(split_seed=seed)) for seed in (3, 3, 4))
     assert one == again
     assert one != other
     assert list(map(len, one.values())) == list(map(len, other.values()))
@@ -67,7 +67,7 @@ def test_seed_divides_otherwise_and_the_same_seed_alike():
 def test_shares_that_cannot_be_are_refused(shares):
     """They are two or three, add up to 1, and leave something to train and to validate on."""
     with pytest.raises(BadOption, match=r"data\.shares must be.*Received: data\.shares=\[") as error:
-        divide(10, DataConfig(shares=shares))
+        split_indices(10, DataConfig(shares=shares))
     one_line(error)
 
 

@@ -13,10 +13,10 @@ import export
 import training
 import zoo
 from training import DataConfig, ModelConfig, OptimizerConfig, Recipe, Run
-from training.data.columns import ColumnSchema, cell_of, learn_table, parse_number
-from training.data.loading import load_dataset
-from training.data.opening import learnt_of, open_pipeline
-from training.data.statistics import moments, streamed
+from training.data.columns import ColumnSchema, cell_of, fit_columns, parse_number
+from training.data.pipeline.opening import open_pipeline, training_statistics
+from training.data.pipeline.statistics import moments, streamed
+from training.data.readers.loading import load_dataset
 from training.learning.evaluation import open_data
 from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, DataError, ParityError, RunError
@@ -76,15 +76,15 @@ def test_bundled_tables_are_those_of_scikit_learn(name):
 def test_columns_by_hand():
     """Numbers, a number with gaps and a category: each value of the vector is what the contract says."""
     rows = [["1", "2.5", "red"], ["3", "", "blue"], ["5", "3.5", "red"]]
-    table = learn_table(["a", "b", "colour"], rows)
+    table = fit_columns(["a", "b", "colour"], rows)
     assert table.features == ("a", "b", "b is missing", "colour=blue", "colour=red")
     np.testing.assert_array_equal(
-        table.vectors([*rows, ["7", "NaN", "green"]]),
+        table.encode([*rows, ["7", "NaN", "green"]]),
         np.array([[1, 2.5, 0, 0, 1], [3, 3, 1, 1, 0], [5, 3.5, 0, 0, 1], [7, 3, 1, 0, 0]], "float32"),
     )
     assert ColumnSchema.from_json(json.loads(json.dumps(table.to_json()))) == table
     records = [{"a": 1, "b": None, "colour": "blue", "more": 3}, {"a": 2.5, "b": 0, "colour": "red"}]
-    np.testing.assert_array_equal(table.of_records(records), np.array([[1, 3, 1, 1, 0], [2.5, 0, 0, 0, 1]], "float32"))
+    np.testing.assert_array_equal(table.encode_records(records), np.array([[1, 3, 1, 1, 0], [2.5, 0, 0, 0, 1]], "float32"))
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ def test_floats_survive_as_cells():
 def test_cells_that_cannot_be_are_refused(row, message):
     """A text where numbers are, a gap where training rows had none, infinity, and what no float32 holds."""
     with pytest.raises(DataError, match=message) as error:
-        learn_table(["a", "b"], [["1", "2"], ["2", ""]]).vectors([row])
+        fit_columns(["a", "b"], [["1", "2"], ["2", ""]]).encode([row])
     one_line(error)
 
 
 def test_record_without_a_column_is_refused():
     """The nearest heading is named."""
     with pytest.raises(DataError, match=r"row 1 without 'height'. Did you mean 'heigth'") as error:
-        learn_table(["height"], [["1"]]).of_records([{"heigth": 3}])
+        fit_columns(["height"], [["1"]]).encode_records([{"heigth": 3}])
     one_line(error)
 
 
@@ -300,14 +300,14 @@ def changed(dataset, split):
 @pytest.mark.parametrize("name", ["iris", pytest.param("diabetes", marks=pytest.mark.slow)])
 def test_nothing_leaks_from_validation_or_test(name, way, monkeypatch):
     """Whatever validation and test examples are, columns, statistics and scale stay; training examples change them."""
-    import training.data.opening as opening
+    import training.data.pipeline.opening as opening
 
     data = load_dataset(DataConfig(name, normalize=way))
     found = {}
     for split in ("", "validation", "test", "train"):
         given = changed(data, split) if split else data
         monkeypatch.setattr(opening, "load_dataset", lambda _, given=given: given)
-        found[split] = learnt_of(served(name, normalize=way))
+        found[split] = training_statistics(served(name, normalize=way))
     assert found[""] == found["validation"] == found["test"]
     assert found["train"]["preprocessing"] != found[""]["preprocessing"]
 
@@ -323,7 +323,7 @@ def test_test_rows_teach_no_columns(people, tmp_path):
     assert changed_rows != rows
     other = written(tmp_path / "other.csv", names, changed_rows)
     one, two = served("table", path=people), served("table", path=other)
-    assert learnt_of(one) == learnt_of(two)
+    assert training_statistics(one) == training_statistics(two)
     found = two.raw("test", 100)[0]
     # Those without an age are not among the changed ones.
     assert not found[found[:, 1] == 0][:, 2:].any()
@@ -416,7 +416,7 @@ def test_table_with_gaps_and_categories_trains(people, tmp_path):
     table = ColumnSchema.from_json(run.learnt()["tabular"])
     assert table.names == ("age", "town")
     x, _ = open_data(run).raw("train", 3)
-    assert table.of_records([{"age": float(x[0, 0]), "town": "b"}]).shape == (1, table.width)
+    assert table.encode_records([{"age": float(x[0, 0]), "town": "b"}]).shape == (1, table.width)
 
 
 FORMATS = ["tflite", "tflite_int8", "tflite_dynamic", "onnx", "onnx_int8", "saved_model"]

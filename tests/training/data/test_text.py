@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import training
-import training.data.pipeline as pipeline_module
+import training.data.pipeline.pipeline as pipeline_module
 import zoo
 from training import AugmentConfig, DataConfig, Dataset, ModelConfig, Recipe, Run, TextConfig, register_dataset
-from training.data.dataset import datasets, listed
-from training.data.loading import load_dataset
-from training.data.opening import open_pipeline
-from training.data.text import learn, tokenizer, tokens, words
+from training.data.dataset import datasets, in_memory_split
+from training.data.pipeline.opening import open_pipeline
+from training.data.readers.loading import load_dataset
+from training.data.tokenization import build_vocabulary, detokenize, tokenizer, tokens
 from training.learning.evaluation import open_data
 from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, DataError, RunError
@@ -57,7 +57,7 @@ def data():
     """Registers small data of a task as "test_text"; what it holds can be changed by a second call."""
 
     def put(task, text=None, **splits):
-        found = {name: listed(*lists) for name, lists in {**SMALL[task], **splits}.items()}
+        found = {name: in_memory_split(*lists) for name, lists in {**SMALL[task], **splits}.items()}
         datasets._entries.pop("test_text", None)
         made = Dataset("test_text", LABELS[task], (), found, text=text or TextConfig(), task=task)
         register_dataset("test_text")(lambda _: made)
@@ -132,13 +132,13 @@ def test_ids_are_those_of_keras():
 @pytest.mark.parametrize(("text", "said"), [(CATS, ["the cat sat", "cat", ""]), (LETTERS, ["a b", "cab", ""])])
 def test_words_are_the_way_back(text, said):
     """Ids become the text that they came from."""
-    assert [s.decode() for s in words(text, tokenizer(text, 6)(said)).numpy()] == said
+    assert [s.decode() for s in detokenize(text, tokenizer(text, 6)(said)).numpy()] == said
 
 
 def test_words_stop_at_the_end():
     """What comes after END is not said, and special tokens are not."""
     ids = [[START, 4, UNKNOWN, 5, END, 6], [5, PADDING, 6, 4, 4, 4], [END, 4, 4, 4, 4, 4]]
-    assert [s.decode() for s in words(CATS, np.array(ids, "int32")).numpy()] == ["the cat", "cat sat the the the", ""]
+    assert [s.decode() for s in detokenize(CATS, np.array(ids, "int32")).numpy()] == ["the cat", "cat sat the the the", ""]
 
 
 def test_tokenizer_lives_in_a_saved_model(tmp_path):
@@ -149,7 +149,7 @@ def test_tokenizer_lives_in_a_saved_model(tmp_path):
     module.tokenizer = tokenizer(CATS, 5)
     signature = [tf.TensorSpec((None,), tf.string)]
     module.ids = tf.function(lambda texts: {"ids": module.tokenizer(texts)}, input_signature=signature)
-    module.back = tf.function(lambda texts: {"texts": words(CATS, module.tokenizer(texts))}, input_signature=signature)
+    module.back = tf.function(lambda texts: {"texts": detokenize(CATS, module.tokenizer(texts))}, input_signature=signature)
     tf.saved_model.save(module, str(tmp_path / "saved"), {"ids": module.ids, "back": module.back})
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
     texts = tf.constant(["The cat!", "sat dog cat"])
@@ -162,13 +162,13 @@ def test_vocabulary_is_by_frequency_then_alphabet():
     import tensorflow as tf
 
     examples = tf.data.Dataset.from_tensor_slices(["b a", "C. b", "a d b", "e"])
-    assert learn(TextConfig(), examples, 100).vocabulary == (*SPECIAL, "b", "a", "c", "d", "e")
-    assert learn(TextConfig(), examples, 6).vocabulary == (*SPECIAL, "b", "a")
+    assert build_vocabulary(TextConfig(), examples, 100).vocabulary == (*SPECIAL, "b", "a", "c", "d", "e")
+    assert build_vocabulary(TextConfig(), examples, 6).vocabulary == (*SPECIAL, "b", "a")
     spelt = tf.data.Dataset.from_tensor_slices(["[UNK] [START] x"])
-    assert learn(TextConfig(clean=False), spelt, 100).vocabulary == (*SPECIAL, "x")
+    assert build_vocabulary(TextConfig(clean=False), spelt, 100).vocabulary == (*SPECIAL, "x")
     for most in (1, 4):
         with pytest.raises(BadOption, match="vocabulary") as error:
-            learn(TextConfig(), examples, most)
+            build_vocabulary(TextConfig(), examples, most)
         one_line(error)
 
 

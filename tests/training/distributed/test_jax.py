@@ -21,7 +21,7 @@ TRAIN = """
 import os, signal, sys
 from pathlib import Path
 import training
-from training.common.callbacks import Stopped
+from training.common.stopping import Stopped
 from zoo.common.errors import BadOption
 
 folder, recipe, changes = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
@@ -136,7 +136,7 @@ def test_devices_change_nothing(runs):
 def test_stopped_and_resumed(runs):
     """A run that SIGTERM stopped after a step ends as one that was never stopped, with the same measurements."""
     assert_resumed(runs)
-    whole, broken = (Run.open(runs / name).health() for name in ("4", "broken"))
+    whole, broken = (Run.open(runs / name).diagnostics() for name in ("4", "broken"))
     assert whole == broken
     assert [row["step"] for row in whole] == [2, 8, 16, 24, 32, 40]
     assert all(row["gradient_norm"] > 0 for row in whole)

@@ -141,7 +141,7 @@ def test_what_is_refused_is_not_tried_again(tmp_path):
 
 LAUNCHER = """
 import sys
-from training.common.callbacks import Stopped
+from training.common.stopping import Stopped
 from training.launch import launch
 try:
     launch(2, lambda: [sys.executable, "-c", sys.argv[1]], retries=3)
@@ -188,7 +188,7 @@ def test_command_refuses_before_it_starts_anything(tmp_path, zoo_command, digits
         code, out, err = zoo_command("launch", *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1), arguments
         assert message in err
-    one = Run.create(training.recipe("digits_mlp").override(strategy="one"), tmp_path / "one")
+    one = Run.create(training.get_recipe("digits_mlp").override(strategy="one"), tmp_path / "one")
     code, out, err = zoo_command("launch", "--resume", one.path)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"zoo train --resume {one.path}" in err

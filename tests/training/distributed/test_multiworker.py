@@ -86,7 +86,7 @@ def test_two_workers_train_as_one(workers, tmp_path):
     assert (result["strategy"], result["workers"], result["replicas"]) == ("multiworker", 2, 2)
     assert training.evaluate(run)["accuracy"] == result["test"]["accuracy"]
     assert sorted(p.name for p in run.iterdir() if p.suffix != ".html") == [
-        ".lock", "checkpoints", "done.json", "env.json", "health.jsonl", "metrics.jsonl", "model.keras", "recipe.json",
+        ".lock", "checkpoints", "done.json", "env.json", "diagnostics.jsonl", "metrics.jsonl", "model.keras", "recipe.json",
         "tensorboard",
     ]  # fmt: skip
     changes = dict(map(training.parse_override, CHANGES))
@@ -94,7 +94,7 @@ def test_two_workers_train_as_one(workers, tmp_path):
     for mine, wanted in zip(Run.open(run).metrics(), one.metrics(), strict=True):
         for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
             assert mine[key] == pytest.approx(wanted[key], rel=1e-3)
-    mine, wanted = Run.open(run).health(), one.health()
+    mine, wanted = Run.open(run).diagnostics(), one.diagnostics()
     assert [row["step"] for row in mine] == [row["step"] for row in wanted]
     # Later ones are those of weights that are no longer the same to the last digit.
     assert mine[0]["gradient_norm"] == pytest.approx(wanted[0]["gradient_norm"], rel=1e-3)
@@ -145,11 +145,11 @@ def test_a_worker_that_is_killed_ends_all(workers, tmp_path, lost):
 # Digits that come once standard input is closed: workers know each other by then, and have no network yet.
 WAITS = """
 import dataclasses, sys
-from training.data.dataset import register
-from training.data.loading import load_dataset
+from training.data.dataset import register_dataset
+from training.data.readers.loading import load_dataset
 from zoo.__main__ import main
 
-@register("late_digits")
+@register_dataset("late_digits")
 def late_digits(config):
     print("here", flush=True)
     sys.stdin.read()

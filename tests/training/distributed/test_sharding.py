@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import training.data.pipeline as pipeline_module
+import training.data.pipeline.pipeline as pipeline_module
 import zoo
 from training import AugmentConfig, DataConfig, ModelConfig, Recipe
 from training.common.sharding import Shard, part
-from training.data.opening import open_pipeline
-from training.data.order import of_files
+from training.data.pipeline.opening import open_pipeline
+from training.data.readers.files import file_split
 from zoo.common.errors import BadOption
 
 EVERYTHING = AugmentConfig(
@@ -136,7 +136,7 @@ def test_only_files_of_the_part_are_read(tmp_path):
     paths = [str(tmp_path / f"{i}.bin") for i in range(40)]
     for i in range(40):
         (tmp_path / f"{i}.bin").write_bytes(bytes([i]))
-    split, rows = of_files(paths, range(40)), Shard(2, 1, 1).rows(8)
+    split, rows = file_split(paths, range(40)), Shard(2, 1, 1).rows(8)
 
     def read():
         pick = lambda examples: pipeline_module._picked(examples, 8, rows)  # noqa: E731

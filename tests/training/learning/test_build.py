@@ -8,7 +8,7 @@ import pytest
 import training
 import zoo
 from training import Run
-from training.data.opening import open_pipeline
+from training.data.pipeline.opening import open_pipeline
 from training.learning.build import build_training_model
 from training.loop import resume_run, train_new
 from training.recipe.recipe import resolve

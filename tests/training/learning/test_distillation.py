@@ -10,7 +10,7 @@ import pytest
 
 import training
 import zoo
-from training.data.opening import open_pipeline
+from training.data.pipeline.opening import open_pipeline
 from training.learning.build import build_training_model, compile_model
 from training.learning.distillation import difference, divergence, hard_loss, open_teacher
 from training.learning.evaluation import load_model

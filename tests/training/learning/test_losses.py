@@ -9,7 +9,7 @@ import pytest
 
 import training
 import zoo
-from training.data.opening import open_pipeline
+from training.data.pipeline.opening import open_pipeline
 from training.learning.losses import check_token_loss, class_loss, class_weights, label_loss, value_loss
 from training.learning.training_model import kept, make_training_model
 from training.recipe.config import LossConfig

@@ -8,7 +8,7 @@ import pytest
 import training
 import zoo
 from training import Run
-from training.data.opening import open_pipeline
+from training.data.pipeline.opening import open_pipeline
 from training.learning.build import build_training_model, compile_model
 from training.learning.evaluation import load_model
 from training.learning.regularization import add_norms, kernels, normalize_kernels

@@ -16,7 +16,7 @@ import zoo
 from training import DataConfig, Dataset, LossConfig, ModelConfig, OptimizerConfig, Recipe, Run
 from training.checkpoints.files import _read
 from training.data.dataset import TargetScale
-from training.data.opening import open_pipeline
+from training.data.pipeline.opening import open_pipeline
 from training.learning.build import build_model, compile_model
 from training.learning.evaluation import load_model
 from training.learning.metrics import value_metrics

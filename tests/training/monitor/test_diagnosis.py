@@ -1,4 +1,4 @@
-"""`zoo health` names what is wrong with runs made sick on purpose, and stays silent on a healthy one."""
+"""`zoo diagnose` names what is wrong with runs made sick on purpose, and stays silent on a healthy one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MLP = {"epochs": 2, "schedule.warmup_epochs": 0, "log.every": 5, "log.mistakes":
 
 def faults(run):
     """Return the names of what is wrong."""
-    return {finding["fault"] for finding in training.health(run)["findings"]}
+    return {finding["fault"] for finding in training.diagnose(run)["findings"]}
 
 
 def train(folder, changes, fails=False):
@@ -65,10 +65,10 @@ def twenty():
 
 def test_healthy_run_has_no_findings(digits_run, zoo_command):
     """The control of all: a network that learns the digits well is not complained of."""
-    found = training.health(digits_run)
+    found = training.diagnose(digits_run)
     assert found["findings"] == []
     assert found["measurements"] >= 3
-    code, out, err = zoo_command("health", digits_run.path)
+    code, out, err = zoo_command("diagnose", digits_run.path)
     assert (code, err) == (0, "")
     assert out.startswith("Nothing is wrong, as far as 6 epochs and ")
 
@@ -76,7 +76,7 @@ def test_healthy_run_has_no_findings(digits_run, zoo_command):
 def test_deep_sigmoids_vanish(tmp_path):
     """Ten layers of sigmoids: the first learn nothing beside the last, and figures say so."""
     run = train(tmp_path, {"model.options": {"widths": [32] * 10, "activation": "sigmoid"}})
-    found = {finding["fault"]: finding for finding in training.health(run)["findings"]}
+    found = {finding["fault"]: finding for finding in training.diagnose(run)["findings"]}
     assert "vanishing" in found
     assert "dense1" in found["vanishing"]["figures"]["share_of_largest"]
     assert "logits" not in found["vanishing"]["figures"]["share_of_largest"]
@@ -89,7 +89,7 @@ def test_rate_that_is_much_too_high_diverges(tmp_path, zoo_command):
     run = train(tmp_path, {"optimizer.name": "sgd", "optimizer.learning_rate": 1e30}, fails=True)
     assert not run.finished
     assert "diverged" in faults(run)
-    code, out, err = zoo_command("health", run.path)
+    code, out, err = zoo_command("diagnose", run.path)
     assert (code, err) == (0, "")
     assert "Training stopped: The loss became" in out
     assert "Try: lower optimizer.learning_rate" in out
@@ -105,7 +105,7 @@ def test_rate_that_is_too_high_is_named(tmp_path):
 def test_dead_relus_are_named(tmp_path, start):
     """Biases of -10 keep every unit of a layer at 0."""
     changes = start({"widths": [32, 16]}, lambda path, shape: np.full(shape, -10.0 if "dense1/bias" in path else 0.05))
-    found = {finding["fault"]: finding for finding in training.health(train(tmp_path, changes))["findings"]}
+    found = {finding["fault"]: finding for finding in training.diagnose(train(tmp_path, changes))["findings"]}
     assert found["dead_relu"]["figures"]["dead"]["dense1"] == 1.0
 
 
@@ -120,7 +120,7 @@ def test_saturated_units_are_named(tmp_path, start, activation):
     """Weights a hundred times too large leave no value between the ends."""
     random = np.random.default_rng(0)
     changes = start({"widths": [32, 16], "activation": activation}, lambda _, shape: random.normal(0, 30, shape))
-    found = {finding["fault"]: finding for finding in training.health(train(tmp_path, changes))["findings"]}
+    found = {finding["fault"]: finding for finding in training.diagnose(train(tmp_path, changes))["findings"]}
     assert found["saturated"]["figures"]["saturated"]["dense1"] > 0.8
     assert "dead_relu" not in found
 
@@ -146,7 +146,7 @@ def stored(tmp_path):
     """Make a run of rows and a confusion matrix."""
 
     def make(waits=0.0, confusion=None, **last):
-        run = Run.create(training.recipe("digits_mlp"), tmp_path / "run")
+        run = Run.create(training.get_recipe("digits_mlp"), tmp_path / "run")
         for epoch in (1, 2, 3):
             figures = {"loss": 1 / epoch, "val_loss": 1 / epoch, "accuracy": 0.9, "val_accuracy": 0.9} | last
             run.add_metrics({"epoch": epoch, **figures, "data_wait": waits})
@@ -180,7 +180,7 @@ def test_waiting_for_data_is_named(stored, waits, fault):
 def test_json_is_for_machines(stored, zoo_command):
     """`--json` has the run, what was seen, and each finding with fault, words, advice and figures."""
     run = stored(waits=0.5)
-    code, out, err = zoo_command("health", run.path, "--json")
+    code, out, err = zoo_command("diagnose", run.path, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert (found["run"], found["finished"], found["epochs"], found["measurements"]) == (str(run.path), True, 3, 0)
@@ -190,8 +190,8 @@ def test_json_is_for_machines(stored, zoo_command):
 
 def test_run_that_has_not_trained_is_refused(tmp_path, zoo_command):
     """There is nothing to say of a run without figures, nor of a folder that is none."""
-    run = Run.create(training.recipe("digits_mlp"), tmp_path / "run")
+    run = Run.create(training.get_recipe("digits_mlp"), tmp_path / "run")
     with pytest.raises(RunError, match="has neither figures nor steps"):
-        training.health(run)
-    code, out, err = zoo_command("health", tmp_path)
+        training.diagnose(run)
+    code, out, err = zoo_command("diagnose", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)

@@ -72,7 +72,7 @@ def test_every_recipe_states_itself():
     """Each shipped recipe has a command, hardware, a time and a result with a figure in it."""
     from training.recipe.docstrings import note
 
-    for name in training.recipe_names():
+    for name in training.list_recipes():
         if training._recipes.origin(name).startswith("training.recipes."):
             stated = note(name)
             assert all((stated.command, stated.hardware, stated.time, stated.result)), name
@@ -105,7 +105,7 @@ def test_starter_file_trains_as_it_is(tmp_path, zoo_command):
     code, out, err = zoo_command("new-recipe", "mine", "--from", "digits_mlp", "--folder", tmp_path)
     path = tmp_path / "mine.toml"
     assert (code, out.strip(), err) == (0, str(path), "")
-    assert read_recipe(path) == training.recipe("digits_mlp").override(name="mine")
+    assert read_recipe(path) == training.get_recipe("digits_mlp").override(name="mine")
     code, out, err = zoo_command("train", path, *SMALL, "--run", tmp_path / "run", "--quiet")
     assert (code, err) == (0, "")
     assert training.Run.open(tmp_path / "run").recipe.name == "mine"
@@ -120,7 +120,7 @@ def test_every_key_of_a_starter_can_be_uncommented(tmp_path):
         lines = [line for line in lines if line.partition(" = ")[2] != "{}" or line.startswith("options")]
         path.write_text("\n".join(lines))
         assert "epochs = " in path.read_text()
-        assert read_recipe(path) == training.recipe(base).override(name="mine")
+        assert read_recipe(path) == training.get_recipe(base).override(name="mine")
 
 
 def test_changed_keys_of_a_starter_count(tmp_path):
@@ -134,7 +134,7 @@ def test_changed_keys_of_a_starter_count(tmp_path):
     assert (recipe.name, recipe.epochs, recipe.model.options) == ("my_recipe", 3, {"widths": [8]})
     assert recipe.data.augment.flip
     assert recipe.teacher.model == "resnet_tiny"
-    assert recipe.optimizer == training.recipe("digits_mlp").optimizer
+    assert recipe.optimizer == training.get_recipe("digits_mlp").optimizer
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_starter_never_replaces_a_file(tmp_path, zoo_command):
 def test_python_starter_registers_the_recipe(tmp_path, python):
     """The Python file is a content file: importing it registers a recipe with the values of its base."""
     path = write_starter("mine", "digits_resnet", tmp_path, python=True)
-    check = "import json, sys, mine, training; print(json.dumps(training.recipe('mine').to_json()))"
+    check = "import json, sys, mine, training; print(json.dumps(training.get_recipe('mine').to_json()))"
     out, err = python("-c", check, env={"PYTHONPATH": f"{tmp_path}:."}).communicate()
-    assert Recipe.from_json(json.loads(out)) == training.recipe("digits_resnet").override(name="mine"), err
+    assert Recipe.from_json(json.loads(out)) == training.get_recipe("digits_resnet").override(name="mine"), err
     assert path.read_text().count('"""') == 2

@@ -36,8 +36,8 @@ def events(run, part):
 
 
 def test_steps_are_measured_at_the_interval(watched):
-    """The first step, every fifth and the last are in health.jsonl, finite, layer by layer in order."""
-    rows = watched.health()
+    """The first step, every fifth and the last are in diagnostics.jsonl, finite, layer by layer in order."""
+    rows = watched.diagnostics()
     assert [row["step"] for row in rows] == [1, *range(5, 41, 5)]
     assert [row["epoch"] for row in rows] == [1] * 5 + [2] * 4
     for row in rows:
@@ -50,7 +50,7 @@ def test_steps_are_measured_at_the_interval(watched):
 
 def test_updates_are_the_rate_times_the_gradient(watched):
     """Of plain SGD, |update| is rate x |gradient|: two figures that are measured in two ways agree."""
-    row = watched.health()[0]
+    row = watched.diagnostics()[0]
     shapes = {"dense1": (64, 24), "dense2": (24, 16), "logits": (16, 10)}
     found = [row["learning_rate"] * row["gradients"][layer] / row["updates"][layer] for layer in shapes]
     assert found == pytest.approx([_norm(shape) for shape in shapes.values()], rel=0.1)
@@ -66,7 +66,7 @@ def test_tensorboard_has_it_all(watched):
     steps = events(watched, "steps")
     wanted = {"gradient_norm", "learning_rate", "gradients/dense1", "updates/logits", "dead/dense2"}
     assert wanted <= set(steps)
-    assert [event.step for event in steps["gradient_norm"]] == [row["step"] for row in watched.health()]
+    assert [event.step for event in steps["gradient_norm"]] == [row["step"] for row in watched.diagnostics()]
     histograms = events(watched, "weights")
     assert {tag.rpartition("/")[2] for tag in histograms} >= {"kernel", "bias"}
     assert [event.step for event in next(iter(histograms.values()))] == [1, 2]
@@ -88,7 +88,7 @@ def test_measuring_changes_nothing(tmp_path, watched):
     """The same training without any of it ends in the same weights to the bit, dropout included."""
     changes = watched.recipe.override(**{"log.every": 0, "log.histograms": 0, "log.profile": [], "log.mistakes": 0})
     plain = training.train(changes, run=tmp_path / "run")
-    assert plain.health() == []
+    assert plain.diagnostics() == []
     ours, theirs = (_read(run.checkpoints / "last.safetensors")[0] for run in (watched, plain))
     assert [key for key, a in ours.items() if a.tobytes() != theirs[key].tobytes()] == []
 
@@ -102,13 +102,13 @@ def test_network_with_batch_norm_is_left_alone(tmp_path):
     ]
     one, two = (_read(run.checkpoints / "last.safetensors")[0] for run in runs)
     assert [key for key, a in one.items() if a.tobytes() != two[key].tobytes()] == []
-    assert [row["step"] for row in runs[1].health()] == [1, 2, 4, 5]
+    assert [row["step"] for row in runs[1].diagnostics()] == [1, 2, 4, 5]
 
 
 def test_accumulated_steps_are_measured_when_they_update(tmp_path):
     """With gradients of three steps averaged, only steps that change the weights are measured."""
     changes = {**SMALL, "epochs": 1, "optimizer.accumulate": 3, "log.every": 4, "schedule.warmup_epochs": 0}
-    rows = training.train("digits_mlp", changes, run=tmp_path / "run").health()
+    rows = training.train("digits_mlp", changes, run=tmp_path / "run").diagnostics()
     assert [row["step"] for row in rows] == [3, 6, 12, 18]
     # The rate of the last step is 0.
     assert all(ratio > 0 for row in rows[:-1] for ratio in row["updates"].values())
@@ -181,18 +181,18 @@ def test_stored_rows_survive_a_kill(watched, tmp_path):
     """A line that was cut off is left out, the next begins anew, and what is measured again gives way."""
     run = Run.create(watched.recipe, tmp_path / "run")
     for step in (1, 5, 10):
-        run.add_health({"step": step, "value": float("nan")})
-    with open(run.path / "health.jsonl", "ab") as file:
+        run.add_diagnostics({"step": step, "value": float("nan")})
+    with open(run.path / "diagnostics.jsonl", "ab") as file:
         file.write(b'{"step": 15, "val')
-    run.add_health({"step": 10, "value": 2.0})
-    assert run.health() == [{"step": 1, "value": None}, {"step": 5, "value": None}, {"step": 10, "value": 2.0}]
+    run.add_diagnostics({"step": 10, "value": 2.0})
+    assert run.diagnostics() == [{"step": 1, "value": None}, {"step": 5, "value": None}, {"step": 10, "value": 2.0}]
 
 
 @pytest.mark.parametrize("profile", [[3], [3, 2], [0, 2]])
 def test_bad_profile_is_refused(profile):
     """A profile has a first and a last step."""
     with pytest.raises(BadOption, match=r"log.profile must be \[first step, last step\]"):
-        training.recipe("digits_mlp").override(**{"log.profile": profile})
+        training.get_recipe("digits_mlp").override(**{"log.profile": profile})
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def test_study_with_other_settings_is_refused(studies, zoo_command):
 
 def test_study_in_use_is_refused(studies, tmp_path):
     """Two processes do not search the same study, nor does one begin in a folder that holds something else."""
-    recipe = training.recipe("digits_mlp")
+    recipe = training.get_recipe("digits_mlp")
     study = Study.open(tmp_path / "one", recipe, [Space("seed", (1, 2))], 1, "none")
     with study.storage(), pytest.raises(RunError, match="Another process is at this study"), study.storage():
         pass
@@ -169,7 +169,7 @@ def test_trials_that_fail_are_told(tmp_path):
 )
 def test_spaces_are_read(text, wanted):
     """Ranges, logarithmic ranges, whole numbers where the recipe has them, and lists of anything."""
-    assert parse_spaces([text], training.recipe("digits_mlp")) == [wanted]
+    assert parse_spaces([text], training.get_recipe("digits_mlp")) == [wanted]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_bad_spaces_are_one_line(text, zoo_command, tmp_path):
 
 def test_no_space_and_two_of_one_key_are_refused():
     """A study needs a space, and one only for each key."""
-    recipe = training.recipe("digits_mlp")
+    recipe = training.get_recipe("digits_mlp")
     for spaces in ((), ("epochs=1..2", "epochs=3..4")):
         with pytest.raises(BadOption, match="space"):
             parse_spaces(spaces, recipe)

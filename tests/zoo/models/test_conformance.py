@@ -326,7 +326,7 @@ def test_spec_is_closed_and_json_safe(name):
     assert set(content) == SPEC_KEYS
     content |= {
         "weights": tuple(
-            zoo.Weights(**v | {"preprocessing": contract(v["preprocessing"])}) for v in content["weights"]
+            zoo.PublishedWeights(**v | {"preprocessing": contract(v["preprocessing"])}) for v in content["weights"]
         ),
         "input_shape": tuple(content["input_shape"]),
         "tags": tuple(content["tags"]),

@@ -102,7 +102,7 @@ def test_new_classifiers_over_published_weights(name, monkeypatch, tmp_path):
     path.parent.mkdir()
     save_as_timm(network, names, path)
     monkeypatch.setenv("ZOO_HOME", str(tmp_path))
-    spec = dataclasses.replace(models[name].spec, weights=(zoo.Weights("timm/some.tag", 0.0),))
+    spec = dataclasses.replace(models[name].spec, weights=(zoo.PublishedWeights("timm/some.tag", 0.0),))
     monkeypatch.setitem(
         models._entries, name, dataclasses.replace(models[name], spec=spec, name_mappings={"timm": TIMM})
     )

@@ -120,9 +120,12 @@ SESSION = """
 import json, sys, time
 import zoo
 from zoo.layers.blocks import conv
-from zoo.specs.published import NameMapping, Weights
+from zoo.specs.published import NameMapping, PublishedWeights
 
-known = {"name_mappings": {"timm": NameMapping(((r"(.*)", "{0}"),))}, "weights": (Weights("timm/resnet_test.best", 50.0),)}
+known = {
+    "name_mappings": {"timm": NameMapping(((r"(.*)", "{0}"),))},
+    "weights": (PublishedWeights("timm/resnet_test.best", 50.0),),
+}
 
 @zoo.register("resnet_test", zoo.ModelSpec((8, 8, 3), 2, 8), params=118, **known)
 def resnet_test(x, head):

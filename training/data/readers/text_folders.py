@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-from training.data.dataset import Dataset, Split, listed
-from training.datasets._folders import Files, Kind, bad_message, open_folder
+from training.data.dataset import Dataset, Split, in_memory_split
+from training.data.readers.folders import Files, Kind, bad_message, open_folder
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.specs.text import TextConfig
@@ -41,4 +41,4 @@ def _split(root: Path, files: Files, texts: dict[Path, str]) -> Split:
     pairs = [(texts[path], number) for number, found in enumerate(files.values()) for path in found if path in texts]
     if not pairs:
         raise DataError(f"Expected texts in every split. Received: {root} with none left in one.")
-    return listed([text for text, _ in pairs], [number for _, number in pairs])
+    return in_memory_split([text for text, _ in pairs], [number for _, number in pairs])

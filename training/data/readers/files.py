@@ -25,7 +25,7 @@ def _all(examples: Any) -> Any:
     return examples
 
 
-def of_files(paths: Sequence[str], labels: Sequence[Any]) -> Split:
+def file_split(paths: Sequence[str], labels: Sequence[Any]) -> Split:
     """Return the split of files with their labels; names are shuffled, all of them, before any file is read.
 
     Args:
@@ -44,7 +44,7 @@ def of_files(paths: Sequence[str], labels: Sequence[Any]) -> Split:
     return Split(read(np.arange(len(names))), len(names), shuffled)
 
 
-def of_records(paths: Sequence[Path], parse: Callable[[Any], tuple[Any, Any]]) -> Split:
+def record_split(paths: Sequence[Path], parse: Callable[[Any], tuple[Any, Any]]) -> Split:
     """Return the split of the records of TFRecord files, in their order.
 
     Shuffled, the files come in another order, several of them are read in turns, and what comes is mixed in a buffer.

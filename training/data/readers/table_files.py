@@ -68,7 +68,7 @@ def _read_csv(file: Path) -> Any:
 _READERS = {"csv": _read_csv, "parquet": lambda file: parquet.read_table(file)}
 
 
-def pick(names: list[str], rows: list[list[str]], wanted: list[str], option: str) -> list[list[str]]:
+def select_columns(names: list[str], rows: list[list[str]], wanted: list[str], option: str) -> list[list[str]]:
     """Return the rows with the columns that are wanted only; raises DataError for one that is not there."""
     for name in wanted:
         if name not in names:

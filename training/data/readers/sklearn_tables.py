@@ -8,7 +8,7 @@ from typing import Any
 from training.data.columns import cell_of
 
 
-def rows_of(load: Callable[[], Any], target: str) -> tuple[list[str], list[list[str]]]:
+def sklearn_rows(load: Callable[[], Any], target: str) -> tuple[list[str], list[list[str]]]:
     """Return headings, the target's last, and rows of cells of what a function of scikit-learn's returns."""
     found = load()
     names = [*map(str, found.feature_names), target]

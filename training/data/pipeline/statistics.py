@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from training.data.dataset import Dataset, TargetScale
-from training.data.encoding import make_encoder
+from training.data.pipeline.encoding import make_encoder
 from zoo.common.lazy import np
 from zoo.specs.preprocessing import PreprocessingConfig
 

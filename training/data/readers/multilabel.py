@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.dataset import Dataset
-from training.datasets._folders import bad_message, good_images, image_split
+from training.data.readers.folders import bad_message, good_images, image_split
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
@@ -49,7 +49,7 @@ def labelled_images(
 
 
 def tfds_labels(name: str, builder: str, config: DataConfig, read: Any, judged: str = "test") -> Dataset:
-    """Return a prepared TFDS dataset of images with objects; see `training.data.tfds.several_labels`."""
-    from training.data.tfds import open_builder, several_labels
+    """Return a prepared TFDS dataset of images with objects; see `training.data.readers.tfds.several_labels`."""
+    from training.data.readers.tfds import open_builder, several_labels
 
     return several_labels(open_builder(builder, config), name, read, judged=judged)

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from training.recipe.config import DataConfig
+from training.data.columns import fit_columns, parse_number
 from training.data.dataset import Dataset, Split
+from training.data.readers.table_files import select_columns
 from training.data.splits import OPTIONS as OF_SPLITS
-from training.data.splits import check_classes, divide
-from training.data.table_files import pick
-from training.data.columns import learn_table, parse_number
+from training.data.splits import check_classes, split_indices
+from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, tf
 from zoo.specs.text import TextConfig
@@ -37,11 +37,11 @@ def table_dataset(name: str, names: list[str], rows: list[list[str]], config: Da
         DataError: a column is missing, the target cannot be, or there are too few rows.
     """
     wanted = _beside(names, config)
-    cells = pick(names, rows, wanted, "data.columns")
+    cells = select_columns(names, rows, wanted, "data.columns")
     task, labels, truth = _target(names, rows, config, task)
-    parts = divide(len(rows), config, truth if task == "classify" else None)
+    parts = split_indices(len(rows), config, truth if task == "classify" else None)
     splits = {split: _split([cells[i] for i in part], truth[part]) for split, part in parts.items()}
-    table = learn_table(wanted, [cells[i] for i in parts["train"]])
+    table = fit_columns(wanted, [cells[i] for i in parts["train"]])
     return Dataset(name, labels, (), splits, table=table, task=task, options=OPTIONS)
 
 
@@ -56,12 +56,12 @@ def text_dataset(name: str, names: list[str], rows: list[list[str]], config: Dat
         raise DataError(
             f"Expected one column of texts. Received: {', '.join(wanted)}. Name it by: --set data.columns='[\"NAME\"]'"
         )
-    texts = [row[0] for row in pick(names, rows, wanted, "data.columns")]
+    texts = [row[0] for row in select_columns(names, rows, wanted, "data.columns")]
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise DataError(f"Expected a text in every row of the column {wanted[0]!r}. Received: none in row {number}")
     task, labels, truth = _target(names, rows, config, "")
-    parts = divide(len(rows), config, truth if task == "classify" else None)
+    parts = split_indices(len(rows), config, truth if task == "classify" else None)
     splits = {split: _split([texts[i] for i in part], truth[part]) for split, part in parts.items()}
     return Dataset(name, labels, (), splits, text=TextConfig(), task=task, options=OPTIONS)
 
@@ -80,7 +80,7 @@ def _beside(names: list[str], config: DataConfig) -> list[str]:
 def _target(names: list[str], rows: list[list[str]], config: DataConfig, task: str) -> tuple[str, tuple[str, ...], Any]:
     """Return the task, the names of the classes or the target, and the truth."""
     target = config.target or names[-1]
-    answers = [row[0] for row in pick(names, rows, [target], "data.target")]
+    answers = [row[0] for row in select_columns(names, rows, [target], "data.target")]
     task = config.task or task or _infer(answers)
     labels, truth = _READ[task](target, answers)
     if task == "classify":

@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from training.data.dataset import Dataset, listed
+from training.data.dataset import Dataset, in_memory_split
 from zoo.specs.text import SPECIAL, TextConfig
 
 LETTERS = string.ascii_lowercase
@@ -28,7 +28,7 @@ def letters(name: str, answer: Callable[[str], str], seed: int) -> Dataset:
     """
     found = _strings(seed)
     splits = {split: list(islice(found, size)) for split, size in SIZES.items()}
-    parts = {split: listed(part, [answer(text) for text in part]) for split, part in splits.items()}
+    parts = {split: in_memory_split(part, [answer(text) for text in part]) for split, part in splits.items()}
     text = TextConfig((*SPECIAL, *LETTERS), split="character", clean=False)
     return Dataset(name, (), (), parts, text=text, task="generate")
 

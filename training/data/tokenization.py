@@ -70,7 +70,7 @@ def padded(ids: Any, length: int, filler: int = PADDING) -> Any:
     return tf.ensure_shape(ids.to_tensor(filler, shape=(None, length)), (None, length))
 
 
-def words(text: TextConfig, ids: Any) -> Any:
+def detokenize(text: TextConfig, ids: Any) -> Any:
     """Return what ids int32 (n, t) say as strings (n,), up to the first `END`; special tokens are left out."""
     ended = tf.cumsum(tf.cast(tf.equal(ids, END), tf.int32), axis=1)
     wanted = tf.logical_and(tf.equal(ended, 0), ids >= len(SPECIAL))
@@ -78,7 +78,7 @@ def words(text: TextConfig, ids: Any) -> Any:
     return tf.strings.reduce_join(found, axis=-1, separator="" if text.split == "character" else " ")
 
 
-def learn(text: TextConfig, examples: Any, most: int) -> TextConfig:
+def build_vocabulary(text: TextConfig, examples: Any, most: int) -> TextConfig:
     """Return the contract with a vocabulary: the tokens that are most frequent, the first of the alphabet among equals.
 
     Args:

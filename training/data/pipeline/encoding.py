@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from training.recipe.config import AugmentConfig
 from training.augment.crop import crop_encoded
-from training.data.dataset import Dataset
 from training.common.preprocess import decode, normalize
 from training.data.columns import ColumnSchema
-from training.data.text import BATCH, padded, tokenizer, tokens
+from training.data.dataset import Dataset
+from training.data.tokenization import BATCH, padded, tokenizer, tokens
+from training.recipe.config import AugmentConfig
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import np, tf
 from zoo.specs.preprocessing import PreprocessingConfig
@@ -129,7 +129,7 @@ class TableEncoder(Encoder):
     def _vectors(self, examples: _tf.data.Dataset) -> tuple[Any, Any]:
         cells, truth = zip(*examples.as_numpy_iterator(), strict=True)
         table: ColumnSchema = self.dataset.table
-        return table.vectors([[cell.decode() for cell in row] for row in cells]), np.stack(truth)
+        return table.encode([[cell.decode() for cell in row] for row in cells]), np.stack(truth)
 
 
 class TextEncoder(Encoder):

@@ -10,13 +10,13 @@ from typing import Any
 
 from training.augment.augment import CROP, augment, concern, finish, is_active
 from training.augment.crop import draw_crops
-from training.data.dataset import Dataset
-from training.data.encoding import PARALLEL, Encoder, make_encoder
 from training.augment.mixing import mixes
-from training.data.order import no_global_seed
 from training.common.preprocess import normalize
-from training.recipe.recipe import Recipe
 from training.common.sharding import WHOLE, Shard, check_divisible, taking
+from training.data.dataset import Dataset
+from training.data.pipeline.encoding import PARALLEL, Encoder, make_encoder
+from training.data.readers.files import no_global_seed
+from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np, tf
 from zoo.specs.preprocessing import PreprocessingConfig

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.jpeg import is_whole_jpeg
-from training.datasets._folders import find_bad
+from training.data.readers.folders import find_bad
+from training.data.readers.jpeg import is_whole_jpeg
 from zoo.common.lazy import quiet_libraries
 
 KINDS = {

@@ -11,9 +11,9 @@ from typing import Any
 
 from training.common.preprocess import still
 from training.data.dataset import Split
-from training.data.jpeg import is_whole_jpeg
-from training.data.order import of_files
-from training.data.splits import NAMES, OPTIONS, SHARES, divide
+from training.data.readers.files import file_split
+from training.data.readers.jpeg import is_whole_jpeg
+from training.data.splits import NAMES, OPTIONS, SHARES, split_indices
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, quiet_libraries, tf
@@ -106,7 +106,7 @@ def _divide(files: Files, config: DataConfig, shares: Sequence[float] = SHARES) 
     pairs = [(name, path) for name, found in files.items() for path in found]
     numbers = [number for number, found in enumerate(files.values()) for _ in found]
     splits: dict[str, Files] = {}
-    for split, part in divide(len(pairs), config, numbers, shares).items():
+    for split, part in split_indices(len(pairs), config, numbers, shares).items():
         splits[split] = {name: [] for name in files}
         for name, path in (pairs[i] for i in part):
             splits[split][name].append(path)
@@ -130,7 +130,7 @@ def image_split(root: Path, paths: Sequence[Path], answers: Any) -> Split:
     if not paths:
         raise DataError(f"Expected images that can be decoded. Received: {root} with none left in a split.")
     order = np.random.default_rng(0).permutation(len(paths))
-    return of_files([str(paths[i]) for i in order], np.asarray(answers, "int64")[order])
+    return file_split([str(paths[i]) for i in order], np.asarray(answers, "int64")[order])
 
 
 def good_images(root: Path, paths: Sequence[Path], skip_bad: bool) -> set[Path]:

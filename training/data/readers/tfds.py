@@ -13,8 +13,8 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from training.recipe.config import DataConfig
 from training.data.dataset import Dataset, Split, datasets
+from training.recipe.config import DataConfig
 from zoo.common.errors import DataError, UnknownName, did_you_mean
 from zoo.common.lazy import tf, tfds
 from zoo.specs.text import TextConfig

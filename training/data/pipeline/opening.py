@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from training.augment.augment import check_augment, is_active
-from training.recipe.config import DataConfig
-from training.data.dataset import NETWORKS, Dataset, TargetScale
-from training.data.loading import load_dataset
-from training.data.encoding import make_encoder, settle_length
-from training.data.pipeline import Pipeline
-from training.recipe.recipe import Recipe
-from training.data.statistics import measure, measure_targets
 from training.data.columns import ColumnSchema
-from training.data.text import learn
+from training.data.dataset import NETWORKS, Dataset, TargetScale
+from training.data.pipeline.encoding import make_encoder, settle_length
+from training.data.pipeline.pipeline import Pipeline
+from training.data.pipeline.statistics import measure, measure_targets
+from training.data.readers.loading import load_dataset
+from training.data.tokenization import build_vocabulary
+from training.recipe.config import DataConfig
+from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption, DataError, RunError
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.registry import ModelSpec
@@ -46,7 +46,7 @@ def open_pipeline(
         recipe: what to serve.
         spec: the network's.
         text: the text contract of a run; without one the vocabulary is learnt from the training split.
-        learnt: what else the training split of a run taught, see `learnt_of`; without it that is learnt now.
+        learnt: what else the training split of a run taught, see `training_statistics`; without it that is learnt now.
 
     Raises:
         DataError: the data is missing or unreadable.
@@ -76,7 +76,7 @@ def open_pipeline(
     return Pipeline(dataset, recipe, shape, preprocessing)
 
 
-def learnt_of(pipeline: Pipeline) -> dict[str, Any]:
+def training_statistics(pipeline: Pipeline) -> dict[str, Any]:
     """Return what the training split taught beside a vocabulary, JSON-safe, for `open_pipeline` to use again.
 
     Returns:
@@ -103,7 +103,7 @@ def _remembered(dataset: Dataset, known: dict[str, Any]) -> Dataset:
 
 
 def _read_learnt(learnt: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of `learnt_of`, or raise RunError where they are none."""
+    """Return the values of `training_statistics`, or raise RunError where they are none."""
     try:
         return {key: _READERS[key](values) for key, values in learnt.items()}
     except (AttributeError, BadOption, KeyError, TypeError, ValueError) as error:
@@ -163,7 +163,7 @@ def _open_text(recipe: Recipe, dataset: Dataset, spec: ModelSpec, text: TextConf
         examples = dataset.splits["train"].examples
         if dataset.task != "generate":
             examples = examples.map(lambda x, _: x)
-        text = learn(dataset.text, examples, most or spec.vocabulary)
+        text = build_vocabulary(dataset.text, examples, most or spec.vocabulary)
     elif most and text is None:
         raise BadOption(f"{dataset.name} states its own vocabulary. Received: data.vocabulary={most}. Leave it at 0.")
     return Pipeline(dataset, recipe, shape, plain, text or dataset.text)

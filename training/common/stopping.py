@@ -1,0 +1,75 @@
+"""Stop training on a signal, after the running step."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from zoo.common.errors import ZooError
+from zoo.common.lazy import np
+
+
+class Stopped(ZooError):
+    """Training was asked to stop, and its state is saved.
+
+    Args:
+        message: one line for people.
+        code: exit code of the command, 128 plus the signal.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Interrupted(Exception):
+    """A signal came while what was going on could be left off at once."""
+
+
+class StopRequest:
+    """Remembers the signal that asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._at_once = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as a wish to stop after the step; a second one stops at once, as usual."""
+        try:
+            before = {s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:
+            # Not the main thread: signals go elsewhere.
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def interruptible(self, model: Any) -> Iterator[None]:
+        """Raise Interrupted once a signal comes, or if one has come; the metrics of a model are then as before."""
+        before = [np.asarray(v) for v in model.metrics_variables]
+        self._at_once = True
+        try:
+            if self.signal:
+                raise Interrupted
+            yield
+        except Interrupted:
+            for variable, value in zip(model.metrics_variables, before, strict=True):
+                variable.assign(value)
+            raise
+        finally:
+            self._at_once = False
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.signal = number
+        for s, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            signal.signal(s, handler)
+        if self._at_once:
+            self._at_once = False
+            raise Interrupted

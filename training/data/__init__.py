@@ -1,0 +1,1 @@
+"""Datasets: splits, column schemas, tokenization, readers and the input pipeline."""

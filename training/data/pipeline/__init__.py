@@ -1,0 +1,1 @@
+"""The input pipeline: from a dataset to shuffled, augmented, normalized batches."""

@@ -1,0 +1,1 @@
+"""Readers of images, tables, texts, TFRecord files and TensorFlow Datasets."""
