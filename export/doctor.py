@@ -1,6 +1,6 @@
-"""Which converters and runtimes work here: each is tried on a model of two layers, in processes of their own.
+"""Check which converters and runtimes work here, each on a small model in a child process.
 
-Called as `python -m export.doctor JOB.json`: writes one JSON line on standard output for each thing tried.
+Called as `python -m export.doctor JOB.json`, it writes one JSON line on standard output for each format.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -25,83 +25,85 @@ from export.core.format import formats
 from zoo.common.errors import MissingDependency, ZooError
 
 WORKS, BROKEN, MISSING = "works", "broken", "not installed"
-SECONDS = 180.0  # for an import
-DIED = "Its process died of it. Install its packages as constraints.txt pins"
+IMPORT_TIMEOUT = 180.0  # seconds
+REINSTALL = "Install the packages that constraints.txt pins"
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """What became of a trial.
+class DoctorResult:
+    """The result of one check.
 
     Args:
-        name: of the format or compression.
+        name: name of the format or compression.
         kind: "format" or "compression".
-        state: "works", "broken" or "not installed".
-        seconds: how long it took.
-        versions: of what it needs, by package; None for what is missing.
-        reason: why it does not work, and what mends that.
+        status: "works", "broken" or "not installed".
+        seconds: duration of the check.
+        versions: version of each required package; None for a missing one.
+        reason: why it does not work, and how to fix it.
     """
 
     name: str
     kind: str
-    state: str
+    status: str
     seconds: float
     versions: dict[str, str | None]
     reason: str = ""
 
     @property
     def versions_text(self) -> str:
-        """The versions in words."""
+        """The versions as text."""
         return ", ".join(f"{package} {version or 'missing'}" for package, version in self.versions.items())
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-safe values."""
+        """Return the fields as JSON-safe values."""
         return dataclasses.asdict(self)
 
 
-def diagnose(hidden: Sequence[str] = (), progress: bool = False, names: Sequence[str] = ()) -> list[Result]:
-    """Try every format and compression.
+def check_installation(
+    hidden: Sequence[str] = (), progress: bool = False, names: Sequence[str] = ()
+) -> list[DoctorResult]:
+    """Check every format and compression.
 
     Args:
-        hidden: modules that the trials cannot import, as where an installation is broken.
-        progress: name what is tried on standard error.
-        names: only these formats and compressions; all by default.
+        hidden: modules that the checks cannot import, to simulate a broken installation.
+        progress: print each format on standard error when it is done.
+        names: formats and compressions to check; all by default.
 
     Returns:
         One result each, formats first.
     """
-    found = [_format_result(name) for name in formats.names() if not names or name in names]
-    wanted = [result.name for result in found if result.state == WORKS]
-    seconds = {}
-    for name, reply in _trials(wanted, hidden):
-        seconds[name] = reply
+    results = [_format_result(name) for name in formats.names() if not names or name in names]
+    installed = [result.name for result in results if result.status == WORKS]
+    replies = {}
+    for name, reply in _check_formats(installed, hidden):
+        replies[name] = reply
         if progress:
             click.echo(f"{name}: {'works' if not reply['error'] else 'broken'}", err=True)
-    tried = [_tried(result, seconds.get(result.name)) for result in found]
+    checked = [_with_reply(result, replies.get(result.name)) for result in results]
     chosen = [name for name in compressions.names() if not names or name in names]
-    return tried + [_compression_result(name) for name in chosen]
+    return checked + [_compression_result(name) for name in chosen]
 
 
-def _format_result(name: str) -> Result:
-    """Return whether what a format needs is installed."""
+def _format_result(name: str) -> DoctorResult:
+    """Return whether the packages of a format are installed."""
     return _installed(name, "format", formats[name].packages)
 
 
-def _installed(name: str, kind: str, modules: Sequence[str]) -> Result:
-    """Return the versions of what something needs, and whether all of it is installed."""
+def _installed(name: str, kind: str, modules: Sequence[str]) -> DoctorResult:
+    """Return the versions of required modules, and whether all are installed."""
     versions = {_package(module): _version(module) for module in modules}
     missing = [package for package, version in versions.items() if version is None]
-    reason = f"It needs what is not installed. Run: pip install {' '.join(missing)}" if missing else ""
-    return Result(name, kind, MISSING if missing else WORKS, 0.0, versions, reason)
+    reason = f"Packages are missing. Run: pip install {' '.join(missing)}" if missing else ""
+    return DoctorResult(name, kind, MISSING if missing else WORKS, 0.0, versions, reason)
 
 
 def _package(module: str) -> str:
-    """Return what to install for a module; those that we need are called alike."""
+    """Return the package that installs a module."""
     return module.replace("_", "-")
 
 
 def _version(module: str) -> str | None:
-    """Return the version of an installed module, None if there is none; it is not imported."""
+    """Return the version of a module without importing it; None if it is not installed."""
     if importlib.util.find_spec(module) is None:
         return None
     try:
@@ -110,46 +112,48 @@ def _version(module: str) -> str | None:
         return "unknown"
 
 
-def _tried(result: Result, reply: dict[str, Any] | None) -> Result:
-    """Return a result with what its trial said."""
+def _with_reply(result: DoctorResult, reply: dict[str, Any] | None) -> DoctorResult:
+    """Return a result updated with the reply of its check."""
     if reply is None:
         return result
-    state = BROKEN if reply["error"] else WORKS
-    return dataclasses.replace(result, state=state, seconds=reply["seconds"], reason=reply["error"])
+    status = BROKEN if reply["error"] else WORKS
+    return dataclasses.replace(result, status=status, seconds=reply["seconds"], reason=reply["error"])
 
 
-def _compression_result(name: str) -> Result:
-    """Import what a compression needs in a process of its own, for tfmot changes the process that does."""
+def _compression_result(name: str) -> DoctorResult:
+    """Import the packages of a compression in a child process, because tfmot changes the process that imports it."""
     modules = compressions[name].packages
     result = _installed(name, "compression", modules)
-    if result.state != WORKS:
+    if result.status != WORKS:
         return result
     start = time.monotonic()
-    error = _import(tuple(modules))
-    return _tried(result, {"error": error, "seconds": time.monotonic() - start})
+    error = _import_error(tuple(modules))
+    return _with_reply(result, {"error": error, "seconds": time.monotonic() - start})
 
 
-_imported: dict[tuple[str, ...], str] = {}
+_import_errors: dict[tuple[str, ...], str] = {}
 
 
-def _import(modules: tuple[str, ...]) -> str:
-    """Return why modules cannot be imported together, "" if they can; each set is tried once."""
-    if modules not in _imported:
-        # tfmot makes Keras 2 of tf.keras unless that was touched before.
+def _import_error(modules: tuple[str, ...]) -> str:
+    """Return why modules cannot be imported together, "" if they can; each set is imported once."""
+    if modules not in _import_errors:
+        # tfmot replaces tf.keras by Keras 2 unless it was imported before.
         code = "import tensorflow as tf; tf.keras.Model\n" + "".join(f"import {module}\n" for module in modules)
+        command = [sys.executable, "-c", code]
         try:
             done = subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True, env=child_environment(), timeout=SECONDS
+                command, capture_output=True, text=True, env=child_environment(), timeout=IMPORT_TIMEOUT
             )
         except subprocess.TimeoutExpired:
-            return f"Importing {', '.join(modules)} did not end in {SECONDS:g} s"
+            return f"Importing {', '.join(modules)} took more than {IMPORT_TIMEOUT:g} s"
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        _imported[modules] = f"{(lines or ['It died'])[-1][:200]}. Install it anew" if done.returncode else ""
-    return _imported[modules]
+        error = f"{(lines or ['The process died'])[-1][:200]}. Reinstall the package"
+        _import_errors[modules] = error if done.returncode else ""
+    return _import_errors[modules]
 
 
-def _trials(names: Sequence[str], hidden: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Try formats in a process; if it dies, the one that it died of is broken, and another tries the rest."""
+def _check_formats(names: Sequence[str], hidden: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Check formats in a child process; if it dies, report the current format and check the rest in another."""
     left = list(names)
     while left:
         done = []
@@ -162,12 +166,12 @@ def _trials(names: Sequence[str], hidden: Sequence[str]) -> Iterator[tuple[str, 
                 yield reply["format"], reply
         left = left[len(done) :]
         if left:
-            first = left.pop(0)
-            yield first, {"seconds": time.monotonic() - start, "error": DIED}
+            error = f"The process died while checking it. {REINSTALL}"
+            yield left.pop(0), {"seconds": time.monotonic() - start, "error": error}
 
 
 def _replies(job: Path) -> Iterator[dict[str, Any]]:
-    """Yield what a process says."""
+    """Yield the replies of the child process."""
     command = [sys.executable, "-m", "export.doctor", str(job)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=child_environment()) as child:
         try:
@@ -179,13 +183,8 @@ def _replies(job: Path) -> Iterator[dict[str, Any]]:
             raise
 
 
-@dataclasses.dataclass(frozen=True)
-class _Hidden:
-    """An importer that knows nothing of some modules, and lets nobody else look for them.
-
-    Args:
-        names: the modules.
-    """
+class _HiddenModules(NamedTuple):
+    """A finder for `sys.meta_path` that makes some modules unimportable."""
 
     names: tuple[str, ...]
 
@@ -196,55 +195,54 @@ class _Hidden:
 
 
 def _main(job: Path) -> None:
-    """Try formats in this process."""
+    """Check formats in this process."""
     content = json.loads(job.read_text(encoding="utf-8"))
-    sys.meta_path.insert(0, _Hidden(tuple(content["hidden"])))
-    source, inputs, logits = _small(job.parent)
+    sys.meta_path.insert(0, _HiddenModules(tuple(content["hidden"])))
+    source, inputs, logits = _small_source(job.parent)
     for name in content["formats"]:
         start = time.monotonic()
-        error = _try(source, name, inputs, logits)
+        error = _format_error(source, name, inputs, logits)
         reply = {"format": name, "seconds": time.monotonic() - start, "error": error}
         print(json.dumps({"zoo": reply}), flush=True)
 
 
-def _small(folder: Path) -> tuple[Any, Any, Any]:
-    """Return a source of two layers, inputs, and what they give."""
+def _small_source(folder: Path) -> tuple[Any, Any, Any]:
+    """Return a source of two layers, inputs (32, 8, 8, 3), and its logits (32, 4)."""
     import zoo
-    from export.source.source import Source
+    from export.source.source import SourceModel
     from zoo.common.lazy import keras, np
 
     keras.utils.set_random_seed(0)
-    draw = np.random.default_rng(0)
-    inputs = draw.integers(0, 256, (32, 8, 8, 3)).astype("float32")
-    given = keras.Input(inputs.shape[1:], name="image")
-    x = keras.layers.Conv2D(8, 3, activation="relu", name="convolution")(given)
+    inputs = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3)).astype("float32")
+    image = keras.Input(inputs.shape[1:], name="image")
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="convolution")(image)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    network = keras.Model(given, keras.layers.Dense(4, name="logits")(x), name="doctor")
-    source = Source(network, zoo.PreprocessingConfig((127.5,), (60.0,)), list("abcd"), lambda: inputs, folder)
+    model = keras.Model(image, keras.layers.Dense(4, name="logits")(x), name="doctor")
+    source = SourceModel(model, zoo.PreprocessingConfig((127.5,), (60.0,)), list("abcd"), lambda: inputs, folder)
     return source, inputs, source.model.predict(inputs, verbose=0)
 
 
-def _try(source: Any, name: str, inputs: Any, logits: Any) -> str:
-    """Write a format, load it in its runtime and compare; return "" or what went wrong, in a line."""
+def _format_error(source: Any, name: str, inputs: Any, logits: Any) -> str:
+    """Export to a format, load it in its runtime and compare; return "" or the error in one line."""
     from zoo.common.lazy import np
 
     try:
-        found = formats[name].load(source.shared(name))(inputs)
+        outputs = formats[name].load(source.shared(name))(inputs)
     except ModuleNotFoundError as error:
-        return _missing(error)
+        return _missing_module(error)
     except ZooError as error:
         return f"{' '.join(str(error).split())[:300]}"
     except Exception as error:
-        # Converters and runtimes raise whatever their dependencies raise; the line names it.
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:240]}"
-        return f"{reason}. Install its packages as constraints.txt pins"
-    difference = float(np.abs(found - logits).max() / np.abs(logits).max())
-    allowed = formats[name].tolerance.relative
-    return "" if difference <= allowed else f"It answers otherwise than Keras, by {difference:.2g} of the largest logit"
+        # Converters and runtimes raise the classes of their dependencies; the message names the class.
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:240]}. {REINSTALL}"
+    difference = float(np.abs(outputs - logits).max() / np.abs(logits).max())
+    if difference <= formats[name].tolerance.relative:
+        return ""
+    return f"The outputs differ from Keras' by {difference:.2g} of the largest logit. {REINSTALL}"
 
 
-def _missing(error: ModuleNotFoundError) -> str:
-    """Return what to install for a module that is not there."""
+def _missing_module(error: ModuleNotFoundError) -> str:
+    """Return how to install a missing module."""
     if isinstance(error, MissingDependency):
         return str(error)
     module = (error.name or "").partition(".")[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.compression.masks import Pruning, kernels
-from export.inspection.constants import constants
+from export.inspection.stored_weights import stored_weights
 from zoo.common.errors import ExportError, ParityError
 from zoo.common.lazy import np
 
@@ -56,7 +56,7 @@ def inspect(path: Path, guarantees: Mapping[str, Any], masks: Mapping[str, _np.n
     Raises:
         ParityError: the artifact is not what is claimed.
     """
-    stored = constants(path)
+    stored = stored_weights(path)
     if stored is None:
         return None
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What stands in a model is read from its file, and what a format's name claims is looked up there."""
+"""Inspection of model files, and the guarantees of formats checked in them."""
 
 from __future__ import annotations
 
@@ -16,72 +16,72 @@ from export.core.artifact_graph import ArtifactGraph, Operator
 from export.core.format import formats
 from export.core.guarantees import GUARANTEES, check_guarantees
 from export.core.manifest import NAME, write_manifest
-from export.inspection.inspect import inspect, look
+from export.inspection.inspect import inspect, read_artifact
 from zoo.common.errors import BadOption, DataError, ParityError, ZooError
 
 KEYS = {
-    "kind", "bytes", "gzip", "operators", "weights", "int8_weights", "int8_operators", "float_islands", "foreign",
-    "inputs", "outputs", "opset", "sparsity", "sparse",
+    "kind", "bytes", "gzip_bytes", "operators", "weights", "int8_weights", "int8_operators", "float_fallback",
+    "unsupported", "inputs", "outputs", "opset", "sparsity", "total_sparsity",
 }  # fmt: skip
 
 
-def stated(**more):
-    """What a manifest states to `check_guarantees`."""
+def manifest_of(**more):
+    """The part of a manifest that `check_guarantees` reads."""
     return {"format": "it", "options": {}, "metadata": {}, "compression": None, **more}
 
 
 def broken(path, *guarantees, **more):
-    """What the inspection of a file complains of, "" if nothing."""
+    """The error of the guarantees that a file breaks, "" if it breaks none."""
     try:
-        check_guarantees(look(path).stored, guarantees, stated(**more))
+        check_guarantees(read_artifact(path).graph, guarantees, manifest_of(**more))
     except ParityError as error:
         return str(error)
     return ""
 
 
 def packed(model, path):
-    """The content of a .tflite file, with the labels that are attached to another."""
+    """The content of a .tflite file, with the labels appended to another."""
     content = path.read_bytes()
     return bytes(litert.pack(model)) + content[content.rfind(b"PK\x03\x04") :]
 
 
 def test_every_format_is_inspected(artifacts, digits_run):
-    """The manifest of every artifact has all of it, in the right figures where they are known from elsewhere."""
+    """The manifest of every artifact has all fields, with the values that are known from elsewhere."""
     for name, artifact in artifacts.items():
         found = artifact.manifest["inspection"]
         assert found.keys() == KEYS, name
-        shipped = artifact.manifest["bytes"]
-        assert found["bytes"] == shipped, name
-        assert 0 < found["gzip"] < shipped, name
+        size = artifact.manifest["bytes"]
+        assert found["bytes"] == size, name
+        assert 0 < found["gzip_bytes"] < size, name
         assert len(found["sparsity"]) >= 8, name
-        assert found["foreign"] == [], name
+        assert found["unsupported"] == [], name
         assert sum(found["weights"].values()) >= 18_000, name
-        (given,) = found["inputs"]
-        assert given["name"] == "image", name
-        assert given["shape"][1:] == [8, 8, 1], name
-        assert given["shape"][0] == artifact.manifest["batch"], name
+        (image,) = found["inputs"]
+        assert image["name"] == "image", name
+        assert image["shape"][1:] == [8, 8, 1], name
+        assert image["shape"][0] == artifact.manifest["batch"], name
 
 
-def test_shares_tell_formats_apart(artifacts):
-    """int8 where it is claimed, float where it is not, and no island in what is int8 altogether."""
+def test_int8_fractions_of_formats(artifacts):
+    """int8 where it is guaranteed, float where it is not, and no float fallback in a fully quantized format."""
     found = {name: artifact.manifest["inspection"] for name, artifact in artifacts.items()}
     for name in ("tflite", "onnx", "saved_model", "tflite_fp16", "openvino"):
         assert (found[name]["int8_weights"], found[name]["int8_operators"]) == (0.0, 0.0), name
     assert found["tflite_int8"]["int8_operators"] == 1.0
-    assert found["tflite_int8"]["float_islands"] == []
+    assert found["tflite_int8"]["float_fallback"] == []
     assert min(found[name]["int8_weights"] for name in ("tflite_int8", "tflite_dynamic", "onnx_int8")) > 0.97
     assert found["tflite_dynamic"]["weights"]["int8"] > 18_000
-    # The convolutions of a network in onnx_dynamic stay in floating point, and are named.
-    assert len(found["onnx_dynamic"]["float_islands"]) == found["onnx_dynamic"]["operators"]["Conv"]
+    # Convolutions stay in floating point in onnx_dynamic, and are named.
+    assert len(found["onnx_dynamic"]["float_fallback"]) == found["onnx_dynamic"]["operators"]["Conv"]
     assert found["onnx"]["opset"] == 17
     assert found["tflite"]["opset"] is None
 
 
-def test_float_in_an_int8_place_is_an_error(artifacts):
-    """A float file under the name of an int8 one breaks every claim but its own."""
+def test_a_float_file_breaks_int8_guarantees(artifacts):
+    """A float file in place of an int8 one breaks every guarantee."""
     path = artifacts["tflite"].path
-    for claim in GUARANTEES:
-        assert broken(path, claim), claim
+    for guarantee in GUARANTEES:
+        assert broken(path, guarantee), guarantee
     assert "convolution" in broken(artifacts["onnx"].path, "int8")
     assert not broken(artifacts["tflite_int8"].path, "integer", "int8", "int8_weights")
     assert not broken(artifacts["onnx_int8"].path, "int8")
@@ -90,7 +90,7 @@ def test_float_in_an_int8_place_is_an_error(artifacts):
 
 
 def test_one_float_convolution_is_named(artifacts, tmp_path):
-    """ONNX whose third convolution takes its weights as float32 again."""
+    """An ONNX file with float32 weights in the third convolution."""
     import onnx
 
     model = onnx.load(artifacts["onnx_int8"].path)
@@ -102,11 +102,11 @@ def test_one_float_convolution_is_named(artifacts, tmp_path):
     node.input[1] = "restored"
     onnx.save(model, tmp_path / "model.onnx")
     assert node.name in broken(tmp_path / "model.onnx", "int8")
-    assert inspect(tmp_path / "model.onnx")["float_islands"].count(node.name) == 1
+    assert inspect(tmp_path / "model.onnx").float_fallback.count(node.name) == 1
 
 
 def test_one_float_operator_of_a_tflite_is_named(artifacts, tmp_path):
-    """A float tensor between two integer ones; one that a step of a chain named and left so is no error."""
+    """A float tensor between two integer ones; an operator that a compression step excluded is no error."""
     model = litert.read(artifacts["tflite_int8"].path.read_bytes())
     graph = model.subgraphs[0]
     operator = [o for o in graph.operators if litert.operator_name(model, o) == "CONV_2D"][3]
@@ -116,13 +116,13 @@ def test_one_float_operator_of_a_tflite_is_named(artifacts, tmp_path):
     path.write_bytes(packed(model, artifacts["tflite_int8"].path))
     name = litert.name_of(tensor)
     assert name in broken(path, "integer")
-    takers = [litert.name_of(graph.tensors[o.outputs[0]]) for o in graph.operators if operator.outputs[0] in o.inputs]
-    excluded = {"facts": {"float_operators": [name, *takers]}}
+    readers = [litert.name_of(graph.tensors[o.outputs[0]]) for o in graph.operators if operator.outputs[0] in o.inputs]
+    excluded = {"facts": {"float_operators": [name, *readers]}}
     assert not broken(path, "integer", compression=excluded)
 
 
 def test_zeros_are_counted_by_layer(tmp_path):
-    """74% where 80% was said: the share is exact, int8 zeros beside a zero point too."""
+    """The sparsity is exact, also for int8 weights with a zero point."""
     import onnx
 
     kernel = np.ones((20, 10), "float32")
@@ -144,21 +144,21 @@ def test_zeros_are_counted_by_layer(tmp_path):
     )
     onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
     found = inspect(tmp_path / "model.onnx")
-    assert found["sparsity"] == {"first": pytest.approx(0.74), "second": pytest.approx(0.74)}
-    assert found["sparse"] == pytest.approx(0.74)
-    assert found["weights"] == {"float32": 200, "uint8": 200}
-    assert found["float_islands"] == ["first", "second"]
-    assert found["inputs"] == [{"name": "x", "shape": [None, 20], "dtype": "float32"}]
+    assert found.sparsity == {"first": pytest.approx(0.74), "second": pytest.approx(0.74)}
+    assert found.total_sparsity == pytest.approx(0.74)
+    assert found.weights == {"float32": 200, "uint8": 200}
+    assert found.float_fallback == ("first", "second")
+    assert found.to_json()["inputs"] == [{"name": "x", "shape": [None, 20], "dtype": "float32"}]
 
 
-def test_foreign_operators_and_batches_are_errors(artifacts, tmp_path):
-    """An operator of another domain, and a batch that is not the one asked for."""
+def test_unsupported_operators_and_wrong_batches_are_errors(artifacts, tmp_path):
+    """An operator of another domain, and a batch other than the requested one."""
     import onnx
 
     model = onnx.load(artifacts["onnx"].path)
     model.graph.node[-1].domain = "com.else"
     onnx.save(model, tmp_path / "model.onnx")
-    assert inspect(tmp_path / "model.onnx")["foreign"] == ["com.else.Gemm"]
+    assert inspect(tmp_path / "model.onnx").unsupported == ("com.else.Gemm",)
     assert "com.else.Gemm" in broken(tmp_path / "model.onnx")
     path = artifacts["tflite"].path
     assert not broken(path, options={"batch": 1})
@@ -167,35 +167,35 @@ def test_foreign_operators_and_batches_are_errors(artifacts, tmp_path):
     assert not broken(artifacts["onnx"].path, options={"batch": 0})
 
 
-def test_flex_operators_need_to_be_asked_for(artifacts, tmp_path):
-    """A custom operator is foreign; one of TensorFlow's is none where flex=true."""
+def test_flex_operators_need_an_option(artifacts, tmp_path):
+    """A custom operator is unsupported; a TensorFlow operator is allowed with flex=true."""
     model = litert.read(artifacts["tflite"].path.read_bytes())
     code = model.operatorCodes[model.subgraphs[0].operators[-1].opcodeIndex]
     for name, allowed in (("FlexErf", True), ("Mine", False)):
         code.builtinCode = code.deprecatedBuiltinCode = litert.schema.BuiltinOperator.CUSTOM
         code.customCode = name
         (tmp_path / "model.tflite").write_bytes(packed(model, artifacts["tflite"].path))
-        assert inspect(tmp_path / "model.tflite")["foreign"] == [name]
+        assert inspect(tmp_path / "model.tflite").unsupported == (name,)
         assert name in broken(tmp_path / "model.tflite")
         assert (not broken(tmp_path / "model.tflite", options={"flex": True})) is allowed
 
 
-def spoilt(content):
-    """Yield a file's content cut off at several places, filled with noise, and empty."""
+def damaged(content):
+    """Yield a file's content truncated at several positions, filled with noise, and empty."""
     draw = np.random.default_rng(0)
-    for share in (0.001, 0.01, 0.2, 0.5, 0.9, 0.999):
-        yield f"cut at {share}", content[: int(share * len(content))]
+    for fraction in (0.001, 0.01, 0.2, 0.5, 0.9, 0.999):
+        yield f"cut at {fraction}", content[: int(fraction * len(content))]
     yield "empty", b""
     yield "noise", draw.bytes(len(content))
-    yield "noise behind the head", content[:16] + draw.bytes(2000)
+    yield "noise after the header", content[:16] + draw.bytes(2000)
     for place in draw.integers(0, len(content), 12):
         yield f"byte {place}", content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
 
 
 def refused(path):
-    """Whether a file is refused in one line; one that is read has all that is promised."""
+    """Whether a file is refused in one line; the inspection of a readable one has all fields."""
     try:
-        found = inspect(path)
+        found = inspect(path).to_json()
     except ZooError as error:
         message = str(error)
     else:
@@ -210,25 +210,25 @@ def refused(path):
 
 
 @pytest.mark.parametrize("name", ["tflite_int8", "onnx_int8", "openvino", "keras"])
-def test_spoilt_files_are_one_line(name, artifacts, digits_run, tmp_path):
-    """Cut off, altered, empty, noise: never a traceback, and what is cut off or noise is refused."""
+def test_damaged_files_are_one_line(name, artifacts, digits_run, tmp_path):
+    """Truncated, changed, empty, noise: never a traceback; truncated files and noise are refused."""
     path = digits_run.model_path if name == "keras" else artifacts[name].path
     if path.is_dir():
         shutil.copytree(path, tmp_path, dirs_exist_ok=True)
         path = tmp_path / "model.xml"
     copy = tmp_path / path.name
-    for what, content in spoilt(path.read_bytes()):
+    for what, content in damaged(path.read_bytes()):
         copy.write_bytes(content)
         assert refused(copy) or what.startswith("byte"), what
 
 
-def test_spoilt_saved_models_are_one_line(artifacts, tmp_path):
-    """Its graph, its variables and their index, each of them cut off, altered or gone."""
+def test_damaged_saved_models_are_one_line(artifacts, tmp_path):
+    """Graph, variables and index, each truncated, changed or missing."""
     shutil.copytree(artifacts["saved_model"].path, tmp_path / "1")
     for name in ("saved_model.pb", "variables/variables.index"):
         file = tmp_path / "1" / name
         whole = file.read_bytes()
-        for what, content in spoilt(whole):
+        for what, content in damaged(whole):
             file.write_bytes(content)
             assert refused(tmp_path / "1") or what.startswith("byte") or name != "saved_model.pb", what
         file.write_bytes(whole)
@@ -241,7 +241,7 @@ def test_spoilt_saved_models_are_one_line(artifacts, tmp_path):
 
 
 def test_files_of_another_kind_are_one_line(artifacts, tmp_path, zoo_command):
-    """A wrong ending, a folder of nothing, a text, and nothing at all; exit code 2."""
+    """A wrong suffix, an empty folder, a text file, and a missing path; exit code 2."""
     shutil.copy(artifacts["tflite"].path, tmp_path / "model.onnx")
     shutil.copy(artifacts["onnx"].path, tmp_path / "model.tflite")
     (tmp_path / "model.keras").write_text("no zip")
@@ -253,8 +253,8 @@ def test_files_of_another_kind_are_one_line(artifacts, tmp_path, zoo_command):
         assert name in err
 
 
-def test_what_unpacks_to_too_much_is_refused(tmp_path):
-    """A .keras file of a few kilobytes that would unpack to a hundred megabytes; one whose layers come from a file."""
+def test_zip_bombs_are_refused(tmp_path):
+    """A .keras file of a few kilobytes that would unpack to a hundred megabytes."""
     with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("config.json", "{}")
         file.writestr("model.weights.h5", b"\0" * (100 << 20))
@@ -263,8 +263,8 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path):
         inspect(tmp_path / "bomb.keras")
 
 
-def test_nothing_of_a_keras_file_is_run(tmp_path, digits_run):
-    """A Lambda layer and a class from a module are named as foreign, and not looked for."""
+def test_a_keras_file_is_not_executed(tmp_path, digits_run):
+    """A class of another module is reported as unsupported and not imported."""
     with zipfile.ZipFile(digits_run.model_path) as file:
         content = {name: file.read(name) for name in file.namelist()}
     config = json.loads(content["config.json"])
@@ -274,11 +274,11 @@ def test_nothing_of_a_keras_file_is_run(tmp_path, digits_run):
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as file:
         for name, value in content.items():
             file.writestr(name, value)
-    assert inspect(tmp_path / "model.keras")["foreign"] == ["Evil"]
+    assert inspect(tmp_path / "model.keras").unsupported == ("Evil",)
 
 
-def test_command_prints_what_stands_in_a_file(artifacts, zoo_command):
-    """For people and for machines, of an artifact, its folder, and a file alone."""
+def test_inspect_command(artifacts, zoo_command):
+    """A table for an artifact, JSON for its folder."""
     code, out, _ = zoo_command("inspect", artifacts["tflite_int8"].path)
     assert code == 0
     assert "CONV_2D" in out
@@ -287,14 +287,14 @@ def test_command_prints_what_stands_in_a_file(artifacts, zoo_command):
     assert (code, json.loads(out)) == (0, artifacts["onnx_int8"].manifest["inspection"])
 
 
-def test_inspection_that_is_not_found_is_an_error(artifacts, tmp_path):
-    """Whoever states in a signed manifest what does not stand in the file is found."""
+def test_a_wrong_inspection_in_the_manifest_is_an_error(artifacts, tmp_path):
+    """A manifest with a valid digest and a wrong value fails verification."""
     folder = tmp_path / "artifact"
     shutil.copytree(artifacts["onnx_int8"].folder, folder)
     manifest = json.loads((folder / NAME).read_text())
-    manifest["inspection"]["sparse"] = 0.8
+    manifest["inspection"]["total_sparsity"] = 0.8
     write_manifest(folder, {k: v for k, v in manifest.items() if k not in ("version", "files", "digest", "bytes")})
-    with pytest.raises(ParityError, match=r"states sparse to be 0\.8"):
+    with pytest.raises(ParityError, match=r"total_sparsity.*0\.8"):
         export.verify(folder)
 
 
@@ -304,8 +304,8 @@ def test_inspection_that_is_not_found_is_an_error(artifacts, tmp_path):
     {"format": ["onnx"]},
     {"metadata": "none"},
 ])  # fmt: skip
-def test_signed_manifests_that_lack_something_are_one_line(change, artifacts, tmp_path, zoo_command):
-    """A manifest whose digest is right but whose content is not is refused by name."""
+def test_incomplete_manifests_are_one_line(change, artifacts, tmp_path, zoo_command):
+    """A manifest with a valid digest and a missing or wrong field is refused by the field's name."""
     folder = tmp_path / "artifact"
     shutil.copytree(artifacts["onnx"].folder, folder)
     manifest = json.loads((folder / NAME).read_text()) | change
@@ -315,8 +315,8 @@ def test_signed_manifests_that_lack_something_are_one_line(change, artifacts, tm
     assert next(iter(change)) in err
 
 
-def test_runtimes_refuse_what_they_cannot_read_in_one_line(artifacts, tmp_path):
-    """A file of noise under a right manifest: load and verify say that the runtime cannot load it."""
+def test_unreadable_artifacts_are_one_line(artifacts, tmp_path):
+    """A truncated file with a valid manifest: load and verify report that the runtime cannot load it."""
     for name in ("tflite", "onnx"):
         folder = tmp_path / name
         shutil.copytree(artifacts[name].folder, folder)
@@ -330,8 +330,8 @@ def test_runtimes_refuse_what_they_cannot_read_in_one_line(artifacts, tmp_path):
             assert "\n" not in str(raised.value)
 
 
-def test_formats_claim_what_there_is_a_check_for():
-    """Every claim has a check, and every int8 format a claim; one that nobody can check is refused."""
+def test_every_guarantee_has_a_check():
+    """Every int8 format has a guarantee; an unknown guarantee is refused."""
     with pytest.raises(BadOption, match=r"claims=.'int3'"):
         export.register_format("their_claim", summary="", guarantees=("int3",))
     for name in formats.names(exclude="their_*"):
@@ -345,7 +345,7 @@ def test_formats_claim_what_there_is_a_check_for():
     ("second", {"tabular": {}}, "second"),
 ])  # fmt: skip
 def test_rows_of_a_table_may_enter_as_float(last, metadata, complaint):
-    """The first layer of a network for tables, and nothing behind it."""
+    """The first layer of a model for tables, and no layer after it."""
     operators = {
         "first": Operator("FULLY_CONNECTED", "first", False, True),
         "cast": Operator("QUANTIZE", "cast", None, False, (), (0,)),
@@ -354,4 +354,4 @@ def test_rows_of_a_table_may_enter_as_float(last, metadata, complaint):
     }
     found = ArtifactGraph("tflite", [operators[name] for name in ("first", "cast", last)], [], [], [])
     with pytest.raises(ParityError, match=complaint) if complaint else contextlib.nullcontext():
-        check_guarantees(found, ["integer"], stated(metadata=metadata))
+        check_guarantees(found, ["integer"], manifest_of(metadata=metadata))

@@ -14,8 +14,8 @@ import pytest
 import export
 from export.backends.openvino.runtime import PLAIN, OpenVinoOptions, OpenVinoRuntime, silent
 from export.formats.openvino_int8 import Int8Options
-from export.inspection.constants import constants
-from export.inspection.inspect import look
+from export.inspection.stored_weights import stored_weights
+from export.inspection.inspect import read_artifact
 from zoo.common.errors import BadOption, MissingDependency, RunError
 
 NAMES = ("openvino", "openvino_int8")
@@ -85,9 +85,9 @@ def test_edges_may_stand_in_any_order(artifacts, tmp_path):
     tree = ElementTree.parse(file)
     edges = tree.getroot().find("edges")
     edges[:] = list(edges)[::-1]
-    before = look(file).stored
+    before = read_artifact(file).graph
     tree.write(file)
-    after = look(file).stored
+    after = read_artifact(file).graph
     assert [operator.integer for operator in after.operators] == [operator.integer for operator in before.operators]
     assert after.float_fallback() == before.float_fallback() == []
 
@@ -102,7 +102,7 @@ def test_groups_of_a_convolution_are_brought_together(tmp_path):
     sizes = [1, 1], [1, 1], [1, 1], [1, 1]
     maps = opset13.group_convolution(image, opset13.constant(apart), *sizes)
     openvino.save_model(openvino.Model([maps], [image]), tmp_path / "model.xml", compress_to_fp16=False)
-    (found,) = constants(tmp_path / "model.xml")
+    (found,) = stored_weights(tmp_path / "model.xml")
     np.testing.assert_array_equal(found, kernel)
 
 

@@ -13,7 +13,7 @@ from export.compression.guarantees import inspect, masks_of
 from export.compression.pipeline import parse_pipeline
 from export.core.compression import compressions
 from export.core.manifest import write_manifest
-from export.inspection.constants import constants
+from export.inspection.stored_weights import stored_weights
 from training.runs.run import Run
 from zoo.common.errors import BadOption, ParityError, UnknownName, UnsupportedExport
 
@@ -207,9 +207,9 @@ def test_the_report_tells_them_apart(run, pruned):
     assert "smaller compressed, not faster" in page
 
 
-def test_constants_know_their_files(tmp_path):
-    """A file of another kind is not guessed at."""
-    assert constants(tmp_path / "model.bin") is None
+def test_weights_of_an_unknown_kind_of_file(tmp_path):
+    """A file without a reader gives None."""
+    assert stored_weights(tmp_path / "model.bin") is None
 
 
 def test_command_lists_them(zoo_command):
