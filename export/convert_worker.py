@@ -1,6 +1,6 @@
-"""The child process that converts: converters leak memory and change process-wide state, and all of it ends here.
+"""The child process that converts: converters leak memory and change process-wide state, and all of that ends with it.
 
-Called as `python -m export.convert_worker JOB.json`; writes one JSON line on standard output for each format done.
+Run as `python -m export.convert_worker JOB.json`; prints one JSON line for each finished format.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from zoo.common.errors import BadOption, ExportError, MissingDependency, Unsuppo
 from zoo.common.files import read_json, write_json
 
 
-def convert(
-    origin: Mapping[str, Any], formats: Sequence[str], scratch: Path, chain: str = ""
+def convert_in_child(
+    source: Mapping[str, Any], formats: Sequence[str], scratch: Path, compression: str = ""
 ) -> Iterator[tuple[str, ZooError | None]]:
-    """Write formats below `scratch` in a child process.
+    """Convert to formats below `scratch` in a child process.
 
     Args:
-        origin: what is written, as `export.source.origin.ExportJob.job` gives it.
-        formats: what is wanted, as `export.core.format.FormatRequest.text` gives it.
-        scratch: an existing folder; receives <slug of what is wanted>/<file>, samples.npz, and what
-            `export.compression.pipeline.leave` writes.
-        chain: compressions to be done before, see `export.compression.pipeline.parse_pipeline`; "" for none.
+        source: the value of `export.source.job.ExportJob.to_json`.
+        formats: the texts of the requests, see `export.core.format.FormatRequest.text`.
+        scratch: an existing folder; receives SLUG/FILE of each request, samples.npz, and the records of the compression.
+        compression: the compression pipeline to apply first, see `export.compression.pipeline.parse_pipeline`; "" for none.
 
     Yields:
-        (format, error) as each is done; error is None where it went well.
+        (format, error) as each format finishes; error is None on success.
 
     Raises:
-        ExportError: the child died; says during what.
-        ZooError: a compression cannot be had, or went wrong.
+        ExportError: the child process died; the message has its last output.
+        ZooError: the compression failed.
     """
     job = scratch / "job.json"
-    write_json(job, {**origin, "formats": list(formats), "chain": chain, "modules": foreign_modules()})
+    content = {**source, "formats": list(formats), "compression": compression, "modules": registering_modules()}
+    write_json(job, content)
     with open(scratch / "log.txt", "w+b") as log:
         command = [sys.executable, "-m", "export.convert_worker", str(job)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=child_environment()) as child:
@@ -54,45 +54,45 @@ def convert(
                 raise
         if child.returncode:
             log.seek(0)
-            raise ExportError(_epitaph(child.returncode, log.read().decode(errors="replace")))
+            raise ExportError(_exit_message(child.returncode, log.read().decode(errors="replace")))
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment of a process that converts, or runs what was converted."""
+    """Return the environment of a process that converts or runs artifacts."""
     return {
         **os.environ,
-        # Converters take TensorFlow's graphs, whatever the network was trained on.
+        # Converters need TensorFlow graphs, whatever backend the model was trained on.
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }
 
 
-def foreign_modules() -> dict[str, str]:
-    """Return name and file of the modules outside our packages that registered something in this process."""
+def registering_modules() -> dict[str, str]:
+    """Return name and file of third-party modules that registered something in this process."""
     from export.core.compression import compressions
     from export.core.format import formats
     from training.data.dataset import datasets
     from zoo.specs.registry import models
 
-    origins = models.origins() | datasets.origins() | formats.origins() | compressions.origins()
-    unsupported = {name for name in origins if name.partition(".")[0] not in ("zoo", "training", "export")}
-    return {name: _file_of(name) for name in sorted(unsupported)}
+    modules = models.origins() | datasets.origins() | formats.origins() | compressions.origins()
+    third_party = {name for name in modules if name.partition(".")[0] not in ("zoo", "training", "export")}
+    return {name: _file_of(name) for name in sorted(third_party)}
 
 
 def _file_of(module: str) -> str:
-    """Return the file of a module, or raise ExportError where there is none, as in an interactive session."""
+    """Return the file of a module; raises ExportError if there is none, as in an interactive session."""
     file = getattr(sys.modules[module], "__file__", None)
     if not file:
         raise ExportError(
-            f"The converting process must import what {module!r} registered. Received: a module without a file. "
+            f"The converting process imports the module that registered something. Received: {module!r}, which has no file. "
             "Put the registration into a .py file and import it."
         )
     return str(Path(file).resolve())
 
 
 def _import_modules(modules: dict[str, str]) -> None:
-    """Import what registered something in the parent; a script not as __main__, so that it only defines."""
+    """Import the modules that registered something in the parent; a script not as __main__, so that it only defines."""
     for name, file in modules.items():
         if name == "__main__" or importlib.util.find_spec(name.partition(".")[0]) is None:
             runpy.run_path(file, run_name="__zoo_child__")
@@ -101,7 +101,7 @@ def _import_modules(modules: dict[str, str]) -> None:
 
 
 def _replies(lines: Any) -> Iterator[tuple[str, ZooError | None]]:
-    """Yield what the child reports; anything else that a converter prints is passed over."""
+    """Yield the child's replies; skips what converters print."""
     for line in lines:
         if line.startswith(b'{"zoo":'):
             reply = json.loads(line)["zoo"]
@@ -111,11 +111,11 @@ def _replies(lines: Any) -> Iterator[tuple[str, ZooError | None]]:
             yield reply["format"], error
 
 
-def _epitaph(code: int, log: str) -> str:
-    """Say in one line how the child ended."""
+def _exit_message(code: int, log: str) -> str:
+    """Return one line about how the child ended."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    return f"The converting process {how}. Its last words: {(lines or ['none'])[-1][:300]}"
+    end = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    return f"The converting process {end}. Its last output: {(lines or ['none'])[-1][:300]}"
 
 
 def _main(job: Path) -> None:
@@ -130,70 +130,70 @@ def _main(job: Path) -> None:
         _reply("", error)
         raise
     write_samples(samples, scratch / SAMPLES)
-    for name, refusal in [(name, _refusal(source, name)) for name in content["formats"]]:
-        _reply(name, refusal or _attempt(source, name))
-        # Graphs refer to themselves in circles; a large one would stay until the next has been made beside it.
+    for name, refusal in [(name, _precheck(source, name)) for name in content["formats"]]:
+        _reply(name, refusal or _convert(source, name))
+        # Graphs have reference cycles; a large one would stay in memory during the next conversion.
         gc.collect()
 
 
 def _open(content: dict[str, Any], scratch: Path) -> tuple[Any, dict[str, Any]]:
-    """Return what is written, and the examples it is compared on."""
+    """Return the source model, and the samples to compare artifacts on."""
     if "model" in content:
-        from export.source.origin import ModelRequest
-        from export.source.registry_source import open_model
+        from export.source.registry_source import open_registry_source
+        from export.source.request import RegistryRequest
 
-        return open_model(ModelRequest(**content["model"]), scratch)
-    from export.source.source import open_source
+        return open_registry_source(RegistryRequest(**content["model"]), scratch)
+    from export.source.run_source import open_run_source
 
-    return open_source(Run.open(content["run"]), scratch, _compression(content, scratch))
+    return open_run_source(Run.open(content["run"]), scratch, _compression(content, scratch))
 
 
 def _compression(content: dict[str, Any], scratch: Path) -> Any:
-    """Return what makes the network smaller, `change(network, pipeline)`; None if nothing does."""
-    if not content["chain"]:
+    """Return `compress(model, pipeline)`, or None without compression."""
+    if not content["compression"]:
         return None
-    from export.compression.pipeline import compress, leave, parse_pipeline
+    from export.compression.pipeline import compress, parse_pipeline, save_record
 
-    def change(network: Any, pipeline: Any) -> Any:
-        made = compress(network, parse_pipeline(content["chain"]), Run.open(content["run"]), pipeline)
-        leave(made, scratch)
-        return made
+    def apply(model: Any, pipeline: Any) -> Any:
+        compressed = compress(model, parse_pipeline(content["compression"]), Run.open(content["run"]), pipeline)
+        save_record(compressed, scratch)
+        return compressed
 
-    return change
+    return apply
 
 
-def _refusal(source: Any, text: str) -> ZooError | None:
-    """Return why a format is known to fail, before anything is converted."""
+def _precheck(source: Any, text: str) -> ZooError | None:
+    """Return the error of a format that is known to fail, before anything is converted."""
     from export.core.format import parse_format
-    from export.core.precheck import check
+    from export.core.precheck import precheck
 
     try:
-        check(source, parse_format(text))
+        precheck(source, parse_format(text))
     except ZooError as error:
         return error
     return None
 
 
-def _attempt(source: Any, text: str) -> ZooError | None:
-    """Write a format; return None or, in one line, what a converter complained of, and the other formats go on."""
+def _convert(source: Any, text: str) -> ZooError | None:
+    """Convert to a format; return None, or the converter's error in one line."""
     from export.core.format import parse_format
 
     try:
-        wanted = parse_format(text)
-        source.shared(wanted.format.name, wanted.options)
+        request = parse_format(text)
+        source.artifact_path(request.format.name, request.options)
     except Exception as error:
-        # Converters raise whatever their dependencies raise; the line names it.
+        # Converters raise any exception of their dependencies; the line names its type.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
         kind = type(error) if isinstance(error, (UnsupportedExport, BadOption, MissingDependency)) else ExportError
-        return kind(f"{text} could not be written: {reason}")
+        return kind(f"{text} could not be converted: {reason}")
     return None
 
 
 def _reply(name: str, error: ZooError | None) -> None:
-    """Report on a format; without a name, that none can be written."""
+    """Report on a format; without a name, on all of them."""
     kind = type(error).__name__ if type(error).__module__ == errors.__name__ else ExportError.__name__
     reply = {"format": name, "kind": kind, "error": " ".join(str(error or "").split())}
-    print(json.dumps({"zoo": reply}), flush=True)
+    print(json.dumps({"zoo": reply}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def _main(job: Path) -> None:
         start = time.monotonic()
         error = _format_error(source, name, inputs, logits)
         reply = {"format": name, "seconds": time.monotonic() - start, "error": error}
-        print(json.dumps({"zoo": reply}), flush=True)
+        print(json.dumps({"zoo": reply}), flush=True)  # noqa: T201
 
 
 def _small_source(folder: Path) -> tuple[Any, Any, Any]:
@@ -218,7 +218,7 @@ def _small_source(folder: Path) -> tuple[Any, Any, Any]:
     x = keras.layers.Conv2D(8, 3, activation="relu", name="convolution")(image)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     model = keras.Model(image, keras.layers.Dense(4, name="logits")(x), name="doctor")
-    source = SourceModel(model, zoo.PreprocessingConfig((127.5,), (60.0,)), list("abcd"), lambda: inputs, folder)
+    source = SourceModel(model, zoo.PreprocessingConfig((127.5,), (60.0,)), list("abcd"), lambda count: inputs[:count], folder)
     return source, inputs, source.model.predict(inputs, verbose=0)
 
 
@@ -227,7 +227,7 @@ def _format_error(source: Any, name: str, inputs: Any, logits: Any) -> str:
     from zoo.common.lazy import np
 
     try:
-        outputs = formats[name].load(source.shared(name))(inputs)
+        outputs = formats[name].load(source.artifact_path(name))(inputs)
     except ModuleNotFoundError as error:
         return _missing_module(error)
     except ZooError as error:

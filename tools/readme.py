@@ -25,7 +25,7 @@ def models() -> str:
         "| model | family | parameters | GMACs | input | classes | smallest | published top-1 |",
         "|---|---|--:|--:|---|--:|---|---|",
     ]
-    for name in zoo.names():
+    for name in zoo.list_models():
         spec = zoo.spec(name)
         size = "x".join(map(str, spec.input_shape))
         smallest = f"{spec.min_size}x{spec.min_size}" if spec.min_size else "any"
@@ -85,6 +85,6 @@ def render(text: str) -> str:
 if __name__ == "__main__":
     # The table is made from the file.
     specs_counts.FILE.write_text(
-        specs_counts.to_text({name: counts.count(name) for name in zoo.names()}), encoding="utf-8"
+        specs_counts.to_text({name: counts.count(name) for name in zoo.list_models()}), encoding="utf-8"
     )
     README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")

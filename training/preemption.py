@@ -89,10 +89,10 @@ def _leave(tell: Callable[[], str]) -> None:
     """End the process as SIGTERM would, with a line."""
     code = 128 + signal.SIGTERM
     try:
-        print(f"zoo: {tell()}", file=sys.stderr, flush=True)
+        print(f"zoo: {tell()}", file=sys.stderr, flush=True)  # noqa: T201
     except Exception as error:
         # Whatever it is, the process is to end.
-        print(f"zoo: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"zoo: {' '.join(str(error).split())}", file=sys.stderr, flush=True)  # noqa: T201
         code = 2
     finally:
         os._exit(code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
@@ -16,24 +15,23 @@ from export.backends.onnx.options import PACKAGES
 from export.backends.onnx.rules import RULES
 from export.backends.openvino.runtime import (
     EXTRA,
+    OpenVinoGenerator,
     OpenVinoOptions,
     OpenVinoRuntime,
-    OpenVinoWriter,
     convert,
     files_of,
     save,
     silent,
 )
 from export.core.format import INTEGER, Backend, register
-from zoo.common.errors import MissingDependency
-from zoo.common.lazy import LazyModule
+from zoo.common.lazy import LazyModule, require
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
-nncf = LazyModule("nncf", EXTRA)
-estimators = LazyModule("nncf.quantization.range_estimator", EXTRA)
-patterns = LazyModule("nncf.openvino.quantization.ignored_patterns", EXTRA)
+nncf = LazyModule("nncf", "nncf", EXTRA)
+estimators = LazyModule("nncf.quantization.range_estimator", "nncf", EXTRA)
+patterns = LazyModule("nncf.openvino.quantization.ignored_patterns", "nncf", EXTRA)
 
 CALIBRATED = 128  # examples, one at a time
 WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
@@ -46,16 +44,13 @@ class Int8Options(OpenVinoOptions):
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise MissingDependency if OpenVINO or its quantizer is not installed, before anything is converted."""
         super().check(facts)
-        if importlib.util.find_spec(nncf.__name__) is None:
-            raise MissingDependency(
-                f"OpenVINO networks in int8 need the package 'nncf', which is not installed. Run: pip install {EXTRA}"
-            )
+        require("nncf", extra=EXTRA)
 
 
 PLAIN = Int8Options()
 
 
-def write(source: Source, path: Path, options: Int8Options = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: Int8Options = PLAIN) -> None:
     """Write model.xml and model.bin with int8 weights by channel, or those of an encoder and a decoder.
 
     Args:
@@ -66,7 +61,7 @@ def write(source: Source, path: Path, options: Int8Options = PLAIN) -> None:
     Raises:
         UnsupportedExport: the model has an operator that ONNX lacks.
     """
-    graphs = dict(onnx_files(source, source.shared("onnx")))
+    graphs = dict(onnx_files(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
         examples = list(itertools.islice(source.feeds(part, 1), CALIBRATED))
         save(_quantize(convert(graphs[part]), examples), source, part, file, options)
@@ -125,7 +120,7 @@ register(
     load=OpenVinoRuntime,
     tolerance=INTEGER,
     summary="OpenVINO, int8 weights by channel and int8 activations (NNCF), calibrated; needs keras-zoo[openvino]",
-    generate=Backend("", write, OpenVinoWriter, INTEGER.of_sequences()),
+    generate=Backend("", write, OpenVinoGenerator, INTEGER.of_sequences()),
     options=Int8Options,
     guarantees=("int8",),
     rules=RULES,

@@ -52,7 +52,7 @@ def test_example_family_has_the_parameters_it_states(readme):
     block = next(
         b
         for b in re.findall(r"```python\n(.*?)```", readme.README.read_text(encoding="utf-8"), re.S)
-        if "@zoo.register" in b
+        if "@zoo.register_model" in b
     )
     try:
         exec(compile(block, "README.md", "exec"), {"__name__": "readme_example"})

@@ -21,7 +21,7 @@ from zoo.common.errors import BadOption
 from zoo.common.files import write_atomic
 from zoo.common.lazy import LazyModule, keras, np, tf
 
-jax = LazyModule("jax")
+jax = LazyModule("jax", extra="jax")
 
 # Examples, and bytes of them, whose logits a run leaves for the export to compare with.
 WITNESSES, WITNESS_BYTES = 48, 8 << 20

@@ -11,7 +11,7 @@ from training.monitor.step_tools import Feed, Tools, Weights
 from training.monitor.units import Units
 from zoo.common.lazy import LazyModule, keras, np
 
-jax = LazyModule("jax")
+jax = LazyModule("jax", extra="jax")
 
 
 class JaxFeed(Feed):

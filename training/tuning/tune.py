@@ -22,7 +22,7 @@ from training.tuning.plots import draw_history, draw_importance
 from training.tuning.space import Space, parse_spaces
 from training.tuning.study import Study
 from zoo.common.errors import BadOption, TrainingError
-from zoo.common.lazy import np
+from zoo.common.lazy import np, require
 
 # Trials that are never pruned, for others to be compared with; share of the epochs before any is.
 STARTUP, PATIENT = 4, 0.2
@@ -69,6 +69,7 @@ def tune(
         TrainingError: no trial came to an end.
         Stopped: SIGTERM or SIGINT came; the study goes on when it is started again.
     """
+    require("optuna", extra="tune")
     if pruner not in PRUNERS or trials < 1:
         raise BadOption(f"A study has trials and a pruner {', '.join(PRUNERS)}. Received: {trials=}, {pruner=}")
     recipe = resolve(recipe, (overrides or {}).items())

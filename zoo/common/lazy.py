@@ -1,9 +1,10 @@
-"""Heavy modules that are imported on first use, so that listing the zoo stays instant."""
+"""Lazy modules: heavy libraries are imported on first use, so that listing the zoo is instant."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 import types
@@ -14,19 +15,21 @@ from zoo.common.errors import MissingDependency
 
 
 class LazyModule(types.ModuleType):
-    """Stands for a module and imports it when an attribute is first asked for.
+    """A module that is imported at the first access to one of its attributes.
 
     Args:
         name: dotted name of the module.
-        package: what to `pip install` if it is missing; the first part of `name` by default.
+        package: name for `pip install` if the module is missing; the first part of `name` by default.
+        extra: the extra of this project that installs the package; "" if the base install has it.
     """
 
-    def __init__(self, name: str, package: str | None = None) -> None:
+    def __init__(self, name: str, package: str | None = None, extra: str = "") -> None:
         super().__init__(name)
         self._package = package or name.partition(".")[0]
+        self._extra = extra
 
     def __getattr__(self, attribute: str) -> Any:
-        # Copying and inspection probe for dunders; that is no use of the module.
+        # Copying and inspection probe for dunders, which must not import the module.
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         return getattr(self._load(), attribute)
@@ -38,31 +41,41 @@ class LazyModule(types.ModuleType):
             with quiet_libraries():
                 return importlib.import_module(self.__name__)
         except ModuleNotFoundError as error:
-            # A module missing inside an installed package is a fault of that package, not a missing one.
+            # A missing module inside an installed package is that package's fault.
             if error.name != self.__name__.partition(".")[0]:
                 raise
-            raise MissingDependency(
-                f"This needs the package '{self._package}', which is not installed. Run: pip install {self._package}"
-            ) from error
+            raise missing(self._package, self._extra) from error
+
+
+def missing(package: str, extra: str = "") -> MissingDependency:
+    """Return the error for a package that is not installed; it names the extra that installs the package."""
+    target = f'"keras-zoo[{extra}]"' if extra else package
+    return MissingDependency(f"Expected an installed package. Received: package={package!r}. Run: pip install {target}")
+
+
+def require(module: str, extra: str) -> None:
+    """Raise MissingDependency, which names the extra, if a module is not installed; imports nothing."""
+    if importlib.util.find_spec(module) is None:
+        raise missing(module, extra)
 
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep what native libraries print off standard error, if TF_CPP_MIN_LOG_LEVEL asks for quiet.
+    """Discard what native libraries print on standard error if TF_CPP_MIN_LOG_LEVEL is at least 3.
 
-    TensorFlow obeys that variable only once it is loaded, LiteRT never. What fails still raises.
+    TensorFlow obeys that variable only after it is loaded, LiteRT never. Failures still raise.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "3":
         yield
         return
     sys.stderr.flush()
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
         os.close(null)
 
 

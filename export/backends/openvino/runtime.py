@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import io
 import json
 import os
@@ -14,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from export.core.format import Tensor
 from export.core.generate import INTERFACE
-from export.core.options import Options, described
+from export.core.options import Options, with_options
 from export.core.quiet import quiet
-from export.core.sessions import SessionRuntime, SessionWriter
-from zoo.common.errors import BadOption, MissingDependency, RunError
-from zoo.common.lazy import LazyModule, np
+from export.core.sessions import SessionGenerator, SessionRuntime
+from zoo.common.errors import BadOption, RunError
+from zoo.common.lazy import LazyModule, np, require
 
 if TYPE_CHECKING:
     import numpy as _np
 
-    from export.source.source import Part, Source
+    from export.source.source import Part, SourceModel
 
-EXTRA = "keras-zoo[openvino]"
-openvino = LazyModule("openvino", EXTRA)
+EXTRA = "openvino"
+openvino = LazyModule("openvino", extra=EXTRA)
 
 # The network of each part; "serving_default" stands for the only one.
 FILES = {"serving_default": "model.xml", "encode": "encoder.xml", "decode": "decoder.xml"}
@@ -51,16 +50,13 @@ class OpenVinoOptions(Options):
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise MissingDependency if OpenVINO is not installed, before anything is converted."""
-        if importlib.util.find_spec(openvino.__name__) is None:
-            raise MissingDependency(
-                f"OpenVINO networks need the package 'openvino', which is not installed. Run: pip install {EXTRA}"
-            )
+        require("openvino", extra=EXTRA)
 
 
 PLAIN = OpenVinoOptions()
 
 
-def files_of(source: Source, folder: Path) -> Iterator[tuple[Part, Path]]:
+def files_of(source: SourceModel, folder: Path) -> Iterator[tuple[Part, Path]]:
     """Yield the parts of a model, each with its file."""
     for part in source.parts:
         yield part, folder / FILES[part.name]
@@ -102,7 +98,7 @@ def read(path: Path) -> Any:
         raise RunError(f"Expected a network that OpenVINO reads. Received: {path}: {reason}") from error
 
 
-def save(network: Any, source: Source, part: Part, path: Path, given: OpenVinoOptions) -> None:
+def save(network: Any, source: SourceModel, part: Part, path: Path, given: OpenVinoOptions) -> None:
     """Write a network with its facts in `rt_info`, under "zoo" and one by one.
 
     Args:
@@ -117,7 +113,7 @@ def save(network: Any, source: Source, part: Part, path: Path, given: OpenVinoOp
     for tensor in network.inputs:
         if len(shapes[tensor.any_name]) == 4 and source.metadata["input"] == tensor.any_name:
             tensor.get_node().set_layout(openvino.Layout("NHWC"))
-    facts = described(source.metadata, given)
+    facts = with_options(source.metadata, given)
     network.set_rt_info(json.dumps(facts), ["zoo"])
     for key in SHOWN:
         if facts.get(key) is not None:
@@ -172,7 +168,7 @@ class OpenVinoRuntime(SessionRuntime):
         super().__init__(Compiled(path / FILES["serving_default"], threads))
 
 
-class OpenVinoWriter(SessionWriter):
+class OpenVinoGenerator(SessionGenerator):
     """A folder with encoder.xml and decoder.xml.
 
     Args:

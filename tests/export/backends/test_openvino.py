@@ -68,7 +68,7 @@ def test_float32_is_computed_in_float32(artifacts):
 @pytest.mark.slow
 def test_batch_is_the_one_asked_for(digits_run, artifacts):
     """Static, and any number of images through it."""
-    artifact = export.export(digits_run, "openvino:batch=4")
+    (artifact,) = export.convert(digits_run, "openvino:batch=4")
     runtime = export.load(artifact.path)
     assert runtime.batch == 4
     images = np.random.default_rng(0).integers(0, 256, (6, *runtime.inputs[0].shape[1:])).astype("float32")
@@ -111,7 +111,7 @@ def test_a_missing_package_is_named(monkeypatch, package, options):
     """Before anything is converted, with the command that installs it."""
     options.check({})
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependency, match=r"pip install keras-zoo\[openvino\]"):
+    with pytest.raises(MissingDependency, match=r'pip install "keras-zoo\[openvino\]"'):
         options.check({})
 
 

@@ -1,0 +1,130 @@
+"""House rules about safety: no file runs code, no error is dropped, shared code knows no content."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+
+import pytest
+from source_tree import PACKAGES, called, imported, is_content, modules, parse, under
+
+from export.core.compression import compressions
+from export.core.format import formats
+from training.data.dataset import datasets
+from training.recipe.recipe import recipes
+from zoo.specs.registry import models
+
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+# Formats with the names of libraries, which shared code works with.
+LIBRARIES = {"keras", "openvino"}
+
+
+@functools.cache
+def content_names():
+    """Every registered name of every kind, and the families."""
+    families = {models[name].spec.family for name in models.names()}
+    registries = (models, formats, compressions, datasets, recipes)
+    return {*families, *(name for registry in registries for name in registry.names())} - LIBRARIES
+
+
+def shared_code_knows_no_content(module):
+    """Shared code does not branch on the name of a model, family, dataset, recipe, format or compression."""
+    for node in ast.walk(module.tree):
+        for value in () if is_content(module.path) else branched_on(node):
+            yield f"line {node.lineno} branches on {value!r}"
+
+
+def branched_on(node):
+    """Strings a branch depends on that are names of content, or that a family or format is compared with."""
+    texts = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    if isinstance(node, ast.Compare):
+        sides = {ast.unparse(side).rpartition(".")[2] for side in (node.left, *node.comparators)}
+        return texts if sides & {"family", "fmt", "format"} else texts & content_names()
+    if isinstance(node, ast.MatchValue) or (isinstance(node, ast.Call) and called(node) in ("startswith", "endswith")):
+        return texts & content_names()
+    if isinstance(node, ast.Dict):
+        return {k.value for k in node.keys if isinstance(k, ast.Constant)} & content_names()
+    return set()
+
+
+def nothing_runs_data(module):
+    """No file that is read can run code: no pickle, no eval, no unsafe loading."""
+    yield from (f"imports {n}" for n in imported(ast.walk(module.tree)) if under(n, UNSAFE_MODULES))
+    for call in (node for node in ast.walk(module.tree) if isinstance(node, ast.Call)):
+        if ast.unparse(call.func) in ("eval", "exec") or called(call) == "enable_unsafe_deserialization":
+            yield f"line {call.lineno} calls {ast.unparse(call.func)}"
+        for keyword, safe in (("allow_pickle", False), ("safe_mode", True)):
+            for given in (k.value for k in call.keywords if k.arg == keyword):
+                if not (isinstance(given, ast.Constant) and given.value is safe):
+                    yield f"line {call.lineno} passes {keyword}={ast.unparse(given)}"
+
+
+def errors_are_not_dropped(module):
+    """No bare except, and none that catches every error and drops it."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ExceptHandler):
+            broad = node.type is None or {"Exception", "BaseException"} & set(
+                re.findall(r"\w+", ast.unparse(node.type))
+            )
+            dropped = all(isinstance(n, (ast.Pass, ast.Continue)) for n in node.body)
+            if node.type is None or (broad and dropped):
+                yield f"line {node.lineno} drops every error"
+        if isinstance(node, ast.Call) and called(node) == "suppress" and "Exception" in map(ast.unparse, node.args):
+            yield f"line {node.lineno} drops every error"
+
+
+# (rule, path, source that it refuses, source that it passes)
+CONTROLS = [
+    (shared_code_knows_no_content, "zoo/a.py", "if name == 'resnet50': ...", "if name == 'float32': ..."),
+    (shared_code_knows_no_content, "zoo/a.py", "if name in ('a', 'mlp'): ...", "if name in names: ..."),
+    (shared_code_knows_no_content, "zoo/a.py", "if spec.family != 'vgg': ...", "if family == spec.family: ..."),
+    (shared_code_knows_no_content, "export/a.py", "if fmt == other + 'x': ...", "if fmt == other: ..."),
+    (
+        shared_code_knows_no_content,
+        "export/core/a.py",
+        "match name:\n    case 'tflite': ...",
+        "match name:\n    case 'x': ...",
+    ),
+    (shared_code_knows_no_content, "export/a.py", "WRITERS = {'onnx': 1}", "WRITERS = {'width': 1}"),
+    (shared_code_knows_no_content, "zoo/a.py", "name.startswith('resnet')", "name.startswith('_')"),
+    (nothing_runs_data, "zoo/a.py", "def f():\n    import pickle", "import json"),
+    (nothing_runs_data, "zoo/a.py", "eval('1')", "model.eval()"),
+    (nothing_runs_data, "zoo/a.py", "exec(text)", "executor(text)"),
+    (nothing_runs_data, "zoo/a.py", "np.load(p, allow_pickle=True)", "np.load(p, allow_pickle=False)"),
+    (nothing_runs_data, "zoo/a.py", "load_model(p, safe_mode=False)", "load_model(p, safe_mode=True)"),
+    (errors_are_not_dropped, "zoo/a.py", "try: f()\nexcept: g()", "try: f()\nexcept OSError: pass"),
+    (errors_are_not_dropped, "zoo/a.py", "try: f()\nexcept Exception: pass", "try: f()\nexcept Exception: g()"),
+    (errors_are_not_dropped, "zoo/a.py", "try: f()\nexcept (E, BaseException): pass", "try: f()\nexcept E: pass"),
+    (errors_are_not_dropped, "zoo/a.py", "with suppress(Exception): f()", "with suppress(OSError): f()"),
+]
+RULES = dict.fromkeys(rule for rule, *_ in CONTROLS)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule_holds(rule):
+    """The rule finds nothing in the three packages."""
+    assert [f"{module.path}: {fault}" for module in modules(*PACKAGES) for fault in rule(module)] == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "bad", "good"), CONTROLS, ids=[f"{rule.__name__}-{bad[:40]}" for rule, _, bad, _ in CONTROLS]
+)
+def test_rule_can_fail(rule, path, bad, good):
+    """The rule refuses what is wrong, and passes what is right."""
+    assert list(rule(parse(path, bad)))
+    assert list(rule(parse(path, good))) == []
+
+
+def test_content_may_branch_on_names():
+    """A family's own file may compare names; the registries know all of them."""
+    source = "if name == 'resnet50': ..."
+    assert list(shared_code_knows_no_content(parse("zoo/models/resnet.py", source))) == []
+    assert {"resnet50", "resnet", "digits", "digits_resnet", "tflite", "prune"} <= content_names()
+
+
+def test_nothing_is_mocked():
+    """Converters and runtimes are the real ones in every test."""
+    found = [(m.path, name) for m in modules("tests") for name in imported(ast.walk(m.tree))]
+    assert [path for path, name in found if under(name, {"unittest.mock", "mock", "pytest_mock"})] == []
+    assert under("unittest.mock.patch", {"unittest.mock"})
