@@ -1,4 +1,4 @@
-"""What a dataset is: raw examples in named splits, their labels, and how raw values are to be read."""
+"""Datasets: raw examples in named splits, their labels, and how raw values are preprocessed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from training.common.registries import datasets
 from training.data.columns import ColumnSchema
 from training.recipe.config import DataConfig
-from zoo.common.lazy import tf
+from zoo.common.lazy import np, tf
 from zoo.specs.preprocessing import PreprocessingConfig
-from zoo.specs.registry import Registry
 from zoo.specs.text import TextConfig
 
 if TYPE_CHECKING:
+    import numpy as _np
     import tensorflow as _tf
 
 
@@ -22,23 +23,38 @@ class Split:
     """One part of a dataset.
 
     Args:
-        examples: tf.data of (x, y): x is a scalar string, the bytes of an encoded image or a text in UTF-8, or a
-            float32 vector of features, or of a table the cells of a row as strings; y by the task of the dataset. In an
-            order that never changes.
-        count: how many examples.
-        shuffled: returns `examples` in an order that is drawn from a seed, without the first so many of it; where
-            there is a better way than a buffer, such as shuffling the names of files before they are read. A third
-            argument, if there is one, takes and returns a dataset: what it leaves out is not to be read.
+        examples: tf.data of (x, y) in a fixed order. x is a scalar string (the bytes of an encoded image, or a text in
+            UTF-8), a float32 vector of features, or the cells of a table row as strings; y depends on the task of the
+            dataset.
+        count: number of examples.
+        shuffled: maps (seed, skip) to `examples` in an order that the seed decides, without the first `skip` of it.
+            None shuffles in a buffer; a reader that can shuffle file names before it reads any file sets it. With a
+            third parameter it also takes a function that maps a tf.data dataset to the part of it that is read.
+        select: maps numbers of examples, int64 (n,) in rising order, to tf.data of these examples and reads no others.
+            None reads `examples` up to the last of them.
     """
 
     examples: _tf.data.Dataset
     count: int
     shuffled: Callable[..., _tf.data.Dataset] | None = None
+    select: Callable[[_np.ndarray], _tf.data.Dataset] | None = None
+
+    def selected(self, numbers: Sequence[int]) -> _tf.data.Dataset:
+        """Return the raw examples of some numbers in rising order.
+
+        Args:
+            numbers: positions in `examples`, from 0, rising.
+        """
+        wanted = np.asarray(numbers, "int64")
+        if self.select:
+            return self.select(wanted)
+        examples = self.examples.take(int(wanted[-1]) + 1).enumerate()
+        return examples.filter(lambda i, _: tf.reduce_any(tf.equal(i, wanted))).map(lambda _, example: example)
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetScale:
-    """Mean and standard deviation of the training targets of a regression, in the data's own units.
+    """Mean and standard deviation of the training targets of a regression, in the units of the data.
 
     Args:
         mean: of each target.
@@ -51,24 +67,24 @@ class TargetScale:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Examples with names, ready to be decoded.
+    """Named splits of raw examples with their metadata.
 
     Args:
-        name: what it is called.
-        labels: the names of the classes, tags, labels or targets; their order is the order of the logits or values.
-            None where text is written.
-        shape: (height, width, channels) of all images, 0 where images differ, (features,), or () of text and tables.
+        name: the name of the dataset.
+        labels: names of the classes, tags, labels or targets, in the order of the logits or values; () for generated
+            text.
+        shape: (height, width, channels) of all images, 0 where images differ; (features,); or () of text and tables.
         splits: "train", and "validation" and "test" where they exist.
-        preprocessing: the data's own contract, if it states one.
-        text: how strings become tokens where x is text; a vocabulary of no more than `zoo.specs.text.SPECIAL` asks for one
-            learnt from the training split.
-        task: "classify", y is the number of a label, int64; "multilabel", y is int64 (labels,) of 1 for each label that
-            applies, 0 for each that does not and -1 where that is not known; "regress", y is float32 (targets,) in the
-            data's own units; "tag", y is a string of labels with white space between them, one for each token of x;
-            "generate", y is the text to write.
-        table: what the training rows say of the columns, where x is rows of a table.
-        scale: of the targets of a regression, once it was measured.
-        options: those of `DataConfig` that this data obeys beside the ones that apply to all of its kind.
+        preprocessing: the preprocessing of the data, if it defines one.
+        text: how strings become tokens, where x is text; a vocabulary of only `zoo.specs.text.SPECIAL` means that the
+            vocabulary is built from the training split.
+        task: "classify", y is a class index, int64; "multilabel", y is int64 (labels,): 1 for each label that applies,
+            0 for each that does not, -1 for unknown; "regress", y is float32 (targets,) in the units of the data;
+            "tag", y is a string of tags separated by white space, one for each token of x; "generate", y is the target
+            text.
+        table: the column schema that was fitted on the training rows, where x is rows of a table.
+        scale: mean and standard deviation of the targets of a regression, once computed.
+        options: the fields of `DataConfig` that apply to this dataset in addition to those of its kind of data.
     """
 
     name: str
@@ -83,14 +99,19 @@ class Dataset:
     options: tuple[str, ...] = ()
 
 
-# What a network must be registered to do for the tasks that others' networks serve too.
-NETWORKS = {"multilabel": "classify", "regress": "classify"}
-
-datasets: Registry[Callable[[DataConfig], Dataset]] = Registry("dataset", "training.datasets", "zoo.datasets")
+# The task of the models that serve a task of datasets, where the two names differ.
+MODEL_TASKS = {"multilabel": "classify", "regress": "classify"}
 
 
 def register_dataset(name: str) -> Callable[[Callable[[DataConfig], Dataset]], Callable[[DataConfig], Dataset]]:
-    """Register the decorated function, which takes a DataConfig and returns a Dataset."""
+    """Return a decorator that registers a function from a DataConfig to a Dataset.
+
+    Args:
+        name: the value of `data.name` in recipes.
+
+    Raises:
+        DuplicateName: the name is taken.
+    """
 
     def decorate(load: Callable[[DataConfig], Dataset]) -> Callable[[DataConfig], Dataset]:
         datasets.add(name, load, load.__module__)
@@ -100,9 +121,17 @@ def register_dataset(name: str) -> Callable[[Callable[[DataConfig], Dataset]], C
 
 
 def in_memory_split(x: Sequence[Any], y: Sequence[Any]) -> Split:
-    """Return a split of examples that are in memory: texts or vectors with their numbers or texts."""
-    return Split(tf.data.Dataset.from_tensor_slices((x, y)).map(_as_label), len(x))
+    """Return a split of texts or vectors that are in memory, with their class indices, values or texts."""
+
+    def read(inputs: Any, targets: Any) -> Any:
+        return tf.data.Dataset.from_tensor_slices((inputs, targets)).map(_int64_label)
+
+    return Split(read(x, y), len(x), select=lambda numbers: read(*(_rows(values, numbers) for values in (x, y))))
 
 
-def _as_label(x: Any, y: Any) -> tuple[Any, Any]:
+def _rows(values: Any, numbers: Any) -> Any:
+    return [values[int(i)] for i in numbers]
+
+
+def _int64_label(x: Any, y: Any) -> tuple[Any, Any]:
     return x, tf.cast(y, tf.int64) if y.dtype.is_integer else y

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from training.data.dataset import Dataset, Split, register_dataset
-from training.data.readers.files import file_split, record_split
+from training.data.readers.files import file_split
+from training.data.readers.records import record_split
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import tf, tfds

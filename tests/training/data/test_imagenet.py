@@ -12,8 +12,9 @@ from PIL import Image
 
 import training
 from training import DataConfig
-from training.data.readers.files import count_records, file_split, record_split
+from training.data.readers.files import file_split
 from training.data.readers.loading import load_dataset
+from training.data.readers.records import count_records, record_split
 from zoo.common.errors import DataError
 from zoo.specs.preprocessing import IMAGENET
 
@@ -251,7 +252,7 @@ def test_cut_off_shard_is_named(tmp_path, cut):
     shard = as_records(tmp_path) / "train-00002-of-00003"
     assert count_records(shard) == 4
     shard.write_bytes(shard.read_bytes()[:-cut])
-    refused(tmp_path, "train-00002-of-00003, cut off in record 4")
+    refused(tmp_path, "train-00002-of-00003, truncated in record 4")
 
 
 def test_label_out_of_bounds_stops():

@@ -402,7 +402,7 @@ FORMATS = ["tflite", "tflite_int8", "onnx", "saved_model"]
 @pytest.fixture(scope="module")
 def grid_artifacts(grid_run):
     """The run exported, by format."""
-    return {a.format: a for a in export.export_all(grid_run, FORMATS)}
+    return {a.format: a for a in export.convert(grid_run, FORMATS)}
 
 
 @pytest.mark.slow

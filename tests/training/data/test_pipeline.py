@@ -293,8 +293,8 @@ def test_augmentation_of_features_is_refused():
         features(augment=AugmentConfig(flip=True))
 
 
-@pytest.mark.parametrize("contract", [{"mean": [1, 2, 3]}, {"std": [1, 2]}, {"mean": [1, 2], "std": [1, 2]}])
-def test_contract_for_other_channels_is_refused(preprocessing):
+@pytest.mark.parametrize("preprocessing", [{"mean": [1, 2, 3]}, {"std": [1, 2]}, {"mean": [1, 2], "std": [1, 2]}])
+def test_preprocessing_for_other_channels_is_refused(preprocessing):
     """A preprocessing of 2 or 3 numbers does not go with data of another number of channels."""
     numbers = {name: tuple(map(float, values)) for name, values in preprocessing.items()}
     recipe = Recipe("test", data=DataConfig("test_numbered", preprocessing=PreprocessingConfig(**numbers)))
@@ -302,7 +302,7 @@ def test_contract_for_other_channels_is_refused(preprocessing):
         open_pipeline(recipe, zoo.spec("mlp"))
 
 
-def test_contract_for_colour_becomes_one_for_grey():
+def test_preprocessing_for_colour_becomes_one_for_grey():
     """Where images are grey, a contract for three channels is averaged; the rest of it stays."""
     preprocessing = PreprocessingConfig((1.0, 2.0, 6.0), (4.0, 5.0, 9.0), "bicubic", 0.9)
     assert digits(preprocessing=preprocessing).preprocessing == PreprocessingConfig((3.0,), (6.0,), "bicubic", 0.9)
@@ -312,7 +312,7 @@ def test_contract_for_colour_becomes_one_for_grey():
     assert digits(preprocessing=many).preprocessing == PreprocessingConfig((2.0,), (6.0,), "bicubic", 0.9)
 
 
-def test_contract_of_the_recipe_comes_before_that_of_the_data():
+def test_preprocessing_of_the_recipe_comes_before_that_of_the_data():
     """The recipe's own contract is in force where it has one, the data's otherwise."""
     assert digits().preprocessing.mean == (78.0,)
     assert digits(preprocessing=PreprocessingConfig(mean=(3.0,))).preprocessing.mean == (3.0,)
@@ -321,7 +321,7 @@ def test_contract_of_the_recipe_comes_before_that_of_the_data():
     np.testing.assert_allclose(x, (raw[:64] - 3) / 2, rtol=1e-6)
 
 
-def test_contract_of_the_model_is_the_last_resort(tmp_path):
+def test_preprocessing_of_the_model_is_the_last_resort(tmp_path):
     """Images in a folder state no contract, so that the model's is in force, and its size."""
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

@@ -425,7 +425,7 @@ FORMATS = ["tflite", "tflite_int8", "tflite_dynamic", "onnx", "onnx_int8", "save
 @pytest.fixture(scope="module")
 def values(regression):
     """The run on diabetes exported, by format."""
-    return {a.format: a for a in export.export_all(regression, FORMATS)}
+    return {a.format: a for a in export.convert(regression, FORMATS)}
 
 
 @pytest.mark.slow
@@ -481,7 +481,7 @@ def test_report_of_a_regression_says_what_is_meant(values, regression, zoo_comma
 def wines(tmp_path_factory):
     """A run on the wines, whose columns differ a thousandfold in their ranges, and its artifacts by format."""
     run = training.train(recipe("wine", epochs=10), run=tmp_path_factory.mktemp("wines") / "run")
-    return run, {a.format: a for a in export.export_all(run, FORMATS)}
+    return run, {a.format: a for a in export.convert(run, FORMATS)}
 
 
 @pytest.mark.slow
@@ -504,23 +504,23 @@ def test_artifacts_take_rows(wines, tmp_path):
     table = ColumnSchema.from_json(run.learnt()["tabular"])
     raw, _ = open_data(run).raw("test", 5)
     records = [dict(zip(table.names, map(float, row), strict=True), more="x") for row in raw]
-    np.testing.assert_array_equal(export.vectors(path, records), raw)
+    np.testing.assert_array_equal(export.encode_rows(path, records), raw)
     names = [*reversed(table.names), "more"]
     rows = [[cell_of(record[name]) for name in names] for record in records]
-    np.testing.assert_array_equal(export.vectors(path, written(tmp_path / "rows.csv", names, rows)), raw)
-    assert export.load(path)(export.vectors(path, records)).shape == (5, 3)
+    np.testing.assert_array_equal(export.encode_rows(path, written(tmp_path / "rows.csv", names, rows)), raw)
+    assert export.load(path)(export.encode_rows(path, records)).shape == (5, 3)
     with pytest.raises(DataError, match="row 1 without 'alcohol'") as error:
-        export.vectors(path, [{"proline": 3}])
+        export.encode_rows(path, [{"proline": 3}])
     one_line(error)
     with pytest.raises(DataError, match="'alcohol', none missing") as error:
-        export.vectors(path, [records[0] | {"alcohol": None}])
+        export.encode_rows(path, [records[0] | {"alcohol": None}])
     one_line(error)
     with pytest.raises(DataError, match=r"rows='alcohol'"):
-        export.vectors(path, written(tmp_path / "few.csv", ("proline", "ash"), [(1, 2)]))
+        export.encode_rows(path, written(tmp_path / "few.csv", ("proline", "ash"), [(1, 2)]))
 
 
 @pytest.mark.slow
 def test_vectors_need_an_artifact_of_a_table(artifacts):
     """An artifact for images has no columns."""
     with pytest.raises(RunError, match="tables"):
-        export.vectors(artifacts["onnx"].path, [{"a": 1}])
+        export.encode_rows(artifacts["onnx"].path, [{"a": 1}])

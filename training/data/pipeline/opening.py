@@ -8,7 +8,7 @@ from typing import Any
 
 from training.augment.augment import check_augment, is_active
 from training.data.columns import ColumnSchema
-from training.data.dataset import NETWORKS, Dataset, TargetScale
+from training.data.dataset import MODEL_TASKS, Dataset, TargetScale
 from training.data.pipeline.encoding import make_encoder, settle_length
 from training.data.pipeline.pipeline import Pipeline
 from training.data.pipeline.statistics import measure, measure_targets
@@ -128,7 +128,7 @@ def _way(recipe: Recipe, dataset: Dataset) -> str:
 def _check_fit(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
     """Raise BadOption if the network does another thing than the data asks for, or an option cannot apply."""
     model, data = ("text" if known else "no text" for known in (spec.vocabulary, dataset.text))
-    if (spec.task, model) != (NETWORKS.get(dataset.task, dataset.task), data):
+    if (spec.task, model) != (MODEL_TASKS.get(dataset.task, dataset.task), data):
         raise BadOption(
             "The network must do what the data asks for, from what it holds. "
             f"Received: model.name={recipe.model.name!r} ({spec.task}, {model}), "

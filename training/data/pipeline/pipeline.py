@@ -11,11 +11,11 @@ from typing import Any
 from training.augment.augment import CROP, augment, concern, finish, is_active
 from training.augment.crop import draw_crops
 from training.augment.mixing import mixes
+from training.common.compat import without_global_seed
 from training.common.preprocess import normalize
 from training.common.sharding import WHOLE, Shard, check_divisible, taking
 from training.data.dataset import Dataset
 from training.data.pipeline.encoding import PARALLEL, Encoder, make_encoder
-from training.data.readers.files import no_global_seed
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np, tf
@@ -137,36 +137,31 @@ class Pipeline:
         return _served(batches.map(self.encoder.prepare, PARALLEL))
 
     def raw(self, split: str, count: int) -> tuple[Any, Any]:
-        """Return up to `count` decoded examples spread over a split, as arrays.
+        """Return up to `count` decoded examples, evenly spaced over a split, as arrays; no others are read.
 
         Returns:
             Raw float32 values, or int32 ids, and labels: int64 (n,); int64 (n, tokens) of tags, -1 where padded; int32
-            (n, target tokens) of text to write.
+            (n, target tokens) of target text.
         """
-        wanted = self._spread(split, count)
-        if self._fits(split):
-            x, y = _rows(self._arrays(split), wanted)
+        numbers = self._sample_numbers(split, count)
+        if split in self._memory:
+            x, y = _rows(self._memory[split], numbers)
         else:
-            x, y = next(iter(self.encoder.decoded(self._chosen(split, wanted)).batch(len(wanted))))
+            examples = self.dataset.splits[split].selected(numbers)
+            x, y = next(iter(self.encoder.decoded(examples).batch(len(numbers))))
         return tf.nest.map_structure(lambda t: t.numpy(), (tf.nest.map_structure(self.encoder.raw, x), y))
 
     def strings(self, split: str, count: int) -> list[str]:
         """Return the texts (of pairs, the sources) of the examples that `raw` returns."""
         if self.text is None:
-            raise BadOption(f"Only texts have strings. Received: {self.dataset.name} of shape {self.shape}")
-        examples = self._chosen(split, self._spread(split, count))
+            raise BadOption(f"Expected a dataset of texts. Received: {self.dataset.name} of shape {self.shape}")
+        examples = self.dataset.splits[split].selected(self._sample_numbers(split, count))
         return [x.decode("utf-8", "replace") for x, _ in examples.as_numpy_iterator()]
 
-    def _spread(self, split: str, count: int) -> Any:
-        """Return the numbers of up to `count` examples spread over a split."""
+    def _sample_numbers(self, split: str, count: int) -> Any:
+        """Return the numbers of up to `count` examples evenly spaced over a split, int64, rising."""
         total = self.dataset.splits[split].count
         return np.unique(np.linspace(0, total - 1, min(count, total)).astype("int64"))
-
-    def _chosen(self, split: str, wanted: Any) -> Any:
-        """Return the raw examples of these numbers."""
-        chosen = tf.constant(wanted)
-        examples = self.dataset.splits[split].examples.enumerate()
-        return examples.filter(lambda i, _: tf.reduce_any(tf.equal(i, chosen))).map(lambda _, e: e)
 
     def _shuffled(self, epoch: int, skip: int, share: Shard) -> Any:
         """Return batches of raw examples in the order of an epoch."""
@@ -208,7 +203,7 @@ class Pipeline:
             # Where images are repeated, an epoch sees few of them: each begins where the one before left off.
             start = epoch * (split.count // repeats) % split.count if repeats > 1 else 0
             examples = split.examples.skip(start).concatenate(split.examples.take(start)) if start else split.examples
-            with no_global_seed():
+            with without_global_seed():
                 examples = examples.shuffle(min(SHUFFLE, split.count), seed, reshuffle_each_iteration=False)
             examples = examples.skip(whole)
         if repeats > 1:

@@ -88,8 +88,12 @@ def _target(names: list[str], rows: list[list[str]], config: DataConfig, task: s
     return task, labels, truth
 
 
-def _split(cells: Sequence[Any], truth: Any) -> Split:
-    return Split(tf.data.Dataset.from_tensor_slices((tf.constant(cells, tf.string), truth)), len(cells))
+def _split(cells: Sequence[Any], targets: Any) -> Split:
+    def read(numbers: Any) -> Any:
+        chosen = [cells[i] for i in numbers]
+        return tf.data.Dataset.from_tensor_slices((tf.constant(chosen, tf.string), targets[numbers]))
+
+    return Split(read(np.arange(len(cells))), len(cells), select=read)
 
 
 def _infer(answers: Sequence[str]) -> str:

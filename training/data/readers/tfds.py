@@ -6,14 +6,18 @@ Images or texts, with one class each, any number of labels, or a number.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
+import operator
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from training.data.dataset import Dataset, Split, datasets
+from training.data.readers.records import read_records
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError, UnknownName, did_you_mean
 from zoo.common.lazy import tf, tfds
@@ -210,10 +214,43 @@ def _splits(builder: Any, given: str, read: Read, *, judged: str = "test") -> di
 def _split(builder: Any, spec: str, given: str, read: Read) -> Split:
     """Return one split, its images still encoded, in the order in which they are stored."""
     encoded = isinstance(builder.info.features[given], tfds.features.Image)
-    examples = builder.as_dataset(
-        split=spec,
-        decoders={given: tfds.decode.SkipDecoding()} if encoded else None,
-        shuffle_files=False,
-        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-    )
-    return Split(examples.map(read), builder.info.splits[spec].num_examples)
+    decoders = {given: tfds.decode.SkipDecoding()} if encoded else None
+    info = builder.info.splits[spec]
+
+    def load(instruction: Any) -> Any:
+        examples = builder.as_dataset(
+            split=instruction,
+            decoders=decoders,
+            shuffle_files=False,
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+        )
+        return examples.map(read)
+
+    def select(numbers: Any) -> Any:
+        if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+            # Record files that TFDS itself can skip in.
+            return load(_instructions(spec, numbers))
+        records = tf.data.Dataset.from_tensor_slices(_records(info, numbers))
+        return records.map(lambda r: read(builder.info.features.deserialize_example(r, decoders=decoders)))
+
+    return Split(load(spec), info.num_examples, select=select)
+
+
+def _records(info: Any, numbers: Any) -> list[bytes]:
+    """Return the serialized examples of some numbers in a split, in rising order; of others the lengths are read."""
+    found: list[bytes] = []
+    first = 0
+    for file in info.file_instructions:
+        last = first + (file.take if file.take >= 0 else file.examples_in_shard - file.skip)
+        wanted = [int(number - first) + file.skip for number in numbers if first <= number < last]
+        found += read_records(Path(file.filename), wanted) if wanted else []
+        first = last
+    return found
+
+
+def _instructions(spec: str, numbers: Any) -> Any:
+    """Return the TFDS instruction that reads some numbers of a split such as "train" or "train[10:]"."""
+    name, _, bounds = spec.partition("[")
+    start = int(bounds.partition(":")[0] or 0)
+    parts = [tfds.core.ReadInstruction(name, start + int(n), start + int(n) + 1, unit="abs") for n in numbers]
+    return functools.reduce(operator.add, parts)
