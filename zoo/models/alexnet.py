@@ -1,8 +1,8 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton 2012, "ImageNet classification with deep convolutional neural networks").
 
-`alexnet` is the network of the paper, which was split over two graphics cards: convolutions 2, 4 and 5 see one half of
-the channels each, and two maps are normalized over neighbouring channels. `alexnet_owt` is the later one without
-either (Krizhevsky 2014, "One weird trick", arXiv:1404.5997), with the sizes of torchvision.
+`alexnet` is the network of the paper, which ran on two GPUs: convolutions 2, 4 and 5 have two groups; local response
+normalization follows convolutions 1 and 2. `alexnet_owt` (Krizhevsky 2014, "One weird trick", arXiv:1404.5997) has
+neither, and the sizes of torchvision.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from zoo.common.lazy import keras
 from zoo.layers.blocks import activate, adaptive_pool, check_activation, check_counts, check_rate, conv, dense, drop
 from zoo.layers.heads import Head
 from zoo.layers.lazy import layers
-from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
-from zoo.specs.published import NameMapping, Weights
+from zoo.specs.preprocessing import IMAGENET, SYMMETRIC
 from zoo.specs.registry import ModelSpec, register
+from zoo.weights.published.alexnet import NAME_MAPPINGS, WEIGHTS
 
 TAGS = ("image", "plain")
-# The paper says 224 pixels, but its 55 x 55 map takes 227; they come from images of 256, centred, in raw units.
+# The paper names 224 pixels, but its 55 x 55 map needs 227: center crops of 256 pixels, mean subtracted, not scaled.
 ORIGINAL = ModelSpec(
     input_shape=(227, 227, 3),
     classes=1000,
@@ -35,22 +35,9 @@ SMALL = dataclasses.replace(
     classes=10,
     min_size=19,
     tags=(*TAGS, "small"),
-    preprocessing=PreprocessingConfig((127.5,), (127.5,)),
+    preprocessing=SYMMETRIC,
 )
 OWT = ModelSpec((224, 224, 3), 1000, 63, "Krizhevsky 2014, arXiv:1404.5997", TAGS, IMAGENET)
-
-TORCHVISION = NameMapping(
-    (
-        ("conv1", "features.0"),
-        ("conv2", "features.3"),
-        ("conv3", "features.6"),
-        ("conv4", "features.8"),
-        ("conv5", "features.10"),
-        ("fc6", "classifier.1"),
-        ("fc7", "classifier.4"),
-        ("logits", "classifier.6"),
-    )
-)
 
 
 @register("alexnet", ORIGINAL, params=60_965_224)
@@ -66,17 +53,17 @@ def alexnet(
     activation: str = "relu",
     dropout: float = 0.5,
 ) -> Any:
-    """Build the network of 2012: five convolutions in groups, two normalized responses, overlapping pooling.
+    """Build the AlexNet of 2012: five convolutions in groups, local response normalization, overlapping pooling.
 
     Args:
         x: images (n, height, width, channels), at least 67 pixels high and wide for the stem of the paper.
-        head: turns the last dense layer (n, classifier[-1]) into logits.
+        head: computes logits from the last dense layer (n, classifier[-1]).
         widths: channels of the five convolutions.
-        groups: parts that convolutions 2, 4 and 5 are split into; the paper had one on each graphics card.
-        stem: kernel size and stride of the first convolution, which has no padding.
-        classifier: height and width that the last map is averaged to, then the units of each dense layer.
+        groups: groups of convolutions 2, 4 and 5; the paper had one on each GPU.
+        stem: kernel size and stride of the first convolution, without padding.
+        classifier: height and width of the pooled last map, then the units of each dense layer.
         activation: Keras activation of the hidden layers.
-        dropout: share of the units dropped after each dense layer in training.
+        dropout: fraction of the units dropped after each dense layer in training.
 
     Returns:
         The head's output, logits (n, classes).
@@ -92,8 +79,8 @@ def alexnet(
     "alexnet_owt",
     OWT,
     params=61_100_840,
-    weights=(Weights("torchvision/AlexNet_Weights.IMAGENET1K_V1", 56.522),),
-    name_mappings={"torchvision": TORCHVISION},
+    weights=WEIGHTS["alexnet_owt"],
+    name_mappings=NAME_MAPPINGS["alexnet_owt"],
 )
 def alexnet_owt(
     x: Any,
@@ -104,15 +91,15 @@ def alexnet_owt(
     activation: str = "relu",
     dropout: float = 0.5,
 ) -> Any:
-    """Build the network of 2014: narrower, without groups and without normalized responses.
+    """Build the AlexNet of 2014: narrower, without groups and without local response normalization.
 
     Args:
         x: images (n, height, width, channels), at least 63 pixels high and wide.
-        head: turns the last dense layer (n, classifier[-1]) into logits.
+        head: computes logits from the last dense layer (n, classifier[-1]).
         widths: channels of the five convolutions.
-        classifier: height and width that the last map is averaged to, then the units of each dense layer.
+        classifier: height and width of the pooled last map, then the units of each dense layer.
         activation: Keras activation of the hidden layers.
-        dropout: share of the inputs of each dense layer but the last dropped in training.
+        dropout: fraction of the inputs dropped before each dense layer but the last in training.
 
     Returns:
         The head's output, logits (n, classes).
@@ -151,18 +138,20 @@ def _trunk(
 
 
 def _stem(x: Any, width: int, size: int, stride: int, padding: int) -> Any:
-    """Convolve with a large kernel, padding by less than half of it."""
-    if min(x.shape[1:3]) + 2 * padding < size + 14 * stride:  # the three poolings want 15 pixels
-        raise BadOption(f"stem leaves less than 15 pixels. Received: stem={(size, stride)} on {x.shape[1:3]} pixels")
+    """Apply the first convolution with explicit padding."""
+    if min(x.shape[1:3]) + 2 * padding < size + 14 * stride:  # the three pooling layers need 15 pixels
+        raise BadOption(f"stem must leave at least 15 pixels. Received: stem={(size, stride)} on {x.shape[1:3]} pixels")
     if padding:
         x = keras.layers.ZeroPadding2D(padding, name="conv1_pad")(x)
     return conv(x, width, size, stride, padding="valid", use_bias=True, name="conv1")
 
 
 def _dense_layers(x: Any, classifier: tuple[int, ...], activation: str, rates: tuple[float, float]) -> Any:
-    """Turn the last map into features by dense layers from fc6 on, dropping before the first and before the others."""
+    """Apply the dense layers from fc6 on; `rates` are the dropout before the first and before each other."""
     if not check_counts("classifier", classifier):
-        raise BadOption("classifier must begin with a height and width. Received: classifier=(). Give (6, 4096, 4096).")
+        raise BadOption(
+            "classifier must start with the size of the pooled map. Received: classifier=(). Pass (6, 4096, 4096)."
+        )
     size, *units = classifier
     x = keras.layers.Flatten(name="flatten")(adaptive_pool(x, size, name="grid"))
     for i, width in enumerate(units, start=6):

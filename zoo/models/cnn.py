@@ -1,7 +1,7 @@
-"""The convolutional network of the textbooks: convolution and pooling twice, then dense layers.
+"""The convolutional network of textbooks: two convolutions with pooling, then dense layers.
 
 LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proceedings of the IEEE 86,
-1998, as it is taught today: 3x3 kernels, ReLU, maximum pooling and dropout (Srivastava et al. 2014, JMLR 15:1929).
+1998, in its current form: 3x3 kernels, ReLU, max pooling and dropout (Srivastava et al. 2014, JMLR 15:1929).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 from zoo.layers.blocks import activate, check_activation, check_counts, conv, dense
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.preprocessing import SYMMETRIC, PreprocessingConfig
 from zoo.specs.registry import ModelSpec, register
 
-LIKE = ModelSpec(
+CNN = ModelSpec(
     input_shape=(28, 28, 1),
     classes=10,
     min_size=10,
@@ -24,11 +24,11 @@ LIKE = ModelSpec(
     tags=("image", "small"),
     preprocessing=PreprocessingConfig(std=(255.0,)),
 )
-COLOUR = dataclasses.replace(LIKE, input_shape=(32, 32, 3), preprocessing=PreprocessingConfig((127.5,), (127.5,)))
+COLOR = dataclasses.replace(CNN, input_shape=(32, 32, 3), preprocessing=SYMMETRIC)
 
 
-@register("cnn", LIKE, params=225_034)
-@register("cnn_tiny", COLOUR, params=79_530, widths=(16, 32), units=64)
+@register("cnn", CNN, params=225_034)
+@register("cnn_tiny", COLOR, params=79_530, widths=(16, 32), units=64)
 def cnn(
     x: Any,
     head: Head,
@@ -38,15 +38,15 @@ def cnn(
     activation: str = "relu",
     dropout: float = 0.5,
 ) -> Any:
-    """Build a plain convolutional network: 3x3 convolutions without padding, each halved by maximum pooling.
+    """Build a plain convolutional network: 3x3 convolutions without padding, each followed by 2x2 max pooling.
 
     Args:
         x: images (n, height, width, channels), at least 10 pixels high and wide for two convolutions.
-        head: turns the dense layer (n, units) into logits.
+        head: computes logits from the dense layer (n, units).
         widths: channels of each convolution.
         units: units of the dense layer after them.
         activation: Keras activation of the hidden layers.
-        dropout: share of the dense layer's units dropped in training.
+        dropout: fraction of the dense layer's units dropped in training.
 
     Returns:
         The head's output, logits (n, classes).
@@ -64,9 +64,12 @@ def cnn(
 
 
 def _conv_pool(x: Any, width: int, activation: str, head: Head, i: int) -> Any:
-    """Convolve, activate and halve the map."""
+    """Convolve, activate and pool at stride 2."""
     if min(x.shape[1:3]) < 4:
-        raise BadOption(f"widths has too many convolutions for the image. Received: width={width} on {x.shape[1:3]}")
+        raise BadOption(
+            f"Each convolution needs at least 4 pixels. Received: width={width} on {x.shape[1:3]} pixels. "
+            "Use fewer widths or larger images."
+        )
     x = conv(x, width, 3, padding="valid", use_bias=True, name=f"conv{i}")
     x = head.level(activate(x, activation, name=f"conv{i}"))
     return keras.layers.MaxPooling2D(2, name=f"pool{i}")(x)

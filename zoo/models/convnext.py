@@ -1,7 +1,7 @@
-"""ConvNeXt (Liu, Mao, Wu, Feichtenhofer, Darrell, Xie 2022, arXiv:2201.03545): a ResNet brought up to what made
-vision transformers good.
+"""ConvNeXt (Liu, Mao, Wu, Feichtenhofer, Darrell, Xie 2022, arXiv:2201.03545).
 
-Patches instead of a stem with pooling, depthwise 7x7 convolutions, layer normalization and one GELU a block.
+A ResNet with the design of vision transformers: patches instead of a stem with pooling, depthwise 7x7 convolutions,
+layer normalization and one GELU in each block.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from zoo.layers.blocks import activate, check_activation, check_counts, check_ra
 from zoo.layers.blocks import drop_path as drop_branch
 from zoo.layers.heads import Head, pool
 from zoo.layers.lazy import layers
-from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
-from zoo.specs.published import NameMapping, Weights
+from zoo.specs.preprocessing import IMAGENET_BICUBIC, SYMMETRIC
 from zoo.specs.registry import ModelSpec, register
+from zoo.weights.published.convnext import NAME_MAPPINGS, WEIGHTS
 
 
 def convnext_block(x: Any, *, activation: str, rate: float, name: str) -> Any:
-    """Depthwise 7x7, then four times the channels and back, beside a shortcut; `rate` is that of drop_path."""
+    """Depthwise 7x7, 1x1 to four times the channels and 1x1 back, with a shortcut; `rate` is the drop_path rate."""
     y = depthwise(x, 7, use_bias=True, name=f"{name}_depthwise")
     y = layer_norm(y, name=f"{name}_norm")
     y = activate(conv(y, 4 * x.shape[-1], 1, use_bias=True, name=f"{name}_expand"), activation, name=f"{name}_expand")
@@ -31,85 +31,38 @@ def convnext_block(x: Any, *, activation: str, rate: float, name: str) -> Any:
 
 
 def layer_norm(x: Any, *, name: str) -> Any:
-    """Normalize the channels of each pixel."""
+    """Normalize over the channels of each pixel."""
     return layers.LayerNormalization(epsilon=1e-6, name=name)(x)
 
 
 def patches(x: Any, filters: int, size: int, *, name: str) -> Any:
-    """Project patches of size x size pixels that touch; what is left over at the far edges is not seen."""
+    """Project patches of size x size pixels; pixels after the last whole patch are cropped."""
     return conv(x, filters, size, size, padding="valid", use_bias=True, name=name)
 
 
-def _torchvision() -> NameMapping:
-    """Return torchvision's names; its stages and what comes before them are numbered in one go."""
-    rules = [("stem", "features.0.0"), ("stem_norm", "features.0.1")]
-    parts = {"depthwise": "0", "norm": "2", "expand": "3", "project": "5"}
-    for i in range(1, 5):
-        block = f"features.{2 * i - 1}.{{0:-1}}"
-        rules += [(rf"stage{i}_block(\d+)_{ours}", f"{block}.block.{theirs}") for ours, theirs in parts.items()]
-        rules += [(rf"stage{i}_block(\d+)_scale", f"{block}.layer_scale")]
-        rules += [(f"stage{i}_down_norm", f"features.{2 * i - 2}.0"), (f"stage{i}_down", f"features.{2 * i - 2}.1")]
-    return NameMapping((*rules, ("head_norm", "classifier.0"), ("logits", "classifier.2")))
-
-
-TIMM = NameMapping(
-    rules=(
-        ("stem", "stem.0"),
-        ("stem_norm", "stem.1"),
-        (r"stage(\d+)_down_norm", "stages.{0:-1}.downsample.0"),
-        (r"stage(\d+)_down", "stages.{0:-1}.downsample.1"),
-        (r"stage(\d+)_block(\d+)_depthwise", "stages.{0:-1}.blocks.{1:-1}.conv_dw"),
-        (r"stage(\d+)_block(\d+)_norm", "stages.{0:-1}.blocks.{1:-1}.norm"),
-        (r"stage(\d+)_block(\d+)_expand", "stages.{0:-1}.blocks.{1:-1}.mlp.fc1"),
-        (r"stage(\d+)_block(\d+)_project", "stages.{0:-1}.blocks.{1:-1}.mlp.fc2"),
-        (r"stage(\d+)_block(\d+)_scale", "stages.{0:-1}.blocks.{1:-1}.gamma"),
-        ("head_norm", "head.norm"),
-        ("logits", "head.fc"),
-    )
+CONVNEXT = ModelSpec(
+    (224, 224, 3), 1000, 32, "Liu et al. 2022, arXiv:2201.03545", ("image", "residual"), IMAGENET_BICUBIC
 )
-KERAS = NameMapping(
-    rules=(
-        ("stem", "convnext_tiny_stem_conv"),
-        ("stem_norm", "convnext_tiny_stem_layernorm"),
-        (r"stage(\d+)_down_norm", "convnext_tiny_downsampling_layernorm_{0:-2}"),
-        (r"stage(\d+)_down", "convnext_tiny_downsampling_conv_{0:-2}"),
-        (r"stage(\d+)_block(\d+)_depthwise", "convnext_tiny_stage_{0:-1}_block_{1:-1}_depthwise_conv"),
-        (r"stage(\d+)_block(\d+)_norm", "convnext_tiny_stage_{0:-1}_block_{1:-1}_layernorm"),
-        (r"stage(\d+)_block(\d+)_expand", "convnext_tiny_stage_{0:-1}_block_{1:-1}_pointwise_conv_1"),
-        (r"stage(\d+)_block(\d+)_project", "convnext_tiny_stage_{0:-1}_block_{1:-1}_pointwise_conv_2"),
-        (r"stage(\d+)_block(\d+)_scale", "convnext_tiny_stage_{0:-1}_block_{1:-1}_layer_scale"),
-        ("head_norm", "convnext_tiny_head_layernorm"),
-        ("logits", "convnext_tiny_head_dense"),
-    )
-)
-BICUBIC = dataclasses.replace(IMAGENET, interpolation="bicubic")
-WHOLE = dataclasses.replace(BICUBIC, crop=1.0)
-WEIGHTS = (
-    Weights("timm/convnext_tiny.in12k_ft_in1k", 84.45, 288, WHOLE),
-    Weights("timm/convnext_tiny.fb_in1k", 82.698, 288, WHOLE),
-    Weights("keras/ConvNeXtTiny", 81.3, 224, PreprocessingConfig()),
-)
-LIKE = ModelSpec((224, 224, 3), 1000, 32, "Liu et al. 2022, arXiv:2201.03545", ("image", "residual"), BICUBIC)
 SMALL = dataclasses.replace(
-    LIKE,
+    CONVNEXT,
     input_shape=(32, 32, 3),
     classes=10,
     min_size=8,
-    tags=(*LIKE.tags, "small"),
-    preprocessing=PreprocessingConfig((127.5,), (127.5,)),
+    tags=(*CONVNEXT.tags, "small"),
+    preprocessing=SYMMETRIC,
 )
 
 
 @register(
     "convnext_tiny",
-    LIKE,
+    CONVNEXT,
     params=28_589_128,
-    weights=WEIGHTS,
-    name_mappings={"torchvision": _torchvision(), "timm": TIMM, "keras": KERAS},
+    weights=WEIGHTS["convnext_tiny"],
+    name_mappings=NAME_MAPPINGS["convnext_tiny"],
     depths=(3, 3, 9, 3),
     widths=(96, 192, 384, 768),
 )
-# The tiny network of the paper has 28 million parameters; this one is small.
+# The tiny variant of the paper has 28 million parameters; this one is for tests and small images.
 @register("convnext_micro_tiny", SMALL, params=60_954, depths=(1, 1, 1), widths=(16, 32, 64), patch=2)
 def convnext(
     x: Any,
@@ -122,18 +75,18 @@ def convnext(
     dropout: float = 0.0,
     drop_path: float = 0.1,
 ) -> Any:
-    """Build a ConvNeXt: patches, then stages that each but the first halve the map.
+    """Build a ConvNeXt: patches, then stages with downsampling at stride 2 before each but the first.
 
     Args:
         x: images (n, height, width, channels).
-        head: turns the last feature map into logits.
-        depths: number of blocks of each stage.
+        head: computes logits from the last feature map.
+        depths: number of blocks in each stage.
         widths: channels of each stage.
-        patch: height and width of the first patches in pixels.
+        patch: height and width of the patches in pixels; also their stride.
         activation: Keras activation of the hidden layers.
-        dropout: share of the pooled features dropped in training.
-        drop_path: share of examples for which the last branch is dropped in training; those before are dropped less,
-            in proportion to their depth.
+        dropout: fraction of the pooled features dropped in training.
+        drop_path: probability of dropping the last block's branch for an example in training; it grows linearly
+            from 0 at the first block.
 
     Returns:
         The head's output, logits (n, classes).

@@ -1,9 +1,8 @@
-"""Transformer encoders for text: one answer to a sequence of tokens, or one to each token.
+"""Transformer encoders for text: classification of a sequence, or of each token.
 
 Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin 2017, arXiv:1706.03762; Devlin, Chang, Lee,
-Toutanova 2018, arXiv:1810.04805 (BERT); sizes of Turc, Chang, Lee, Toutanova 2019, arXiv:1908.08962. There is one kind
-of segment, and normalization comes before each branch unless norm="post" asks for BERT's (Xiong et al. 2020,
-arXiv:2002.04745).
+Toutanova 2018, arXiv:1810.04805 (BERT); sizes of Turc, Chang, Lee, Toutanova 2019, arXiv:1908.08962. There are
+no segments, and normalization comes before each branch (Xiong et al. 2020, arXiv:2002.04745); norm="post" is BERT's.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from zoo.layers.lazy import sequence
 from zoo.specs.registry import ModelSpec, register
 from zoo.specs.text import check_vocabulary
 
-LIKE = ModelSpec(
+ENCODER = ModelSpec(
     input_shape=(512,),
     classes=2,
     paper="Devlin et al. 2018, arXiv:1810.04805",
@@ -28,25 +27,25 @@ LIKE = ModelSpec(
     input_dtype="int32",
     vocabulary=30_522,
 )
-TINY = dataclasses.replace(LIKE, input_shape=(64,), vocabulary=1_000, tags=(*LIKE.tags, "small"))
-# As many as CoNLL-2003 has: the beginning and the inside of four kinds of name, and what is none.
+TINY = dataclasses.replace(ENCODER, input_shape=(64,), vocabulary=1_000, tags=(*ENCODER.tags, "small"))
+# The tags of CoNLL-2003: beginning and inside of four kinds of names, and outside.
 TAGS = {"classes": 9, "task": "tag"}
-# What BERT drops in training.
-DROPPED = {"attention_dropout": 0.1, "projection_dropout": 0.1}
-variant = partial(register, like=LIKE, **DROPPED)
+# BERT's dropout rates.
+BERT_DROPOUT = {"attention_dropout": 0.1, "projection_dropout": 0.1}
+variant = partial(register, like=ENCODER, **BERT_DROPOUT)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trunk:
-    """What makes vectors of tokens.
+    """Options of the embedding and the stack of blocks.
 
     Args:
-        vocabulary: how many tokens there are.
-        width: length of a token's vector.
+        vocabulary: number of tokens.
+        width: channels of a token's vector.
         depth: number of blocks.
-        positions: "learned" for a vector learnt for each place, "sinusoidal" for those of 2017.
-        drop_path: share of examples for which a branch of the last block is dropped in training; those before are
-            dropped less, in proportion to their depth.
+        positions: "learned" for a learned vector of each position, "sinusoidal" for those of the Transformer.
+        drop_path: probability of dropping a branch of the last block for an example in training; it grows linearly
+            from 0 at the first block.
     """
 
     vocabulary: int = 1_000
@@ -79,15 +78,15 @@ def encoder(
     pooling: str = "mean",
     dropout: float = 0.0,
 ) -> Any:
-    """Build an encoder that answers once for a sequence.
+    """Build an encoder that classifies a sequence.
 
     Args:
         ids: tokens (n, length), int32, padded with 0 at the end.
-        head: turns the pooled vector (n, width) into logits.
+        head: computes logits from the pooled vector (n, width).
         trunk: vocabulary, width, depth, positions and drop_path.
-        block: how blocks are built; its projection_dropout also drops the sum of embeddings and positions.
-        pooling: "mean" of the tokens that are not padding, or "class" for a learnt token put in front of them.
-        dropout: share of the pooled vector dropped in training.
+        block: options of the blocks; its projection_dropout also applies to the sum of embeddings and positions.
+        pooling: "mean" for the average of the tokens without padding, "class" for a learned class token.
+        dropout: fraction of the pooled vector dropped in training.
 
     Returns:
         The head's output, logits (n, classes).
@@ -99,7 +98,7 @@ def encoder(
 
     def neck(x: Any) -> Any:
         pooled = sequence.TakeToken(name="pool")(x) if front else sequence.MeanToken(name="pool")([x, padding])
-        # In int8 a share of the mean is rounded a lot, by the same factor for all tokens: normalizing takes that out.
+        # int8 rounds 1 / length of the mean coarsely, a common factor of all channels that normalization removes.
         return _final_norm(pooled, block) if block.norm == "pre" or not front else pooled
 
     return head(x, dropout, neck=neck)
@@ -108,34 +107,34 @@ def encoder(
 @register("tagger_tiny", dataclasses.replace(TINY, **TAGS), params=168_777, width=64, depth=2)
 @register(
     "tagger_base",
-    dataclasses.replace(LIKE, **TAGS),
+    dataclasses.replace(ENCODER, **TAGS),
     params=108_897_033,
     width=768,
     depth=12,
     attention_heads=12,
-    **DROPPED,
+    **BERT_DROPOUT,
 )
 def tagger(ids: Any, head: Head, *, trunk: Trunk = Trunk(), block: Block = Block(), dropout: float = 0.0) -> Any:
-    """Build an encoder that answers for each token.
+    """Build an encoder that classifies each token.
 
     Args:
         ids: tokens (n, length), int32, padded with 0 at the end.
-        head: turns vectors (n, length, width) into logits.
+        head: computes logits from vectors (n, length, width).
         trunk: vocabulary, width, depth, positions and drop_path.
-        block: how blocks are built; its projection_dropout also drops the sum of embeddings and positions.
-        dropout: share of the last vectors dropped in training.
+        block: options of the blocks; its projection_dropout also applies to the sum of embeddings and positions.
+        dropout: fraction of the last vectors dropped in training.
 
     Returns:
-        The head's output, logits (n, length, classes); those of padding mean nothing.
+        The head's output, logits (n, length, classes); ignore those of padding.
     """
     x, _ = _encoded(ids, head, trunk.check(), block.check(trunk.width))
     return head(x, dropout, neck=lambda x: _final_norm(x, block) if block.norm == "pre" else x)
 
 
 def _encoded(ids: Any, head: Head, trunk: Trunk, block: Block, front: int = 0) -> tuple[Any, Any]:
-    """Return vectors (n, front + length, width), learnt tokens in front, and the bias of their padding."""
+    """Return vectors (n, front + length, width), `front` learned tokens first, and the attention bias of padding."""
     padding = sequence.PaddingBias(front, name="padding")(ids)
-    # Sinusoids are of unit size, and so have vectors to be that stand beside them.
+    # Sinusoidal positions have unit scale, so the embeddings need it too.
     scaled = trunk.positions == "sinusoidal"
     x = sequence.TokenEmbedding(trunk.vocabulary, trunk.width, scaled, name="embedding")(ids)
     x = sequence.Token(name="token")(x) if front else x

@@ -20,24 +20,24 @@ from zoo.layers.lazy import layers
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.registry import ModelSpec, register
 
-LIKE = ModelSpec(
+MLP = ModelSpec(
     input_shape=(784,),
     classes=10,
     paper="Rumelhart, Hinton, Williams 1986, Nature 323:533",
     tags=("dense", "tabular"),
     preprocessing=PreprocessingConfig(std=(255.0,)),
 )
-variant = partial(register, like=LIKE)
+variant = partial(register, like=MLP)
 
 
 @dataclasses.dataclass(frozen=True)
 class Regularization:
-    """What keeps the hidden layers from learning by heart.
+    """Regularization of the hidden layers.
 
     Args:
-        dropout: share of units dropped after each hidden layer in training.
-        drop_connect: share of the hidden kernels' weights dropped for each batch in training (Wan et al. 2013);
-            inference takes all weights, which stands for the mean, where the paper draws samples.
+        dropout: fraction of the units dropped after each hidden layer in training.
+        drop_connect: fraction of the hidden kernels' weights dropped for each batch in training (Wan et al. 2013);
+            inference uses all weights, an approximation of the mean that the paper estimates by sampling.
         l1: L1 penalty on the hidden kernels.
         l2: L2 penalty on the hidden kernels.
     """
@@ -74,9 +74,9 @@ def fcnn(
 
     Args:
         x: inputs (n, features) or of higher rank.
-        head: turns the last hidden layer (n, widths[-1]) into logits.
-        widths: units of each hidden layer; none leaves the perceptron.
-        depth: number of hidden layers when `widths` is one number, which is repeated.
+        head: computes logits from the last hidden layer (n, widths[-1]).
+        widths: units of each hidden layer; () for the perceptron.
+        depth: number of hidden layers of the one width in `widths`; 0 for one layer for each width.
         activation: Keras activation of the hidden layers.
         regularization: dropout, drop_connect, l1 and l2.
 
@@ -89,7 +89,7 @@ def fcnn(
 gated = partial(
     register,
     like=dataclasses.replace(
-        LIKE,
+        MLP,
         paper="Srivastava, Greff, Schmidhuber 2015, arXiv:1505.00387",
         tags=("dense", "tabular", "highway"),
     ),
@@ -108,16 +108,16 @@ def highway(
     activation: str = "relu",
     dropout: float = 0.0,
 ) -> Any:
-    """Build a highway network: a dense layer, then layers that each learn how much of their input to carry on.
+    """Build a highway network: a dense layer, then layers with a learned gate between transform and input.
 
     Args:
         x: inputs (n, features) or of higher rank.
-        head: turns the last hidden layer (n, width) into logits.
+        head: computes logits from the last hidden layer (n, width).
         width: units of every hidden layer.
         depth: hidden layers, counted as in the paper: the first is plain, the others are highway layers.
-        gate_bias: what the biases of the transform gates start at; below 0 a layer begins by carrying its input.
+        gate_bias: initial bias of the transform gates; below 0 a layer initially carries its input.
         activation: Keras activation of the hidden layers.
-        dropout: share of the last hidden layer's units dropped in training.
+        dropout: fraction of the last hidden layer's units dropped in training.
 
     Returns:
         The head's output, logits (n, classes).
@@ -146,7 +146,7 @@ def highway_layer(x: Any, activation: str, gate_bias: float, *, name: str) -> An
 
 
 def _hidden(x: Any, widths: tuple[int, ...], activation: str, regularization: Regularization) -> Any:
-    """Flatten, then stack dense layers called dense1, dense2 and so on."""
+    """Flatten, then stack dense layers named dense1, dense2, …"""
     check_activation("activation", activation)
     if len(x.shape) > 2:
         x = keras.layers.Flatten(name="flatten")(x)
@@ -163,5 +163,7 @@ def _repeated(widths: tuple[int, ...], depth: int) -> tuple[int, ...]:
     if not depth:
         return widths
     if depth < 0 or len(widths) != 1:
-        raise BadOption(f"depth repeats one width, so it needs exactly one. Received: depth={depth}, widths={widths}")
+        raise BadOption(
+            f"depth must be at least 0 and needs exactly one width to repeat. Received: depth={depth}, widths={widths}"
+        )
     return widths * depth

@@ -1,12 +1,12 @@
-"""GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842): nine Inception blocks, each of four branches side by side.
+"""GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842): nine Inception blocks of four parallel branches.
 
-With batch normalization (arXiv:1502.03167) after every convolution, as in torchvision. Its third branch convolves 3x3
-where the paper has 5x5 (github.com/pytorch/vision/issues/906), and so do the published weights; the option `kernel`
-gives the paper's.
+Batch normalization (arXiv:1502.03167) follows each convolution, as in torchvision. The third branch has 3x3 kernels in
+torchvision and its weights (github.com/pytorch/vision/issues/906), 5x5 in the paper; the option `kernel` sets them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,12 +25,12 @@ from zoo.layers.blocks import (
     norm,
 )
 from zoo.layers.heads import Head
-from zoo.specs.preprocessing import PreprocessingConfig
-from zoo.specs.published import NameMapping, Weights
+from zoo.specs.preprocessing import SYMMETRIC
 from zoo.specs.registry import ModelSpec, register
+from zoo.weights.published.googlenet import NAME_MAPPINGS, WEIGHTS
 
 PAPER = "Szegedy et al. 2014, arXiv:1409.4842"
-PIXELS = PreprocessingConfig((127.5,), (127.5,), "bilinear", 0.875)
+CROPPED = dataclasses.replace(SYMMETRIC, crop=0.875)
 
 # Table 1 of the paper, by stage: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection of each block.
 STAGES = {
@@ -47,30 +47,30 @@ STAGES = {
 DEPTHS = tuple(map(len, STAGES.values()))
 
 
-def unit(x: Any, filters: int, size: int, stride: int = 1, *, width: float = 1.0, **more: Any) -> Any:
+def conv_unit(x: Any, filters: int, size: int, stride: int = 1, *, width: float = 1.0, **more: Any) -> Any:
     """Convolve with `width` times `filters`, normalize and activate."""
     filters = max(1, round(width * filters))
     return conv_norm(x, filters, size, stride, norm=partial(norm, epsilon=1e-3), kernel=HE_IN, **more)
 
 
 def inception(x: Any, widths: tuple[int, ...], *, kernel: int, unit: Callable[..., Any], name: str) -> Any:
-    """1x1, 3x3 and `kernel` convolutions and a pooling beside each other, with 1x1 convolutions to thin them out."""
-    one, thin3, three, thin5, five, pooled = widths
+    """Parallel 1x1, 3x3 and `kernel` convolutions and pooling, with 1x1 convolutions that reduce the channels."""
+    one, reduce3, three, reduce5, five, pooled = widths
     pool = keras.layers.MaxPooling2D(3, 1, "same", name=f"{name}_branch4_pool")
     branches = [
         unit(x, one, 1, name=f"{name}_branch1"),
-        unit(unit(x, thin3, 1, name=f"{name}_branch2_conv1"), three, 3, name=f"{name}_branch2_conv2"),
-        unit(unit(x, thin5, 1, name=f"{name}_branch3_conv1"), five, kernel, name=f"{name}_branch3_conv2"),
+        unit(unit(x, reduce3, 1, name=f"{name}_branch2_conv1"), three, 3, name=f"{name}_branch2_conv2"),
+        unit(unit(x, reduce5, 1, name=f"{name}_branch3_conv1"), five, kernel, name=f"{name}_branch3_conv2"),
         unit(pool(x), pooled, 1, name=f"{name}_branch4"),
     ]
     return keras.layers.Concatenate(name=name)(branches)
 
 
 def max_pool(x: Any, size: int, *, name: str) -> Any:
-    """Halve the map, rounding up: the last window may reach over the edge, none before it (PyTorch's ceil_mode).
+    """Max pooling at stride 2 that rounds sizes up, as PyTorch's ceil_mode: only the last window exceeds the edge.
 
-    Keras' "same" does just that where the window overhangs by one pixel at most: any length for size 2, an even one
-    for size 3. An odd length takes windows of 3 exactly.
+    Keras' "same" is equivalent if the window exceeds the edge by at most one pixel: any length for size 2, an even
+    length for size 3. Windows of 3 fit an odd length exactly.
     """
     height, width = ("same" if size == 2 or length % 2 == 0 else "valid" for length in x.shape[1:3])
     if height == width:
@@ -80,14 +80,14 @@ def max_pool(x: Any, size: int, *, name: str) -> Any:
 
 
 def classifier(x: Any, *, unit: Callable[..., Any], units: int, activation: str, name: str) -> Any:
-    """Return the features of an auxiliary classifier: 4x4 averages, 1x1 convolution, dense layer, dropout."""
+    """Return the features of an auxiliary classifier: 4x4 average pooling, 1x1 convolution, dense layer, dropout."""
     x = unit(adaptive_pool(x, 4, name=f"{name}_pool"), 128, 1, name=f"{name}_conv")
     x = keras.layers.Flatten(name=f"{name}_flatten")(x)
     return drop(dense(x, units, activation, name=f"{name}_dense"), 0.7, name=f"{name}_dropout")
 
 
 def _stages(x: Any, head: Head, depths: tuple[int, ...], *, kernel: int, unit: Callable[..., Any]) -> list[Any]:
-    """Stack the blocks; return what the auxiliary classifiers see, after the 1st and the last but one of stage 4."""
+    """Stack the blocks; return the maps after the first and the second to last block of stage 4, and the last map."""
     middle = []
     for (stage, blocks), depth, size in zip(STAGES.items(), depths, (3, 3, 2), strict=True):
         x = max_pool(head.level(x), size, name=f"pool{stage - 1}")
@@ -100,41 +100,21 @@ def _stages(x: Any, head: Head, depths: tuple[int, ...], *, kernel: int, unit: C
 
 
 def _finish(maps: list[Any], head: Head, dropout: float, classify: Callable[..., Any] | None) -> Any:
-    """Return the logits and, if there is something to `classify` by, those of the auxiliary classifiers."""
+    """Return the logits and, with `classify`, those of the auxiliary classifiers."""
     *middle, last = maps
     logits = head(last, dropout)
     if classify is None:
         return logits
     named = {f"auxiliary{i}": x for i, x in enumerate(middle, start=1)}
-    return head.beside(logits, {name: partial(classify, x, name=name) for name, x in named.items()})
-
-
-# Our convolutions and theirs; a norm goes with each.
-CONVOLUTIONS = (
-    (r"(conv\d)", "{0}"),
-    (r"(inception\d\w)_branch1", "{0}.branch1"),
-    (r"(inception\d\w)_branch([23])_conv(\d)", "{0}.branch{1}.{2:-1}"),
-    (r"(inception\d\w)_branch4", "{0}.branch4.1"),
-    (r"auxiliary(\d)_conv", "aux{0}.conv"),
-)
-TORCHVISION = NameMapping(
-    rules=(
-        *((ours, f"{theirs}.conv") for ours, theirs in CONVOLUTIONS),
-        *((f"{ours}_norm", f"{theirs}.bn") for ours, theirs in CONVOLUTIONS),
-        (r"auxiliary(\d)_dense", "aux{0}.fc1"),
-        (r"auxiliary(\d)", "aux{0}.fc2"),
-        ("logits", "fc"),
-    ),
-    ignored=(r"aux\d\..*",),
-)
+    return head.with_auxiliary(logits, {name: partial(classify, x, name=name) for name, x in named.items()})
 
 
 @register(
     "googlenet",
-    ModelSpec((224, 224, 3), 1000, 15, PAPER, ("image", "inception"), PIXELS),
+    ModelSpec((224, 224, 3), 1000, 15, PAPER, ("image", "inception"), CROPPED),
     params=6_624_904,
-    weights=(Weights("torchvision/GoogLeNet_Weights.IMAGENET1K_V1", 69.778, preprocessing=PIXELS),),
-    name_mappings={"torchvision": TORCHVISION},
+    weights=WEIGHTS["googlenet"],
+    name_mappings=NAME_MAPPINGS["googlenet"],
 )
 def googlenet(
     x: Any,
@@ -150,19 +130,19 @@ def googlenet(
 
     Args:
         x: images (n, height, width, channels), at least 15 pixels high and wide.
-        head: turns the feature map (n, height/32, width/32, 1024) into logits.
-        kernel: size of the third branch's convolutions: 3 for the published weights, 5 in the paper.
-        width: factor of all numbers of channels.
+        head: computes logits from the feature map (n, height/32, width/32, 1024).
+        kernel: kernel size of the third branch: 3 in the published weights, 5 in the paper.
+        width: width multiplier of all channels.
         auxiliary: add the two auxiliary classifiers of the paper's section 5, for training.
-        activation: Keras activation after every convolution.
-        dropout: share of the pooled features dropped in training.
+        activation: Keras activation after each convolution.
+        dropout: fraction of the pooled features dropped in training.
 
     Returns:
         The head's output, logits (n, classes), or a dictionary of "logits", "auxiliary1" and "auxiliary2".
     """
     check_counts("kernel", (kernel,))
     check_activation("activation", activation)
-    convolve = partial(unit, width=check_factor("width", width), activation=activation)
+    convolve = partial(conv_unit, width=check_factor("width", width), activation=activation)
     x = head.level(convolve(x, 64, 7, 2, name="conv1"))
     x = max_pool(x, 3, name="pool1")
     x = convolve(convolve(x, 64, 1, name="conv2"), 192, 3, name="conv3")
@@ -173,7 +153,7 @@ def googlenet(
 
 @register(
     "googlenet_tiny",
-    ModelSpec((32, 32, 3), 10, 4, PAPER, ("image", "inception", "small"), PreprocessingConfig((127.5,), (127.5,))),
+    ModelSpec((32, 32, 3), 10, 4, PAPER, ("image", "inception", "small"), SYMMETRIC),
     params=87_642,
     depths=(1, 1, 1),
 )
@@ -191,18 +171,18 @@ def small_googlenet(
 
     Args:
         x: images (n, height, width, channels), at least 4 pixels high and wide.
-        head: turns the feature map (n, height/8, width/8, channels) into logits.
-        depths: number of Inception blocks of each of the three stages, at most 2, 5 and 2.
-        width: factor of all numbers of channels of GoogLeNet.
+        head: computes logits from the feature map (n, height/8, width/8, channels).
+        depths: number of Inception blocks in each of the three stages, at most 2, 5 and 2.
+        width: width multiplier, relative to GoogLeNet.
         auxiliary: add the two auxiliary classifiers, for training.
-        activation: Keras activation after every convolution.
-        dropout: share of the pooled features dropped in training.
+        activation: Keras activation after each convolution.
+        dropout: fraction of the pooled features dropped in training.
 
     Returns:
         The head's output, logits (n, classes), or a dictionary of "logits", "auxiliary1" and "auxiliary2".
     """
     check_activation("activation", activation)
-    convolve = partial(unit, width=check_factor("width", width), activation=activation)
+    convolve = partial(conv_unit, width=check_factor("width", width), activation=activation)
     x = convolve(x, 64, 3, name="conv1")
     x = convolve(convolve(x, 64, 1, name="conv2"), 192, 3, name="conv3")
     maps = _stages(x, head, check_depths(depths, DEPTHS), kernel=3, unit=convolve)

@@ -1,7 +1,7 @@
-"""The Transformer: a sequence written from another, by attention alone.
+"""The Transformer: sequence-to-sequence generation by attention alone.
 
 Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin, "Attention is all you need", 2017
-(arXiv:1706.03762). Source and target have one vocabulary, whose table also makes the logits (section 3.4).
+(arXiv:1706.03762). Source, target and logits share one embedding table (section 3.4).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zoo.layers.lazy import sequence
 from zoo.specs.registry import ModelSpec, register
 from zoo.specs.text import check_vocabulary
 
-LIKE = ModelSpec(
+TRANSFORMER = ModelSpec(
     input_shape=(128, 128),
     classes=37_000,
     paper="Vaswani et al. 2017, arXiv:1706.03762",
@@ -27,13 +27,15 @@ LIKE = ModelSpec(
     vocabulary=37_000,
     task="generate",
 )
-TINY = dataclasses.replace(LIKE, input_shape=(16, 16), classes=64, vocabulary=64, tags=(*LIKE.tags, "small"))
-# Equations 1 and 2: projections of attention have no biases, the feed-forward network has; dropout as in section 5.4.
+TINY = dataclasses.replace(
+    TRANSFORMER, input_shape=(16, 16), classes=64, vocabulary=64, tags=(*TRANSFORMER.tags, "small")
+)
+# Equations 1 and 2: attention projections have no biases, the feed-forward layers do. Dropout is that of section 5.4.
 variant = partial(register, attention_heads=8, activation="relu", norm="post", attention_bias=False)
 
 
-@variant("transformer_base", LIKE, params=63_045_632, width=512, projection_dropout=0.1)
-@variant("transformer_big", LIKE, params=214_171_648, width=1024, attention_heads=16, projection_dropout=0.3)
+@variant("transformer_base", TRANSFORMER, params=63_045_632, width=512, projection_dropout=0.1)
+@variant("transformer_big", TRANSFORMER, params=214_171_648, width=1024, attention_heads=16, projection_dropout=0.3)
 @variant("transformer_tiny", TINY, params=169_984, width=64, depths=(2, 2), attention_heads=4, hidden=128)
 def transformer(
     x: Any,
@@ -46,25 +48,27 @@ def transformer(
     block: Block = Block(),
     dropout: float = 0.0,
 ) -> Any:
-    """Build an encoder of a source and a decoder that predicts each next token of a target.
+    """Build an encoder of the source and a decoder that predicts the next token at each position of the target.
 
     Args:
         x: tokens {"source": (n, source length), "target": (n, target length)}, int32, padded with 0 at the end; the
-            target starts with `START` and ends before its last token.
-        head: turns the decoder's vectors into logits.
-        vocabulary: how many tokens there are.
-        depths: blocks of the encoder and of the decoder.
-        width: length of a token's vector.
+            target starts with `START` and lacks its last token.
+        head: computes logits from the decoder's vectors.
+        vocabulary: number of tokens.
+        depths: number of blocks in the encoder and in the decoder.
+        width: channels of a token's vector.
         positions: "sinusoidal" as in section 3.5, or "learned".
-        block: how blocks are built; its projection_dropout also drops the sums of embeddings and positions.
-        dropout: share of the decoder's last vectors dropped in training.
+        block: options of the blocks; its projection_dropout also applies to the sums of embeddings and positions.
+        dropout: fraction of the decoder's last vectors dropped in training.
 
     Returns:
         The head's output, logits (n, target length, vocabulary).
     """
     check_vocabulary(vocabulary)
     if len(check_counts("depths", depths)) != 2:
-        raise BadOption(f"depths must be that of the encoder and that of the decoder. Received: depths={depths}")
+        raise BadOption(
+            f"depths must be two numbers: blocks of the encoder and of the decoder. Received: depths={depths}"
+        )
     block.check(width)
     learned = check_positions(positions) == "learned"
     table = sequence.TokenEmbedding(vocabulary, width, scaled=True, name="embedding")
@@ -83,9 +87,9 @@ def transformer(
     for i in range(1, depths[1] + 1):
         y = decoder_block(y, memory, block, head, name=f"decoder{i}", causal=causal, biases=[padding])
     y = drop(_final_norm(y, block, name="decoder_norm"), dropout, name="head_dropout")
-    return head.words(y, table)
+    return head.token_logits(y, table)
 
 
 def _final_norm(x: Any, block: Block, *, name: str) -> Any:
-    """Normalize sums that no branch has normalized."""
+    """Normalize the last sum of pre-normalization blocks."""
     return layer_norm(x, block.epsilon, name=name) if block.norm == "pre" else x

@@ -70,3 +70,6 @@ class PreprocessingConfig:
 IMAGENET = PreprocessingConfig(
     mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), interpolation="bilinear", crop=0.875
 )
+IMAGENET_BICUBIC = dataclasses.replace(IMAGENET, interpolation="bicubic")
+# Pixels scaled to [-1, 1]: "tf" in keras.applications, IMAGENET_INCEPTION_MEAN in timm.
+SYMMETRIC = PreprocessingConfig(mean=(127.5,), std=(127.5,))

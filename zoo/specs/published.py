@@ -1,4 +1,4 @@
-"""What others published for an architecture: trained weights, and how their files name what ours calls otherwise."""
+"""Published weights of an architecture, and the layer names of the libraries that published them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ KERAS_RESULTS = "keras.io/api/applications"
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
+class PublishedWeights:
     """One set of published ImageNet weights.
 
     Args:
-        source: where they are: "timm/<model>.<tag>" on the Hugging Face hub, "keras/<class>" of keras.applications,
-            or "torchvision/<weights>", which are pickles that nobody here opens.
+        source: "timm/<model>.<tag>" on the Hugging Face hub, "keras/<class>" of keras.applications, or
+            "torchvision/<weights>", a pickle that the zoo never opens.
         top1: published top-1 accuracy on the ImageNet validation set, percent.
-        size: height and width in pixels that `top1` was measured at.
-        preprocessing: what the weights expect their pixels to have gone through.
-        bgr: the first convolution expects blue first; it is turned round on loading, so that ours takes RGB.
-        reference: where `top1` is stated; by default the table of the source.
+        size: image height and width in pixels at which `top1` was measured.
+        preprocessing: preprocessing that the weights expect.
+        bgr: True if the first convolution expects BGR; loading reverses it to RGB.
+        reference: where `top1` is published; by default the results table of the source.
     """
 
     source: str
@@ -46,15 +46,15 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class NameMapping:
-    """How the layers of one library's network are called, told by rules.
+    """Rules that map our layer names to those of another library.
 
-    A rule is a pair (pattern, template): the first pattern that matches the whole of our layer's name gives theirs.
-    `{0}` in a template is the first group of the pattern; a number may be shifted, as in `{1:-1}`.
+    A rule is a pair (pattern, template). The first pattern that matches the whole of our layer's name applies.
+    `{0}` in a template is the first group of the pattern; a number can be shifted, as in `{1:-1}`.
 
     Args:
-        rules: our names to theirs.
-        ignored: patterns of their keys that our network has no use for, such as auxiliary classifiers.
-        arguments: options that make our network compute what theirs does; used unless the user sets them.
+        rules: pairs of a pattern for our names and a template for theirs.
+        ignored: patterns of their keys that our model does not use, such as auxiliary classifiers.
+        arguments: options with which our model computes the same outputs as theirs; the user's options override them.
     """
 
     rules: tuple[tuple[str, str], ...]
@@ -62,7 +62,7 @@ class NameMapping:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def rename(self, layer: str) -> str | None:
-        """Return their name of our layer; None if no rule covers it."""
+        """Return their name of our layer, or None if no rule matches."""
         for pattern, template in self.rules:
             match = re.fullmatch(pattern, layer)
             if match:
@@ -70,17 +70,17 @@ class NameMapping:
         return None
 
     def coverage(self, names: Collection[str]) -> float:
-        """Return the share of their names that some rule can lead to."""
+        """Return the fraction of their names that the rules can produce."""
         patterns = [re.compile(r"[\w]+".join(map(re.escape, re.split(r"\{[^}]*\}", t)))) for _, t in self.rules]
         return sum(any(p.fullmatch(name) for p in patterns) for name in names) / max(len(names), 1)
 
     def ignores(self, key: str) -> bool:
-        """Tell whether a key of theirs is left out on purpose."""
+        """Return whether a key of theirs is ignored."""
         return any(re.fullmatch(pattern, key) for pattern in self.ignored)
 
 
 class _Group(str):
-    """A matched group; a signed number as its format shifts it: "{0:-1}" of "3" is "2"."""
+    """A matched group; a format such as "-1" shifts its number: "{0:-1}" of "3" is "2"."""
 
     def __format__(self, shift: str) -> str:
         return str(int(self) + int(shift)) if shift else str(self)

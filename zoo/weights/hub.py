@@ -1,4 +1,4 @@
-"""Published weights fetched once: from the Hugging Face hub as safetensors, from keras.applications by Keras itself."""
+"""Download published weights: safetensors files of the Hugging Face hub, and models of keras.applications."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ TIMEOUT = 10  # seconds
 
 
 def home() -> Path:
-    """Return the folder where users put weights by hand: $ZOO_HOME, or ~/.cache/keras-zoo."""
+    """Return the folder for weights downloaded by hand: $ZOO_HOME, or ~/.cache/keras-zoo."""
     return Path(os.environ.get("ZOO_HOME") or Path.home() / ".cache" / "keras-zoo")
 
 
 def fetch(source: str) -> Path:
-    """Return the file of "timm/<model>.<tag>", from `home()` or the hub's cache, or downloaded and checked.
+    """Return the file of "timm/<model>.<tag>" from `home()`, the hub's cache or the hub, with its SHA-256 checked.
 
     Raises:
-        DataError: it cannot be downloaded, or what came is not what the hub says it is.
+        DataError: the file cannot be downloaded or is damaged.
         MissingDependency: huggingface_hub is not installed.
     """
     own = home() / f"{source}.safetensors"
@@ -35,7 +35,7 @@ def fetch(source: str) -> Path:
 
 
 def _download(source: str, own: Path) -> Path:
-    """Return the file in the cache of huggingface_hub, which shows progress and resumes."""
+    """Return the file in the cache of huggingface_hub, downloaded if needed; the client resumes and shows progress."""
     download = hub.hf_hub_download
     address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{source}/resolve/main/{FILE}"
     try:
@@ -44,42 +44,46 @@ def _download(source: str, own: Path) -> Path:
             return Path(cached)
         _reach(address)
         return Path(download(source, FILE))
-    except Exception as error:  # The client lets through what its transport raises, which is of no one kind.
-        # The reasons of the hub fill a page; its first line says which it is.
+    except Exception as error:  # The client passes on any exception of its transport.
         reason = str(error).strip().partition("\n")[0][:200]
-        raise DataError(f"weights={source!r} could not be downloaded: {reason} Put {address} to {own}") from error
+        raise DataError(
+            f"Weights cannot be downloaded: {reason} Received: weights={source!r}. Download {address} to {own}"
+        ) from error
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Leaves a redirection as it is: that someone answers is all that is asked."""
+    """Do not follow redirects: a response is all that `_reach` needs."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Return no request to follow."""
+        """Return None, which ends the request with the redirect."""
 
 
 def _reach(address: str) -> None:
-    """Raise OSError at once if nobody answers; the client of the hub tries for half a minute."""
+    """Raise OSError at once if the hub does not respond; its client would retry for half a minute."""
     opener = urllib.request.build_opener(_NoRedirect)
-    # Any status is an answer; the client says best what is wrong.
+    # Any HTTP status is a response; the client reports errors better.
     with contextlib.suppress(urllib.error.HTTPError):
         opener.open(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT).close()
 
 
 def _checked(path: Path, source: str) -> Path:
-    """Compare a file with the SHA-256 that the hub names it by in its cache."""
+    """Return a file after a check of its SHA-256, which is its name in the hub's cache."""
     stored = path.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", stored.name) and _digest(stored) != stored.name:
         stored.unlink()
-        raise DataError(f"weights={source!r}: {path} was damaged and has been removed. Run again to download it anew.")
+        raise DataError(
+            f"The weights file was damaged and is now deleted. Received: weights={source!r}, file {path}. "
+            "Run again to download it."
+        )
     return path
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slowly(file)
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest_310(file)
 
 
-def _slowly(file: Any) -> str:
+def _digest_310(file: Any) -> str:
     """Return the SHA-256 of a file on Python 3.10."""
     digest = hashlib.sha256()
     for block in iter(lambda: file.read(1 << 20), b""):
@@ -88,7 +92,7 @@ def _slowly(file: Any) -> str:
 
 
 def fetch_keras(name: str) -> Any:
-    """Return the network NAME of keras.applications with its ImageNet weights, giving logits.
+    """Return the model NAME of keras.applications with ImageNet weights and without an activation of its logits.
 
     Raises:
         DataError: Keras cannot download them.
@@ -99,6 +103,8 @@ def fetch_keras(name: str) -> Any:
         address = re.search(r"https?://\S+?(?=[:\s]|$)", str(error))
         if address is None:
             raise
-        home_of_keras = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-        file = home_of_keras / "models" / address[0].rpartition("/")[2]
-        raise DataError(f"weights='keras' could not be downloaded. Put {address[0]} to {file}") from error
+        keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        file = keras_home / "models" / address[0].rpartition("/")[2]
+        raise DataError(
+            f"Weights cannot be downloaded. Received: weights='keras'. Download {address[0]} to {file}"
+        ) from error

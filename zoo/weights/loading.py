@@ -1,162 +1,138 @@
-"""Arrays from elsewhere put into the variables of a network: every one in its place and shape, or none at all."""
+"""Load opened weights into a keras.Model: all variables with the right shapes, or none."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+from zoo.common import compat
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, np
 from zoo.layers.lazy import layers
-from zoo.weights.sources import Source
+from zoo.weights.source import WeightsSource
 
-# What PyTorch calls the variables of our layers.
-TORCH = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
-SHOWN = 4
+MAX_KEYS = 4  # listed in an error message
 
 
 @dataclasses.dataclass
-class Plan:
-    """What goes where, and what does not fit."""
+class Assignment:
+    """Values by variable, and the differences between a model and a source.
+
+    Args:
+        values: arrays by our "layer/variable".
+        used: the source's keys of these arrays.
+        missing: keys that the source lacks.
+        mismatched: descriptions of arrays with another shape.
+        heads: layers that start at random.
+    """
 
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     used: set[str] = dataclasses.field(default_factory=set)
     missing: list[str] = dataclasses.field(default_factory=list)
-    differing: list[str] = dataclasses.field(default_factory=list)
-    fresh: list[Any] = dataclasses.field(default_factory=list)
+    mismatched: list[str] = dataclasses.field(default_factory=list)
+    heads: list[Any] = dataclasses.field(default_factory=list)
 
 
-def load_state(network: Any, source: Source, whole: Callable[[], Any]) -> None:
-    """Put the weights of a source into a network.
+def load_weights(model: Any, source: WeightsSource, build_default: Callable[[], Any]) -> None:
+    """Load the weights of a source into a model.
 
     Args:
-        network: the network, whose values are overwritten.
+        model: the keras.Model; its values are overwritten.
         source: the opened weights.
-        whole: builds the same network with its default head; what only that one has may be left over.
+        build_default: builds the same model with its default head, whose weights the source may have in addition.
 
     Raises:
-        BadOption: a key is missing, left over or of another shape; the network is then as it was.
+        BadOption: a key is missing, unexpected or has another shape; the model is unchanged.
     """
-    plan = _plan(network, source)
-    extra = _fold_biases(network, source, plan)
-    if extra and _lacks_top(network):
-        top = _keys(whole(), source) - _keys(network, source)
-        extra = [key for key in extra if _module(key, source) not in top]
-    _require(network, source, plan, extra)
-    for layer in network.layers:
+    assignment = _assign(model, source)
+    unexpected = _fold_biases(model, source, assignment)
+    if unexpected and _lacks_top(model):
+        top = _source_names(build_default(), source) - _source_names(model, source)
+        unexpected = [key for key in unexpected if source.module(key) not in top]
+    _check(model, source, assignment, unexpected)
+    for layer in model.layers:
         for variable in layer.weights:
-            if _key(layer, variable) in plan.values:
-                variable.assign(plan.values[_key(layer, variable)])
-    with layers.weights_follow(False):
-        for layer in plan.fresh:
+            if _path(layer, variable) in assignment.values:
+                variable.assign(assignment.values[_path(layer, variable)])
+    with layers.skip_initialization(False):
+        for layer in assignment.heads:
             layer.kernel.assign(layer.kernel_initializer(layer.kernel.shape))
 
 
-def _plan(network: Any, source: Source) -> Plan:
+def _assign(model: Any, source: WeightsSource) -> Assignment:
     """Find the array of each variable."""
-    plan, first, heads = Plan(), _first_layers(network), _heads(network)
+    assignment, first, heads = Assignment(), _first_layers(model), _heads(model)
     new_task = "logits" not in {layer.name for layer in heads}
-    for layer in network.layers:
-        found = Plan()
+    for layer in model.layers:
+        own = Assignment()
         for variable in layer.weights:
-            _find(layer, variable, source, layer in first, found)
-        if layer in heads and _is_fresh(found, source, new_task):
-            plan.fresh.append(layer)
-            plan.used |= found.used
+            _find(layer, variable, source, layer in first, own)
+        assignment.used |= own.used
+        if layer in heads and _starts_random(own, source, new_task):
+            assignment.heads.append(layer)
             continue
-        plan.values |= found.values
-        plan.used |= found.used
-        plan.missing += found.missing
-        plan.differing += found.differing
-    return plan
+        assignment.values |= own.values
+        assignment.missing += own.missing
+        assignment.mismatched += own.mismatched
+    return assignment
 
 
-def _is_fresh(found: Plan, source: Source, new_task: bool) -> bool:
-    """Tell whether a head starts at random: published weights have none of its size, or a file none of its name."""
-    return bool(found.missing or found.differing) if source.named else new_task and bool(found.missing)
+def _starts_random(own: Assignment, source: WeightsSource, new_task: bool) -> bool:
+    """Return whether a head starts at random: it has another size than published weights, or no name in a file."""
+    return bool(own.missing or own.mismatched) if source.published else new_task and bool(own.missing)
 
 
-def _find(layer: Any, variable: Any, source: Source, first: bool, plan: Plan) -> None:
-    """Add the array of one variable to the plan, or what is wrong with it."""
-    ours, key = _key(layer, variable), _their_key(layer, variable, source)
+def _find(layer: Any, variable: Any, source: WeightsSource, first: bool, own: Assignment) -> None:
+    """Add the array of one variable to an assignment, or what is missing or mismatched."""
+    path, key = _path(layer, variable), source.key(layer.name, variable.name)
     if key is None or key not in source.arrays:
-        if key is not None and _has_no_scale(key, source):
-            plan.values[ours] = np.ones(variable.shape, "float32")
+        if key is not None and source.omits_scale(key):
+            own.values[path] = np.ones(variable.shape, "float32")
         else:
-            plan.missing.append(key or ours)
+            own.missing.append(key or path)
         return
-    plan.used.add(key)
-    array = _arranged(source.arrays[key], layer, variable, source.library == "torch")
+    own.used.add(key)
+    array = _to_keras_axes(source.arrays[key], layer, variable, source.torch)
     if hasattr(layer, "resampled"):
         array = layer.resampled(array, source.grids.get(layer.name))
     if first and variable.name == "kernel" and array.ndim == 4:
-        array = _for_channels(array[:, :, ::-1] if source.bgr else array, variable.shape[2])
+        array = _fit_channels(array[:, :, ::-1] if source.bgr else array, variable.shape[2])
     if array.shape != tuple(variable.shape):
-        plan.differing.append(f"{key} is {source.arrays[key].shape} there, {ours} is {tuple(variable.shape)} here")
-    plan.values[ours] = array
+        own.mismatched.append(f"{key} is {source.arrays[key].shape} there, {path} is {tuple(variable.shape)} here")
+    own.values[path] = array
 
 
-def _key(layer: Any, variable: Any) -> str:
+def _path(layer: Any, variable: Any) -> str:
     return f"{layer.name}/{variable.name}"
 
 
-def _module(key: str, source: Source) -> str:
-    """Return what a key of theirs belongs to."""
-    return key.rpartition("." if source.library == "torch" else "/")[0]
-
-
-def _their_key(layer: Any, variable: Any, source: Source) -> str | None:
-    """Return the key that a variable has in the source; None if no rule covers its layer."""
-    name = source.layout.rename(layer.name)
-    if name is None or source.library != "torch":
-        return name and f"{name}/{variable.name}"
-    # A parameter that stands for itself, such as a layer scale, has no module around it.
-    return name if name in source.arrays else f"{name}.{TORCH.get(variable.name, variable.name)}"
-
-
-def _has_no_scale(key: str, source: Source) -> bool:
-    """Tell whether this is the scale of a norm that Keras built without one, which stands for ones."""
-    module, _, variable = key.rpartition("/")
-    return source.library == "keras" and variable == "gamma" and f"{module}/moving_mean" in source.arrays
-
-
-def _arranged(array: Any, layer: Any, variable: Any, torch: bool) -> Any:
+def _to_keras_axes(array: Any, layer: Any, variable: Any, torch: bool) -> Any:
     """Return an array with its axes in Keras' order."""
     shape = tuple(variable.shape)
     if torch and variable.name == "kernel":
         array = _from_torch(array, layer)
-    if array.shape != shape and array.size == np.prod(shape):
-        squeezed = [n for n in array.shape if n != 1]
-        # A 1x1 convolution is a dense layer, and a scale by channel may carry empty axes.
-        if squeezed == [n for n in shape if n != 1]:
-            array = array.reshape(shape)
-    return array
+    # A 1x1 convolution can be a dense layer, and a scale by channel can have axes of length 1.
+    same_but_ones = [n for n in array.shape if n != 1] == [n for n in shape if n != 1]
+    return array.reshape(shape) if same_but_ones else array
 
 
 def _from_torch(array: Any, layer: Any) -> Any:
-    """Return a kernel of PyTorch, outputs first, as Keras has it, outputs last."""
+    """Return a kernel of PyTorch (outputs first) in Keras' order (outputs last)."""
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         return array.transpose(2, 3, 0, 1)
     if array.ndim == 4 and not isinstance(layer, keras.layers.Dense):
         return array.transpose(2, 3, 1, 0)
     flat = array.reshape(array.shape[0], -1)
-    before = _flattened(layer)
-    if before and np.prod(before) == flat.shape[1]:
-        height, width, channels = before
+    map_shape = _flattened_shape(layer)
+    if map_shape and np.prod(map_shape) == flat.shape[1]:
+        height, width, channels = map_shape
         flat = flat.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(flat.shape)
     return flat.T
 
 
-def _flattened(layer: Any) -> tuple[int, ...]:
-    """Return (height, width, channels) of what was flattened right before a dense layer; () if nothing was."""
+def _flattened_shape(layer: Any) -> tuple[int, ...]:
+    """Return (height, width, channels) of the map that is flattened right before a dense layer; () if there is none."""
     before = _before(layer)
     while isinstance(before, keras.layers.Dropout):
         before = _before(before)
@@ -165,97 +141,92 @@ def _flattened(layer: Any) -> tuple[int, ...]:
 
 
 def _before(layer: Any) -> Any:
-    """Return the layer whose output is this one's input; None before the first."""
+    """Return the layer whose output is the input of this one; None before the first."""
     inputs = layer.input if not isinstance(layer, keras.layers.InputLayer) else None
-    return inputs._keras_history.operation if hasattr(inputs, "_keras_history") else None
+    return compat.producer(inputs)
 
 
-def _first_layers(network: Any) -> set[Any]:
-    """Return the layers with weights that see the input first, through layers without weights only."""
-    weightless = {layer for layer in network.layers if not layer.weights}
+def _first_layers(model: Any) -> set[Any]:
+    """Return the layers with weights that only layers without weights separate from the input."""
+    weightless = {layer for layer in model.layers if not layer.weights}
 
-    def sees_input(layer: Any) -> bool:
+    def follows_input(layer: Any) -> bool:
         before = _before(layer)
         while before in weightless and not isinstance(before, keras.layers.InputLayer):
             before = _before(before)
         return isinstance(before, keras.layers.InputLayer)
 
-    return {layer for layer in network.layers if layer.weights and sees_input(layer)}
+    return {layer for layer in model.layers if layer.weights and follows_input(layer)}
 
 
-def _heads(network: Any) -> set[Any]:
-    """Return the dense layers that give predictions, which `Head.logits` names so."""
-    waiting, found = list(network.outputs), set()
+def _heads(model: Any) -> set[Any]:
+    """Return the dense layers of the predictions, by the names that `Head.logits` gives them."""
+    waiting, heads = list(model.outputs), set()
     while waiting:
-        layer = waiting.pop()._keras_history.operation
+        layer = compat.producer(waiting.pop())
         if isinstance(layer, (keras.layers.Activation, keras.layers.Average)):
             waiting += keras.tree.flatten(layer.input)
         elif layer.name.endswith("logits") or layer.name.startswith("auxiliary"):
-            found.add(layer)
-    return found
+            heads.add(layer)
+    return heads
 
 
-def _lacks_top(network: Any) -> bool:
-    return "logits" not in {layer.name for layer in network.layers}
+def _lacks_top(model: Any) -> bool:
+    return "logits" not in {layer.name for layer in model.layers}
 
 
-def _keys(network: Any, source: Source) -> set[str | None]:
-    """Return what the layers of a network are called in the source."""
-    return {source.layout.rename(layer.name) for layer in network.layers}
+def _source_names(model: Any, source: WeightsSource) -> set[str | None]:
+    """Return the source's names of a model's layers."""
+    return {source.name_mapping.rename(layer.name) for layer in model.layers}
 
 
-def _for_channels(kernel: Any, channels: int) -> Any:
+def _fit_channels(kernel: Any, channels: int) -> Any:
     """Return a kernel (h, w, c, filters) for another number of channels: summed for one, else tiled and scaled."""
-    there = kernel.shape[2]
-    if there == channels:
+    own = kernel.shape[2]
+    if own == channels:
         return kernel
     if channels == 1:
         return kernel.sum(axis=2, keepdims=True)
-    tiled = np.tile(kernel, (1, 1, -(-channels // there), 1))[:, :, :channels]
-    return tiled * np.float32(there / channels)
+    tiled = np.tile(kernel, (1, 1, -(-channels // own), 1))[:, :, :channels]
+    return tiled * np.float32(own / channels)
 
 
-def _fold_biases(network: Any, source: Source, plan: Plan) -> list[str]:
-    """Fold biases of convolutions that ours lack into the moving mean of the norm behind; return the keys left over."""
-    extra = [key for key in source.arrays if key not in plan.used and not _ignored(key, source)]
-    if not extra:
-        return []
-    ours: Mapping[Any, Any] = {source.layout.rename(layer.name): layer for layer in network.layers if layer.weights}
-    left = []
-    for key in extra:
-        name, variable = _module(key, source), key[len(_module(key, source)) + 1 :]
-        norm = _norm_behind(ours[name]) if variable == "bias" and name in ours else None
+def _fold_biases(model: Any, source: WeightsSource, assignment: Assignment) -> list[str]:
+    """Fold biases of convolutions without one here into the next moving mean; return the other unused keys."""
+    unused = [key for key in source.arrays if key not in assignment.used and not source.ignores(key)]
+    by_name = {source.name_mapping.rename(layer.name): layer for layer in model.layers if layer.weights}
+    rest = []
+    for key in unused:
+        name = source.module(key)
+        norm = _norm_after(by_name[name]) if key[len(name) + 1 :] == "bias" and name in by_name else None
         mean = norm and f"{norm.name}/moving_mean"
-        if mean in plan.values:
-            plan.values[mean] = plan.values[mean] - source.arrays[key]
+        if mean in assignment.values:
+            assignment.values[mean] = assignment.values[mean] - source.arrays[key]
         else:
-            left.append(key)
-    return left
+            rest.append(key)
+    return rest
 
 
-def _ignored(key: str, source: Source) -> bool:
-    return source.layout.ignores(key) or key.endswith("num_batches_tracked")
+def _norm_after(layer: Any) -> Any:
+    """Return the batch normalization that is the only consumer of a layer's output; None if there is none."""
+    consumers = [node.operation for node in compat.outbound_nodes(layer)]
+    batch_norm = len(consumers) == 1 and isinstance(consumers[0], keras.layers.BatchNormalization)
+    return consumers[0] if batch_norm else None
 
 
-def _norm_behind(layer: Any) -> Any:
-    """Return the batch norm that alone takes a layer's output; None if there is none."""
-    nodes = [node.operation for node in layer._outbound_nodes]
-    return nodes[0] if len(nodes) == 1 and isinstance(nodes[0], keras.layers.BatchNormalization) else None
-
-
-def _require(network: Any, source: Source, plan: Plan, extra: list[str]) -> None:
-    """Raise BadOption with what differs, if anything does."""
+def _check(model: Any, source: WeightsSource, assignment: Assignment, unexpected: list[str]) -> None:
+    """Raise BadOption with all differences, if there are any."""
     parts = [
-        f"{len(found)} {words}: {', '.join(map(str, found[:SHOWN]))}{', …' if len(found) > SHOWN else ''}"
-        for found, words in (
-            (plan.missing, "missing there"),
-            (extra, "not expected here"),
-            (plan.differing, "of another shape"),
+        f"{len(keys)} {words}: {', '.join(map(str, keys[:MAX_KEYS]))}{', …' if len(keys) > MAX_KEYS else ''}"
+        for keys, words in (
+            (assignment.missing, "missing there"),
+            (unexpected, "not expected here"),
+            (assignment.mismatched, "of another shape"),
         )
-        if found
+        if keys
     ]
     if parts:
         raise BadOption(
-            f"weights must fit {network.name}. Received: {source.origin}: {'; '.join(parts)}. "
+            f"weights must fit {model.name}. Received: {source.received}: {'; '.join(parts)}. "
             "Use the model, classes and options that the weights were made with."
         )

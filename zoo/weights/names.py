@@ -1,0 +1,71 @@
+"""Weights by name: resolve "imagenet", "keras" and "timm/<model>.<tag>" to published weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.common.errors import BadOption, did_you_mean
+from zoo.specs.published import PublishedWeights
+from zoo.specs.registry import Model, models
+
+SUFFIXES = (".keras", ".h5", ".safetensors")
+LIBRARIES = ("timm/", "keras/", "torchvision/")
+
+
+def is_weights_file(text: str) -> bool:
+    """Return whether a text is the path of an existing file with the suffix of a weights file."""
+    try:
+        return text.endswith(SUFFIXES) and Path(text).is_file()
+    except (OSError, ValueError):  # not a valid path, such as one that is too long
+        return False
+
+
+def check_weights(entry: Model, text: str) -> None:
+    """Raise BadOption unless a text is a weights file or a name of the model's weights; nothing is opened."""
+    if is_weights_file(text):
+        return
+    if text not in ("imagenet", "keras") and not text.startswith(LIBRARIES):
+        raise BadOption(
+            "weights must be 'imagenet', 'keras', 'timm/<model>.<tag>' or the path of an existing file "
+            f"({', '.join(SUFFIXES)}). Received: weights={text!r}"
+        )
+    resolve(entry, text)
+
+
+def resolve(entry: Model, name: str) -> PublishedWeights:
+    """Return the published weights of a name.
+
+    Raises:
+        BadOption: the model has no such weights.
+    """
+    known = entry.spec.weights
+    if name == "imagenet":
+        matches = list(known[:1])
+    elif name == "keras":
+        matches = [weights for weights in known if weights.source.startswith("keras/")]
+    else:
+        matches = [weights for weights in known if weights.source == name]
+        if not matches and name.startswith("timm/") and set(entry.name_mappings) - {"keras"}:
+            matches = [PublishedWeights(name, 0.0)]
+    if not matches:
+        hint = did_you_mean(name, [weights.source for weights in known]) if known else "None are published for it."
+        raise BadOption(f"{entry.spec.name} has no such weights. Received: weights={name!r}. {hint}")
+    return matches[0]
+
+
+def check_made_for(entry: Model, name: str, received: str) -> None:
+    """Raise BadOption for weights of another registered model, which can have the same names and shapes."""
+    if name != entry.spec.name and name in models:
+        raise BadOption(f"weights must fit {entry.spec.name}. Received: {received}, which were made for {name}")
+
+
+def check_keras_variant(entry: Model, modules: set[str], received: str) -> None:
+    """Raise BadOption for a keras.applications model with the layer names of another variant of this family."""
+    family = [name for name in models.names() if models[name].spec.family == entry.spec.family]
+    mappings = {name: models[name].name_mappings.get("keras") for name in family}
+    variants = [name for name, mapping in mappings.items() if mapping and mapping.coverage(modules) > 0.9]
+    if variants:
+        raise BadOption(
+            f"weights must fit {entry.spec.name}. Received: {received}, a model of keras.applications with another "
+            f"architecture. {did_you_mean(entry.spec.name, variants)}"
+        )

@@ -1,0 +1,116 @@
+"""EfficientNet: weights of timm and keras.applications; names of torchvision, timm and keras.applications."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from zoo.specs.preprocessing import IMAGENET_BICUBIC, SYMMETRIC, PreprocessingConfig
+from zoo.specs.published import NameMapping, PublishedWeights
+
+BLOCK = r"stage(\d+)_block(\d+)"
+TORCHVISION = NameMapping(
+    rules=(
+        ("stem", "features.0.0"),
+        ("stem_norm", "features.0.1"),
+        # The first stage has no expansion: all indices in its blocks are one lower.
+        (r"stage1_block(\d+)_depthwise", "features.1.{0:-1}.block.0.0"),
+        (r"stage1_block(\d+)_depthwise_norm", "features.1.{0:-1}.block.0.1"),
+        (r"stage1_block(\d+)_reduce", "features.1.{0:-1}.block.1.fc1"),
+        (r"stage1_block(\d+)_excite", "features.1.{0:-1}.block.1.fc2"),
+        (r"stage1_block(\d+)_project", "features.1.{0:-1}.block.2.0"),
+        (r"stage1_block(\d+)_project_norm", "features.1.{0:-1}.block.2.1"),
+        (rf"{BLOCK}_expand", "features.{0}.{1:-1}.block.0.0"),
+        (rf"{BLOCK}_expand_norm", "features.{0}.{1:-1}.block.0.1"),
+        (rf"{BLOCK}_depthwise", "features.{0}.{1:-1}.block.1.0"),
+        (rf"{BLOCK}_depthwise_norm", "features.{0}.{1:-1}.block.1.1"),
+        (rf"{BLOCK}_reduce", "features.{0}.{1:-1}.block.2.fc1"),
+        (rf"{BLOCK}_excite", "features.{0}.{1:-1}.block.2.fc2"),
+        (rf"{BLOCK}_project", "features.{0}.{1:-1}.block.3.0"),
+        (rf"{BLOCK}_project_norm", "features.{0}.{1:-1}.block.3.1"),
+        ("top", "features.8.0"),
+        ("top_norm", "features.8.1"),
+        ("logits", "classifier.1"),
+    )
+)
+TIMM = NameMapping(
+    rules=(
+        ("stem", "conv_stem"),
+        ("stem_norm", "bn1"),
+        (r"stage1_block(\d+)_depthwise_norm", "blocks.0.{0:-1}.bn1"),
+        (r"stage1_block(\d+)_project", "blocks.0.{0:-1}.conv_pw"),
+        (r"stage1_block(\d+)_project_norm", "blocks.0.{0:-1}.bn2"),
+        (rf"{BLOCK}_expand", "blocks.{0:-1}.{1:-1}.conv_pw"),
+        (rf"{BLOCK}_expand_norm", "blocks.{0:-1}.{1:-1}.bn1"),
+        (rf"{BLOCK}_depthwise", "blocks.{0:-1}.{1:-1}.conv_dw"),
+        (rf"{BLOCK}_depthwise_norm", "blocks.{0:-1}.{1:-1}.bn2"),
+        (rf"{BLOCK}_reduce", "blocks.{0:-1}.{1:-1}.se.conv_reduce"),
+        (rf"{BLOCK}_excite", "blocks.{0:-1}.{1:-1}.se.conv_expand"),
+        (rf"{BLOCK}_project", "blocks.{0:-1}.{1:-1}.conv_pwl"),
+        (rf"{BLOCK}_project_norm", "blocks.{0:-1}.{1:-1}.bn3"),
+        ("top", "conv_head"),
+        ("top_norm", "bn2"),
+        ("logits", "classifier"),
+    )
+)
+# Parts of a block in keras.applications, which letters the blocks of a stage.
+KERAS_PARTS = {
+    "expand": "expand_conv",
+    "expand_norm": "expand_bn",
+    "depthwise": "dwconv",
+    "depthwise_norm": "bn",
+    "reduce": "se_reduce",
+    "excite": "se_expand",
+    "project": "project_conv",
+    "project_norm": "project_bn",
+}
+KERAS = NameMapping(
+    rules=(
+        ("stem", "stem_conv"),
+        ("stem_norm", "stem_bn"),
+        *(
+            (rf"stage(\d+)_block{i}_{ours}", f"block{{0}}{letter}_{theirs}")
+            for i, letter in enumerate("abcdefgh", start=1)
+            for ours, theirs in KERAS_PARTS.items()
+        ),
+        ("top", "top_conv"),
+        ("top_norm", "top_bn"),
+        ("logits", "predictions"),
+    ),
+    ignored=(r"normalization(_\d+)?/.*|rescaling.*",),
+    arguments={"epsilon": 1e-3, "tf_padding": True},
+)
+BICUBIC_100 = dataclasses.replace(IMAGENET_BICUBIC, crop=1.0)
+# AdvProp (arXiv:1911.09665) trains on pixels from -1 to 1.
+ADVPROP = dataclasses.replace(SYMMETRIC, interpolation="bicubic", crop=0.875)
+WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
+    "efficientnet_b0": (
+        PublishedWeights("timm/efficientnet_b0.ra_in1k", 77.694, 224, IMAGENET_BICUBIC),
+        PublishedWeights("keras/EfficientNetB0", 77.1, 224, PreprocessingConfig()),
+    ),
+    "efficientnet_b1": (
+        PublishedWeights("timm/efficientnet_b1.ft_in1k", 78.8, 256, BICUBIC_100),
+        PublishedWeights("keras/EfficientNetB1", 79.1, 240, PreprocessingConfig()),
+    ),
+    "efficientnet_b2": (
+        PublishedWeights("timm/efficientnet_b2.ra_in1k", 80.61, 288, BICUBIC_100),
+        PublishedWeights("keras/EfficientNetB2", 80.1, 260, PreprocessingConfig()),
+    ),
+    "efficientnet_b3": (
+        PublishedWeights("timm/efficientnet_b3.ra2_in1k", 82.242, 320, BICUBIC_100),
+        PublishedWeights("keras/EfficientNetB3", 81.6, 300, PreprocessingConfig()),
+    ),
+    "tf_efficientnet_b0": (
+        PublishedWeights("timm/tf_efficientnet_b0.ns_jft_in1k", 78.67, 224, IMAGENET_BICUBIC),
+        PublishedWeights("timm/tf_efficientnet_b0.ap_in1k", 77.09, 224, ADVPROP),
+        PublishedWeights("timm/tf_efficientnet_b0.aa_in1k", 76.834, 224, IMAGENET_BICUBIC),
+        PublishedWeights("timm/tf_efficientnet_b0.in1k", 76.532, 224, IMAGENET_BICUBIC),
+    ),
+}
+ALL = {"torchvision": TORCHVISION, "timm": TIMM, "keras": KERAS}
+NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {
+    "efficientnet_b0": ALL,
+    "efficientnet_b1": ALL,
+    "efficientnet_b2": ALL,
+    "efficientnet_b3": ALL,
+    "tf_efficientnet_b0": {"timm": TIMM, "keras": KERAS},
+}

@@ -1,0 +1,55 @@
+"""VGG: weights and names of torchvision, timm and keras.applications."""
+
+from __future__ import annotations
+
+from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.published import NameMapping, PublishedWeights
+
+# Convolutions in each stage.
+DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+KERAS = NameMapping(
+    rules=(("stage(.)_conv(.)", "block{0}_conv{1}"), ("fc([67])", "fc{0:-5}"), ("logits", "predictions"))
+)
+
+
+def _torch_features(depths: tuple[int, ...], batch_norm: bool) -> tuple[tuple[str, str], ...]:
+    """Return rules for the convolutions; torchvision and timm number every layer, with pooling and ReLU."""
+    rules, number = [], 0
+    for stage, depth in enumerate(depths, start=1):
+        for i in range(1, depth + 1):
+            rules.append((f"stage{stage}_conv{i}", f"features.{number}"))
+            rules.append((f"stage{stage}_conv{i}_norm", f"features.{number + 1}"))
+            number += 3 if batch_norm else 2
+        number += 1
+    return tuple(rules)
+
+
+def _name_mappings(depths: tuple[int, ...], batch_norm: bool) -> dict[str, NameMapping]:
+    """Return the names of each library."""
+    features = _torch_features(depths, batch_norm)
+    torchvision = (("fc6", "classifier.0"), ("fc7", "classifier.3"), ("logits", "classifier.6"))
+    timm = (("fc([67])", "pre_logits.fc{0:-5}"), ("logits", "head.fc"))
+    return {
+        "torchvision": NameMapping((*features, *torchvision)),
+        "timm": NameMapping((*features, *timm)),
+        "keras": KERAS,
+    }
+
+
+# keras.applications converted the authors' Caffe weights: BGR pixels minus the mean.
+CAFFE = PreprocessingConfig(mean=(123.68, 116.779, 103.939), std=(1.0,))
+KERAS_VGG16 = PublishedWeights("keras/VGG16", 71.3, preprocessing=CAFFE, bgr=True)
+KERAS_VGG19 = PublishedWeights("keras/VGG19", 71.3, preprocessing=CAFFE, bgr=True)
+WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
+    "vgg11": (PublishedWeights("timm/vgg11.tv_in1k", 69.022),),
+    "vgg13": (PublishedWeights("timm/vgg13.tv_in1k", 69.932),),
+    "vgg16": (PublishedWeights("timm/vgg16.tv_in1k", 71.592), KERAS_VGG16),
+    "vgg19": (PublishedWeights("timm/vgg19.tv_in1k", 72.378), KERAS_VGG19),
+    "vgg11_bn": (PublishedWeights("timm/vgg11_bn.tv_in1k", 70.382),),
+    "vgg13_bn": (PublishedWeights("timm/vgg13_bn.tv_in1k", 71.588),),
+    "vgg16_bn": (PublishedWeights("timm/vgg16_bn.tv_in1k", 73.370),),
+    "vgg19_bn": (PublishedWeights("timm/vgg19_bn.tv_in1k", 74.216),),
+}
+NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {
+    name + suffix: _name_mappings(depths, bool(suffix)) for name, depths in DEPTHS.items() for suffix in ("", "_bn")
+}

@@ -1,0 +1,78 @@
+"""Safetensors files: read those of the zoo, timm and torchvision, and write those of the zoo."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from zoo.common.errors import BadOption
+from zoo.common.lazy import keras
+from zoo.specs.registry import Model
+from zoo.weights.keras_models import patch_grids
+from zoo.weights.names import check_made_for
+from zoo.weights.source import WeightsSource
+
+FORMAT = {"format": "keras-zoo"}
+
+
+def read_safetensors(entry: Model, path: Path, received: str) -> WeightsSource:
+    """Read a file with our layer names, or with those of timm or torchvision.
+
+    Raises:
+        BadOption: the file is damaged, or the model has no name mapping for it.
+    """
+    arrays, metadata = _read(path, received)
+    if metadata.get("format") == FORMAT["format"] or any("/" in key for key in arrays):
+        check_made_for(entry, metadata.get("model", entry.spec.name), received)
+        grids = re.findall(r"(\w+)=(\d+)x(\d+)", metadata.get("grids", ""))
+        return WeightsSource(received, arrays, grids={layer: (int(rows), int(cols)) for layer, rows, cols in grids})
+    mappings = [mapping for library, mapping in entry.name_mappings.items() if library != "keras"]
+    if not mappings:
+        raise BadOption(
+            f"{entry.spec.name} cannot load files of timm or torchvision. Received: {received}. "
+            "Pass a file of zoo.save_weights."
+        )
+    modules = {key.rpartition(".")[0] for key in arrays}
+    name_mapping = max(mappings, key=lambda mapping: mapping.coverage(modules))
+    return WeightsSource(received, arrays, name_mapping, "torch")
+
+
+def _read(path: Path, received: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the arrays and the metadata of a file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            keys, metadata = list(file.keys()), file.metadata() or {}
+            return {key: _float32(file.get_tensor(key)) for key in keys}, metadata
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise BadOption(f"weights must be a readable safetensors file. Received: {received}: {error}") from error
+
+
+def _float32(array: Any) -> Any:
+    """Return floats of lower precision as float32, other arrays unchanged."""
+    return array if array.dtype.kind in "iub" or array.dtype == "float64" else array.astype("float32")
+
+
+def write_weights(model: Any, path: Path) -> None:
+    """Write the weights of a keras.Model as safetensors with our layer names; see `zoo.save_weights`."""
+    from safetensors.numpy import save
+
+    arrays = {
+        f"{layer.name}/{variable.name}": keras.ops.convert_to_numpy(variable)
+        for layer in model.layers
+        for variable in layer.weights
+    }
+    if path.suffix != ".safetensors":
+        raise BadOption(f"path must end in .safetensors. Received: path={str(path)!r}")
+    if not path.parent.is_dir():
+        raise BadOption(f"path must be in an existing folder. Received: path={str(path)!r}")
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        grids = (f"{layer}={rows}x{columns}" for layer, (rows, columns) in patch_grids(model.layers).items())
+        metadata = FORMAT | {"model": model.name, "grids": " ".join(grids)}
+        temporary.write_bytes(save(arrays, metadata=metadata))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
