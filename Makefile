@@ -1,24 +1,26 @@
-# Everything runs in .venv, which the first target makes; PYTHON chooses the interpreter it is made from.
+# Everything runs in .venv, which the first target creates; PYTHON is the interpreter that it is created with.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= digits_resnet
 FORMATS ?= --all
+# Tests that import no TensorFlow: house rules, registries, command line and recipes.
+LIGHT := tests/house tests/zoo/specs tests/zoo/test_main.py tests/zoo/test_command.py tests/training/recipe
 
-.PHONY: help install demo train export report test test-all lint format bench invariance chaos scaling matrix readme \
-	constraints clean
+.PHONY: help install demo train export report check test test-all lint format bench invariance chaos scaling matrix \
+	docs-tables constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
-install: $(VENV)/installed  ## make .venv with every version pinned
+install: $(VENV)/installed  ## create .venv with every version pinned
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install  ## train on real images, export to every format, verify each, report
+demo: install  ## train on real images, export to every format, verify each artifact, write the report
 	$(BIN)/zoo demo
 
 train: install  ## train RECIPE=digits_resnet
@@ -30,42 +32,46 @@ export: install  ## export RUN=runs/... to FORMATS='--format tflite_int8 onnx'
 report: install  ## write the report of RUN=runs/...
 	$(BIN)/zoo report $(RUN)
 
-test: install  ## the tests that take minutes
+check: lint  ## run the tests that import no TensorFlow: style, house rules, registries, command line, recipes
+	$(BIN)/python -m pytest --light -q -n 2 -m 'not slow and not tensorflow' $(LIGHT)
+
+test: install  ## run all tests that take less than half a minute each
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
-test-all: install  ## every test
+test-all: install  ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/style.py
 
-format: install  ## mend style
+format: install  ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## measure training, export and inference side by side with peers
+bench: install  ## compare training, export and inference with peers, side by side
 	$(BIN)/python benchmarks/run.py
 
-invariance: install  ## show that the result does not depend on how many devices and processes computed it
+invariance: install  ## check that results do not depend on the number of devices and processes
 	$(BIN)/python benchmarks/invariance.py
 
-chaos: install  ## kill training at random moments, again and again, and show that nothing is lost
+chaos: install  ## kill training at random moments, resume it, and check that nothing is lost
 	$(BIN)/python benchmarks/chaos.py
 
-scaling: install  ## write docs/scaling.md: the efficiency to expect of many workers, checked against a few
+scaling: install  ## write docs/scaling.md: predicted efficiency of many workers, checked against a few
 	$(BIN)/python benchmarks/scaling.py
 
-matrix: install  ## write docs/matrix.md: every family in every format and compression, run
+matrix: install  ## write docs/matrix.md: every family in every format and compression
 	$(BIN)/python benchmarks/matrix.py
 
-readme: install  ## write the generated tables of the README
-	$(BIN)/python tools/readme.py
+docs-tables: install  ## write the generated tables of docs/ and the counts of the models
+	$(BIN)/python tools/docs_tables.py
 
-constraints: install  ## pin the newest versions that fit together, for every Python we support
+constraints: install  ## pin versions of every extra for every supported Python; delete a pin first to renew it
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-header --no-annotate \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-header --no-annotate \
 		--no-emit-package keras-zoo --constraint pins.txt setup.cfg --output-file constraints.txt
 
-clean:  ## remove what was built; runs/ stays
+clean:  ## remove everything that was built; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info

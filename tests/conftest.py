@@ -1,4 +1,4 @@
-"""What the tests share: one trained run and its artifacts, made once a session."""
+"""Shared fixtures: one trained run and its artifacts, made once a session."""
 
 from __future__ import annotations
 
@@ -15,19 +15,32 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = Path(__file__).resolve().parent.parent
-# A network that learns the digits well enough, in seconds, for differences in accuracy to mean something.
+# A model that is accurate enough after seconds of training for differences in accuracy to mean something.
 QUICK = {"model.name": "resnet_tiny", "epochs": 6, "schedule.warmup_epochs": 1, "data.augment.rotate": 0}
 
 
+def pytest_addoption(parser):
+    """Add the option of `make check`."""
+    parser.addoption("--light", action="store_true", help="Fail if a test imports TensorFlow into this process.")
+
+
+@pytest.fixture(autouse=True)
+def light(request):
+    """Fail a test of `make check` that imports TensorFlow, which takes longer than all others together."""
+    yield
+    if request.config.getoption("light") and "tensorflow" in sys.modules:
+        pytest.fail("A light test imported TensorFlow. Mark it with pytest.mark.tensorflow, or import less.")
+
+
 def pytest_collection_finish():
-    """Spare Python's collector what the imports have made: it took a fifth of the tests' time to look it through."""
+    """Exclude imported modules from garbage collection, which took a fifth of the tests' time."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def collected(request):
-    """Free the networks of a slow test at once: Python's collector counts objects, not their half a gigabyte each."""
+    """Free the models of a slow test at once: Python counts objects, not their half a gigabyte each."""
     yield
     if request.node.get_closest_marker("slow"):
         gc.collect()
@@ -41,7 +54,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def quick() -> dict:
-    """Overrides that make `digits_resnet` a matter of seconds."""
+    """Overrides that make `digits_resnet` train in seconds."""
     return dict(QUICK)
 
 
@@ -58,7 +71,7 @@ def artifacts(digits_run):
     """The run exported to every format, by name."""
     import export
 
-    return {a.format: a for a in export.export_all(digits_run, export.list_formats(exclude="their_*"))}
+    return {a.format: a for a in export.convert(digits_run, export.list_formats(exclude="their_*"))}
 
 
 @pytest.fixture
@@ -77,7 +90,7 @@ def zoo_command(capsys):
 
 @pytest.fixture(scope="session")
 def python():
-    """Start Python in a process of its own, in the repository; returns the Popen."""
+    """Start Python in a separate process, in the repository; returns the Popen."""
 
     def start(*arguments: object, **options: object) -> subprocess.Popen:
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, **options}
@@ -89,7 +102,7 @@ def python():
 
 @pytest.fixture(scope="session")
 def printed(python):
-    """Run Python in a process of its own, which is to end well; returns what it prints as JSON in its last line."""
+    """Run Python in a separate process, which must succeed; returns the JSON in its last line."""
 
     def run(*arguments: object, timeout: float = 600, **options: object) -> Any:
         process = python(*arguments, **options)

@@ -32,10 +32,14 @@ HEAVY = {
     "PIL", "ai_edge_litert", "huggingface_hub", "jax", "jinja2", "keras", "litert_quantizer", "matplotlib", "nncf",
     "numpy", "onnx", "onnxruntime", "openvino", "optuna", "pyarrow", "rich", "safetensors", "scipy", "sklearn",
     "tensorflow", "tensorflow_datasets", "tensorflow_model_optimization", "tf2onnx", "tf_keras", "tomli",
-    "zoo.layers.core", "zoo.layers.sequence",
 }  # fmt: skip
 # Classes derived from Keras': they import Keras, and are themselves imported on first use.
-LAYERS = ("zoo/layers/core.py", "zoo/layers/sequence.py")
+LAYER_MODULES = {
+    f"zoo.layers.{name}"
+    for name in ("convolution", "core", "dense", "initializers", "normalization", "saving", "sequence")
+}
+LAYERS = {f"{name.replace('.', '/')}.py" for name in LAYER_MODULES}
+HEAVY |= LAYER_MODULES
 # Roots of private modules that have no underscore in their names.
 PRIVATE_ROOTS = ("tensorflow.python", "keras.src", "tf_keras.src", "google.protobuf.internal", "jax.core")
 # Documented in spite of the underscore.
@@ -66,7 +70,7 @@ def content_is_found_not_imported(module):
 
 def nothing_heavy_at_import(module):
     """TensorFlow and its like are imported inside functions."""
-    allowed = {"keras", "numpy", "zoo.layers.core"} if module.path in LAYERS else set()
+    allowed = {"keras", "numpy", *LAYER_MODULES} if module.path in LAYERS else set()
     nodes = (n for n in top_level(module.tree) if not (isinstance(n, ast.Call) and called(n) in ("LazyModule",)))
     for name in imported(nodes):
         if under(name, HEAVY - allowed):
