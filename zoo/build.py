@@ -1,4 +1,4 @@
-"""From a name and options to a network: checks first, then the family's builder under one dtype policy."""
+"""Building a registered model: check the options, then call the family's builder under fixed Keras defaults."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from zoo.common.types import fit_type
 from zoo.layers.heads import Head, tasks_of
 from zoo.layers.lazy import layers
 from zoo.specs.registry import Model, ModelSpec, models
-from zoo.weights.loading import load_state
-from zoo.weights.sources import open_weights
+from zoo.weights.loading import load_weights
+from zoo.weights.opening import open_weights
 
-# What input_shape means, by the names of the inputs.
+# Meaning of input_shape, by the names of the inputs.
 SHAPES = {
     ("image",): "(height, width, channels)",
     ("features",): "one or more sizes",
     ("ids",): "(length,)",
     ("source", "target"): "(source length, target length)",
 }
-# What `zoo.features` returns: in words, and which networks have it.
-KINDS = {"maps": ("feature maps", "for images"), "attention": ("attention", "with attention")}
+# Outputs of `zoo.features`: in words, and the models that have them.
+KINDS = {"maps": ("feature maps", "for images"), "attention": ("attention weights", "with attention")}
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16", "float64")
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a user asks of a model beside the family's own options; see `zoo.get`, whose arguments these are."""
+    """Arguments of `zoo.get` that are not options of the family."""
 
     classes: int | None = None
     heads: Any = None
@@ -40,50 +40,56 @@ class Request:
     include_top: bool = True
     classifier_activation: str | None = None
     dtype: str | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None and (not isinstance(self.name, str) or not self.name or "/" in self.name):
+            raise BadOption(f"name must be a non-empty text without '/'. Received: name={self.name!r}")
 
 
 def build(name: str, request: Request, weights: Any, options: dict[str, Any]) -> Any:
     """Build the model `name` and load its weights; see `zoo.get`."""
-    return _network(models[name], request, weights, options)[0]
+    return _build_loaded(models[name], request, weights, options)[0]
 
 
 def build_features(
     name: str, levels: Any, request: Request, weights: Any, options: dict[str, Any], kind: str = "maps"
 ) -> Any:
-    """Build the model that returns the feature maps or the weights of attention; see `zoo.features`."""
+    """Build the model that returns feature maps or attention weights; see `zoo.features`."""
     if kind not in KINDS:
         raise BadOption(f"kind must be one of {', '.join(KINDS)}. Received: kind={kind!r}")
-    network, head = _network(models[name], dataclasses.replace(request, include_top=False), weights, options)
-    found, (what, which) = head.attention if kind == "attention" else head.levels, KINDS[kind]
-    if not found:
-        raise BadOption(f"{name} has no {what}. Received: name={name!r}. Choose a network {which}.")
-    return keras.Model(network.input, [found[i] for i in _levels(levels, len(found))], name=f"{name}_features")
+    trunk, head = _build_loaded(models[name], dataclasses.replace(request, include_top=False), weights, options)
+    tensors, (what, which) = head.attention if kind == "attention" else head.levels, KINDS[kind]
+    if not tensors:
+        raise BadOption(f"{name} has no {what}. Received: model={name!r}. Choose a model {which}.")
+    outputs = [tensors[i] for i in _levels(levels, len(tensors))]
+    return keras.Model(trunk.input, outputs, name=request.name or f"{name}_features")
 
 
 def _levels(levels: Any, count: int) -> list[int]:
-    """Return the numbers of feature maps, or raise BadOption."""
-    chosen = fit_type(tuple(range(count)) if levels is None else levels, tuple[int, ...], "levels")
-    if not chosen or not all(-count <= i < count for i in chosen):
+    """Return the indices of feature maps, or raise BadOption."""
+    indices = fit_type(tuple(range(count)) if levels is None else levels, tuple[int, ...], "levels")
+    if not indices or not all(-count <= i < count for i in indices):
         raise BadOption(f"levels must be from 0 to {count - 1}, or negative from the end. Received: levels={levels}")
-    return list(chosen)
+    return list(indices)
 
 
-def _network(model: Model, request: Request, weights: Any, options: dict[str, Any]) -> tuple[Any, Head]:
-    """Return the network with its weights, and its head, which has kept the feature maps."""
+def _build_loaded(model: Model, request: Request, weights: Any, options: dict[str, Any]) -> tuple[Any, Head]:
+    """Return the keras.Model with its weights, and its head, which holds the feature maps."""
     arguments = checked_options(model, options)
     if weights is None:
         return _construct(model, request, arguments)
-    with layers.weights_follow():
+    with layers.skip_initialization():
         source = open_weights(model, weights, lambda: _candidates(model, request, arguments))
-        arguments = {**source.layout.arguments, **arguments}
-        network, head = _construct(model, request, arguments, source.front)
-        default = Request(input_shape=network.input_shape[1:])
-        load_state(network, source, lambda: construct(model, default, arguments)[0])
-    return network, head
+        arguments = {**source.name_mapping.arguments, **arguments}
+        built, head = _construct(model, request, arguments, source.preprocess)
+        default = Request(input_shape=built.input_shape[1:])
+        load_weights(built, source, lambda: construct(model, default, arguments)[0])
+    return built, head
 
 
 def _candidates(model: Model, request: Request, arguments: dict[str, Any]) -> Iterator[Any]:
-    """Yield networks that a file of weights may fit: as asked for, with the default head or none, other channels."""
+    """Yield models that a weights file may fit: as requested, with the default head or none, with other channels."""
     shape = _input_shape(model.spec, request.input_shape)
     default = (*shape[:-1], model.spec.input_shape[-1])
     if model.spec.task == "generate":
@@ -92,38 +98,38 @@ def _candidates(model: Model, request: Request, arguments: dict[str, Any]) -> It
     heads = [request, dataclasses.replace(request, classes=None, heads=None, include_top=True)]
     heads.append(dataclasses.replace(heads[1], classes=0, classifier_activation=None))
     for input_shape in dict.fromkeys([shape, default] if len(shape) == 3 else [shape]):
-        for asked in heads:
-            yield construct(model, dataclasses.replace(asked, input_shape=input_shape), arguments)[0]
+        for head in heads:
+            yield construct(model, dataclasses.replace(head, input_shape=input_shape), arguments)[0]
 
 
 def construct(model: Model, request: Request, options: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """Return the network with random weights, and its feature maps; see `_construct`."""
-    network, head = _construct(model, request, options)
-    return network, head.levels
+    """Return the keras.Model with random weights, and its feature maps; see `_construct`."""
+    built, head = _construct(model, request, options)
+    return built, head.levels
 
 
 def _construct(
     model: Model, request: Request, options: dict[str, Any], front: Callable[[Any], Any] | None = None
 ) -> tuple[Any, Head]:
-    """Return the network with random weights, and its head, which has kept the feature maps.
+    """Return the keras.Model with random weights, and its head, which holds the feature maps.
 
     Args:
         model: the registered model.
-        request: what was asked for.
-        options: those of the family, checked.
-        front: layers between the input and the network, if its weights want any.
+        request: the user's arguments.
+        options: checked options of the family.
+        front: layers between the input and the first block, if the weights need any.
     """
     shape = _input_shape(model.spec, request.input_shape)
     head = _head(model.spec, request)
-    with dtype_policy(request.dtype):
+    with dtype_policy(request.dtype), channels_last():
         inputs = make_inputs(model.spec, shape)
         x = inputs if front is None else front(inputs)
         outputs = model.build(x, head, **_arguments(model.build, {**default_options(model), **options}))
-        return keras.Model(inputs, outputs, name=model.spec.name), head
+        return keras.Model(inputs, outputs, name=request.name or model.spec.name), head
 
 
 def make_inputs(spec: ModelSpec, shape: tuple[int, ...]) -> Any:
-    """Return the input of a network as a Keras tensor; a dictionary of them by name where there are several."""
+    """Return the symbolic input of a model; a dictionary by input name if there are several."""
     if len(spec.inputs) == 1:
         return keras.Input(shape, name=spec.inputs[0], dtype=spec.input_dtype)
     lengths = zip(spec.inputs, shape, strict=True)
@@ -131,14 +137,25 @@ def make_inputs(spec: ModelSpec, shape: tuple[int, ...]) -> Any:
 
 
 def default_options(model: Model) -> dict[str, Any]:
-    """Return the options that make the variant."""
+    """Return the builder's options that make the variant."""
     known = {"vocabulary": model.spec.vocabulary} if model.spec.vocabulary else {}
     return known | model.arguments
 
 
 @contextlib.contextmanager
+def channels_last() -> Iterator[None]:
+    """Set Keras' global image data format to channels_last and restore it: every model takes (n, h, w, c)."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
+
+
+@contextlib.contextmanager
 def dtype_policy(name: str | None) -> Iterator[None]:
-    """Set Keras' global dtype policy and restore it; None leaves it alone."""
+    """Set Keras' global dtype policy and restore it; None keeps the current policy."""
     if name is None:
         yield
         return
@@ -153,17 +170,18 @@ def dtype_policy(name: str | None) -> Iterator[None]:
 
 
 def options_of(model: Model) -> dict[str, inspect.Parameter]:
-    """Return the options that a user may give, each with its default and type.
+    """Return the options that `zoo.get` accepts for a model, each with its default and type.
 
-    They are the builder's keyword-only parameters; one that is a dataclass is a group and stands for its fields.
+    The options are the builder's keyword-only parameters; a parameter with a dataclass type is a group of options, one
+    per field.
     """
-    found = {}
+    options = {}
     for parameter in _parameters(model.build):
         fields = _fields(parameter)
         for option in fields or [parameter]:
             if not callable(model.arguments.get(option.name)):
-                found[option.name] = option
-    return found
+                options[option.name] = option
+    return options
 
 
 def _parameters(build: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -174,7 +192,7 @@ def _parameters(build: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _fields(parameter: inspect.Parameter) -> list[inspect.Parameter]:
-    """Return the fields of a group of options as parameters; none if it is a single option."""
+    """Return the fields of a group of options as parameters; an empty list for a single option."""
     if not dataclasses.is_dataclass(parameter.annotation):
         return []
     types, kind = typing.get_type_hints(parameter.annotation), inspect.Parameter.KEYWORD_ONLY
@@ -183,7 +201,7 @@ def _fields(parameter: inspect.Parameter) -> list[inspect.Parameter]:
 
 
 def _arguments(build: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as the builder takes them, those of a group put together."""
+    """Return the options as the builder's arguments: a group's options become one dataclass."""
     rest, groups = dict(options), {}
     for parameter in _parameters(build):
         names = [field.name for field in _fields(parameter)]
@@ -193,12 +211,12 @@ def _arguments(build: Callable[..., Any], options: dict[str, Any]) -> dict[str, 
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:
-    """Raise UnknownName or BadOption if `zoo.get(name, **options)` would, as far as can be told without Keras."""
+    """Raise UnknownName or BadOption as `zoo.get(name, **options)` does, without building the model."""
     checked_options(models[name], options)
 
 
 def checked_options(model: Model, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as the builder's types, or raise BadOption."""
+    """Return the options converted to the builder's types, or raise BadOption."""
     known = options_of(model)
     for name in options:
         if name not in known:
@@ -209,7 +227,7 @@ def checked_options(model: Model, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _input_shape(spec: ModelSpec, shape: Any) -> tuple[int, ...]:
-    """Return the input's shape, checked against what the network can take."""
+    """Return the checked input shape, or raise BadOption."""
     shape = fit_type(spec.input_shape if shape is None else shape, tuple[int, ...], "input_shape")
     image = spec.inputs == ("image",)
     if not shape or min(shape) < 1 or (len(shape) != len(spec.input_shape) and spec.inputs != ("features",)):
@@ -219,16 +237,16 @@ def _input_shape(spec: ModelSpec, shape: Any) -> tuple[int, ...]:
     if image and min(shape[:2]) < spec.min_size:
         raise BadOption(
             f"{spec.name} needs images of at least {spec.min_size}x{spec.min_size} pixels. "
-            f"Received: input_shape={shape}. Use larger images or a network for small ones (zoo list --tag small)."
+            f"Received: input_shape={shape}. Use larger images or a model for small ones (zoo list --tag small)."
         )
     return shape
 
 
 def _head(spec: ModelSpec, request: Request) -> Head:
-    """Return the head that was asked for."""
+    """Return the requested head."""
     if request.classes is not None and request.heads is not None:
         raise BadOption(
-            f"classes and heads exclude each other. Received: classes={request.classes}, heads={request.heads}"
+            f"Expected classes or heads, not both. Received: classes={request.classes}, heads={request.heads}"
         )
     classes = spec.classes if request.classes is None else fit_type(request.classes, int, "classes")
     if classes < 0:
@@ -240,7 +258,7 @@ def _head(spec: ModelSpec, request: Request) -> Head:
 
 
 def _generating_head(spec: ModelSpec, request: Request, include_top: bool) -> Head:
-    """Return the head of a network whose classes are its vocabulary."""
+    """Return the head of a sequence-to-sequence model, which predicts tokens of its vocabulary."""
     if request.classes or request.heads is not None:
         raise BadOption(
             f"{spec.name} predicts the tokens of its vocabulary: set vocabulary= instead. "

@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and memory of a model, counted by building it."""
+"""Multiply-adds, memory, feature maps and stages of a model, counted by building it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from zoo.summary import summarize
 
 
 def counts(name: str) -> dict[str, Any]:
-    """Return what `zoo.summary.summarize` returns for a model with its default options."""
+    """Return the summary (see `zoo.summary.summarize`) of a model with its default options."""
     return counts_of(models[name].spec)
 
 
 def count(name: str) -> dict[str, Any]:
-    """Build a model, without drawing weights, and summarize it."""
-    with layers.weights_follow():
+    """Build a model without initializing its weights, and summarize it."""
+    with layers.skip_initialization():
         return summarize(*construct(models[name], Request(), {}))
 
 
 @functools.cache
-def counted(spec: ModelSpec) -> dict[str, Any]:
-    """Return what `count` returns, once for each model."""
-    # By the spec: a plug-in may register another model under a name that is free again.
+def cached_count(spec: ModelSpec) -> dict[str, Any]:
+    """Return the summary of `count`, computed once per model."""
+    # Cached by spec, not by name: a plug-in may register another model under the name of a removed one.
     return count(spec.name)

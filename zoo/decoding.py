@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from zoo.common import compat
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, np, tf
 from zoo.common.types import fit_type
@@ -69,7 +70,7 @@ def _ends(model: Any) -> tuple[dict[str, Any], Any]:
 
 def _maker(tensor: Any) -> Any:
     """Return the layer that a tensor of a network comes from."""
-    return None if tensor is None else tensor._keras_history.operation
+    return None if tensor is None else compat.producer(tensor)
 
 
 def _layers(model: Any, kind: type) -> list[Any]:
@@ -87,7 +88,7 @@ def _step(model: Any, inputs: dict[str, Any], logits: Any, kept: list[Any], cach
         if layer in memories:
             return memory[2 * memories.index(layer) :][:2]
         if layer in caches:
-            options |= {"kept": before[2 * caches.index(layer) :][:2], "at": position}
+            options |= {"cached": before[2 * caches.index(layer) :][:2], "at": position}
         elif isinstance(layer, sequence.CausalBias) or _is_short(layer, arguments):
             options["at"] = position
         return layer(*arguments, **options)

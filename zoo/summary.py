@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from zoo.common import compat
+
 BYTES = 4  # of one float32
 MIB = 2**20
 
@@ -101,7 +103,7 @@ def summarize(network: Any, maps: Sequence[Any]) -> dict[str, Any]:
 
 def _calls(network: Any) -> list[Any]:
     """Return the calls of layers in the order in which Keras makes them; a shared layer is called more than once."""
-    return [call for _, calls in sorted(network._nodes_by_depth.items(), reverse=True) for call in calls]
+    return compat.nodes(network)
 
 
 def _values(tensor: Any) -> int:
@@ -134,7 +136,7 @@ def _peak(calls: Sequence[Any], outputs: Sequence[Any]) -> int:
 def _marked(maps: Sequence[Any], calls: Sequence[Any]) -> list[Any]:
     """Return the tensors of the network that the maps are or are laid out from."""
     made = {id(t) for call in calls for t in call.outputs}
-    return [x if id(x) in made else x._keras_history.operation.input for x in maps]
+    return [x if id(x) in made else compat.producer(x).input for x in maps]
 
 
 def _features(network: Any, maps: Sequence[Any], marked: Sequence[Any], calls: Sequence[Any]) -> list[dict[str, Any]]:

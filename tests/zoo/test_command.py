@@ -24,13 +24,13 @@ def listed(out):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], zoo.names()),
-        (["resnet1*"], zoo.names("resnet1*")),
-        (["resnet1*", "mlp"], zoo.names("resnet1*", "mlp")),
-        (["--exclude", "resnet*"], zoo.names(exclude="resnet*")),
-        (["resnet*", "--exclude", "*0", "--exclude", "*_tiny"], zoo.names("resnet*", exclude=["*0", "*_tiny"])),
-        (["--family", "fcnn"], zoo.names(family="fcnn")),
-        (["--tag", "small"], [name for name in zoo.names() if "small" in zoo.spec(name).tags]),
+        ([], zoo.list_models()),
+        (["resnet1*"], zoo.list_models("resnet1*")),
+        (["resnet1*", "mlp"], zoo.list_models("resnet1*", "mlp")),
+        (["--exclude", "resnet*"], zoo.list_models(exclude="resnet*")),
+        (["resnet*", "--exclude", "*0", "--exclude", "*_tiny"], zoo.list_models("resnet*", exclude=["*0", "*_tiny"])),
+        (["--family", "fcnn"], zoo.list_models(family="fcnn")),
+        (["--tag", "small"], [name for name in zoo.list_models() if "small" in zoo.spec(name).tags]),
         (["--tag", "small", "--family", "fcnn"], []),
         (["nothing*"], []),
     ],
@@ -57,7 +57,7 @@ def test_list_is_a_table(zoo_command):
     assert "\x1b" not in out
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", zoo.list_models())
 def test_show(zoo_command, name):
     """JSON is the spec, what was counted, the family's options and the formats; text says the same for people."""
     spec = zoo.spec(name)
@@ -130,7 +130,7 @@ def theirs():
     reason = "its Reshape has no fixed size, " + "and so on, " * 12 + "as the converter says"
     like = zoo.ModelSpec((8, 8, 3), 5, 4, unsupported=(("onnx", reason),))
 
-    @zoo.register("theirs", like, params=24 * 5, family="theirs")
+    @zoo.register_model("theirs", like, params=24 * 5, family="theirs")
     def theirs(x, head):
         from zoo.common.lazy import keras
 

@@ -13,7 +13,7 @@ from zoo.specs import counts as specs_counts
 from zoo.specs.registry import models
 from zoo.summary import summarize
 
-NAMES = zoo.names()
+NAMES = zoo.list_models()
 
 
 def test_every_model_is_recorded():
@@ -62,7 +62,7 @@ def test_maps_end_the_stages(name):
         assert abs(math.log2(spec.input_shape[0] / output[0] / stride)) <= 0.5
 
 
-@pytest.mark.parametrize("name", zoo.names("*_tiny"))
+@pytest.mark.parametrize("name", zoo.list_models("*_tiny"))
 def test_feature_info_is_what_features_returns(name):
     """The levels of `zoo.features` have these layers and channels."""
     info = zoo.spec(name).feature_info
@@ -239,7 +239,9 @@ def test_model_of_someone_else_is_counted():
     def register(width):
         from zoo.common.lazy import keras
 
-        @zoo.register("theirs", zoo.ModelSpec((8, 8, 3), 5, 4), params=10 * width + 5 * (width + 1), family="theirs")
+        @zoo.register_model(
+            "theirs", zoo.ModelSpec((8, 8, 3), 5, 4), params=10 * width + 5 * (width + 1), family="theirs"
+        )
         def theirs(x, head):
             return head(head.level(keras.layers.Conv2D(width, 3, 2, "same", use_bias=False, name="conv")(x)))
 

@@ -1,4 +1,4 @@
-"""What the commands of all rooms share: printing for people and for machines."""
+"""Printing of tables and JSON, shared by all commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def print_json(content: Any) -> None:
@@ -18,7 +18,13 @@ def print_json(content: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[int] = ()) -> None:
-    """Print columns in plain text, those numbered in `right` aligned to the right; pipes cut nothing off."""
+    """Print a plain-text table, never cut to the terminal's width.
+
+    Args:
+        head: column names.
+        rows: cells of each row.
+        right: indices of the right-aligned columns.
+    """
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     for number, row in enumerate(cells):

@@ -1,4 +1,4 @@
-"""The error tree: every error a user can cause, each also the builtin that a caller would expect."""
+"""The error classes of all packages: a root, and one leaf per kind of user error, which is also a builtin error."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from collections.abc import Iterable
 
 
 class ZooError(Exception):
-    """Root of all errors raised on purpose; the command prints its message as one line and exits with `code`."""
+    """Root of all errors for users; the command prints the message as one line and exits with `code`."""
 
     code = 2
 
-    # KeyError and its kin quote their message when printed; ours is a sentence for people.
+    # KeyError and similar builtins quote their message; these messages are sentences.
     __str__ = Exception.__str__
 
 
 class UnknownName(ZooError, LookupError):
-    """A name that no registry, recipe or option list holds."""
+    """A name that is not in a registry, a recipe or a list of options."""
 
 
 class DuplicateName(ZooError, ValueError):
-    """A name registered twice."""
+    """A name that is already registered."""
 
 
 class BadOption(ZooError, ValueError):
-    """An option of the wrong type or value, or one that cannot apply."""
+    """An option of the wrong type or value, or one that does not apply."""
 
 
 class DataError(ZooError, ValueError):
-    """Data that cannot be read, is missing, or is not what its place promises."""
+    """Data that is missing, unreadable or of another content than expected."""
 
 
 class MissingDependency(ZooError, ImportError):
-    """An optional package that is needed and not installed."""
+    """A required optional package that is not installed."""
 
 
 class UnsupportedExport(ZooError, NotImplementedError):
-    """A model and a format that do not go together, with the reason."""
+    """A model that a format or compression does not support, with the reason."""
 
 
 class ExportError(ZooError, RuntimeError):
-    """A conversion that failed inside the converter."""
+    """A conversion that failed in the converter."""
 
 
 class ParityError(ZooError, ArithmeticError):
-    """An artifact that is not equal to its source, or no longer what its manifest says."""
+    """An artifact that failed verification against its source model or its manifest."""
 
 
 class TrainingError(ZooError, ArithmeticError):
-    """Training that cannot go on, such as a loss that is not finite."""
+    """Training that cannot continue, such as with a loss that is not finite."""
 
 
 class RunError(ZooError, OSError):
@@ -56,7 +56,7 @@ class RunError(ZooError, OSError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "Did you mean 'x'?" with the nearest known name, or the first few names there are."""
+    """Return "Did you mean 'x'?" with the nearest known name, or the first few known names."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if near:

@@ -1,4 +1,4 @@
-"""Values from users, made to fit a type or refused: what options, overrides and recipe files have in common."""
+"""Type checks and lossless conversions of user values: options, overrides and recipe files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from zoo.common.errors import BadOption
 
 
 def fit_type(value: Any, wanted: Any, name: str) -> Any:
-    """Return `value` as the type `wanted`, or raise BadOption.
+    """Return `value` converted to the type `wanted`, or raise BadOption.
 
-    Only lossless changes are made: a whole number becomes a float, a list a tuple. A string never becomes a number
-    and a number never a truth value.
+    Conversions are lossless: a whole number becomes a float, a list a tuple. A string never becomes a number, and a
+    number never a boolean.
 
     Args:
-        value: what was received.
+        value: the received value.
         wanted: a type: bool, int, float, str, tuple[X, ...], dict, Literal[...], or a union of these with None.
-        name: what the value is called in the message.
+        name: name of the value in the message.
     """
     try:
         return _fit(value, wanted)
@@ -27,7 +27,7 @@ def fit_type(value: Any, wanted: Any, name: str) -> Any:
 
 
 def describe(wanted: Any) -> str:
-    """Return a type in words: "a list of whole numbers"."""
+    """Return a type in words, such as "a list of whole numbers"."""
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(a) for a in arguments)
@@ -41,7 +41,7 @@ def describe(wanted: Any) -> str:
 
 
 def _fit(value: Any, wanted: Any) -> Any:
-    """Return the value as the type wanted, or raise TypeError."""
+    """Return the value converted to the wanted type, or raise TypeError."""
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
         return _fit_any(value, arguments)
@@ -60,14 +60,14 @@ def _fit(value: Any, wanted: Any) -> Any:
 
 
 def _fit_one(value: Any, wanted: tuple[Any, ...]) -> Any:
-    """Return the value if it is one of those wanted, and no truth value that equals a number."""
+    """Return the value if it equals a wanted value of the same type, or raise TypeError."""
     if any(value == one and type(value) is type(one) for one in wanted):
         return value
     raise TypeError
 
 
 def _fit_any(value: Any, wanted: tuple[Any, ...]) -> Any:
-    """Return the value as the first type of a union that takes it."""
+    """Return the value converted to the first type of a union that fits, or raise TypeError."""
     for one in wanted:
         try:
             return _fit(value, one)

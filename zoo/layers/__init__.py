@@ -1,1 +1,1 @@
-"""Layers, blocks and heads that the families are made of."""
+"""Layers, blocks and heads of the model families."""

@@ -1,4 +1,4 @@
-"""Attention, feed-forward networks and the blocks that transformers are made of, from plain layers.
+"""Attention, feed-forward networks and transformer blocks, from plain layers.
 
 Vaswani et al. 2017, arXiv:1706.03762. A branch called NAME has the layers NAME_norm, NAME_qkv (or NAME_query and
 NAME_key_value), NAME_weights, NAME_values, NAME_project; or NAME_norm, NAME_expand, NAME_gate, NAME_project.
@@ -18,25 +18,25 @@ from zoo.layers.lazy import layers, sequence
 
 # Shazeer 2020, arXiv:2002.05202: a second expansion, multiplied with the activated one.
 GATED = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
-# Functions that Keras has no name for.
-OWN = ("gelu_tanh",)
+# Activations that Keras has no name for.
+CUSTOM = ("gelu_tanh",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """What the blocks of a transformer have in common.
+    """Options of all blocks of a transformer.
 
     Args:
         attention_heads: heads of each attention.
-        hidden: units of the feed-forward network, 0 for four times the width; two thirds of it where it is gated,
-            which keeps the number of parameters.
+        hidden: units of the feed-forward network, 0 for four times the width; a gated network has two thirds of
+            them, which keeps the number of parameters.
         activation: "gelu", "gelu_tanh", the gated "reglu", "geglu" and "swiglu", or any of Keras' activations.
-        norm: "pre" to normalize what enters a branch, "post" to normalize after the sum, as in 2017.
+        norm: "pre" to normalize the input of a branch, "post" to normalize after the sum, as in 2017.
         epsilon: added to variances.
         attention_bias: whether the projections of attention have biases.
-        attention_dropout: share of attention weights dropped in training.
-        projection_dropout: share of what a branch adds dropped in training.
-        layer_scale: initial scale of each channel of a branch (arXiv:2103.17239); 0 for no such scale.
+        attention_dropout: fraction of attention weights dropped in training.
+        projection_dropout: fraction of a branch's outputs dropped in training.
+        layer_scale: initial scale of each channel of a branch (arXiv:2103.17239); 0 for no scale.
     """
 
     attention_heads: int = 4
@@ -58,7 +58,7 @@ class Block:
                 "width must be a multiple of attention_heads. "
                 f"Received: width={width}, attention_heads={self.attention_heads}"
             )
-        check_activation("activation", self.activation, (*GATED, *OWN))
+        check_activation("activation", self.activation, (*GATED, *CUSTOM))
         if self.norm not in ("pre", "post"):
             raise BadOption(f"norm must be 'pre' or 'post'. Received: norm={self.norm!r}")
         if self.hidden < 0 or self.layer_scale < 0 or not self.epsilon > 0:
@@ -74,53 +74,53 @@ class Block:
 def encoder_block(
     x: Any, block: Block, head: Head, *, name: str, biases: Sequence[Any] = (), rate: float = 0.0, first: int = 0
 ) -> Any:
-    """Apply self-attention and a feed-forward network, each beside a shortcut.
+    """Apply self-attention and a feed-forward network, each with a shortcut.
 
     Args:
         x: vectors (n, t, width).
-        block: how blocks are built.
-        head: keeps the attention maps.
+        block: options of the blocks.
+        head: collects the attention weights.
         name: the block's name.
-        biases: what is added to the scores, each (n, 1 or heads, 1 or t, t).
-        rate: share of examples for which a branch is dropped in training (stochastic depth).
-        first: how many vectors to compute, those in front; 0 for all of them.
+        biases: biases of the attention scores, each (n, 1 or heads, 1 or t, t).
+        rate: fraction of examples that skip a branch in training (stochastic depth).
+        first: number of vectors to compute, from the front; 0 for all.
     """
 
-    def look(y: Any) -> Any:
+    def attend(y: Any) -> Any:
         return self_attention(y, block, head, name=f"{name}_attention", biases=biases, first=first)
 
-    x = branch(x, look, block, name=f"{name}_attention", rate=rate, first=first)
+    x = branch(x, attend, block, name=f"{name}_attention", rate=rate, first=first)
     return branch(x, lambda y: feed_forward(y, block, name=f"{name}_feed"), block, name=f"{name}_feed", rate=rate)
 
 
 def decoder_block(
     x: Any, memory: Any, block: Block, head: Head, *, name: str, causal: Any, biases: Sequence[Any] = ()
 ) -> Any:
-    """Apply attention to what came before, attention to a memory, and a feed-forward network.
+    """Apply causal self-attention, attention to a memory, and a feed-forward network.
 
     Args:
         x: vectors (n, t, width).
         memory: the encoder's vectors (n, s, width).
-        block: how blocks are built.
-        head: keeps the attention maps.
+        block: options of the blocks.
+        head: collects the attention weights.
         name: the block's name.
         causal: bias of the scores within x, (1, 1, t, t).
         biases: biases of the scores on the memory, each (n, 1, 1, s).
     """
 
-    def look_back(y: Any) -> Any:
+    def attend_self(y: Any) -> Any:
         return self_attention(y, block, head, name=f"{name}_attention", biases=[causal], cached=True)
 
-    def look_up(y: Any) -> Any:
+    def attend_memory(y: Any) -> Any:
         return memory_attention(y, memory, block, head, name=f"{name}_memory", biases=biases)
 
-    x = branch(x, look_back, block, name=f"{name}_attention")
-    x = branch(x, look_up, block, name=f"{name}_memory")
+    x = branch(x, attend_self, block, name=f"{name}_attention")
+    x = branch(x, attend_memory, block, name=f"{name}_memory")
     return branch(x, lambda y: feed_forward(y, block, name=f"{name}_feed"), block, name=f"{name}_feed")
 
 
 def branch(x: Any, inner: Callable[[Any], Any], block: Block, *, name: str, rate: float = 0.0, first: int = 0) -> Any:
-    """Return x, or its first vectors, plus what `inner` makes of it, normalized before or after."""
+    """Return x, or its first vectors, plus `inner(x)`, normalized before or after."""
     y = inner(layer_norm(x, block.epsilon, name=f"{name}_norm") if block.norm == "pre" else x)
     if first:
         x = sequence.First(first, name=f"{name}_first")(x)
@@ -140,7 +140,7 @@ def self_attention(
     cached: bool = False,
     first: int = 0,
 ) -> Any:
-    """Let each vector of x (n, t, width), or the first ones, look at all; one dense layer makes all that it takes."""
+    """Apply self-attention to all or the first vectors of x (n, t, width); one dense layer projects q, k and v."""
     qkv = dense(x, 3 * x.shape[-1], name=f"{name}_qkv", use_bias=block.attention_bias)
     q, k, v = sequence.SplitHeads(block.attention_heads, 3, name=f"{name}_split")(qkv)
     if first:
@@ -151,7 +151,7 @@ def self_attention(
 
 
 def memory_attention(x: Any, memory: Any, block: Block, head: Head, *, name: str, biases: Sequence[Any] = ()) -> Any:
-    """Let each vector of x (n, t, width) look at a memory (n, s, width)."""
+    """Apply attention of x (n, t, width) to a memory (n, s, width)."""
     width = x.shape[-1]
     query = dense(x, width, name=f"{name}_query", use_bias=block.attention_bias)
     key_value = dense(memory, 2 * width, name=f"{name}_key_value", use_bias=block.attention_bias)
@@ -171,7 +171,7 @@ def _attend(q: Any, k: Any, v: Any, block: Block, head: Head, name: str, biases:
 
 
 def feed_forward(x: Any, block: Block, *, name: str) -> Any:
-    """Widen each vector of x (n, t, width), activate, and project back."""
+    """Expand each vector of x (n, t, width), activate, and project back."""
     width, inner = x.shape[-1], GATED.get(block.activation)
     hidden = block.hidden or 4 * width
     if inner is None:
@@ -185,8 +185,8 @@ def feed_forward(x: Any, block: Block, *, name: str) -> Any:
 
 
 def activate(x: Any, activation: str, *, name: str) -> Any:
-    """Activate by a layer called NAME_ACTIVATION."""
-    function = getattr(layers, activation) if activation in OWN else activation
+    """Activate in a layer named NAME_ACTIVATION."""
+    function = getattr(layers, activation) if activation in CUSTOM else activation
     return layers.Activation(function, name=f"{name}_{activation}")(x)
 
 
@@ -196,7 +196,7 @@ def layer_norm(x: Any, epsilon: float, *, name: str) -> Any:
 
 
 def check_positions(positions: str) -> str:
-    """Return which positions a sequence gets, or raise BadOption."""
+    """Return the checked kind of positional embedding, or raise BadOption."""
     if positions not in ("learned", "sinusoidal"):
         raise BadOption(f"positions must be 'learned' or 'sinusoidal'. Received: positions={positions!r}")
     return positions

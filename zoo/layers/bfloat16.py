@@ -1,6 +1,6 @@
-"""TensorFlow operations for bfloat16 training on CPU whose gradients take another road than TensorFlow's own.
+"""TensorFlow operations for bfloat16 training on CPU, with faster gradients than TensorFlow's.
 
-Each is the same function; measured on two cores with AMX. Nothing here is used in inference, on GPUs or in exports.
+Each computes the same function. Measured on two cores with AMX; inference, GPUs and exports do not use them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 
 def has_gpu() -> bool:
-    """Tell whether TensorFlow sees a GPU."""
+    """Return whether TensorFlow sees a GPU."""
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
 
 
 def has_onednn() -> bool:
-    """Tell whether TensorFlow's CPU kernels are oneDNN's: on x86, unless it is switched off."""
+    """Return whether TensorFlow's CPU kernels are oneDNN's: on x86, unless oneDNN is disabled."""
     return platform.machine() in ("x86_64", "AMD64") and os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
 
 
@@ -44,7 +44,7 @@ def convolve(inputs: Any, kernel: Any, strides: tuple[int, int], padding: str) -
 
 
 def _patches(x: Any, size: tuple[int, int], strides: tuple[int, int], padding: str) -> Any:
-    """Return what the kernel sees at each output position, one row each; slices are copied faster than patches."""
+    """Return the receptive field of each output position as one row; copying slices is faster than patches."""
     import tensorflow as tf
 
     if size == (1, 1):
@@ -55,16 +55,16 @@ def _patches(x: Any, size: tuple[int, int], strides: tuple[int, int], padding: s
         _around(n, k, s, padding) for n, k, s in zip(x.shape[1:3], size, strides, strict=True)
     )
     x = tf.pad(x, [[0, 0], [before, after], [left, right], [0, 0]]) if padding == "SAME" else x
-    seen = [
+    slices = [
         x[:, i : i + (count - 1) * strides[0] + 1 : strides[0], j : j + (width - 1) * strides[1] + 1 : strides[1]]
         for i in range(size[0])
         for j in range(size[1])
     ]
-    return tf.reshape(tf.concat(seen, axis=3), [-1, len(seen) * x.shape[-1]])
+    return tf.reshape(tf.concat(slices, axis=3), [-1, len(slices) * x.shape[-1]])
 
 
 def _tiles(x: Any, size: tuple[int, int]) -> Any:
-    """Return patches that touch, one row each."""
+    """Return non-overlapping adjacent patches, one row each."""
     import tensorflow as tf
 
     (height, width), channels = size, x.shape[3]
@@ -83,29 +83,29 @@ def _around(length: int, size: int, stride: int, padding: str) -> tuple[int, int
 
 
 def depthwise(inputs: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:
-    """Convolve each channel by itself: (n, h, w, c) by (kh, kw, c, 1).
+    """Convolve each channel separately: (n, h, w, c) by (kh, kw, c, 1).
 
-    The gradient of the input is a convolution by the turned kernel, which is faster forwards, where the sizes agree.
-    Else it is taken in float32: at a stride the bfloat16 kernel takes 4 to 10 times as long.
+    The gradient of the input is a convolution by the flipped kernel if the sizes agree, because the forward kernel is
+    faster. Otherwise it is computed in float32: with strides the bfloat16 kernel takes 4 to 10 times as long.
     """
     import tensorflow as tf
 
     step = [1, *strides, 1]
-    turned = strides == (1, 1) and padding == "SAME" and all(size % 2 for size in kernel.shape[:2])
+    flipped = strides == (1, 1) and padding == "SAME" and all(size % 2 for size in kernel.shape[:2])
 
     @tf.custom_gradient
     def function(x: Any, k: Any) -> Any:
         def to_input(upstream: Any) -> Any:
-            if turned:
+            if flipped:
                 return tf.nn.depthwise_conv2d(upstream, k[::-1, ::-1], step, padding)
-            found = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+            in_float32 = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
                 input_sizes=tf.shape(x),
                 filter=tf.cast(k, tf.float32),
                 out_backprop=tf.cast(upstream, tf.float32),
                 strides=step,
                 padding=padding,
             )
-            return tf.cast(found, x.dtype)
+            return tf.cast(in_float32, x.dtype)
 
         def gradient(upstream: Any) -> tuple[Any, Any]:
             to_kernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(

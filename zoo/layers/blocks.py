@@ -1,4 +1,4 @@
-"""What two or more families share: convolutions with their normalization, dense layers, pooling, and checks."""
+"""Blocks that several families share: convolutions with normalization, dense layers, pooling; and option checks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from zoo.common.errors import BadOption, did_you_mean
 from zoo.common.lazy import keras
 from zoo.layers.lazy import layers
 
-# He initialization (arXiv:1502.01852), uniform: as good as the normal one and drawn three times as fast. Scaled by the
-# channels that come out, gradients keep their size; by those that go in, the maps do, which networks of thin branches
-# and concatenations need.
+# He initialization (arXiv:1502.01852), uniform: as accurate as the normal one and three times as fast to draw. Scaling
+# by the output channels preserves the variance of gradients; scaling by the input channels that of feature maps, which
+# models with thin branches and concatenations need.
 HE = (2.0, "fan_out", "uniform")
 HE_IN = (2.0, "fan_in", "uniform")
 # Glorot and Bengio 2010, the default of Keras' dense layers.
@@ -31,18 +31,17 @@ def conv(
 ) -> Any:
     """Convolve.
 
-    Strided "same" convolutions of TensorFlow pad unevenly; most published networks do not, and their weights expect
-    it so.
+    TensorFlow's strided "same" convolutions pad unevenly; most published models and their weights pad evenly.
 
     Args:
         x: feature map (n, h, w, c).
-        filters: channels that come out.
+        filters: output channels.
         size: height and width of the kernel.
-        stride: pixels from one position to the next.
+        stride: pixels between output positions.
         name: the layer's name.
         padding: "even" for size // 2 on every side, or "same" or "valid" of Keras.
         kernel: scale, mode and distribution of the initial kernel.
-        **options: those of keras.layers.Conv2D, such as groups; there is no bias unless use_bias asks for it.
+        **options: options of keras.layers.Conv2D, such as groups; use_bias is False by default.
     """
     x, padding = _padded(x, size, stride, padding, name)
     options = {"use_bias": False, "kernel_initializer": layers.VarianceScaling(*kernel), **options}
@@ -50,7 +49,7 @@ def conv(
 
 
 def depthwise(x: Any, size: int, stride: int = 1, *, name: str, padding: str = "even", use_bias: bool = False) -> Any:
-    """Convolve each channel by itself; padding as in `conv`."""
+    """Convolve each channel separately; padding as in `conv`."""
     x, padding = _padded(x, size, stride, padding, name)
     return layers.DepthwiseConv2D(
         size,
@@ -63,7 +62,7 @@ def depthwise(x: Any, size: int, stride: int = 1, *, name: str, padding: str = "
 
 
 def _padded(x: Any, size: int | tuple[int, int], stride: int, padding: str, name: str) -> tuple[Any, str]:
-    """Return what to convolve and with which padding of Keras."""
+    """Return the tensor to convolve and Keras' padding."""
     if padding != "even":
         return x, padding
     if stride == 1 or size == 1:
@@ -72,7 +71,7 @@ def _padded(x: Any, size: int | tuple[int, int], stride: int, padding: str, name
 
 
 def norm(x: Any, *, name: str, zero: bool = False, epsilon: float = 1e-5, momentum: float = 0.9) -> Any:
-    """Normalize over the batch; with `zero` the scale starts at 0, so that a residual branch starts as nothing."""
+    """Normalize over the batch; with `zero` the scale starts at 0, so that a residual branch starts as zeros."""
     if not epsilon > 0:
         raise BadOption(f"epsilon must be above 0. Received: epsilon={epsilon}")
     return layers.BatchNormalization(
@@ -106,13 +105,13 @@ def depthwise_norm(
     norm: Callable[..., Any] = norm,
     padding: str = "even",
 ) -> Any:
-    """Convolve each channel by itself, normalize and, unless `activation` is None, activate."""
+    """Convolve each channel separately, normalize and, unless `activation` is None, activate."""
     x = norm(depthwise(x, size, stride, name=name, padding=padding), name=f"{name}_norm")
     return activate(x, activation, name=name)
 
 
 def activate(x: Any, activation: str | None, *, name: str) -> Any:
-    """Activate by a layer called NAME_ACTIVATION; None passes."""
+    """Activate in a layer named NAME_ACTIVATION; None returns the input."""
     return x if activation is None else layers.Activation(activation, name=f"{name}_{activation}")(x)
 
 
@@ -127,21 +126,21 @@ def dense(
     drop_connect: float = 0.0,
     use_bias: bool = True,
 ) -> Any:
-    """Apply a dense layer with Keras' own initialization and, unless `activation` is None, activate in it."""
-    return layers.Dense(
-        units,
-        activation,
-        use_bias=use_bias,
-        kernel_initializer=layers.VarianceScaling(*GLOROT),
-        kernel_regularizer=regularizer,
-        drop_connect=drop_connect,
-        dtype=dtype,
-        name=name,
-    )(x)
+    """Apply a dense layer with Keras' default initializer and, unless `activation` is None, activate in it."""
+    options = {
+        "use_bias": use_bias,
+        "kernel_initializer": layers.VarianceScaling(*GLOROT),
+        "kernel_regularizer": regularizer,
+        "dtype": dtype,
+        "name": name,
+    }
+    if drop_connect:
+        return layers.DropConnectDense(units, activation, drop_connect=drop_connect, **options)(x)
+    return layers.Dense(units, activation, **options)(x)
 
 
 def adaptive_pool(x: Any, size: int, *, name: str) -> Any:
-    """Average (n, h, w, c) to (n, size, size, c) over windows as even as whole pixels allow, as PyTorch does."""
+    """Average (n, h, w, c) to (n, size, size, c) over the windows of PyTorch's adaptive average pooling."""
     for axis in (0, 1):
         x = _adapt(x, size, axis, name)
     return x
@@ -168,58 +167,57 @@ def _on(axis: int, value: Any, other: Any) -> tuple[Any, Any]:
 
 
 def drop(x: Any, rate: float, *, name: str) -> Any:
-    """Drop a share of the features in training; nothing at all where the rate is 0."""
+    """Drop a fraction of the features in training; return the input if the rate is 0."""
     return keras.layers.Dropout(rate, name=name)(x) if check_rate(rate) else x
 
 
 def drop_path(x: Any, rate: float, *, name: str) -> Any:
-    """Drop the whole branch of a share of the examples in training (stochastic depth, arXiv:1603.09382)."""
+    """Drop the whole branch for a fraction of the examples in training (stochastic depth, arXiv:1603.09382)."""
     if not check_rate(rate, "drop_path"):
         return x
     return keras.layers.Dropout(rate, noise_shape=(None,) + (1,) * (len(x.shape) - 1), name=name)(x)
 
 
 def divisible(channels: float) -> int:
-    """Return the nearest multiple of 8, or the next one if that takes more than a tenth of the channels away."""
+    """Return the nearest multiple of 8, or the next one if the nearest removes over a tenth of the channels."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
 def check_rate(rate: float, name: str = "dropout") -> float:
-    """Return a rate of dropout, or raise BadOption for the option `name`."""
+    """Return a checked dropout rate, or raise BadOption for the option `name`."""
     if not 0 <= rate < 1:
         raise BadOption(f"{name} must be at least 0 and below 1. Received: {name}={rate}")
     return rate
 
 
-def check_activation(name: str, activation: str, more: tuple[str, ...] = ()) -> str:
-    """Return the name of a Keras activation or of one `more`, or raise BadOption for the option `name`."""
+def check_activation(name: str, activation: str, extra: tuple[str, ...] = ()) -> str:
+    """Return the checked name of a Keras activation or one of `extra`, or raise BadOption for the option `name`."""
     known = [n for n in dir(keras.activations) if n[0].islower() and n not in ("deserialize", "get", "serialize")]
-    known += more
+    known += extra
     if activation not in known:
         raise BadOption(
-            f"{name} must be one of Keras' activations. Received: {name}={activation!r}. "
-            f"{did_you_mean(activation, known)}"
+            f"{name} must be a Keras activation. Received: {name}={activation!r}. {did_you_mean(activation, known)}"
         )
     return activation
 
 
 def check_factor(name: str, value: float) -> float:
-    """Return what channels are multiplied by, or raise BadOption for the option `name`."""
+    """Return a checked channel multiplier, or raise BadOption for the option `name`."""
     if not 0 < value < float("inf"):
         raise BadOption(f"{name} must be above 0 and finite. Received: {name}={value}")
     return value
 
 
 def check_depths(depths: tuple[int, ...], most: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the numbers of blocks by stage, or raise BadOption if one has none or more than there are."""
+    """Return the checked numbers of blocks per stage, each from 1 to `most`, or raise BadOption."""
     if len(check_counts("depths", depths)) != len(most) or any(map(int.__gt__, depths, most)):
         raise BadOption(f"depths must be {len(most)} numbers, at most {most}. Received: depths={depths}")
     return depths
 
 
 def check_counts(name: str, counts: tuple[int, ...]) -> tuple[int, ...]:
-    """Return numbers of layers or channels, or raise BadOption if one is less than 1."""
+    """Return checked numbers of layers or channels, each at least 1, or raise BadOption."""
     if any(count < 1 for count in counts):
         raise BadOption(f"{name} must be at least 1 everywhere. Received: {name}={counts}")
     return counts

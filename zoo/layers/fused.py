@@ -1,8 +1,8 @@
-"""What transformers train with on CPU: chains of elementwise operations, each compiled to one loop by XLA.
+"""Fused elementwise operations for training transformers on CPU, each compiled to one loop by XLA.
 
-TensorFlow passes over memory once for each operation of a chain, and some of its bfloat16 kernels take ten times as
-long as the arithmetic. Every function here computes what its name says, in float32, and rounds once. Measured on two
-cores with AMX; nothing here is used in inference, on GPUs or in exports.
+TensorFlow passes over memory once per operation, and some of its bfloat16 kernels take ten times as long as the
+arithmetic. Every function here computes in float32 and rounds once. Measured on two cores with AMX; inference, GPUs and
+exports do not use these functions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 ROOT_HALF = 0.7071067811865476
-DENSITY = 0.3989422804014327  # of the normal distribution in its middle
+DENSITY = 0.3989422804014327  # of the standard normal distribution at 0
 
 
 def gelu(inputs: Any) -> Any:
@@ -57,7 +57,7 @@ def layer_norm(inputs: Any, scale: Any, offset: Any, epsilon: float) -> Any:
 def attention_weights(queries: Any, keys: Any, biases: Sequence[Any], scale: float) -> Any:
     """Return softmax(scale * queries keysᵀ + biases) (n, heads, queries, keys) of vectors (n, heads, t, d).
 
-    Biases are constants: nothing is learnt through them.
+    Biases are constants: they get no gradient.
     """
     import tensorflow as tf
 
@@ -78,7 +78,7 @@ def attention_weights(queries: Any, keys: Any, biases: Sequence[Any], scale: flo
 def dense(inputs: Any, kernel: Any, bias: Any) -> Any:
     """Return inputs (n, features) times a kernel plus a bias.
 
-    TensorFlow would fuse the sum into the product, for which oneDNN has a slower bfloat16 kernel (2 to 3 times).
+    TensorFlow would fuse the sum into the product, where oneDNN's bfloat16 kernel is 2 to 3 times slower.
     """
     import tensorflow as tf
 
@@ -95,14 +95,14 @@ def dense(inputs: Any, kernel: Any, bias: Any) -> Any:
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of tensors that XLA compiles."""
+    """Return the function of tensors, compiled by XLA."""
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True, autograph=False)
 
 
 def _total(rows: Any, dtype: Any) -> Any:
-    """Return the sum of all rows (n, width), by a product, which oneDNN adds up in float32."""
+    """Return the sum of all rows (n, width) as a matrix product, which oneDNN accumulates in float32."""
     import tensorflow as tf
 
     ones = tf.ones([1, tf.shape(rows)[0]], rows.dtype)
@@ -115,19 +115,19 @@ def _sum(x: Any, y: Any) -> Any:
 
 def _gelu(x: Any) -> Any:
     wide = _wide(x)
-    return _rounded(wide * _share_below(wide), x)
+    return _rounded(wide * _normal_cdf(wide), x)
 
 
 def _gelu_gradient(x: Any, upstream: Any) -> Any:
     import tensorflow as tf
 
     wide = _wide(x)
-    slope = _share_below(wide) + wide * DENSITY * tf.exp(-0.5 * wide * wide)
+    slope = _normal_cdf(wide) + wide * DENSITY * tf.exp(-0.5 * wide * wide)
     return _rounded(_wide(upstream) * slope, x)
 
 
-def _share_below(x: Any) -> Any:
-    """Return the share of the normal distribution that is below x."""
+def _normal_cdf(x: Any) -> Any:
+    """Return the cumulative distribution function of the standard normal distribution."""
     import tensorflow as tf
 
     return 0.5 * (1.0 + tf.math.erf(x * ROOT_HALF))
@@ -138,23 +138,23 @@ def _normalized(x: Any, scale: Any, offset: Any, epsilon: float) -> tuple[Any, A
     import tensorflow as tf
 
     wide = _wide(x)
-    share = 1.0 / x.shape[-1]
-    mean = _row_sum(wide) * share
+    inverse = 1.0 / x.shape[-1]
+    mean = _row_sum(wide) * inverse
     wide = wide - mean
-    root = tf.math.rsqrt(_row_sum(wide * wide) * share + epsilon)
+    root = tf.math.rsqrt(_row_sum(wide * wide) * inverse + epsilon)
     return _rounded(wide * root * scale + offset, x), mean, root
 
 
 def _normalized_gradient(x: Any, mean: Any, root: Any, scale: Any, upstream: Any) -> tuple[Any, Any]:
-    """Return the gradient of rows, and what sums up to that of the scale."""
+    """Return the gradient of the rows, and the rows that sum to the gradient of the scale."""
     wide, upstream = (_wide(x) - mean) * root, _wide(upstream)
-    change, share = upstream * scale, 1.0 / x.shape[-1]
-    change = root * (change - _row_sum(change) * share - wide * _row_sum(change * wide) * share)
+    change, inverse = upstream * scale, 1.0 / x.shape[-1]
+    change = root * (change - _row_sum(change) * inverse - wide * _row_sum(change * wide) * inverse)
     return _rounded(change, x), _rounded(upstream * wide, x)
 
 
 def _row_sum(x: Any) -> Any:
-    """Return the sum of each row (..., 1); XLA's own sums over the last axis take twice as long as a product."""
+    """Return the sum of each row (..., 1) as a product; XLA's sums over the last axis take twice as long."""
     import tensorflow as tf
 
     total = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), tf.ones([x.shape[-1], 1]))

@@ -1,4 +1,4 @@
-"""The end of a network: what is predicted, and the feature maps marked on the way there."""
+"""Heads of a model: its predictions, and the feature maps and attention weights marked before them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from zoo.layers.lazy import sequence
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Something to predict from the features of one trunk; the network gives `units` numbers (n, units) for it.
+    """A prediction from the trunk's features: `units` outputs (n, units).
 
     Args:
-        units: how many numbers.
-        activation: a Keras activation after them, such as "softmax"; None leaves them as they are, for the loss.
+        units: number of outputs.
+        activation: a Keras activation after them, such as "softmax"; None returns logits, for the loss.
     """
 
     units: int
@@ -35,25 +35,25 @@ class MultiClass(Task):
 
 
 class MultiLabel(Task):
-    """Any number of labels at once: logits (n, labels), each for itself."""
+    """Several labels at once: independent logits (n, labels)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Regression(Task):
-    """Numbers on a scale: values (n, targets)."""
+    """Real numbers: values (n, targets)."""
 
     units: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What follows the feature map: pooling, dropout, and a dense layer for each task.
+    """Pooling, dropout, and a dense layer for each task.
 
     Args:
-        tasks: what to predict by name; the name "" stands for the only one; none leaves the pooled features.
-        include_top: False returns the feature map as it is.
+        tasks: tasks by name; a single unnamed task has the name ""; without tasks the output is the pooled features.
+        include_top: False returns the feature map unchanged.
         levels: feature maps that the builder marked, from the finest to the coarsest.
-        attention: weights of attention (n, heads, queries, keys) in the order of the blocks.
+        attention: attention weights (n, heads, queries, keys) in block order.
     """
 
     tasks: Mapping[str, Task]
@@ -64,13 +64,13 @@ class Head:
     def level(self, x: Any, grid: tuple[int, int] | None = None) -> Any:
         """Mark a feature map (n, h, w, c), the last of its size, and return it.
 
-        With a grid (rows, columns), a sequence (n, t, c) whose last tokens are patches is marked as the map of them.
+        With a grid (rows, columns), mark the map of the patches at the end of a sequence (n, t, c).
         """
         self.levels.append(x if grid is None else sequence.Grid(*grid, name=f"level{len(self.levels)}_map")(x))
         return x
 
     def attend(self, weights: Any) -> Any:
-        """Keep weights of attention (n, heads, queries, keys) and return them."""
+        """Mark attention weights (n, heads, queries, keys) and return them."""
         self.attention.append(weights)
         return weights
 
@@ -79,12 +79,12 @@ class Head:
 
         Args:
             x: the last feature map.
-            dropout: share of the pooled features dropped in training.
-            neck: turns the map into features (n, c); global average pooling by default.
+            dropout: fraction of the pooled features dropped in training.
+            neck: function from the map to features (n, c); global average pooling by default.
 
         Returns:
-            float32 logits (n, classes), a dictionary of them by task, the features (n, c) if there is no task, or `x`
-            itself without the top.
+            float32 logits (n, classes), a dictionary of logits by task, the features (n, c) if there is no task, or
+            `x` without the top.
         """
         rate = check_rate(dropout)
         if not self.include_top:
@@ -94,14 +94,14 @@ class Head:
         return self.logits(x) if self.tasks else x
 
     def logits(self, x: Any, name: str = "logits") -> Any:
-        """Return the last dense layers, in float32 whatever the precision before them."""
-        outputs = {task: _predict(x, what, f"{task}_{name}" if task else name) for task, what in self.tasks.items()}
+        """Return the outputs of the last dense layers, always float32."""
+        outputs = {key: _predict(x, task, f"{key}_{name}" if key else name) for key, task in self.tasks.items()}
         return outputs.get("", outputs)
 
-    def words(self, x: Any, embedding: Callable[..., Any]) -> Any:
-        """Return float32 logits (n, t, vocabulary) of vectors (n, t, width) by a `TokenEmbedding`, activated if asked.
+    def token_logits(self, x: Any, embedding: Callable[..., Any]) -> Any:
+        """Return float32 logits (n, t, vocabulary) of vectors (n, t, width) with the tied `TokenEmbedding`.
 
-        Without the top, the vectors are returned as they are.
+        The task's activation follows; without the top, return the vectors unchanged.
         """
         if not self.include_top:
             return x
@@ -109,34 +109,42 @@ class Head:
         return _activated(logits, self.tasks[""], "logits")
 
     def average(self, features: Mapping[str, Any]) -> Any:
-        """Return the average of classifiers' logits, of features (n, c) by the classifier's name.
+        """Return the average of several classifiers' logits.
 
-        Without classes to predict it is the average of the features.
+        Without tasks, return the average of the features.
+
+        Args:
+            features: input (n, c) of each classifier, by its name.
         """
         if not self.tasks:
             return keras.layers.Average(name="average_features")(list(features.values()))
-        outputs = {task: self._average(features, what, f"{task}_" * bool(task)) for task, what in self.tasks.items()}
+        outputs = {key: self._average(features, task, f"{key}_" * bool(key)) for key, task in self.tasks.items()}
         return outputs.get("", outputs)
 
-    def _average(self, features: Mapping[str, Any], what: Task, prefix: str) -> Any:
-        # In the order that Keras gives the outputs of `beside`: a `.weights.h5` file knows layers by their order only.
-        each = [_classifier(features[name], what, prefix + name) for name in sorted(features)]
-        return _activated(keras.layers.Average(name=f"{prefix}average", dtype="float32")(each), what, f"{prefix}logits")
+    def _average(self, features: Mapping[str, Any], task: Task, prefix: str) -> Any:
+        # Sorted as Keras orders the outputs of `with_auxiliary`: a `.weights.h5` file identifies layers by order only.
+        each = [_classifier(features[name], task, prefix + name) for name in sorted(features)]
+        return _activated(keras.layers.Average(name=f"{prefix}average", dtype="float32")(each), task, f"{prefix}logits")
 
-    def beside(self, logits: Any, auxiliary: Mapping[str, Callable[[], Any]]) -> Any:
-        """Return the logits and those of auxiliary classifiers, functions that give features (n, c), by name.
+    def with_auxiliary(self, logits: Any, auxiliary: Mapping[str, Callable[[], Any]]) -> Any:
+        """Return the logits and the logits of auxiliary classifiers, by name; without tasks, return `logits`.
 
-        Without classes to predict there is nothing beside them.
+        Args:
+            logits: output of the main classifier.
+            auxiliary: functions that return the features (n, c) of the auxiliary classifiers, by name.
         """
         if not (self.include_top and self.tasks):
             return logits
         if "" not in self.tasks:
-            raise BadOption(f"Auxiliary classifiers go with one head only. Received: heads={dict(self.tasks)}")
+            raise BadOption(
+                f"Expected one head with auxiliary classifiers. Received: heads={dict(self.tasks)}. "
+                "Set classes= instead, or turn the auxiliary classifiers off."
+            )
         return {"logits": logits} | {name: self.logits(features(), name) for name, features in auxiliary.items()}
 
 
 def pool(x: Any) -> Any:
-    """Average a feature map (n, h, w, c) over its pixels; features (n, c) pass."""
+    """Average a feature map (n, h, w, c) over its pixels; return features (n, c) unchanged."""
     return keras.layers.GlobalAveragePooling2D(name="pool")(x) if len(x.shape) > 2 else x
 
 
@@ -149,7 +157,7 @@ def _classifier(x: Any, task: Task, name: str) -> Any:
 
 
 def _activated(x: Any, task: Task, name: str) -> Any:
-    """Return what a task wants of its logits."""
+    """Apply a task's activation to its logits."""
     if task.activation is None:
         return x
     scores = name.replace("logits", "scores") if "logits" in name else f"{name}_scores"
@@ -157,13 +165,13 @@ def _activated(x: Any, task: Task, name: str) -> Any:
 
 
 def tasks_of(classes: int, heads: Any, activation: str | None) -> dict[str, Task]:
-    """Return the tasks that a user asked for by `classes` or `heads`, or raise BadOption."""
+    """Return the tasks of the arguments `classes` or `heads` of `zoo.get`, or raise BadOption."""
     if heads is None:
         return _single(classes, activation)
     if activation is not None:
         raise BadOption(
-            "With heads, each states its own activation, as in MultiClass(10, activation='softmax'). "
-            f"Received: classifier_activation={activation!r}"
+            "Expected the activation in each head, as in MultiClass(10, activation='softmax'). "
+            f"Received: classifier_activation={activation!r} with heads"
         )
     if not isinstance(heads, Mapping):
         return {"": _task(heads)}
@@ -176,7 +184,7 @@ def tasks_of(classes: int, heads: Any, activation: str | None) -> dict[str, Task
 
 
 def _task(value: Any) -> Task:
-    """Return a task; a number stands for that many classes."""
+    """Return a task; a number is a number of classes."""
     if isinstance(value, Task):
         if value.activation is not None:
             check_activation("activation", value.activation)
@@ -184,13 +192,13 @@ def _task(value: Any) -> Task:
     if isinstance(value, int) and not isinstance(value, bool):
         return MultiClass(value)
     raise BadOption(
-        f"A head is a number of classes, MultiClass, MultiLabel or Regression. Received: {value!r}. "
+        f"Expected a head to be a number of classes, MultiClass, MultiLabel or Regression. Received: {value!r}. "
         "For example heads={'species': 10, 'age': zoo.Regression()}"
     )
 
 
 def _single(classes: int, activation: str | None) -> dict[str, Task]:
-    """Return the one task of a number of classes, none for 0."""
+    """Return the single task of a number of classes; no task for 0."""
     if activation is not None:
         check_activation("classifier_activation", activation)
         if not classes:

@@ -1,4 +1,4 @@
-"""The layers, imported with Keras on first use."""
+"""Layers as lazy modules, which import Keras on first use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Layers for sequences of tokens and for attention, made of operations that every converter knows.
+"""Layers for sequences of tokens and for attention, from operations that every converter supports.
 
-Imports Keras: reach it through `zoo.layers.lazy.sequence`. Sizes are static but for the batch, so that graphs compute no
-shapes. Padding is id 0, at the end of a sequence.
+Imports Keras: use them through `zoo.layers.lazy.sequence`. All sizes but the batch are static, so that graphs compute
+no shapes. Padding is id 0, at the end of a sequence.
 """
 
 from __future__ import annotations
@@ -13,43 +13,39 @@ import keras
 import numpy as np
 
 from zoo.layers import fused
-from zoo.layers.core import trains_on_cpu
+from zoo.layers.kernels import on_tensorflow, trains_on_cpu
 
-# What a masked score gets: exp(-1e4) is 0 in every precision, and 1e4 is a number in float16 too.
+# Bias of a masked score: exp(-1e4) is 0 in every precision, and float16 represents 1e4.
 MASKED = -1e4
 
 
-def _on_tensorflow() -> bool:
-    return keras.backend.backend() == "tensorflow"
-
-
 def _gather(table: Any, ids: Any) -> Any:
-    """Return the rows (..., width) of a table for ids (...); Keras would first look for negative ones."""
-    if not _on_tensorflow():
+    """Return the rows (..., width) of a table for ids (...); Keras would also check for negative ids."""
+    if not on_tensorflow():
         return keras.ops.take(table, ids, axis=0)
     import tensorflow as tf
 
     return tf.gather(tf.convert_to_tensor(table), ids)
 
 
-def _product(a: Any, b: Any, turned: bool = False) -> Any:
-    """Return the matrix product over the last two axes, the second factor transposed if `turned`."""
-    if not _on_tensorflow():
-        return keras.ops.matmul(a, keras.ops.swapaxes(b, -1, -2) if turned else b)
+def _product(a: Any, b: Any, transpose: bool = False) -> Any:
+    """Return the matrix product over the last two axes, the second factor transposed if `transpose`."""
+    if not on_tensorflow():
+        return keras.ops.matmul(a, keras.ops.swapaxes(b, -1, -2) if transpose else b)
     import tensorflow as tf
 
-    return tf.matmul(a, b, transpose_b=turned)
+    return tf.matmul(a, b, transpose_b=transpose)
 
 
 @keras.saving.register_keras_serializable("zoo")
 class TokenEmbedding(keras.layers.Layer):
-    """A vector for each token, and the way back: logits by the same table (Press and Wolf 2016, arXiv:1608.05859).
+    """Embed tokens, and compute logits with the same table (tied weights, Press and Wolf 2016, arXiv:1608.05859).
 
     Args:
-        vocabulary: how many tokens there are.
+        vocabulary: number of tokens.
         width: length of a vector.
-        scaled: multiply vectors by the root of `width`, as Vaswani et al. 2017 do, section 3.4.
-        **options: those of keras.layers.Layer.
+        scaled: multiply vectors by the square root of `width` (Vaswani et al. 2017, section 3.4).
+        **options: options of keras.layers.Layer.
     """
 
     def __init__(self, vocabulary: int, width: int, scaled: bool = False, **options: Any) -> None:
@@ -57,12 +53,12 @@ class TokenEmbedding(keras.layers.Layer):
         self.vocabulary, self.width, self.scaled = vocabulary, width, scaled
 
     def build(self, input_shape: Any) -> None:
-        """Make the table; scaled vectors start at unit size."""
+        """Create the table; scaled vectors start at unit length."""
         deviation = self.width**-0.5 if self.scaled else 0.02
         self.embedding = self.add_weight(
             shape=(self.vocabulary, self.width),
             initializer=keras.initializers.RandomNormal(stddev=deviation),
-            # Rows are read in float32 and rounded afterwards: rounding the whole table would cost more.
+            # Rows are gathered in float32 and cast afterwards: casting the whole table would cost more.
             autocast=False,
             name="embedding",
         )
@@ -76,23 +72,23 @@ class TokenEmbedding(keras.layers.Layer):
 
     def _logits(self, x: Any) -> Any:
         flat = keras.ops.reshape(x, (-1, self.width))
-        logits = _product(flat, keras.ops.cast(self.embedding, flat.dtype), turned=True)
+        logits = _product(flat, keras.ops.cast(self.embedding, flat.dtype), transpose=True)
         return keras.ops.cast(keras.ops.reshape(logits, (-1, *x.shape[1:-1], self.vocabulary)), "float32")
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this layer."""
+        """Return the constructor's arguments."""
         return super().get_config() | {"vocabulary": self.vocabulary, "width": self.width, "scaled": self.scaled}
 
 
 @keras.saving.register_keras_serializable("zoo")
 class Positions(keras.layers.Layer):
-    """Add to each vector of a sequence one for its place, learnt or sinusoidal (Vaswani et al. 2017, section 3.5).
+    """Add positional embeddings, learned or sinusoidal (Vaswani et al. 2017, section 3.5).
 
     Args:
-        length: places there are.
-        learned: learn the vectors.
-        grid: (rows, columns) of patches that the places stand for, row by row, after others at the front; or None.
-        **options: those of keras.layers.Layer.
+        length: number of positions.
+        learned: train the embeddings.
+        grid: (rows, columns) of the patches at the last positions, row by row; None if there are none.
+        **options: options of keras.layers.Layer.
     """
 
     def __init__(self, length: int, learned: bool = True, grid: tuple[int, int] | None = None, **options: Any) -> None:
@@ -100,7 +96,7 @@ class Positions(keras.layers.Layer):
         self.length, self.learned, self.grid = length, learned, tuple(grid) if grid else None
 
     def build(self, input_shape: Any) -> None:
-        """Make the table, a weight if it is learnt."""
+        """Create the table, a weight if it is learned."""
         shape = (self.length, input_shape[-1])
         if self.learned:
             start = keras.initializers.TruncatedNormal(stddev=0.02)
@@ -109,11 +105,11 @@ class Positions(keras.layers.Layer):
             self.embedding = sinusoids(*shape)
 
     def call(self, inputs: Any, at: Any = None) -> Any:
-        """Return inputs (n, t, width) with the vectors of places 0 to t - 1 added.
+        """Return inputs (n, t, width) plus the embeddings of positions 0 to t - 1.
 
         Args:
             inputs: a sequence, or with `at` one step of it (n, 1, width).
-            at: place of the step, int32 (n,).
+            at: position of the step, int32 (n,).
         """
         table = keras.ops.cast(self.embedding, inputs.dtype)
         if at is not None:
@@ -121,13 +117,13 @@ class Positions(keras.layers.Layer):
         return inputs + (table if inputs.shape[1] == self.length else table[: inputs.shape[1]])
 
     def resampled(self, table: Any, grid: tuple[int, int] | None = None) -> Any:
-        """Return a loaded table (places there, width), resized (bicubic, antialiased) if its grid is another one.
+        """Return a loaded table (positions, width), resized (bicubic, antialiased) to this layer's grid if it differs.
 
-        Without a grid the first places are taken.
+        Without a grid the first positions are used.
 
         Args:
-            table: the values.
-            grid: (rows, columns) there; a square by default.
+            table: the loaded values.
+            grid: (rows, columns) of the loaded table; a square by default.
         """
         table = table.reshape(-1, table.shape[-1])
         if self.grid is None:
@@ -144,39 +140,39 @@ class Positions(keras.layers.Layer):
         return np.concatenate([table[:front], keras.ops.convert_to_numpy(image).reshape(-1, table.shape[1])])
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this layer."""
+        """Return the constructor's arguments."""
         return super().get_config() | {"length": self.length, "learned": self.learned, "grid": self.grid}
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:
-    """Return sin and cos of each place in turns, float32 (length, width), wavelengths from 2 pi to 20,000 pi."""
+    """Return alternating sines and cosines of each position, float32 (length, width), wavelengths 2 pi to 20,000 pi."""
     angles = np.arange(length)[:, None] / 10_000.0 ** (np.arange(0, width, 2) / width)
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, -1)[:, :width].astype("float32")
 
 
 @keras.saving.register_keras_serializable("zoo")
 class Token(keras.layers.Layer):
-    """Put one learnt token in front of a sequence (n, t, width)."""
+    """Prepend one learned token to a sequence (n, t, width)."""
 
     def build(self, input_shape: Any) -> None:
-        """Make the token."""
+        """Create the token."""
         start = keras.initializers.TruncatedNormal(stddev=0.02)
         self.token = self.add_weight(shape=(1, 1, input_shape[-1]), initializer=start, name="token")
 
     def call(self, inputs: Any) -> Any:
         """Return the longer sequence (n, t + 1, width)."""
-        # Padding and adding needs no batch size, which a free one would have to compute.
+        # Padding and adding needs no batch size, which the graph would have to compute.
         first = keras.ops.pad(self.token, [(0, 0), (0, inputs.shape[1]), (0, 0)])
         return keras.ops.pad(inputs, [(0, 0), (1, 0), (0, 0)]) + keras.ops.cast(first, inputs.dtype)
 
 
 @keras.saving.register_keras_serializable("zoo")
 class TakeToken(keras.layers.Layer):
-    """Take one token (n, width) out of a sequence (n, t, width).
+    """Select one token (n, width) of a sequence (n, t, width).
 
     Args:
-        index: its place.
-        **options: those of keras.layers.Layer.
+        index: its position.
+        **options: options of keras.layers.Layer.
     """
 
     def __init__(self, index: int = 0, **options: Any) -> None:
@@ -188,17 +184,17 @@ class TakeToken(keras.layers.Layer):
         return inputs[:, self.index]
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this layer."""
+        """Return the constructor's arguments."""
         return super().get_config() | {"index": self.index}
 
 
 @keras.saving.register_keras_serializable("zoo")
 class First(keras.layers.Layer):
-    """Take the first vectors of a sequence.
+    """Select the first vectors of a sequence.
 
     Args:
-        count: how many.
-        **options: those of keras.layers.Layer.
+        count: number of vectors.
+        **options: options of keras.layers.Layer.
     """
 
     def __init__(self, count: int, **options: Any) -> None:
@@ -210,13 +206,13 @@ class First(keras.layers.Layer):
         return inputs[..., : self.count, :]
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this layer."""
+        """Return the constructor's arguments."""
         return super().get_config() | {"count": self.count}
 
 
 @keras.saving.register_keras_serializable("zoo")
 class Ungrid(keras.layers.Layer):
-    """Lay a map of patches out as a sequence, row by row."""
+    """Reshape a map of patches to a sequence, row by row."""
 
     def call(self, inputs: Any) -> Any:
         """Return tokens (n, h * w, width) of a map (n, h, w, width)."""
@@ -226,12 +222,12 @@ class Ungrid(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("zoo")
 class Grid(keras.layers.Layer):
-    """Lay the last tokens of a sequence, which are patches row by row, out as a map.
+    """Reshape the last tokens of a sequence, patches row by row, to a map.
 
     Args:
-        rows: patches from top to bottom.
-        columns: patches from left to right.
-        **options: those of keras.layers.Layer.
+        rows: number of rows of patches.
+        columns: number of columns of patches.
+        **options: options of keras.layers.Layer.
     """
 
     def __init__(self, rows: int, columns: int, **options: Any) -> None:
@@ -244,7 +240,7 @@ class Grid(keras.layers.Layer):
         return keras.ops.reshape(patches, (-1, self.rows, self.columns, inputs.shape[-1]))
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this layer."""
+        """Return the constructor's arguments."""
         return super().get_config() | {"rows": self.rows, "columns": self.columns}
 
 
@@ -255,18 +251,18 @@ class MeanToken(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Return means (n, width) of [sequence (n, t, width), bias (n, 1, 1, t) of its padding]."""
         x, bias = inputs
-        # The softmax of 0 and minus infinity divides by the count, which int8 has no operation for.
-        share = keras.ops.softmax(keras.ops.reshape(bias, (-1, 1, x.shape[1])))
-        return keras.ops.reshape(_product(keras.ops.cast(share, x.dtype), x), (-1, x.shape[-1]))
+        # The softmax of 0 and minus infinity divides by the count; int8 has no operation for that.
+        fraction = keras.ops.softmax(keras.ops.reshape(bias, (-1, 1, x.shape[1])))
+        return keras.ops.reshape(_product(keras.ops.cast(fraction, x.dtype), x), (-1, x.shape[-1]))
 
 
 @keras.saving.register_keras_serializable("zoo")
 class PaddingBias(keras.layers.Layer):
-    """What is added to the scores of a sequence's keys: 0, or next to minus infinity where the id is 0.
+    """Bias of the attention scores of a sequence's keys: 0 for tokens, `MASKED` for padding (id 0).
 
     Args:
-        front: learnt tokens that will stand in front of the sequence, which are never padding.
-        **options: those of keras.layers.Layer.
+        front: number of learned tokens before the sequence, which are never padding.
+        **options: options of keras.layers.Layer.
     """
 
     def __init__(self, front: int = 0, **options: Any) -> None:
@@ -275,24 +271,24 @@ class PaddingBias(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Return float biases (n, 1, 1, front + t) of ids (n, t)."""
-        # A table of two is what int8 can look up; comparisons and casts are not.
+        # int8 supports a lookup in a table of two values, but no comparisons and casts.
         table = keras.ops.convert_to_tensor(np.array([MASKED, 0.0], "float32"))
         bias = _gather(table, keras.ops.minimum(inputs, 1))
         bias = keras.ops.pad(bias, [(0, 0), (self.front, 0)]) if self.front else bias
         return keras.ops.cast(keras.ops.reshape(bias, (-1, 1, 1, bias.shape[1])), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this layer."""
+        """Return the constructor's arguments."""
         return super().get_config() | {"front": self.front}
 
 
 @keras.saving.register_keras_serializable("zoo")
 class CausalBias(keras.layers.Layer):
-    """What is added to scores so that no token sees one after it.
+    """Bias of the attention scores that masks all later tokens.
 
     Args:
         length: length of the sequence.
-        **options: those of keras.layers.Layer.
+        **options: options of keras.layers.Layer.
     """
 
     def __init__(self, length: int, **options: Any) -> None:
@@ -300,25 +296,25 @@ class CausalBias(keras.layers.Layer):
         self.length = length
 
     def call(self, inputs: Any, at: Any = None) -> Any:
-        """Return float biases (1, 1, t, t) for ids (n, t), or (n, 1, 1, t) for the step at places `at` (n,)."""
+        """Return float biases (1, 1, t, t) for ids (n, t), or (n, 1, 1, t) for the step at positions `at` (n,)."""
         table = np.triu(np.full((self.length, self.length), MASKED, "float32"), k=1)
         bias = table if at is None else _gather(keras.ops.convert_to_tensor(table), at)
         shape = (1, 1, self.length, self.length) if at is None else (-1, 1, 1, self.length)
         return keras.ops.cast(keras.ops.reshape(bias, shape), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this layer."""
+        """Return the constructor's arguments."""
         return super().get_config() | {"length": self.length}
 
 
 @keras.saving.register_keras_serializable("zoo")
 class SplitHeads(keras.layers.Layer):
-    """Cut vectors into parts (queries, keys, values) and each part into heads.
+    """Split vectors into parts (queries, keys, values) and each part into heads.
 
     Args:
-        heads: how many heads.
-        parts: how many parts.
-        **options: those of keras.layers.Layer.
+        heads: number of heads.
+        parts: number of parts.
+        **options: options of keras.layers.Layer.
     """
 
     def __init__(self, heads: int, parts: int = 1, **options: Any) -> None:
@@ -327,7 +323,7 @@ class SplitHeads(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Return a list of `parts` tensors (n, heads, t, d) of inputs (n, t, parts * heads * d)."""
-        # Of five axes LiteRT transposes slowly: the parts are cut first.
+        # LiteRT transposes tensors of five axes slowly, so the parts are split first.
         return [self._split(part) for part in keras.ops.split(inputs, self.parts, axis=-1)]
 
     def _split(self, x: Any) -> Any:
@@ -335,13 +331,13 @@ class SplitHeads(keras.layers.Layer):
         return keras.ops.transpose(x, (0, 2, 1, 3))
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this layer."""
+        """Return the constructor's arguments."""
         return super().get_config() | {"heads": self.heads, "parts": self.parts}
 
 
 @keras.saving.register_keras_serializable("zoo")
 class AttentionWeights(keras.layers.Layer):
-    """How much each query looks at each key: softmax(q k^T / sqrt(d) + biases), Vaswani et al. 2017, equation 1."""
+    """Attention weights of queries to keys: softmax(q k^T / sqrt(d) + biases), Vaswani et al. 2017, equation 1."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return weights (n, heads, queries, keys) of [q (n, heads, queries, d), k (n, heads, keys, d), *biases]."""
@@ -349,7 +345,7 @@ class AttentionWeights(keras.layers.Layer):
         biases, scale = [keras.ops.cast(bias, q.dtype) for bias in biases], q.shape[-1] ** -0.5
         if training and trains_on_cpu(q):
             return fused.attention_weights(q, k, biases, scale)
-        scores = _product(q * scale, k, turned=True)
+        scores = _product(q * scale, k, transpose=True)
         for bias in biases:
             scores = scores + bias
         return keras.ops.softmax(scores)
@@ -357,7 +353,7 @@ class AttentionWeights(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("zoo")
 class AttentionValues(keras.layers.Layer):
-    """The values that the weights choose, the heads put together again."""
+    """Sum of the values by attention weights, with the heads concatenated."""
 
     def call(self, inputs: Any) -> Any:
         """Return (n, queries, heads * d) of [weights (n, heads, queries, keys), values (n, heads, keys, d)]."""
@@ -368,7 +364,7 @@ class AttentionValues(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("zoo")
 class Stack(keras.layers.Layer):
-    """Put tensors of one shape on top of one another."""
+    """Stack tensors of one shape."""
 
     def call(self, inputs: Any) -> Any:
         """Return (n, parts, ...) of a list of tensors (n, ...)."""
@@ -377,7 +373,7 @@ class Stack(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("zoo")
 class Memory(keras.layers.Layer):
-    """Mark keys and values of a whole sequence, which decoding computes once; changes nothing."""
+    """Mark keys and values of the source sequence, which decoding computes once; the identity function."""
 
     def call(self, inputs: Any) -> Any:
         """Return the list [keys, values], each (n, heads, t, d)."""
@@ -386,32 +382,32 @@ class Memory(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("zoo")
 class Cache(keras.layers.Layer):
-    """Mark keys and values that decoding keeps from step to step; changes nothing in training.
+    """Mark keys and values that decoding caches from step to step; the identity function in training.
 
     Args:
-        length: places there are.
-        **options: those of keras.layers.Layer.
+        length: number of positions.
+        **options: options of keras.layers.Layer.
     """
 
     def __init__(self, length: int, **options: Any) -> None:
         super().__init__(**options)
         self.length = length
 
-    def call(self, inputs: Any, kept: Any = None, at: Any = None) -> Any:
+    def call(self, inputs: Any, cached: Any = None, at: Any = None) -> Any:
         """Return the list [keys, values].
 
         Args:
-            inputs: [keys, values], each (n, heads, t, d); of one step, t = 1, with the other arguments.
-            kept: those of all steps so far, each (n, heads, length, d).
-            at: place of the step, int32 (n,).
+            inputs: [keys, values], each (n, heads, t, d); with the other arguments, those of one step (t = 1).
+            cached: keys and values of all steps so far, each (n, heads, length, d).
+            at: position of the step, int32 (n,).
         """
-        if kept is None:
+        if cached is None:
             return list(inputs)
-        # A row of the identity says where to write: no converter lacks a product and a sum.
+        # A row of the identity selects the position to write: every converter supports a product and a sum.
         rows = keras.ops.convert_to_tensor(np.eye(self.length, dtype="float32"))
         here = keras.ops.cast(keras.ops.reshape(_gather(rows, at), (-1, 1, self.length, 1)), self.compute_dtype)
-        return [old * (1.0 - here) + new * here for old, new in zip(kept, inputs, strict=True)]
+        return [old * (1.0 - here) + new * here for old, new in zip(cached, inputs, strict=True)]
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this layer."""
+        """Return the constructor's arguments."""
         return super().get_config() | {"length": self.length}

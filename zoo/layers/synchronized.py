@@ -1,15 +1,16 @@
-"""Batch normalization of a batch that several devices share."""
+"""Batch statistics over all devices that share a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from zoo.common import compat
 from zoo.common.lazy import keras, tf
 
 
 def shared_batch() -> bool:
-    """Tell whether this is the part of a batch that one of several devices computes."""
+    """Return whether this device computes one shard of a batch that several devices share."""
     if keras.backend.backend() != "tensorflow":
         return False
     context = tf.distribute.get_replica_context()
@@ -17,16 +18,22 @@ def shared_batch() -> bool:
 
 
 def shared_moments(layer: Any, inputs: Any) -> tuple[Any, Any]:
-    """Return mean and variance, float32 (channels,), of a batch normalization's inputs on all devices, evenly shared.
+    """Return the mean and variance over all devices, which hold shards of equal size.
 
-    One sum over the devices does. Values are taken from the running mean, which is the same on each of them: of the
-    mean and the mean square alone, the difference has no digits left where values lie far from 0.
+    The devices exchange one sum. It is taken relative to the moving mean, which is the same on every device: from the
+    mean and the mean square alone, the difference would lose all digits if the values are far from 0.
 
-    The gradient is written out, with one sum over the devices too. TensorFlow's own would be sums of three parts, and
-    AddN begins with the first of them that nobody else reads any more: the order depended on timing, and two runs of
-    several processes were not the same to the bit.
+    The gradient is explicit and exchanges one sum too. TensorFlow's gradient would be a sum of three parts, which AddN
+    adds in an order that depends on timing, so that two runs of several processes would differ in the last bits.
+
+    Args:
+        layer: the batch normalization.
+        inputs: its inputs (n, ..., channels) on this device.
+
+    Returns:
+        Mean and variance, float32 (channels,).
     """
-    axes, near = layer._reduction_axes, tf.cast(tf.convert_to_tensor(layer.moving_mean), tf.float32)
+    axes, near = compat.reduction_axes(layer), tf.cast(tf.convert_to_tensor(layer.moving_mean), tf.float32)
 
     @tf.custom_gradient
     def moments(values: Any) -> tuple[Any, Callable[[Any, Any], Any]]:

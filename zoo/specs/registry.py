@@ -1,4 +1,4 @@
-"""One kind of registry for models, datasets, recipes and formats; and what is known of a model without building it."""
+"""The registry class of models, datasets, recipes, formats and compressions; and model specs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from zoo.common.errors import BadOption, DuplicateName, UnknownName, did_you_mean
 from zoo.specs.counts import counts_of
 from zoo.specs.preprocessing import PreprocessingConfig
-from zoo.specs.published import NameMapping, Weights
+from zoo.specs.published import NameMapping, PublishedWeights
 
 T = TypeVar("T")
 
@@ -26,12 +26,12 @@ def natural(name: str) -> list[Any]:
 
 
 class Registry(Generic[T]):
-    """Names and what they stand for, found by looking into a package and at installed entry points.
+    """Entries by name, discovered in one package (by location) and in installed entry points (by group).
 
     Args:
-        kind: what is registered, in the words of error messages ("model").
-        package: a package whose modules without an underscore register themselves when imported.
-        group: an entry-point group whose entries, when loaded, register themselves.
+        kind: the kind of entry as error messages call it ("model").
+        package: a package; its modules without a leading underscore register their entries on import.
+        group: an entry-point group; its entries register themselves when loaded.
     """
 
     def __init__(self, kind: str, package: str, group: str | None = None) -> None:
@@ -44,17 +44,22 @@ class Registry(Generic[T]):
         self._discovered = self._discovering = False
 
     def add(self, name: str, entry: T, origin: str = "") -> None:
-        """Register `entry` under `name`; `origin` is the module that defines it, if it is more than data.
+        """Register an entry.
+
+        Args:
+            name: its name.
+            entry: the entry.
+            origin: the module that defines it, if it is more than data.
 
         Raises:
-            DuplicateName: the name is taken.
+            DuplicateName: the name is already registered.
         """
         if not origin.startswith(f"{self._package}."):
-            # Our own names come first, so that it is the newcomer who hears of a clash.
+            # The package's own entries come first, so that a plug-in with a duplicate name gets the error.
             self._discover()
         if name in self._entries:
             raise DuplicateName(
-                f"Each {self.kind} needs a name of its own. Received: name={name!r}, which is registered already. "
+                f"Expected a {self.kind} name that is not registered already. Received: name={name!r}. "
                 "Choose another name."
             )
         self._entries[name] = entry
@@ -62,16 +67,16 @@ class Registry(Generic[T]):
             self._origins[name] = origin
 
     def origins(self) -> set[str]:
-        """Return the modules that the entries so far come from; another process imports them to have the same."""
+        """Return the modules that define the entries; another process imports them to register the same entries."""
         return set(self._origins.values())
 
     def origin(self, name: str) -> str:
-        """Return the module that an entry comes from, "" where that is not known."""
+        """Return the module that defines an entry, "" if unknown."""
         self._discover()
         return self._places.get(name, self._origins.get(name, ""))
 
     def __getitem__(self, name: str) -> T:
-        """Return the entry of `name`, or raise UnknownName with the nearest one."""
+        """Return the entry of `name`; raises UnknownName with the nearest name."""
         self._discover()
         try:
             return self._entries[name]
@@ -85,11 +90,11 @@ class Registry(Generic[T]):
         return name in self._entries
 
     def names(self, *patterns: str, exclude: str | Iterable[str] = ()) -> list[str]:
-        """Return the names that match any of `patterns` (shell wildcards; all if none) and none of `exclude`."""
+        """Return the names that match one of `patterns` (shell wildcards; all if none) and none of `exclude`."""
         self._discover()
-        unwanted = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        excluded = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         return sorted(
-            (n for n in self._entries if _matches(n, patterns or ("*",)) and not _matches(n, unwanted)), key=natural
+            (n for n in self._entries if _matches(n, patterns or ("*",)) and not _matches(n, excluded)), key=natural
         )
 
     def _discover(self) -> None:
@@ -112,7 +117,7 @@ class Registry(Generic[T]):
             self._load_entry_points()
 
     def _import(self, module: str, load: Callable[[str], Any]) -> None:
-        """Load a module, and keep which names came with it."""
+        """Load a module and record the names that it registers."""
         before = set(self._entries)
         load(module)
         self._places |= dict.fromkeys(self._entries.keys() - before, module)
@@ -124,38 +129,38 @@ class Registry(Generic[T]):
             try:
                 self._import(entry.module, lambda _, entry=entry: entry.load())
             except Exception as error:
-                # One broken plug-in must not take the zoo away from everyone else.
+                # A broken plug-in must not break the registry for everyone else.
                 warnings.warn(f"The {self.kind} plug-in {entry.value!r} did not load: {error}", stacklevel=2)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    """Tell whether any of the wildcard patterns matches the name."""
+    """Return whether one of the wildcard patterns matches the name."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What is known of a model without building it; JSON-safe, and recomputed by the tests.
+    """Description of a model that needs no build; JSON-safe, and recomputed by the tests.
 
-    What is counted rather than stated, `gmacs` and `feature_info`, are properties.
+    `gmacs` and `feature_info` are properties because they are counted.
 
     Args:
         input_shape: default shape of one input, without the batch: (height, width, channels), (features,), (length,)
             of token ids, or (source length, target length).
-        classes: default number of classes; of a network that writes a sequence, the vocabulary.
-        min_size: smallest height and width of an image (0 where the input is no image).
-        paper: where the architecture was published.
-        tags: words to find it by.
-        preprocessing: the published contract, used unless the data states its own.
-        unsupported: pairs (format, reason) of exports that this model cannot have.
+        classes: default number of classes; the vocabulary size of a sequence-to-sequence model.
+        min_size: smallest image height and width in pixels (0 if the input is no image).
+        paper: the publication of the architecture.
+        tags: words to filter by.
+        preprocessing: the published preprocessing, used unless the data sets its own.
+        unsupported: pairs (format, reason) of unsupported exports.
         name: the registered name.
-        family: the file it comes from.
+        family: the module that defines it.
         params: trainable parameters at the default input and classes.
         input_dtype: dtype of the input.
-        weights: published weights, the best first: `weights="imagenet"` stands for it.
-        vocabulary: tokens that it knows by default, 0 where the input is no text.
-        task: "classify" for one answer to an input, logits (n, classes); "tag" for one to each token, (n, length,
-            classes); "generate" for a sequence written from another, (n, target length, vocabulary).
+        weights: published weights, the best first; `weights="imagenet"` loads the first.
+        vocabulary: default number of tokens, 0 if the input is no text.
+        task: "classify" for one prediction per input, logits (n, classes); "tag" for one prediction per token, (n,
+            length, classes); "generate" for sequence-to-sequence, (n, target length, vocabulary).
     """
 
     input_shape: tuple[int, ...]
@@ -169,28 +174,28 @@ class ModelSpec:
     family: str = ""
     params: int = 0
     input_dtype: str = "float32"
-    weights: tuple[Weights, ...] = ()
+    weights: tuple[PublishedWeights, ...] = ()
     vocabulary: int = 0
     task: str = "classify"
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs: "image", "features" or "ids", or "source" and "target" of a sequence to write."""
+        """Names of the inputs: "image", "features" or "ids"; "source" and "target" of a sequence-to-sequence model."""
         if self.task == "generate":
             return ("source", "target")
         return ("ids" if self.vocabulary else "image" if len(self.input_shape) == 3 else "features",)
 
     @property
     def gmacs(self) -> float:
-        """Multiply-adds of one input in billions, read from what was counted once; a plug-in's model is built."""
+        """Multiply-adds of one input in billions, from the recorded counts; a plug-in's model is built to count it."""
         return self._counts()["gmacs"]
 
     @property
     def feature_info(self) -> tuple[dict[str, Any], ...]:
-        """What `zoo.features` returns, from the finest to the coarsest; where it is known from, see `gmacs`.
+        """Feature maps that `zoo.features` returns, from the finest to the coarsest; counted like `gmacs`.
 
-        Each has "level" (the number that `zoo.features` takes), "layer" (the layer that made the map), "stride" (of
-        a pixel of the map in pixels of the image, as a power of two) and "channels".
+        Each has "level" (the index for `zoo.features`), "layer" (the layer that outputs the map), "stride" (pixels of
+        the image per pixel of the map, a power of two) and "channels".
         """
         return tuple(self._counts()["features"])
 
@@ -216,10 +221,10 @@ class Model:
     """A registered model.
 
     Args:
-        spec: what is known of it.
-        build: the function that builds it.
-        arguments: those that make it this variant.
-        layouts: how other libraries name its layers, by library: "torchvision", "timm" or "keras".
+        spec: its spec.
+        build: its builder.
+        arguments: the builder's options that make this variant.
+        name_mappings: mappings to other libraries' layer names, by library: "torchvision", "timm" or "keras".
     """
 
     spec: ModelSpec
@@ -231,8 +236,9 @@ class Model:
 models: Registry[Model] = Registry("model", "zoo.models", "zoo.models")
 
 
-# What `zoo.get` takes itself; no family can have an option of such a name.
-RESERVED = {"name", "classes", "heads", "input_shape", "include_top", "weights", "classifier_activation", "dtype"}
+# Keyword arguments of `zoo.get` and `zoo.features`: an option of a family cannot have one of these names.
+ARGUMENTS = ("name", "classes", "heads", "input_shape", "include_top", "weights", "classifier_activation", "dtype")
+RESERVED = frozenset((*ARGUMENTS, "levels", "kind"))
 
 
 def register(
@@ -241,38 +247,46 @@ def register(
     *,
     params: int,
     family: str = "",
-    weights: Sequence[Weights] = (),
+    weights: Sequence[PublishedWeights] = (),
     name_mappings: Mapping[str, NameMapping] | None = None,
     **arguments: Any,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register one variant of the decorated builder.
 
     A builder takes the input tensor and the head (see `zoo.layers.heads.Head`), then keyword options, and returns
-    `head(features)`. The options not fixed by `arguments` are what `zoo.get(name, option=…)` accepts.
+    `head(features)`. `zoo.get(name, option=…)` accepts the options that `arguments` does not set.
 
     Args:
         name: the variant's name.
-        like: what the variants of a family share; name, family and params are filled in.
+        like: the spec that all variants of a family share; `register` fills in name, family, params and weights.
         params: trainable parameters at the default input and classes.
         family: the family's name; the builder's module by default.
         weights: published weights of this variant, the best first.
-        layouts: how other libraries name the layers, by library.
-        **arguments: options that make the variant.
+        name_mappings: mappings to other libraries' layer names, by library.
+        **arguments: the builder's options that make this variant.
 
     Returns:
         The decorator; it returns the builder unchanged.
 
     Raises:
-        DuplicateName: the name is taken.
-        BadOption: an option has the name of an argument of `zoo.get`.
+        DuplicateName: the name is already registered.
+        BadOption: an option has the name of an argument of `zoo.get` or `zoo.features`.
     """
 
     def decorate(build: Callable[..., Any]) -> Callable[..., Any]:
-        taken = RESERVED & (arguments.keys() | inspect.signature(build).parameters.keys())
-        if taken:
-            raise BadOption(f"zoo.get has arguments of its own of these names. Received: {sorted(taken)}. Rename them.")
-        found = family or build.__module__.rpartition(".")[2]
-        spec = dataclasses.replace(like, name=name, family=found, params=params, weights=tuple(weights))
+        conflicts = RESERVED & (arguments.keys() | inspect.signature(build).parameters.keys())
+        if conflicts:
+            raise BadOption(
+                "Expected options without the names of zoo.get's own arguments. "
+                f"Received: {sorted(conflicts)}. Rename them."
+            )
+        spec = dataclasses.replace(
+            like,
+            name=name,
+            family=family or build.__module__.rpartition(".")[2],
+            params=params,
+            weights=tuple(weights),
+        )
         models.add(name, Model(spec, build, arguments, name_mappings or {}), build.__module__)
         return build
 

@@ -346,7 +346,7 @@ def test_shortcut_of_option_a(size, filters, stride):
     expected = np.pad(values[:, ::stride, ::stride], [(0, 0)] * 3 + [(before, filters - 4 - before)])
     # Keras before 3.13 makes no model of an input that is its own output.
     model = keras.Model(
-        image, keras.layers.Identity()(resnet.padding(image, filters, stride, resnet.Units(), name="a"))
+        image, keras.layers.Identity()(resnet.zero_padding(image, filters, stride, resnet.BlockConfig(), name="a"))
     )
     assert model.weights == []
     np.testing.assert_array_equal(model(values), expected)
@@ -458,7 +458,7 @@ def test_drop_connect(dtype):
     """In training a share of the weights is 0 and the others are larger by as much; in inference all are there."""
     ours, theirs = twins("Dense", (4, 50), units=40, dtype=dtype)
     close(ours(draw(4, 50)), theirs(draw(4, 50)), 1e-6)
-    layer = core.Dense(40, drop_connect=0.25, use_bias=False, dtype=dtype)
+    layer = core.DropConnectDense(40, drop_connect=0.25, use_bias=False, dtype=dtype)
     layer.build((None, 50))
     layer.kernel.assign(np.ones((50, 40)))
     kernel = np.asarray(tf.cast(layer(np.eye(50, dtype="float32"), training=True), "float32"))
@@ -483,11 +483,11 @@ def test_adaptive_pool(shape):
     close(model(values), tf.constant(pooled(pooled(values, 7, 1), 7, 2)), 1e-6)
 
 
-def test_nothing_is_drawn_while_weights_follow():
-    """Kernels stay at zero inside, and are drawn again after it, however it ends."""
-    with core.weights_follow():
+def test_skip_initialization():
+    """Kernels start at zero inside, and are drawn again afterwards, also after an error."""
+    with core.skip_initialization():
         assert not np.any(zoo.get("mlp_tiny").get_layer("dense1").kernel.numpy())
-    with pytest.raises(BadOption), core.weights_follow():
+    with pytest.raises(BadOption), core.skip_initialization():
         zoo.get("mlp_tiny", depth=-1)
     model = zoo.get("mlp_tiny")
     assert np.all(model.get_layer("dense1").kernel.numpy() != 0)

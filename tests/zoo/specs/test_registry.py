@@ -29,10 +29,10 @@ def toy(x, head):
 @pytest.fixture
 def added(monkeypatch):
     """Registers models that no other test sees."""
-    zoo.names()
+    zoo.list_models()
     for table in ("_entries", "_origins"):
         monkeypatch.setattr(registry_module.models, table, dict(getattr(registry_module.models, table)))
-    return zoo.register
+    return zoo.register_model
 
 
 @pytest.fixture(scope="module")
@@ -71,27 +71,29 @@ def message(error):
         (["resnet[13]*"], {"exclude": ["resnet3*", "*_v?"]}, ["resnet18", "resnet101", "resnet110", "resnet152"]),
         (["resnet5?", "mlp_*"], {"exclude": ["*50", "*_tiny"]}, ["mlp_mnist", "resnet56"]),
         (["mlp*", "resnet18"], {"family": "resnet"}, ["resnet18"]),
+        (["mlp*"], {"tag": "small"}, [n for n in zoo.list_models("mlp*") if "small" in zoo.spec(n).tags]),
+        (["resnet1[08]*", "alexnet"], {"pretrained": True}, ["resnet18", "resnet101"]),
         (["RESNET*"], {}, []),
         (["nothing*"], {}, []),
     ],
 )
 def test_names(patterns, options, expected):
     """Wildcards, what is left out and the family choose the names, in natural order."""
-    assert zoo.names(*patterns, **options) == expected
+    assert zoo.list_models(*patterns, **options) == expected
 
 
 def test_natural_order():
     """Numbers in names count as numbers."""
-    names = zoo.names()
+    names = zoo.list_models()
     assert names.index("resnet18") < names.index("resnet20") < names.index("resnet101") < names.index("resnet110")
     assert sorted(["a10", "a9b", "a", "a9", "b1"], key=registry_module.natural) == ["a", "a9", "a9b", "a10", "b1"]
 
 
 def test_families():
     """Every family has names, and every name one family."""
-    assert {"fcnn", "resnet"} <= set(zoo.families())
-    assert zoo.families() == sorted(set(zoo.families()))
-    assert sorted(n for f in zoo.families() for n in zoo.names(family=f)) == sorted(zoo.names())
+    assert {"fcnn", "resnet"} <= set(zoo.list_families())
+    assert zoo.list_families() == sorted(set(zoo.list_families()))
+    assert sorted(n for f in zoo.list_families() for n in zoo.list_models(family=f)) == sorted(zoo.list_models())
 
 
 def test_spec_is_frozen():
@@ -229,7 +231,7 @@ def test_good_weights_are_loaded(files, file):
     zoo.get("mlp_tiny", weights=files / file)
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", zoo.list_models())
 def test_options_can_be_given(name):
     """No option of a family has the name of an argument of `zoo.get`, which would take its value away."""
     options = set(build.options_of(registry_module.models[name]))
@@ -249,12 +251,12 @@ def test_errors_are_the_builtins_that_callers_expect():
 def test_register_by_call(added):
     """A registered builder is listed, described and built like those of the zoo."""
     assert added("toy", TOY, params=10)(toy) is toy
-    assert "toy" in zoo.names("t*")
+    assert "toy" in zoo.list_models("t*")
     assert zoo.spec("toy").family == __name__.rpartition(".")[2]
     model = zoo.get("toy", classes=3)
     assert (model.name, model.output_shape) == ("toy", (None, 3))
     added("toy2", TOY, params=10, family="toys")(toy)
-    assert zoo.names(family="toys") == ["toy2"]
+    assert zoo.list_models(family="toys") == ["toy2"]
     assert __name__ in registry_module.models.origins()
 
 
@@ -262,14 +264,14 @@ def test_register_by_call(added):
 TAKES_A_NAME_FIRST = """
 import zoo
 try:
-    zoo.register("resnet50", zoo.ModelSpec((4,), 2), params=10)(lambda x, head: head(x))
+    zoo.register_model("resnet50", zoo.ModelSpec((4,), 2), params=10)(lambda x, head: head(x))
 except zoo.ZooError:
     pass
 try:
-    zoo.names()
+    zoo.list_models()
 except zoo.ZooError:
     pass
-print(*zoo.names())
+print(*zoo.list_models())
 """
 
 
@@ -278,20 +280,20 @@ def test_a_name_taken_first_does_not_hide_others(python):
     process = python("-c", TAKES_A_NAME_FIRST)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert set(out.split()) == set(zoo.names())
+    assert set(out.split()) == set(zoo.list_models())
 
 
 PLUGIN = """
 import zoo
 
-@zoo.register("plugged", zoo.ModelSpec((4,), 2, paper="none", tags=("toy",)), params=10)
+@zoo.register_model("plugged", zoo.ModelSpec((4,), 2, paper="none", tags=("toy",)), params=10)
 def plugged(x, head, *, dropout: float = 0.0):
     return head(x, dropout)
 """
 USE_PLUGIN = """
 import sys, json
 import zoo
-names = zoo.names()
+names = zoo.list_models()
 assert "tensorflow" not in sys.modules
 model = zoo.get("plugged", classes=3)
 print(json.dumps([names, model.count_params(), zoo.spec("plugged").family]))
@@ -314,7 +316,7 @@ def test_register_by_entry_point(tmp_path, python, root):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     names, parameters, family = json.loads(out)
-    assert set(names) == {*zoo.names(), "plugged"}
+    assert set(names) == {*zoo.list_models(), "plugged"}
     assert (parameters, family) == (15, "zoo_plugin")
 
 
@@ -334,7 +336,7 @@ def test_broken_plugin_only_warns(tmp_path, python, root, code, reason):
     process = python("-m", "zoo", "list", "--json", env={"PYTHONPATH": f"{root}:{tmp_path}"})
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert {spec["name"] for spec in json.loads(out)} == {*zoo.names(), "plugged"}
+    assert {spec["name"] for spec in json.loads(out)} == {*zoo.list_models(), "plugged"}
     assert err.startswith("zoo: The model plug-in 'a_broken_plugin' did not load: ")
     assert reason in err
     assert err.count("\n") == 1

@@ -1,0 +1,98 @@
+"""Private Keras APIs on graphs and layers, each behind one function; no other module of this repository calls them.
+
+`tests/zoo/common/test_compat.py` has one test per function, which names the Keras symbol when an upgrade changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def producer(tensor: Any) -> Any:
+    """Return the layer or operation that outputs a symbolic tensor; None for a value of another type."""
+    history = getattr(tensor, "_keras_history", None)
+    return None if history is None else history.operation
+
+
+def is_functional(model: Any) -> bool:
+    """Return whether a model is a functional keras.Model, a graph of layers."""
+    return hasattr(model, "_nodes_by_depth")
+
+
+def nodes(model: Any) -> list[Any]:
+    """Return the nodes (calls of layers) of a functional model in execution order.
+
+    A node has `operation`, `arguments`, `input_tensors`, `output_tensors`, `outputs` and `is_input`; a shared layer has
+    several nodes.
+    """
+    return [node for _, group in sorted(model._nodes_by_depth.items(), reverse=True) for node in group]
+
+
+def inbound_nodes(layer: Any) -> list[Any]:
+    """Return the calls of a layer in any graph; an empty list for what has none, such as a model."""
+    return list(getattr(layer, "_inbound_nodes", ()))
+
+
+def outbound_nodes(layer: Any) -> list[Any]:
+    """Return the calls that take an output of a layer."""
+    return list(layer._outbound_nodes)
+
+
+def flatten_layers(layer: Any, include_self: bool = True, recursive: bool = True) -> Iterator[Any]:
+    """Yield the layers inside a layer or model, also inside wrappers such as Bidirectional.
+
+    Args:
+        layer: the outer layer or model.
+        include_self: yield the outer layer too.
+        recursive: yield the layers of layers too.
+    """
+    yield from layer._flatten_layers(include_self=include_self, recursive=recursive)
+
+
+def reduction_axes(layer: Any) -> list[int]:
+    """Return the axes over which a built batch normalization averages."""
+    return layer._reduction_axes
+
+
+def batch_moments(layer: Any) -> Callable[..., Any]:
+    """Return the function of (inputs, mask) that computes mean and variance in a batch normalization.
+
+    Of a class it is the unbound method of (layer, inputs, mask).
+    """
+    return layer._moments
+
+
+def set_batch_moments(layer: Any, moments: Callable[..., Any]) -> None:
+    """Replace the function that computes mean and variance of a batch normalization, or of a class of them."""
+    batch_moments(layer)
+    layer._moments = moments
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Attach a Keras mask to a tensor, as masking layers do; `keras.Layer` reads it when called with the tensor."""
+    tensor._keras_mask = mask
+
+
+def run_graph(model: Any, inputs: Any, operation_fn: Callable[[Any], Callable[..., Any]]) -> Any:
+    """Run a functional model with another function in the place of each operation.
+
+    Args:
+        model: the functional keras.Model.
+        inputs: its inputs, in any structure that it accepts.
+        operation_fn: returns the function to call for an operation.
+
+    Returns:
+        The outputs in the model's structure.
+    """
+    return model._run_through_graph(model._standardize_inputs(inputs), operation_fn=operation_fn)
+
+
+def get_mask(tensor: Any) -> Any:
+    """Return the Keras mask that a masking layer attached to a tensor, None if there is none."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def has_training_argument(operation: Any) -> bool:
+    """Return whether the `call` of a layer takes a `training` argument; False for an operation of keras.ops."""
+    return getattr(operation, "_call_has_training_arg", False)
