@@ -173,6 +173,19 @@ def test_norm_falls_back(shape, options):
     assert "FusedBatchNormV3" not in operations(ours, shape)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("BatchNormalization", {"renorm": True}), ("LayerNormalization", {"rms_scaling": True})],
+)
+def test_options_that_kernels_do_not_support(kind, options, training):
+    """Renormalization and RMS scaling use Keras' own operations."""
+    ours, theirs = twins(kind, NORM_SHAPE, **options)
+    values = draw(*NORM_SHAPE) * 3 + 1
+    for actual, expected in zip(learn(ours, values, training), learn(theirs, values, training), strict=True):
+        close(actual, expected, 1e-6)
+
+
 def test_norm_is_fused():
     """The graph of our layer has the fused kernel and its gradient, on bfloat16; Keras' own has not."""
     ours, theirs = twins("BatchNormalization", NORM_SHAPE, dtype="mixed_bfloat16")
