@@ -60,7 +60,7 @@ def made(run: Run, chain: str) -> dict[str, export.Artifact]:
     slug = f"-{parse_pipeline(chain).slug}" if chain else ""
     missing = [name for name in FORMATS if not (run.exports / f"{name}{slug}").is_dir()]
     if missing:
-        export.export_all(run, missing, chain)
+        export.convert(run, missing, compress=chain)
     return {name: export.verify(run.exports / f"{name}{slug}") for name in FORMATS}
 
 
@@ -75,7 +75,7 @@ def figures(dense: dict[str, export.Artifact], small: dict[str, export.Artifact]
         "after": after["accuracy"],
         "by_format": {name: artifact.parity["accuracy"] for name, artifact in small.items()},
         "gzip": {name: gzipped(artifact) / gzipped(dense[name]) for name, artifact in small.items()},
-        "claimed_zeros": sum(made_of["claims"].get("zeros", {}).values()),
+        "claimed_zeros": sum(made_of["guarantees"].get("zeros", {}).values()),
         "zeros": zeros,
         "distinct": {name: most_values(artifact) for name, artifact in small.items()},
         "multiply_adds": after["multiply_adds"] / before["multiply_adds"],
@@ -118,7 +118,8 @@ def in_turns(calls: list[Callable[[], Any]], count: int) -> list[float]:
 
 def mask_overhead(run: Run) -> float:
     """Return how much longer a step of training takes with masks, as a share, measured in turns."""
-    from export.compression.masks import Masks, Pruning
+    from export.compression.masks import Masks
+    from export.compression.pruning import Pruning
     from export.compression.workbench import load_compressed
     from training.finetune import shorten
     from training.learning.build import compile_model

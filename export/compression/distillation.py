@@ -1,4 +1,4 @@
-"""Distillation: a small network learns from the answers of a large one (Hinton et al. 2015, arXiv:1503.02531)."""
+"""Distillation: train a small model on the outputs of a large one (Hinton et al. 2015, arXiv:1503.02531)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """How much the student listens to the teacher.
+    """The loss of the student.
 
     loss = alpha * T² * KL(softmax(teacher / T) || softmax(student / T)) + (1 - alpha) * loss of the labels
 
     Args:
-        temperature: T, above 0; above 1 it shows which wrong answers the teacher finds near.
-        alpha: share of the teacher, from 0 to 1.
+        temperature: T, above 0; above 1 it raises the probabilities of the classes that the teacher finds similar.
+        alpha: weight of the teacher, from 0 to 1.
     """
 
     temperature: float = 4.0
@@ -37,7 +37,7 @@ class Distillation:
             )
 
 
-def distil(
+def distill(
     teacher: _keras.Model,
     student: _keras.Model,
     distillation: Distillation,
@@ -45,17 +45,17 @@ def distil(
     *,
     epochs: int,
 ) -> _keras.Model:
-    """Train a student by a teacher's answers and return it.
+    """Train a student on a teacher's outputs and return it.
 
     Args:
-        teacher: a trained network, inputs (n, *shape) to logits (n, classes); it stays as it is.
-        student: a functional network of the same inputs and classes.
-        distillation: how.
-        train: compiles and trains a network, `train(network, epochs, callbacks)`.
-        epochs: how long.
+        teacher: a trained model, inputs (n, *shape) to logits (n, classes); it is not changed.
+        student: a functional model with the same inputs and classes.
+        distillation: the loss.
+        train: compiles and trains a model, `train(model, epochs, callbacks)`.
+        epochs: number of epochs.
 
     Raises:
-        BadOption: the two do not fit together.
+        BadOption: inputs or classes of the two differ.
     """
     if (teacher.input_shape, teacher.output_shape) != (student.input_shape, student.output_shape):
         raise BadOption(
@@ -63,30 +63,30 @@ def distil(
             f"Received: {teacher.name}: {teacher.input_shape} to {teacher.output_shape}, "
             f"{student.name}: {student.input_shape} to {student.output_shape}"
         )
-    train(distilling(teacher, student, distillation), epochs, [])
+    train(distillation_model(teacher, student, distillation), epochs, [])
     return student
 
 
-def distilling(teacher: _keras.Model, student: _keras.Model, distillation: Distillation) -> _keras.Model:
-    """Return the student as a network, its layers shared, whose loss in training is that of `Distillation`.
+def distillation_model(teacher: _keras.Model, student: _keras.Model, distillation: Distillation) -> _keras.Model:
+    """Return a training model that shares the student's layers and adds the distillation loss.
 
-    The loss it is compiled with is that of the labels; in evaluation it is the only one.
+    The compiled loss is that of the labels; evaluation uses only that one.
     """
-    # As an attribute the teacher would be part of what is trained and saved.
-    ask = functools.partial(teacher, training=False)
+    # As an attribute, the teacher would be trained and saved with the model.
+    predict = functools.partial(teacher, training=False)
 
     class Student(keras.Model):
-        """A network that learns from another."""
+        """A model with the distillation loss."""
 
         def compute_loss(
             self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
         ) -> Any:
             """Return the loss of a batch."""
-            own = super().compute_loss(x, y, y_pred, sample_weight, training)
+            label_loss = super().compute_loss(x, y, y_pred, sample_weight, training)
             if not training:
-                return own
-            answers = keras.ops.stop_gradient(ask(x))
-            taught = divergence(answers, y_pred, distillation.temperature)
-            return (1 - distillation.alpha) * own + distillation.alpha * taught
+                return label_loss
+            logits = keras.ops.stop_gradient(predict(x))
+            teacher_loss = divergence(logits, y_pred, distillation.temperature)
+            return (1 - distillation.alpha) * label_loss + distillation.alpha * teacher_loss
 
     return Student(student.input, student.output, name=student.name)

@@ -1,27 +1,17 @@
-"""A chain of compressions, `distil:resnet_tiny | prune:0.8 | qat`: refused before it trains, or done step by step.
-
-Each step leaves its network, and what it cost and gained, in RUN/compressed/STEP-KEY. The key stands for the trained
-model and all steps so far, so that a chain goes on at the step that failed and chains share the steps they share.
-"""
+"""Compression pipelines such as `distill:resnet_tiny | prune:0.8 | qat`: parse, plan, run and verify."""
 
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import hashlib
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.compression.channels import multiply_adds
-from export.compression.guarantees import check_network, count_zeros, inspect, masks_of
-from export.compression.workbench import Workbench, load_compressed
+from export.compression.guarantees import FACTS, check_artifact, check_model, nonzero_masks
+from export.compression.steps import digest_text, load_step, measure_model, run_step, workbenches
 from export.core.compression import Step, parse_step
-from export.core.keras_graph import check_same, probe
-from export.core.manifest import MASKS, digest_file
-from training.data.pipeline.pipeline import Pipeline
+from export.core.manifest import MASKS
 from training.runs.run import Run
 from zoo.common.errors import BadOption, RunError, UnsupportedExport
 from zoo.common.files import read_json, write_atomic, write_json
@@ -31,15 +21,15 @@ if TYPE_CHECKING:
     import keras as _keras
 
     from export.core.format import FormatRequest
+    from training.data.pipeline.pipeline import Pipeline
 
-MODEL, RECORD, STATE = "model.keras", "step.json", "state.safetensors"
-COMPRESSION, FACTS = "compression.json", "facts.json"
-ALLOWED = 1e-6  # of a network that was saved and loaded
+RECORD = "compression.json"
+SLUG_LENGTH = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class CompressionPipeline:
-    """Steps in the order in which they are done.
+    """The steps of a compression, in order.
 
     Args:
         steps: at least one.
@@ -49,214 +39,155 @@ class CompressionPipeline:
 
     @property
     def text(self) -> str:
-        """How it reads."""
+        """The pipeline as text."""
         return " | ".join(step.text for step in self.steps)
 
     @property
     def slug(self) -> str:
-        """What goes into the name of a folder; where characters are lost, with a few digits of the text's digest."""
-        plain = re.sub(r"[^a-z0-9.]+", "-", self.text.lower().replace(" | ", "-")).strip("-")
-        lost = re.search(r"[^a-zA-Z0-9.:| ]", self.text) or len(plain) > 60
-        return f"{plain[:60]}-{_digest(self.text)[:4]}" if lost else plain
+        """The text for a folder name; ends with a few digits of the text's digest if characters are dropped."""
+        plain = re.sub(r"[^a-z0-9._]+", "-", self.text.lower().replace(" | ", "-")).strip("-")
+        dropped = re.search(r"[^a-zA-Z0-9.:|_ ]", self.text) or len(plain) > SLUG_LENGTH
+        return f"{plain[:SLUG_LENGTH]}-{digest_text(self.text)[:4]}" if dropped else plain
 
 
 def parse_pipeline(text: str) -> CompressionPipeline:
-    """Return the chain that a text asks for.
+    """Parse a pipeline, `NAME:VALUE | NAME:VALUE`.
 
     Raises:
-        UnknownName: no such compression.
-        BadOption: an option or value that cannot be, or steps in an order in which one would undo another.
+        UnknownName: there is no such compression.
+        BadOption: an unknown option, an invalid value, or a step that would undo an earlier one.
     """
     parts = [part.strip() for part in text.split("|")]
     if not all(parts):
-        raise BadOption(f"A chain is NAME:VALUE | NAME:VALUE. Received: compress={text!r}, which has an empty step.")
+        raise BadOption(f"Expected NAME:VALUE | NAME:VALUE. Received: compress={text!r}, which has an empty step.")
     steps = tuple(map(parse_step, parts))
-    reached, last = -1, ""
+    latest, last = -1, ""
     for step in steps:
-        stage, then = step.compression.stage, step.compression.then
-        if stage < reached:
+        name, stage, next_stage = step.compression.name, step.compression.stage, step.compression.next_stage
+        if stage < latest:
             raise BadOption(
-                f"{step.compression.name} would undo {last}, or cannot follow it. Received: compress={text!r}. "
-                f"Put {step.compression.name} first, or leave one out."
+                f"{name} would undo {last}, or cannot follow it. Received: compress={text!r}. "
+                f"Put {name} first, or omit one."
             )
-        if then > reached:
-            reached, last = then, step.compression.name
+        if next_stage > latest:
+            latest, last = next_stage, name
     return CompressionPipeline(steps)
 
 
-def check_formats(chain: CompressionPipeline, names: Sequence[str]) -> None:
-    """Raise UnsupportedExport for a format that a step of the chain has no meaning for."""
-    for step in chain.steps:
-        unfit = [name for name in names if step.compression.only and name not in step.compression.only]
-        if unfit:
+def check_formats(pipeline: CompressionPipeline, names: Sequence[str]) -> None:
+    """Raise UnsupportedExport for a format that a step of the pipeline does not support."""
+    for step in pipeline.steps:
+        supported = step.compression.formats
+        unsupported = [name for name in names if supported and name not in supported]
+        if unsupported:
             raise UnsupportedExport(
-                f"{step.compression.name} is for {', '.join(step.compression.only)}. Received: format={unfit[0]}"
+                f"{step.compression.name} supports {', '.join(supported)}. Received: format={unsupported[0]}"
             )
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
-    """What a chain made.
+class CompressedModel:
+    """The result of a compression pipeline.
 
     Args:
-        network: the smaller network.
-        writers: formats that a step writes itself.
-        content: JSON-safe: the chain, what each step cost and gained, what is claimed of the artifact.
+        model: the compressed model.
+        writers: `write` functions of the formats that a step writes itself, by format.
+        record: the pipeline, the metrics of each step, and the guarantees; JSON-safe.
     """
 
-    network: _keras.Model
+    model: _keras.Model
     writers: Mapping[str, Callable[..., None]]
-    content: dict[str, Any]
+    record: dict[str, Any]
 
 
-def compress(network: _keras.Model, chain: CompressionPipeline, run: Run, pipeline: Pipeline) -> Made:
-    """Do what is left to do of a chain; in the child process that converts.
+def compress(model: _keras.Model, pipeline: CompressionPipeline, run: Run, data: Pipeline) -> CompressedModel:
+    """Run a compression pipeline in the converting child process; saved steps are loaded.
 
     Args:
-        network: the run's, in float32; it may be changed.
-        chain: the steps.
+        model: the run's model in float32; it may be changed.
+        pipeline: the steps.
         run: a finished run.
-        pipeline: its data.
+        data: the data pipeline of the run.
 
     Raises:
-        BadOption, UnsupportedExport: before anything is trained, a step that cannot be had.
-        ExportError: a step did not keep what it or another one claims.
+        BadOption, UnsupportedExport: before any training, if a step cannot be applied.
+        ExportError: a guarantee of a step does not hold.
     """
-    benches = _benches(chain, run, pipeline)
-    planned = network
-    for step, workbench in zip(chain.steps, benches, strict=True):
+    benches = workbenches(pipeline.steps, run, data)
+    planned = model
+    for step, workbench in zip(pipeline.steps, benches, strict=True):
         planned = step.compression.plan(planned, step.options, workbench)
-    before = figures(network, benches[0])
+    before = measure_model(model, benches[0])
     records, guarantees, writers = [], {}, {}
-    for step, workbench in zip(chain.steps, benches, strict=True):
-        network, record = _done(workbench.folder) or _do(step, network, workbench)
+    for step, workbench in zip(pipeline.steps, benches, strict=True):
+        model, record = load_step(workbench.folder) or run_step(step, model, workbench)
         records.append({**record, "path": workbench.folder.relative_to(run.path).as_posix()})
-        guarantees |= record["claims"]
+        guarantees |= record["guarantees"]
         writers |= step.compression.writers(step.options, workbench)
-    check_network(network, guarantees)
-    content = {"chain": chain.text, "slug": chain.slug, "before": before, "steps": records, "claims": guarantees}
-    return Made(network, writers, content)
+    check_model(model, guarantees)
+    names = {"pipeline": pipeline.text, "slug": pipeline.slug}
+    return CompressedModel(model, writers, {**names, "before": before, "steps": records, "guarantees": guarantees})
 
 
-def _benches(chain: CompressionPipeline, run: Run, pipeline: Pipeline) -> list[Workbench]:
-    """Return the place of each step."""
-    key, found = digest_file(run.model_path), []
-    for step in chain.steps:
-        key = _digest(f"{key} | {step.text}")
-        found.append(Workbench(run.recipe, pipeline, run.compressed / f"{step.compression.name}-{key[:12]}"))
-    return found
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def figures(network: _keras.Model, workbench: Workbench) -> dict[str, Any]:
-    """Return what a network costs and is worth: accuracy on the test split, parameters, multiply-adds and zeros."""
-    return {
-        "accuracy": workbench.accuracy(network),
-        "parameters": int(sum(np.prod(v.shape) for v in network.trainable_weights)),
-        "multiply_adds": multiply_adds(network),
-        "zeros": sum(count_zeros(network).values()),
-    }
-
-
-def _done(folder: Path) -> tuple[Any, dict[str, Any]] | None:
-    """Return the network and the record of a step that was done before, and is as it was written."""
-    if not (folder / RECORD).is_file():
-        return None
-    record = read_json(folder / RECORD)
-    if not (folder / MODEL).is_file() or digest_file(folder / MODEL) != record["sha256"]:
-        return None
-    return load_compressed(folder / MODEL), record
-
-
-def _do(step: Step, network: Any, workbench: Workbench) -> tuple[Any, dict[str, Any]]:
-    """Do a step and write its network and its record, the record last."""
-    start, path = time.monotonic(), workbench.folder / MODEL
-    workbench.folder.mkdir(parents=True, exist_ok=True)
-    made = step.compression.apply(network, step.options, workbench)
-    guarantees = step.compression.guarantees(made, step.options)
-    write_atomic(path, lambda beside: made.save(beside, include_optimizer=False))
-    loaded = load_compressed(path)
-    if len(made.inputs) == 1 and str(made.inputs[0].dtype) == "float32":
-        check_same(made, loaded, probe(made), ALLOWED)
-    check_network(loaded, guarantees)
-    record = {
-        "step": step.text,
-        "options": dataclasses.asdict(step.options),
-        **figures(loaded, workbench),
-        "bytes": path.stat().st_size,
-        "gzip_bytes": len(gzip.compress(path.read_bytes(), 6)),
-        "seconds": time.monotonic() - start,
-        "claims": guarantees,
-        "sha256": digest_file(path),
-    }
-    write_json(workbench.folder / RECORD, record)
-    (workbench.folder / STATE).unlink(missing_ok=True)
-    return loaded, record
-
-
-def leave(made: Made, scratch: Path) -> None:
-    """Write, for the process that judges the artifacts, what a chain claims of them."""
-    write_json(scratch / COMPRESSION, made.content)
-    write_atomic(scratch / MASKS, lambda path: np.savez_compressed(path, **_flat(masks_of(made.network))))
-
-
-def _flat(masks: Mapping[str, Any]) -> dict[str, Any]:
+def save_record(compressed: CompressedModel, scratch: Path) -> None:
+    """Save the record and the masks of a compressed model for the process that verifies the artifacts."""
+    write_json(scratch / RECORD, compressed.record)
     # A slash in a name would be a folder of the archive.
-    return {name.replace("/", "|"): mask for name, mask in masks.items()}
+    masks = {name.replace("/", "|"): mask for name, mask in nonzero_masks(compressed.model).items()}
+    write_atomic(scratch / MASKS, lambda path: np.savez_compressed(path, **masks))
 
 
-def prove(chain: CompressionPipeline, wanted: FormatRequest, written: Path, scratch: Path) -> dict[str, Any]:
-    """Compare what a chain claims with what stands in an artifact.
+def verify_guarantees(
+    pipeline: CompressionPipeline, request: FormatRequest, artifact: Path, scratch: Path
+) -> dict[str, Any]:
+    """Check the guarantees of a pipeline in an artifact.
 
     Args:
-        chain: what was done.
-        wanted: the artifact's format.
-        written: the artifact.
-        scratch: what `leave` wrote to.
+        pipeline: the pipeline.
+        request: the format of the artifact.
+        artifact: path of the artifact.
+        scratch: folder of `save_record`.
 
     Returns:
-        JSON-safe, for the manifest: the chain, its steps, its claims and what was found.
+        The record for the manifest: pipeline, steps, guarantees, facts and the values found; JSON-safe.
 
     Raises:
-        ParityError: a claim does not hold.
+        ParityError: a guarantee does not hold.
     """
-    content = read_json(scratch / COMPRESSION)
-    facts = scratch / wanted.slug / FACTS
-    content["facts"] = read_json(facts) if facts.is_file() else {}
-    return content | _looked_up(chain, wanted.format.name, written, scratch / MASKS, content)
+    record = read_json(scratch / RECORD)
+    facts = scratch / request.slug / FACTS
+    record["facts"] = read_json(facts) if facts.is_file() else {}
+    return record | _inspect_guarantees(pipeline, request.format.name, artifact, scratch / MASKS, record)
 
 
-def prove_again(content: dict[str, Any], fmt: str, written: Path, masks: Path) -> dict[str, Any]:
-    """Compare once more what a manifest claims with what stands in the artifact.
+def reverify_guarantees(record: dict[str, Any], fmt: str, artifact: Path, masks: Path) -> dict[str, Any]:
+    """Check the guarantees in the record of a manifest again.
 
     Args:
-        content: what `prove` returned.
-        fmt: the artifact's format.
-        written: the artifact.
-        masks: the file that `leave` wrote.
+        record: the result of `verify_guarantees`.
+        fmt: name of the artifact's format.
+        artifact: path of the artifact.
+        masks: the masks of `save_record`.
 
     Returns:
-        The same with what was found now.
+        The record with the values found now.
 
     Raises:
-        ParityError: a claim does not hold.
-        RunError: there are no masks, which this zoo compares zeros with.
+        ParityError: a guarantee does not hold.
+        RunError: the masks are missing.
     """
     if not masks.is_file():
-        raise RunError(f"Expected {masks.name} beside a compressed artifact. Received: {masks.parent}. Export again.")
-    return content | _looked_up(parse_pipeline(content["chain"]), fmt, written, masks, content)
+        raise RunError(f"Expected {masks.name} next to a compressed artifact. Received: {masks.parent}. Export again.")
+    return record | _inspect_guarantees(parse_pipeline(record["pipeline"]), fmt, artifact, masks, record)
 
 
-def _looked_up(
-    chain: CompressionPipeline, fmt: str, written: Path, masks: Path, content: dict[str, Any]
+def _inspect_guarantees(
+    pipeline: CompressionPipeline, fmt: str, artifact: Path, masks: Path, record: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what was found of what is claimed, and the facts with those that each step looks for itself."""
+    """Return the values found for the guarantees, and the facts including those that each step inspects."""
     with np.load(masks, allow_pickle=False) as file:
-        kept = {name.replace("|", "/"): file[name] for name in file.files}
-    facts = dict(content["facts"])
-    for step in chain.steps:
-        facts |= step.compression.inspect(fmt, written, content["facts"])
-    return {"facts": facts, "found": inspect(written, content["claims"], kept)}
+        nonzero = {name.replace("|", "/"): file[name] for name in file.files}
+    facts = dict(record["facts"])
+    for step in pipeline.steps:
+        facts |= step.compression.inspect(fmt, artifact, record["facts"])
+    return {"facts": facts, "found": check_artifact(artifact, record["guarantees"], nonzero)}

@@ -1,7 +1,7 @@
-"""Scales of channels out of a network, into the kernels beside them.
+"""Scale folding: channel scales into the kernels of neighboring layers.
 
-Converters multiply constants into kernels where they can, channel by channel, so that weights which shared a few values
-would share them no longer. Done before, there is nothing left to multiply.
+Converters fold constant scales into kernels channel by channel, after which clustered weights no longer share a few
+values. Folding before clustering leaves no scale to fold.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from export.compression.batch_norm_folding import absorbs, merged
+from export.compression.batch_norm_folding import can_absorb_scale, scaled_layer
 from export.core.keras_graph import Call, Change, calls, like, readers, rebuild
 from zoo.common.lazy import keras, np
 from zoo.layers.lazy import layers
@@ -18,62 +18,62 @@ if TYPE_CHECKING:
     import keras as _keras
 
 
-def fold_scales(network: _keras.Model) -> _keras.Model:
-    """Return a network of the same function in inference without scales that a neighbour can take in.
+def fold_scales(model: _keras.Model) -> _keras.Model:
+    """Return a model that computes the same in inference, without scales that a neighboring layer can absorb.
 
-    A layer scale goes into the convolution or dense layer before it; scale and offset of a layer normalization go into
-    the dense layers behind it if nothing else reads it.
+    A layer scale is folded into the convolution or dense layer before it; the scale and offset of a layer normalization
+    into the dense layers after it if nothing else reads it.
 
     Args:
-        network: a functional network; it stays as it is.
+        model: a functional model; it is not changed.
     """
-    graph = calls(network)
+    graph = calls(model)
     uses = [call.layer.name for call in graph]
     once = [call for call in graph if uses.count(call.layer.name) == 1]
-    scaled = dict(_into_before(network, once))
-    # One at a time for a layer, which a scale may follow and a normalization precede.
-    network = rebuild(network, scaled) if scaled else network
-    shifted = dict(_into_behind(network, {call.layer.name for call in once}))
-    return rebuild(network, shifted) if shifted else network
+    scaled = dict(_fold_layer_scales(model, once))
+    # One change per layer: a layer may have a scale after it and a normalization before it.
+    model = rebuild(model, scaled) if scaled else model
+    shifted = dict(_fold_layer_norms(model, {call.layer.name for call in once}))
+    return rebuild(model, shifted) if shifted else model
 
 
-def _into_before(network: Any, once: list[Call]) -> Iterator[tuple[str, Change]]:
-    """Yield what becomes of layer scales, and of the layers before them."""
-    read = readers(network)
+def _fold_layer_scales(model: Any, once: list[Call]) -> Iterator[tuple[str, Change]]:
+    """Yield the changes of layer scales and of the layers before them."""
+    read = readers(model)
     makers = {id(tensor): call for call in once for tensor in call.outputs}
     for call in once:
         before = makers.get(id(call.inputs[0])) if isinstance(call.layer, layers.LayerScale) else None
-        if before and absorbs(before.layer) and len(read[id(call.inputs[0])]) == 1:
+        if before and can_absorb_scale(before.layer) and len(read[id(call.inputs[0])]) == 1:
             scale = np.asarray(call.layer.gamma, "float64")
-            yield before.layer.name, merged(before.layer, scale, np.zeros_like(scale))
+            yield before.layer.name, scaled_layer(before.layer, scale, np.zeros_like(scale))
             yield call.layer.name, Change()
 
 
-def _into_behind(network: Any, once: set[str]) -> Iterator[tuple[str, Change]]:
-    """Yield what becomes of layer normalizations, and of the dense layers behind them."""
-    read = readers(network)
-    for call in calls(network):
+def _fold_layer_norms(model: Any, once: set[str]) -> Iterator[tuple[str, Change]]:
+    """Yield the changes of layer normalizations and of the dense layers after them."""
+    read = readers(model)
+    for call in calls(model):
         norm = call.layer
         if not isinstance(norm, keras.layers.LayerNormalization) or norm.name not in once:
             continue
-        behind = list(_behind(call, read))
-        if all(c and isinstance(c.layer, keras.layers.Dense) and c.layer.name in once for c in behind):
-            for dense in {c.layer.name: c.layer for c in behind}.values():
-                yield dense.name, _taken_in(dense, norm)
+        following = list(_next_calls(call, read))
+        if all(c and isinstance(c.layer, keras.layers.Dense) and c.layer.name in once for c in following):
+            for dense in {c.layer.name: c.layer for c in following}.values():
+                yield dense.name, _folded_dense(dense, norm)
             yield norm.name, Change(like(norm, scale=False, center=False), [])
 
 
-def _behind(call: Call, read: dict[int, list[Call]]) -> Iterator[Call | None]:
-    """Yield what reads a call's output, dropout passed over; None where it is an output of the network."""
+def _next_calls(call: Call, read: dict[int, list[Call]]) -> Iterator[Call | None]:
+    """Yield the calls that read a call's output, through dropout; None for an output of the model."""
     for reader in read[id(call.outputs[0])]:
         if reader and isinstance(reader.layer, keras.layers.Dropout):
-            yield from _behind(reader, read)
+            yield from _next_calls(reader, read)
         else:
             yield reader
 
 
-def _taken_in(dense: Any, norm: Any) -> Change:
-    """Return a dense layer that scales and shifts what it is given as a normalization did."""
+def _folded_dense(dense: Any, norm: Any) -> Change:
+    """Return the change of a dense layer that absorbs the scale and offset of a normalization."""
     kernel = np.asarray(dense.kernel, "float64")
     bias = np.asarray(dense.bias, "float64") if dense.use_bias else np.zeros(kernel.shape[-1])
     if norm.center:

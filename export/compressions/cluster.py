@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 from export.compression import weight_clustering
 from export.compression.guarantees import count_zeros
 from export.compression.tf_keras_copy import tf_keras_copy
-from export.compression.workbench import Workbench, check_classes, check_training, check_values, epochs_of
-from export.core.compression import CLOSED, SHARED, Compression, register
+from export.compression.workbench import check_classifier, check_float_input, check_training, epochs_of
+from export.core.compression import CLUSTERED, FINAL, Compression, Workbench, register
 from zoo.common.errors import BadOption
 
 if TYPE_CHECKING:
     import keras as _keras
 
-SHARE = 0.1  # of the recipe's epochs
+EPOCHS_FRACTION = 0.1  # of the recipe's epochs
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How few values.
+    """Options of clustering.
 
     Args:
-        values: most different weights in a kernel, at least 2.
-        epochs: how long, 0 for a tenth of the recipe's.
-        rate: share of the recipe's learning rate.
+        values: maximum number of distinct weights in a kernel, at least 2.
+        epochs: number of epochs, 0 for a tenth of the recipe's.
+        rate: fraction of the recipe's learning rate.
     """
 
     values: int = 32
@@ -38,24 +38,24 @@ class Options:
             raise BadOption(f"A kernel needs at least 2 values. Received: values={self.values}")
 
 
-def plan(network: _keras.Model, _options: Options, workbench: Workbench) -> _keras.Model:
-    """Return the network without scales of channels; raises UnsupportedExport if tf_keras cannot have it."""
-    check_values(network, "Clustering")
-    check_classes(network, workbench, "Clustering")
-    prepared = weight_clustering.prepared(network)
-    tf_keras_copy(prepared)
-    return prepared
+def plan(model: _keras.Model, _options: Options, workbench: Workbench) -> _keras.Model:
+    """Return the model without channel scales; raises UnsupportedExport if tf_keras cannot copy it."""
+    check_float_input(model, "Clustering")
+    check_classifier(model, workbench, "Clustering")
+    folded = weight_clustering.fold_all_scales(model)
+    tf_keras_copy(folded)
+    return folded
 
 
-def apply(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
-    """Return the network with few values."""
-    train, epochs = workbench.twin_trainer(options.rate), epochs_of(options, workbench, SHARE)
-    return weight_clustering.cluster(network, options.values, train, epochs=epochs)
+def apply(model: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
+    """Return the model with clustered kernels."""
+    train, epochs = workbench.tf_keras_trainer(options.rate), epochs_of(options, workbench, EPOCHS_FRACTION)
+    return weight_clustering.cluster(model, options.values, train, epochs=epochs)
 
 
-def guarantees(network: _keras.Model, options: Options) -> dict[str, Any]:
-    """Claim the most values that a kernel has, and the zeros that stayed, if there are any."""
-    zeros = {path: count for path, count in count_zeros(network).items() if count}
+def guarantees(model: _keras.Model, options: Options) -> dict[str, Any]:
+    """Return the maximum number of distinct values in a kernel, and the zeros, if there are any."""
+    zeros = {path: count for path, count in count_zeros(model).items() if count}
     return {"distinct": options.values} | ({"zeros": zeros} if zeros else {})
 
 
@@ -63,13 +63,13 @@ register(
     Compression(
         name="cluster",
         options=Options,
-        first=("values",),
+        positional=("values",),
         plan=plan,
         apply=apply,
         guarantees=guarantees,
-        stage=SHARED,
-        then=CLOSED,
-        summary="cluster:32: the weights of each kernel share so many values",
+        stage=CLUSTERED,
+        next_stage=FINAL,
+        summary="cluster:32: at most 32 distinct weights in each kernel, which compress well",
         packages=("tensorflow_model_optimization", "tf_keras"),
     )
 )

@@ -1,4 +1,4 @@
-"""distil: a smaller registered network learns from the answers of the trained one."""
+"""distill: train a smaller registered model on the outputs of the trained one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import zoo
-from export.compression.distillation import Distillation, distil
-from export.compression.workbench import Workbench, check_classes, check_training, epochs_of
-from export.core.compression import FEWER, OTHER, Compression, register
+from export.compression.distillation import Distillation
+from export.compression.distillation import distill as train_student
+from export.compression.workbench import check_classifier, check_training, epochs_of
+from export.core.compression import FEWER_CHANNELS, NEW_MODEL, Compression, Workbench, register
 from training.learning.build import build_model, seeded
 from training.recipe.config import ModelConfig
 from zoo.build import dtype_policy
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Options(Distillation):
-    """Who learns, how it listens (see `Distillation`), and how long.
+    """The student and its training; see `Distillation` for the loss.
 
     Args:
-        student: a registered name.
-        epochs: how long, 0 for the recipe's.
-        rate: share of the recipe's learning rate.
+        student: name of a registered model.
+        epochs: number of epochs, 0 for the recipe's.
+        rate: fraction of the recipe's learning rate.
     """
 
     student: str = ""
@@ -36,42 +37,45 @@ class Options(Distillation):
         super().__post_init__()
         check_training(self.epochs, self.rate)
         if not self.student:
-            raise BadOption("distil needs the name of a model. Received: none. Write distil:NAME; see: zoo list")
+            raise BadOption("distill needs the name of a model. Received: none. Use distill:NAME; see: zoo list")
         zoo.spec(self.student)
 
 
-def plan(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
-    """Return the student, untrained; raises BadOption if it does another task."""
-    check_classes(network, workbench, "Distillation")
-    given, wanted = zoo.spec(options.student), zoo.spec(workbench.recipe.model.name)
-    if (given.task, bool(given.vocabulary)) != (wanted.task, bool(wanted.vocabulary)):
-        raise BadOption(f"The student must do what its teacher does. Received: student={options.student}, {given.task}")
+def plan(model: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
+    """Return the untrained student; raises BadOption if its task differs."""
+    check_classifier(model, workbench, "Distillation")
+    student, teacher = zoo.spec(options.student), zoo.spec(workbench.recipe.model.name)
+    if (student.task, bool(student.vocabulary)) != (teacher.task, bool(teacher.vocabulary)):
+        raise BadOption(
+            f"Expected a student with the teacher's task, {teacher.task}. "
+            f"Received: student={options.student}, {student.task}"
+        )
     recipe = dataclasses.replace(workbench.recipe, model=ModelConfig(options.student))
     with dtype_policy("float32"), seeded(recipe.seed):
-        return build_model(recipe, workbench.pipeline)
+        return build_model(recipe, workbench.data)
 
 
-def apply(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
-    """Return the student, taught."""
-    student, train = plan(network, options, workbench), workbench.trainer(options.rate)
-    return distil(network, student, options, train, epochs=epochs_of(options, workbench, 1.0))
+def apply(model: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
+    """Return the trained student."""
+    student, train = plan(model, options, workbench), workbench.trainer(options.rate)
+    return train_student(model, student, options, train, epochs=epochs_of(options, workbench, 1.0))
 
 
-def guarantees(_network: _keras.Model, _options: Options) -> dict[str, Any]:
-    """Claim nothing of the weights."""
+def guarantees(_model: _keras.Model, _options: Options) -> dict[str, Any]:
+    """Return no guarantees."""
     return {}
 
 
 register(
     Compression(
-        name="distil",
+        name="distill",
         options=Options,
-        first=("student",),
+        positional=("student",),
         plan=plan,
         apply=apply,
         guarantees=guarantees,
-        stage=OTHER,
-        then=FEWER,
-        summary="distil:resnet_tiny[,temperature=4][,alpha=0.7]: a smaller network learns from this one's answers",
+        stage=NEW_MODEL,
+        next_stage=FEWER_CHANNELS,
+        summary="distill:resnet_tiny[,temperature=4][,alpha=0.7]: train a smaller model on this model's outputs",
     )
 )

@@ -1,4 +1,4 @@
-"""fold: batch normalization goes into the layers before it."""
+"""fold: fold batch normalization into the layers before it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from export.compression import batch_norm_folding
-from export.compression.workbench import Workbench, check_values
-from export.core.compression import ANYWHERE, OTHER, Compression, register
+from export.compression.workbench import check_float_input
+from export.core.compression import ANY_STAGE, NEW_MODEL, Compression, Workbench, register
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """There is nothing to choose."""
+    """Folding has no options."""
 
 
-def apply(network: _keras.Model, _options: Options, _bench: Workbench) -> _keras.Model:
-    """Return the network without batch normalization.
+def apply(model: _keras.Model, _options: Options, _workbench: Workbench) -> _keras.Model:
+    """Return the model without batch normalization.
 
     Raises:
-        UnsupportedExport: the network is not one of real values, or has a batch normalization that cannot be folded.
+        UnsupportedExport: the input is not floating point, or a batch normalization cannot be folded.
     """
-    check_values(network, "Folding")
-    return batch_norm_folding.fold(network)
+    check_float_input(model, "Folding")
+    return batch_norm_folding.fold(model)
 
 
-def guarantees(_network: _keras.Model, _options: Options) -> dict[str, Any]:
-    """Claim nothing of the weights."""
+def guarantees(_model: _keras.Model, _options: Options) -> dict[str, Any]:
+    """Return no guarantees."""
     return {}
 
 
@@ -37,12 +37,12 @@ register(
     Compression(
         name="fold",
         options=Options,
-        first=(),
+        positional=(),
         plan=apply,
         apply=apply,
         guarantees=guarantees,
-        stage=ANYWHERE,
-        then=OTHER,
-        summary="fold: batch normalization into the layers before it; no training",
+        stage=ANY_STAGE,
+        next_stage=NEW_MODEL,
+        summary="fold: fold batch normalization into the layers before it, without training",
     )
 )

@@ -1,4 +1,4 @@
-"""structured: whole branches and channels go, and the network is rebuilt smaller and trained on."""
+"""structured: remove whole branches and channels, rebuild a smaller model and fine-tune it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from export.compression.channels import Shrinking, shrink, slim
-from export.compression.guarantees import masks_of
-from export.compression.workbench import Workbench, check_training, check_values, epochs_of
-from export.core.compression import FEWER, Compression, register
+from export.compression.guarantees import nonzero_masks
+from export.compression.structured.channels import StructuredPruning, prune_and_train, prune_structure
+from export.compression.workbench import check_float_input, check_training, epochs_of
+from export.core.compression import FEWER_CHANNELS, Compression, Workbench, register
 from zoo.common.errors import BadOption
 
 if TYPE_CHECKING:
     import keras as _keras
 
-SHARE = 2 / 3  # of the recipe's epochs
-MULTIPLES = (16, 8, 4, 2)  # kernels for vectors of 16 gain nothing from fewer channels than a multiple of it
+EPOCHS_FRACTION = 2 / 3  # of the recipe's epochs
+MULTIPLES = (16, 8, 4, 2)  # kernels for vectors of 16 gain nothing from a number of channels in between
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Shrinking):
-    """How small, see `Shrinking`, and how training goes on.
+class Options(StructuredPruning):
+    """The options of `StructuredPruning`, and fine-tuning.
 
     Args:
-        multiple: as in `Shrinking`; 0 for the largest of 16, 8, 4, 2 and 1 with which the size can be reached.
-        branches: as in `Shrinking`. On digits_resnet half the multiply-adds take 0.59 of the time in ONNX Runtime
-            and 0.52 in LiteRT so; 0.72 and 0.49 without, where the parameters fall to a quarter.
-        epochs: how long, 0 for two thirds of the recipe's.
-        rate: share of the recipe's learning rate.
+        multiple: as in `StructuredPruning`; 0 for the largest of 16, 8, 4, 2 and 1 that reaches the target.
+        branches: as in `StructuredPruning`. At half the multiply-adds, digits_resnet takes 0.59 of the latency in ONNX
+            Runtime and 0.52 in LiteRT; without branches 0.72 and 0.49, with a quarter of the parameters.
+        epochs: number of epochs, 0 for two thirds of the recipe's.
+        rate: fraction of the recipe's learning rate.
     """
 
     multiple: int = 0
@@ -37,59 +37,58 @@ class Options(Shrinking):
     rate: float = 0.5
 
     def __post_init__(self) -> None:
-        self.shrinking(self.multiple or 1)
+        self.with_multiple(self.multiple or 1)
         check_training(self.epochs, self.rate)
 
-    def shrinking(self, multiple: int) -> Shrinking:
-        """Return how small, with channels in multiples of this."""
-        return Shrinking(self.multiply_adds, self.by, multiple, self.branches)
+    def with_multiple(self, multiple: int) -> StructuredPruning:
+        """Return the target with channels in multiples of a number."""
+        return StructuredPruning(self.multiply_adds, self.by, multiple, self.branches)
 
 
-def plan(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
-    """Return the smaller network, untrained; raises BadOption for a size that cannot be reached."""
-    check_values(network, "Structured pruning")
-    return shrink(network, _settled(network, options, workbench), _judged(options, workbench))
+def plan(model: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
+    """Return the smaller model, untrained; raises BadOption if the target cannot be reached."""
+    check_float_input(model, "Structured pruning")
+    return prune_structure(model, _target(model, options, workbench), _examples(options, workbench))
 
 
-def apply(network: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
-    """Return the smaller network."""
-    shrinking, epochs = _settled(network, options, workbench), epochs_of(options, workbench, SHARE)
-    return slim(
-        network, shrinking, workbench.trainer(options.rate), epochs=epochs, examples=_judged(options, workbench)
-    )
+def apply(model: _keras.Model, options: Options, workbench: Workbench) -> _keras.Model:
+    """Return the smaller model."""
+    target, epochs = _target(model, options, workbench), epochs_of(options, workbench, EPOCHS_FRACTION)
+    examples = _examples(options, workbench)
+    return prune_and_train(model, target, workbench.trainer(options.rate), epochs=epochs, examples=examples)
 
 
-def _judged(options: Options, workbench: Workbench) -> Any:
-    """Return what branches are judged on."""
+def _examples(options: Options, workbench: Workbench) -> Any:
+    """Return the examples that measure the importance of branches."""
     return workbench.calibration if options.branches else None
 
 
-def _settled(network: Any, options: Options, workbench: Workbench) -> Shrinking:
-    """Return how small, with channels in the largest multiple that reaches it."""
+def _target(model: Any, options: Options, workbench: Workbench) -> StructuredPruning:
+    """Return the target with the largest multiple of channels that reaches it."""
     if options.multiple:
-        return options.shrinking(options.multiple)
+        return options.with_multiple(options.multiple)
     for multiple in MULTIPLES:
         with contextlib.suppress(BadOption):
-            shrink(network, options.shrinking(multiple), _judged(options, workbench))
-            return options.shrinking(multiple)
-    return options.shrinking(1)
+            prune_structure(model, options.with_multiple(multiple), _examples(options, workbench))
+            return options.with_multiple(multiple)
+    return options.with_multiple(1)
 
 
-def guarantees(network: _keras.Model, _options: Options) -> dict[str, Any]:
-    """Claim the shape of each kernel."""
-    return {"kernels": {path: list(mask.shape) for path, mask in masks_of(network).items()}}
+def guarantees(model: _keras.Model, _options: Options) -> dict[str, Any]:
+    """Return the shape of each kernel."""
+    return {"kernels": {path: list(mask.shape) for path, mask in nonzero_masks(model).items()}}
 
 
 register(
     Compression(
         name="structured",
         options=Options,
-        first=("multiply_adds",),
+        positional=("multiply_adds",),
         plan=plan,
         apply=apply,
         guarantees=guarantees,
-        stage=FEWER,
-        then=FEWER,
-        summary="structured:0.5[,branches=false][,by=scale]: branches and channels go until so many multiply-adds stay",
+        stage=FEWER_CHANNELS,
+        next_stage=FEWER_CHANNELS,
+        summary="structured:0.5[,branches=false][,by=scale]: remove branches and channels to half the multiply-adds",
     )
 )

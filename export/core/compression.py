@@ -1,4 +1,4 @@
-"""What a compression is: a step that makes a trained network smaller, its options, and what it claims."""
+"""The interface of a compression: one step of a compression pipeline, its options and its guarantees."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from export.core.options import read_options, split_name
+from export.core.options import parse_options, split_name
 from zoo.specs.registry import Registry
 
 if TYPE_CHECKING:
@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 
 
 class Workbench(Protocol):
-    """What a compression works with; `export.compression.workbench.Workbench` is the one there is."""
+    """The recipe, data and training that a compression uses; `export.compression.workbench.RunWorkbench` implements it.
+
+    Attributes:
+        recipe: the recipe of the run.
+        data: the data pipeline of the run.
+        folder: folder of the step, for checkpoints.
+    """
 
     recipe: Any
-    pipeline: Any
+    data: Any
     folder: Path
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates in an epoch."""
+        """Optimizer updates in an epoch."""
 
     @property
     def calibration(self) -> Any:
@@ -32,50 +38,62 @@ class Workbench(Protocol):
     def trainer(self, rate: float) -> Callable[..., None]:
         """Return `train(model, epochs, callbacks)` at a fraction `rate` of the recipe's learning rate."""
 
+    def tf_keras_trainer(self, rate: float) -> Callable[..., None]:
+        """Return `train(model, epochs, callbacks)` for tf_keras models."""
+
     def accuracy(self, model: Any, split: str = "test") -> float | None:
         """Return the accuracy on a split."""
 
 
-# Stages of a chain: another network, fewer channels, zeros, few values, int8.
-OTHER, FEWER, SPARSE, SHARED, INTEGER, CLOSED = range(6)
-ANYWHERE = CLOSED
+# Stages of a pipeline. A step follows a step of the same or an earlier stage.
+NEW_MODEL, FEWER_CHANNELS, SPARSE, CLUSTERED, QUANTIZED, FINAL = range(6)
+ANY_STAGE = FINAL
+
+
+def _no_writers(_options: Any, _workbench: Workbench) -> Mapping[str, Callable[..., None]]:
+    return {}
+
+
+def _no_facts(_fmt: str, _path: Path, _facts: dict[str, Any]) -> dict[str, Any]:
+    return {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Compression:
-    """One way to make a network smaller.
+    """A compression method.
 
     Args:
-        name: what users write in a chain.
-        options: a frozen dataclass, whose fields are the options.
-        first: options that a value without a name may stand for; the first whose type fits takes it.
-        plan: `plan(network, options, workbench)` returns what later steps will be given, untrained; raises BadOption or
-            UnsupportedExport for what cannot be had. It leaves the network as it is.
-        apply: `apply(network, options, workbench)` returns the smaller network, trained; it may change the one given.
-        claims: `guarantees(network, options)` says what holds of a network that was made so; see `export.compression.guarantees`.
-        stage: where it may stand in a chain: not after a step whose `then` is higher.
-        then: the least stage that may follow; what a lower one does would undo it.
-        summary: one line for people.
-        writers: `writers(options, workbench)` returns the formats that it writes itself, each as the format's own `write`.
-        only: the formats that it has a meaning for; none for all.
-        packages: the modules it is made with, for `zoo doctor`.
-        inspect: `inspect(fmt, path, facts)` looks for what it claims in a format that it writes itself, and returns
-            what was found; raises ParityError.
+        name: name in a pipeline's text.
+        options: a frozen dataclass with the options.
+        positional: options for values without a name; a value goes to the first one of a fitting type.
+        plan: `plan(model, options, workbench)` returns the untrained model that later steps get. It does not change the
+            model, and raises BadOption or UnsupportedExport if the step cannot be applied.
+        apply: `apply(model, options, workbench)` returns the compressed, trained model; it may change its argument.
+        guarantees: `guarantees(model, options)` returns what holds for the compressed model; see
+            `export.compression.guarantees`.
+        stage: the stage of the step; it cannot follow a step with a later `next_stage`.
+        next_stage: the earliest stage that may follow, because an earlier one would undo this step.
+        summary: one line for the list of compressions.
+        writers: `writers(options, workbench)` returns the formats that the step writes itself, as `write` functions.
+        formats: the formats that the step supports; empty for all.
+        packages: required modules, for `zoo doctor`.
+        inspect: `inspect(fmt, path, facts)` checks the guarantees of a format that the step writes itself, and returns
+            facts; raises ParityError.
     """
 
     name: str
     options: type
-    first: tuple[str, ...]
+    positional: tuple[str, ...]
     plan: Callable[[keras.Model, Any, Workbench], keras.Model]
     apply: Callable[[keras.Model, Any, Workbench], keras.Model]
     guarantees: Callable[[keras.Model, Any], dict[str, Any]]
     stage: int
-    then: int
+    next_stage: int
     summary: str
-    writers: Callable[[Any, Workbench], Mapping[str, Callable[..., None]]] = lambda _options, _bench: {}
-    only: tuple[str, ...] = ()
+    writers: Callable[[Any, Workbench], Mapping[str, Callable[..., None]]] = _no_writers
+    formats: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("tensorflow",)
-    inspect: Callable[[str, Path, dict[str, Any]], dict[str, Any]] = lambda _fmt, _path, _facts: {}
+    inspect: Callable[[str, Path, dict[str, Any]], dict[str, Any]] = _no_facts
 
 
 compressions: Registry[Compression] = Registry("compression", "export.compressions", "zoo.compressions")
@@ -88,12 +106,12 @@ def register(compression: Compression) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step of a chain.
+    """A step of a compression pipeline.
 
     Args:
-        compression: which.
-        options: an instance of its dataclass.
-        text: how it was written, without white space.
+        compression: the compression.
+        options: an instance of its options dataclass.
+        text: the step as written, without white space.
     """
 
     compression: Compression
@@ -102,13 +120,13 @@ class Step:
 
 
 def parse_step(text: str) -> Step:
-    """Return what `name:value,option=value` asks for; see `export.core.options.read_options`.
+    """Parse a step, `name:value,option=value`; see `export.core.options.parse_options`.
 
     Raises:
-        UnknownName: no such compression.
-        BadOption: an option that it does not have, or a value that cannot be.
+        UnknownName: there is no such compression.
+        BadOption: an unknown option, or an invalid value.
     """
     name, rest = split_name(text)
     compression = compressions[name]
-    options = read_options(name, rest, compression.options, compression.first)
+    options = parse_options(name, rest, compression.options, compression.positional)
     return Step(compression, options, "".join(text.split()).rstrip(":"))

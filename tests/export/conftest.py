@@ -1,4 +1,4 @@
-"""What the tests of the compressions share: the digits as arrays, and a short training."""
+"""Fixtures of the compression tests: the digits as arrays, and a short training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def digits():
-    """The digits' splits, normalized: x and y to train on, test_x and test_y to judge by."""
+    """The digits' splits, normalized: x and y to train on, test_x and test_y to evaluate on."""
     import numpy as np
 
     from training.datasets.digits import TEST, TRAIN, VALIDATION, load_pixels
@@ -23,27 +23,27 @@ def digits():
 
 @pytest.fixture(scope="session")
 def trained(digits):
-    """Train a network on the digits: trained(network, epochs, callbacks), which is what compressions take."""
+    """Train a model on the digits: `trained(model, epochs, callbacks)`, the signature that compressions use."""
     from training.optim.sgd import fused_sgd
     from zoo.common.lazy import keras
 
-    def train(network, epochs, callbacks=(), rate=0.05, **options):
+    def train(model, epochs, callbacks=(), rate=0.05, **options):
         steps = -(-len(digits.x) // 64) * epochs
         schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         optimizer = fused_sgd()(schedule, momentum=0.9, nesterov=True, **options)
-        network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-        network.fit(digits.x, digits.y, batch_size=64, epochs=epochs, callbacks=list(callbacks), verbose=0)
-        return network
+        model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+        model.fit(digits.x, digits.y, batch_size=64, epochs=epochs, callbacks=list(callbacks), verbose=0)
+        return model
 
     return train
 
 
 @pytest.fixture(scope="session")
 def accuracy(digits):
-    """The share of the test digits that a network gets right."""
+    """The accuracy of a model on the test digits."""
 
-    def judge(network):
-        return float((network.predict(digits.test_x, verbose=0).argmax(-1) == digits.test_y).mean())
+    def evaluate(model):
+        return float((model.predict(digits.test_x, verbose=0).argmax(-1) == digits.test_y).mean())
 
-    return judge
+    return evaluate

@@ -1,4 +1,4 @@
-"""What needs tensorflow-model-optimization, run in a process of its own: prints one JSON object for the tests.
+"""Cases with tensorflow-model-optimization, run in a child process: prints one JSON object for the tests.
 
 Called as `python compression_child.py CASE NAME`, a function of this file and a model.
 """
@@ -14,8 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 import zoo
-from export.compression import masks, quantization_aware, tf_keras_copy, weight_clustering
+from export.compression import compat, masks, tf_keras_copy, weight_clustering
 from export.compression.batch_norm_folding import fold
+from export.compression.pruning import Pruning
+from export.compression.quantization import quantization_aware
 from export.core.keras_graph import check_same, probe
 from training.datasets.digits import TEST, TRAIN, load_pixels
 from zoo.common.errors import ExportError, UnsupportedExport
@@ -38,34 +40,34 @@ def fit(model, epochs, callbacks):
 
 
 def trained(name, epochs=8):
-    """A network that knows the digits."""
+    """A model trained on the digits."""
     keras.utils.set_random_seed(1)
-    network = zoo.get(name, input_shape=(SIZE, SIZE, 1))
-    return train(network, epochs)
+    model = zoo.get(name, input_shape=(SIZE, SIZE, 1))
+    return train(model, epochs)
 
 
-def train(network, epochs, callbacks=()):
-    """Train a Keras network."""
+def train(model, epochs, callbacks=()):
+    """Train a Keras model."""
     rate = keras.optimizers.schedules.CosineDecay(0.05, len(batches(0)) * epochs)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    network.compile(keras.optimizers.SGD(rate, momentum=0.9, nesterov=True), loss, jit_compile=False)
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9, nesterov=True), loss, jit_compile=False)
     for epoch in range(epochs):
-        network.fit(batches(epoch), initial_epoch=epoch, epochs=epoch + 1, callbacks=list(callbacks), verbose=0)
-    return network
+        model.fit(batches(epoch), initial_epoch=epoch, epochs=epoch + 1, callbacks=list(callbacks), verbose=0)
+    return model
 
 
-def right(logits):
-    """The share of the test digits that are recognized."""
+def top1(logits):
+    """The accuracy of logits on the test digits."""
     return float((np.asarray(logits).argmax(-1) == LABELS[TESTED]).mean())
 
 
-def accuracy(network):
-    """The accuracy of a network of either Keras."""
-    return right(network.predict(VALUES[TESTED], verbose=0))
+def accuracy(model):
+    """The accuracy of a model of either Keras."""
+    return top1(model.predict(VALUES[TESTED], verbose=0))
 
 
 def refused(action):
-    """The message of the error that an action ends with."""
+    """The message of the error that an action raises."""
     try:
         action()
     except (UnsupportedExport, ExportError) as error:
@@ -88,9 +90,9 @@ def interpret(content):
         interpreter.invoke()
         logits.append(interpreter.get_tensor(target["index"])[0].astype("float32"))
     tensors = interpreter.get_tensor_details()
-    # Tensors that delegates made have no content to ask for; kernels are constants of rank 2 or 4.
+    # Tensors of delegates have no content; kernels are constants of rank 2 or 4.
     return {
-        "accuracy": right(logits),
+        "accuracy": top1(logits),
         "io": [np.dtype(d["dtype"]).name for d in (source, target)],
         "floats": [t["name"] for t in tensors if t["dtype"] == np.float32],
         "int8": sum(t["dtype"] == np.int8 for t in tensors),
@@ -98,7 +100,7 @@ def interpret(content):
 
 
 def stored_zeros(content):
-    """The share of zeros in each int8 kernel of a .tflite, by its shape."""
+    """The sparsity of each int8 kernel of a .tflite, by its shape."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
@@ -113,77 +115,77 @@ def stored_zeros(content):
 
 def qat(name):
     """Quantization-aware training."""
-    network = trained(name)
-    model = quantization_aware.quantize_aware(network, VALUES[:200], fit, epochs=1)
-    content = quantization_aware.to_int8(model, quantization_aware.plain, (1, SIZE, SIZE, 1), ("image", "logits"))
-    return {"float": accuracy(network), "imitated": accuracy(model), "tflite": interpret(content)}
+    model = trained(name)
+    quantized = quantization_aware.quantize_aware(model, VALUES[:200], fit, epochs=1)
+    content = quantization_aware.to_int8(quantized, quantization_aware.predict, (1, SIZE, SIZE, 1), ("image", "logits"))
+    return {"float": accuracy(model), "simulated": accuracy(quantized), "tflite": interpret(content)}
 
 
 def pruned_qat(name):
-    """Quantization-aware training of a pruned network, and the control, in which nothing holds the zeros."""
-    network = trained(name)
-    pruning = masks.Pruning(0.8)
-    masks.prune(network, pruning, train, epochs=2, steps_per_epoch=len(batches(0)))
-    model = quantization_aware.quantize_aware(network, VALUES[:200], fit, epochs=1)
-    kept = [[int((kernel == 0).sum()), kernel.size] for kernel in quantization_aware.kernels(model).values()]
-    content = quantization_aware.to_int8(model, quantization_aware.plain, (1, SIZE, SIZE, 1), ("image", "logits"))
-    for variable in model.trainable_variables:
-        variable._constraint = None
-    fit(model, 1, [])
-    lost = [float((kernel == 0).mean()) for kernel in quantization_aware.kernels(model).values()]
+    """Quantization-aware training of a pruned model, and the control without constraints."""
+    model = trained(name)
+    masks.prune(model, Pruning(0.8), train, epochs=2, steps_per_epoch=len(batches(0)))
+    quantized = quantization_aware.quantize_aware(model, VALUES[:200], fit, epochs=1)
+    kernels = quantization_aware.kernels_by_layer(quantized).values()
+    kept = [[int((kernel == 0).sum()), kernel.size] for kernel in kernels]
+    content = quantization_aware.to_int8(quantized, quantization_aware.predict, (1, SIZE, SIZE, 1), ("image", "logits"))
+    for variable in quantized.trainable_variables:
+        compat.set_constraint(variable, None)
+    fit(quantized, 1, [])
+    lost = [float((kernel == 0).mean()) for kernel in quantization_aware.kernels_by_layer(quantized).values()]
     return {"kept": kept, "lost": lost, "stored": stored_zeros(content)}
 
 
 def refusal(name):
-    """What quantization-aware training says of a network."""
-    return refused(lambda: quantization_aware.check(zoo.get(name, input_shape=(SIZE, SIZE, 1))))
+    """The error of quantization-aware training for a model."""
+    return refused(lambda: quantization_aware.check_support(zoo.get(name, input_shape=(SIZE, SIZE, 1))))
 
 
 def cluster(name):
-    """Clustering of a network, and of one with zeros."""
-    network = trained(name)
-    floating, before = accuracy(network), list(weight_clustering.distinct(network).values())
-    clustered = weight_clustering.cluster(network, 16, fit, epochs=1)
-    masks.Masks(network, masks.Pruning(0.5), 1).update(1)
-    sparse = weight_clustering.cluster(network, 16, fit, epochs=1)
-    shares = [count / size for count, size in masks.zeros(sparse, masks.Pruning()).values()]
+    """Clustering of a model, and of one with zeros."""
+    model = trained(name)
+    floating, before = accuracy(model), list(weight_clustering.count_distinct_values(model).values())
+    clustered = weight_clustering.cluster(model, 16, fit, epochs=1)
+    masks.Masks(model, Pruning(0.5), 1).update(1)
+    sparse = weight_clustering.cluster(model, 16, fit, epochs=1)
+    sparsities = [count / size for count, size in masks.zero_counts(sparse, Pruning()).values()]
     return {
         "float": floating,
         "clustered": accuracy(clustered),
         "before": before,
-        "after": list(weight_clustering.distinct(clustered).values()),
-        "sparse": list(weight_clustering.distinct(sparse).values()),
-        "zeros": shares,
+        "after": list(weight_clustering.count_distinct_values(clustered).values()),
+        "sparse": list(weight_clustering.count_distinct_values(sparse).values()),
+        "zeros": sparsities,
     }
 
 
-def twins(names):
-    """Differences of twins, what a changed weight does, and what importing the optimizer leaves behind."""
+def copies(names):
+    """Differences of tf_keras copies, the effect of a changed weight, and side effects of importing tfmot."""
     before = os.environ.get("TF_USE_LEGACY_KERAS")
-    tf_keras_copy.import_tfmot()
+    compat.import_tfmot()
     found = {"left": os.environ.get("TF_USE_LEGACY_KERAS") != before, "three": tf.keras.__version__[0]}
     for name in names.split(","):
-        network = fold(zoo.get(name, input_shape=(SIZE, SIZE, 1)))
-        model = tf_keras_copy.tf_keras_copy(network)
-        found[name] = check_same(network, model, probe(network), 1e-5)
-    model.layers[-1].set_weights([w + 1 for w in model.layers[-1].get_weights()])
-    found["control"] = refused(lambda: check_same(network, model, probe(network), 1e-5))
+        model = fold(zoo.get(name, input_shape=(SIZE, SIZE, 1)))
+        copy = tf_keras_copy.tf_keras_copy(model)
+        found[name] = check_same(model, copy, probe(model), 1e-5)
+    copy.layers[-1].set_weights([w + 1 for w in copy.layers[-1].get_weights()])
+    found["control"] = refused(lambda: check_same(model, copy, probe(model), 1e-5))
     return found
 
 
 def quick(names):
-    """Twins, what is refused, and quantization-aware training and clustering of a small network, in one process."""
+    """Copies, a refusal, quantization-aware training and clustering of a small model, in one process."""
     small = trained("mlp_tiny", epochs=3)
-    model = quantization_aware.quantize_aware(small, VALUES[:200], fit, epochs=1)
-    content = quantization_aware.to_int8(model, quantization_aware.plain, (1, SIZE, SIZE, 1), ("image", "logits"))
+    quantized = quantization_aware.quantize_aware(small, VALUES[:200], fit, epochs=1)
+    content = quantization_aware.to_int8(quantized, quantization_aware.predict, (1, SIZE, SIZE, 1), ("image", "logits"))
     clustered = weight_clustering.cluster(small, 16, fit, epochs=1)
-    return twins(names) | {
+    return copies(names) | {
         "refusal": refusal("convnext_micro_tiny"),
         "float": accuracy(small),
-        "imitated": accuracy(model),
+        "simulated": accuracy(quantized),
         "tflite": interpret(content),
         "clustered": accuracy(clustered),
-        "distinct": list(weight_clustering.distinct(clustered).values()),
+        "distinct": list(weight_clustering.count_distinct_values(clustered).values()),
     }
 
 

@@ -1,4 +1,4 @@
-"""Folding batch normalization keeps the function, on every family that has any, and leaves none."""
+"""Batch-norm folding preserves the outputs of every family and leaves no batch normalization."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ SLOW = ("inception_tiny", "googlenet_tiny", "efficientnet_tiny", "resnetv2_tiny"
 CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FAMILIES]
 
 
-def shaken(network, seed=0):
-    """The network with statistics, scales and offsets that are not those it starts with."""
+def shaken(model, seed=0):
+    """The model with random statistics, scales and offsets."""
     random = np.random.default_rng(seed)
-    for layer in network.layers:
+    for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             shape = layer.moving_mean.shape
             layer.moving_mean.assign(random.normal(size=shape))
             layer.moving_variance.assign(random.uniform(0.5, 2, shape))
             for variable in layer.trainable_variables:
                 variable.assign(random.normal(1, 0.3, shape))
-    return network
+    return model
 
 
-def norms(network):
-    """Names of the layers that normalize over the batch."""
-    return [layer.name for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+def norms(model):
+    """Names of the batch normalization layers."""
+    return [layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 @pytest.fixture(scope="module")
-def network():
-    """A network of small images by name."""
+def model():
+    """A model of small images by name."""
     return lambda name: shaken(zoo.get(name, input_shape=(64,) if "highway" in name else (16, 16, 1)))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_fold_keeps_the_function(network, name):
-    """No batch normalization is left and the outputs are those of before."""
-    before = network(name)
+def test_outputs_are_preserved(model, name):
+    """No batch normalization is left and the outputs are the same."""
+    before = model(name)
     after = fold(before)
     assert norms(after) == []
     assert (after.name, after.layers[0].name) == (before.name, before.layers[0].name)
@@ -52,9 +52,9 @@ def test_fold_keeps_the_function(network, name):
     assert len(calls(after)) == len(calls(before)) - len(set(norms(before)) - {layer.name for layer in after.layers})
 
 
-def test_fold_leaves_the_network_alone(network):
-    """What is folded is a copy."""
-    before = network("densenet_tiny")
+def test_fold_does_not_change_its_argument(model):
+    """Folding returns a copy."""
+    before = model("densenet_tiny")
     kept, x = norms(before), probe(before)
     expected = np.asarray(before(x))
     after = fold(before)
@@ -65,7 +65,7 @@ def test_fold_leaves_the_network_alone(network):
 
 
 def test_norm_without_scale_or_offset():
-    """Scale and offset may be missing, a bias may be there, and dense layers and depthwise ones fold too."""
+    """Without scale or offset, with a bias, and into dense and depthwise layers."""
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(inputs)
     x = keras.layers.BatchNormalization(scale=False, name="norm1")(x)
@@ -79,13 +79,13 @@ def test_norm_without_scale_or_offset():
     before.get_layer("conv").bias.assign([1.0, 2.0, 3.0, 4.0])
     after = fold(before)
     assert check_same(before, after, probe(before), 1e-5) <= 1e-5
-    # Behind an activation there is nothing to fold into.
+    # After an activation there is no layer to fold into.
     assert norms(after) == []
     assert isinstance(after.get_layer("norm4"), keras.layers.Rescaling)
 
 
-def test_what_others_read_is_not_folded():
-    """A convolution that is read twice keeps its weights; a shared norm and another axis are refused."""
+def test_layers_with_other_readers_are_not_folded():
+    """A convolution with two readers keeps its weights; a shared norm and another axis are refused."""
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
     norm = keras.layers.BatchNormalization(name="norm")
@@ -100,13 +100,13 @@ def test_what_others_read_is_not_folded():
         fold(keras.Model(inputs, norm(norm(x))))
     with pytest.raises(UnsupportedExport, match="axis=1"):
         fold(keras.Model(inputs, keras.layers.BatchNormalization(axis=1)(x)))
-    with pytest.raises(UnsupportedExport, match="Only functional"):
+    with pytest.raises(UnsupportedExport, match="Expected a functional model"):
         calls(keras.layers.Dense(1))
 
 
-def test_difference_is_seen(network):
-    """The control: a folded network with one weight changed is not the same, and a network is not without a layer."""
-    before = network("resnet_tiny")
+def test_difference_is_seen(model):
+    """The control: a changed weight or a missing layer changes the outputs."""
+    before = model("resnet_tiny")
     after = fold(before)
     bias = after.get_layer("stage1_block1_conv1").bias
     bias.assign(np.asarray(bias) + 0.1)

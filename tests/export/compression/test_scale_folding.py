@@ -1,4 +1,4 @@
-"""Scales of channels go into the kernels beside them, and the network computes what it did."""
+"""Scale folding preserves the outputs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from zoo.common.lazy import keras
 from zoo.layers.lazy import layers
 
 
-def shaken(network, seed=0):
-    """The network with scales and offsets that are not those it starts with."""
+def shaken(model, seed=0):
+    """The model with random scales and offsets."""
     random = np.random.default_rng(seed)
-    for variable in network.trainable_variables:
+    for variable in model.trainable_variables:
         if variable.name in ("gamma", "beta", "bias") or "scale" in variable.path:
             variable.assign(random.normal(0.7, 0.3, variable.shape))
-    return network
+    return model
 
 
 @pytest.mark.parametrize("name", ["convnext_micro_tiny", "vit_micro_tiny"])
-def test_the_function_stays(name):
-    """No layer scale is left, nor a scale or offset in front of a dense layer."""
+def test_outputs_are_preserved(name):
+    """No layer scale is left, and no scale or offset before a dense layer."""
     before = shaken(zoo.get(name, input_shape=(16, 16, 1)))
     after = fold_scales(before)
     assert check_same(before, after, probe(before), 1e-5) <= 1e-5
@@ -33,25 +33,25 @@ def test_the_function_stays(name):
     assert len(before.weights) > len(after.weights)
 
 
-def test_what_others_read_stays():
-    """A normalization that something else reads keeps its scale; so does the scale of what two read."""
+def test_scales_with_other_readers_stay():
+    """A normalization with another reader keeps its scale; so does a layer scale whose input has two readers."""
     given = keras.Input((8,), name="given")
     normal = keras.layers.LayerNormalization(name="norm")(given)
     made = keras.layers.Dense(8, name="made")(normal)
     scaled = layers.LayerScale(0.5, name="scale")(made)
-    network = shaken(keras.Model(given, keras.layers.add([normal, scaled, made])))
-    after = fold_scales(network)
-    assert [layer.name for layer in after.layers] == [layer.name for layer in network.layers]
+    model = shaken(keras.Model(given, keras.layers.add([normal, scaled, made])))
+    after = fold_scales(model)
+    assert [layer.name for layer in after.layers] == [layer.name for layer in model.layers]
     assert after.get_layer("norm").scale
-    assert check_same(network, after, probe(network), 0.0) == 0.0
+    assert check_same(model, after, probe(model), 0.0) == 0.0
 
 
 def test_both_sides_of_one_layer():
-    """A dense layer takes in the normalization before it, dropout passed over, and the scale behind it."""
+    """A dense layer absorbs the normalization before it, through dropout, and the scale after it."""
     given = keras.Input((8,), name="given")
     y = keras.layers.Dropout(0.1)(keras.layers.LayerNormalization(name="norm")(given))
     y = layers.LayerScale(0.5, name="scale")(keras.layers.Dense(4, use_bias=False, name="made")(y))
-    network = shaken(keras.Model(given, y))
-    after = fold_scales(network)
+    model = shaken(keras.Model(given, y))
+    after = fold_scales(model)
     assert [variable.path for variable in after.weights] == ["made/kernel", "made/bias"]
-    assert check_same(network, after, probe(network), 1e-6) <= 1e-6
+    assert check_same(model, after, probe(model), 1e-6) <= 1e-6

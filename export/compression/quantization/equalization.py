@@ -1,9 +1,9 @@
-"""Cross-layer equalization: channels of very different size made alike, without changing what is computed.
+"""Cross-layer equalization: rescale channels of very different size without changing the outputs.
 
-Nagel et al. 2019, arXiv:1906.04721, section 4.1: where f(s x) = s f(x), as of ReLU and pooling, a layer may give a
-channel divided by s if the layer that reads it multiplies by s. With s = sqrt(a / b), a being the largest weight that
-makes the channel and b the largest that reads it, both become sqrt(a b). An int8 activation has one scale for all of
-its channels, so that next to a channel a hundred times larger the others would vanish.
+Nagel et al. 2019, arXiv:1906.04721, section 4.1: if f(s x) = s f(x), as for ReLU and pooling, a layer may divide a
+channel by s if the layer that reads it multiplies by s. With s = sqrt(a / b), where a is the largest weight that
+produces the channel and b the largest that reads it, both become sqrt(a b). An int8 activation has one scale for all
+channels, so that the others vanish next to a channel that is a hundred times larger.
 """
 
 from __future__ import annotations
@@ -12,36 +12,37 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from export.backends.litert.file import name_of, operator_name, pack, read, schema
+from export.backends.litert.file import name_of, operator_name, pack, read
+from export.core.compat import schema
 from zoo.common.lazy import np
 
-# Axes of a kernel that make and read channels.
+# Axes of a kernel for output and input channels.
 AXES = {"CONV_2D": (0, 3), "DEPTHWISE_CONV_2D": (3, 3), "FULLY_CONNECTED": (0, 1)}
-# What passes channels on, each scaled as it comes.
-PASSING = ("PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "RELU")
+# Operators that preserve the scale of each channel.
+SCALE_PRESERVING = ("PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "RELU")
 KERNEL, BIAS = 1, 2  # places among an operator's inputs
 
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """A layer whose channels only one other reads.
+    """A layer with a single reader of its channels.
 
     Args:
-        name: what the operator gives.
-        maker: its operator.
-        reader: the operator that reads it.
+        name: name of the operator's output.
+        producer: operator of the layer.
+        reader: operator that reads the output.
     """
 
     name: str
-    maker: Any
+    producer: Any
     reader: Any
 
 
 class Links:
-    """The pairs of layers of a float32 .tflite that can be equalized.
+    """The pairs of layers of a float32 .tflite file that can be equalized.
 
     Args:
-        content: the file.
+        content: the content of the file.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -54,11 +55,11 @@ class Links:
         self.found = {link.name: link for link in self._links()}
 
     def equalize(self, names: Iterable[str]) -> dict[str, float]:
-        """Equalize the channels that operators of these names give; returns how far apart channels were, by name."""
+        """Equalize the output channels of operators; returns the ratio of the extreme scales, by name."""
         return {name: self._equalize(self.found[name]) for name in names}
 
     def content(self) -> bytes:
-        """Return the file."""
+        """Return the content of the equalized file."""
         return bytes(pack(self._model))
 
     def _links(self) -> Iterator[Link]:
@@ -67,11 +68,11 @@ class Links:
         for operator in self._graph.operators:
             if self._kind(operator) in AXES and self._is_homogeneous(operator):
                 reader = self._reader(operator)
-                if reader is not None and self._fits(operator, reader):
+                if reader is not None and self._is_equalizable(operator, reader):
                     yield Link(name_of(self._graph.tensors[operator.outputs[0]]), operator, reader)
 
     def _reader(self, operator: Any) -> Any:
-        """Return the layer that alone reads what an operator gives, through what passes it on; None if others do."""
+        """Return the only layer that reads an operator's output, through scale-preserving operators; None otherwise."""
         while True:
             (out,) = operator.outputs
             found = self._readers.get(int(out), [])
@@ -80,44 +81,44 @@ class Links:
             (operator,) = found
             if self._kind(operator) in AXES:
                 return operator if operator.inputs[0] == out else None
-            if self._kind(operator) not in PASSING or not self._is_homogeneous(operator):
+            if self._kind(operator) not in SCALE_PRESERVING or not self._is_homogeneous(operator):
                 return None
 
     def _kind(self, operator: Any) -> str:
         return operator_name(self._model, operator)
 
     def _is_homogeneous(self, operator: Any) -> bool:
-        """Tell whether an operator's activation is none or ReLU."""
+        """Return whether the activation of an operator is none or ReLU."""
         kinds = schema.ActivationFunctionType
         activation = getattr(operator.builtinOptions, "fusedActivationFunction", kinds.NONE)
         return activation in (kinds.NONE, kinds.RELU)
 
-    def _fits(self, maker: Any, reader: Any) -> bool:
-        """Tell whether each channel made is read once, and by weights of its own."""
-        sizes = [self._graph.tensors[op.inputs[KERNEL]].shape for op in (maker, reader)]
-        made, taken = sizes[0][AXES[self._kind(maker)][0]], sizes[1][AXES[self._kind(reader)][1]]
-        weights = [int(op.inputs[place]) for op, place in ((maker, KERNEL), (maker, BIAS), (reader, KERNEL))]
-        alone = all(len(self._readers[i]) == 1 and self._has_data(i) for i in weights if i >= 0)
-        return made == taken and alone
+    def _is_equalizable(self, producer: Any, reader: Any) -> bool:
+        """Return whether each channel is read once, by weights that no other operator uses."""
+        sizes = [self._graph.tensors[op.inputs[KERNEL]].shape for op in (producer, reader)]
+        produced, read_weights = sizes[0][AXES[self._kind(producer)][0]], sizes[1][AXES[self._kind(reader)][1]]
+        weights = [int(op.inputs[place]) for op, place in ((producer, KERNEL), (producer, BIAS), (reader, KERNEL))]
+        unshared = all(len(self._readers[i]) == 1 and self._has_data(i) for i in weights if i >= 0)
+        return produced == read_weights and unshared
 
     def _has_data(self, tensor: int) -> bool:
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
         return data is not None and len(data) > 0
 
     def _equalize(self, link: Link) -> float:
-        out, into = AXES[self._kind(link.maker)][0], AXES[self._kind(link.reader)][1]
-        made, taken = (self._array(int(op.inputs[KERNEL])) for op in (link.maker, link.reader))
-        sizes = [_largest(made, out), _largest(taken, into)]
+        out, into = AXES[self._kind(link.producer)][0], AXES[self._kind(link.reader)][1]
+        produced, read_weights = (self._array(int(op.inputs[KERNEL])) for op in (link.producer, link.reader))
+        sizes = [_largest(produced, out), _largest(read_weights, into)]
         scale = np.ones(len(sizes[0]), "float32")
-        # A channel that nothing makes or nobody reads has no size to be made alike.
-        alive = (sizes[0] > 0) & (sizes[1] > 0)
-        scale[alive] = np.sqrt(sizes[0][alive] / sizes[1][alive])
+        # A channel without weights on one side has no scale.
+        nonzero = (sizes[0] > 0) & (sizes[1] > 0)
+        scale[nonzero] = np.sqrt(sizes[0][nonzero] / sizes[1][nonzero])
         scale /= np.exp(np.log(scale).mean())
-        self._store(int(link.maker.inputs[KERNEL]), made / _along(scale, out, made.ndim))
-        if len(link.maker.inputs) > BIAS and link.maker.inputs[BIAS] >= 0:
-            bias = int(link.maker.inputs[BIAS])
+        self._store(int(link.producer.inputs[KERNEL]), produced / _along(scale, out, produced.ndim))
+        if len(link.producer.inputs) > BIAS and link.producer.inputs[BIAS] >= 0:
+            bias = int(link.producer.inputs[BIAS])
             self._store(bias, self._array(bias) / scale)
-        self._store(int(link.reader.inputs[KERNEL]), taken * _along(scale, into, taken.ndim))
+        self._store(int(link.reader.inputs[KERNEL]), read_weights * _along(scale, into, read_weights.ndim))
         return float(scale.max() / scale.min())
 
     def _array(self, tensor: int) -> Any:
@@ -126,7 +127,7 @@ class Links:
 
     def _store(self, tensor: int, values: Any) -> None:
         found = self._graph.tensors[tensor]
-        # Equal constants may be kept once for several tensors.
+        # Several tensors may share a buffer of equal constants.
         if sum(other.buffer == found.buffer for other in self._graph.tensors) > 1:
             self._model.buffers.append(schema.BufferT())
             found.buffer = len(self._model.buffers) - 1

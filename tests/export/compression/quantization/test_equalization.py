@@ -1,4 +1,4 @@
-"""Equalized channels are alike in size, and the network computes what it did."""
+"""Cross-layer equalization brings channels to the same size and preserves the outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.backends.litert import file as litert_file
-from export.compression.equalization import Links
+from export.compression.quantization.equalization import Links
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +29,15 @@ def run(content, pixels):
     return np.array(found)
 
 
-def test_only_what_one_layer_reads(content):
-    """The first convolution of each block, whose ReLU only the second reads; nothing that goes into a sum."""
+def test_equalizable_layers(content):
+    """The first convolution of each block, with the second as its only reader; no input of a sum."""
     names = list(Links(content).found)
     assert [sum(f"stage{i}_block1_conv1" in name for name in names) for i in (1, 2, 3)] == [1, 1, 1]
     assert not any("stem" in name or "_add" in name for name in names)
 
 
-def test_the_function_stays(content):
-    """Channels made 50 times larger are seen, equalizing brings them back, and the logits stay."""
+def test_outputs_are_preserved(content):
+    """Equalization detects and removes a factor of 50 between channels and preserves the logits."""
     pixels = np.random.default_rng(0).uniform(0, 255, (8, 8, 8, 1)).astype("float32")
     links = Links(content)
     name = next(name for name in links.found if "stage2_block1_conv1" in name)
@@ -48,15 +48,15 @@ def test_the_function_stays(content):
     assert Links(hard.content()).equalize([name])[name] == pytest.approx(1, rel=1e-3)
     expected = run(content, pixels)
     np.testing.assert_allclose(run(hard.content(), pixels), expected, rtol=1e-3, atol=1e-4)
-    # The control: a kernel that only its maker scales is another function.
-    assert abs(run(hardened(content, name, whole=False), pixels) - expected).max() > 0.1
+    # The control: scaling only the producer changes the outputs.
+    assert abs(run(hardened(content, name, both=False), pixels) - expected).max() > 0.1
 
 
-def test_constants_that_are_kept_once(content):
-    """Of two layers that share the storage of a constant only the one that is equalized changes."""
+def test_shared_constants(content):
+    """Of two layers that share the buffer of a constant, only the equalized one changes."""
     links = Links(content)
     name, other = (name for name in links.found if "stage1_block1_conv1" in name or "stage3_block1_conv1" in name)
-    mine, theirs = (int(links.found[n].maker.inputs[2]) for n in (name, other))
+    mine, theirs = (int(links.found[n].producer.inputs[2]) for n in (name, other))
     links._store(mine, np.arange(1, 9))
     links._graph.tensors[theirs].buffer = links._graph.tensors[mine].buffer
     links._graph.tensors[theirs].shape = links._graph.tensors[mine].shape
@@ -65,22 +65,24 @@ def test_constants_that_are_kept_once(content):
     assert not np.allclose(links._array(mine), np.arange(1, 9))
 
 
-def hardened(content, name, whole=True):
-    """The file with every fourth channel of a layer 50 times larger, and, if whole, read as much smaller."""
+def hardened(content, name, both=True):
+    """The file with every fourth channel of a layer 50 times larger, and, if both, its reader that much smaller."""
     links = Links(content)
     link = links.found[name]
-    made, bias, taken = (int(i) for i in (link.maker.inputs[1], link.maker.inputs[2], link.reader.inputs[1]))
-    kernel = links._array(made)
+    produced, bias, read_weights = (
+        int(i) for i in (link.producer.inputs[1], link.producer.inputs[2], link.reader.inputs[1])
+    )
+    kernel = links._array(produced)
     scale = np.where(np.arange(len(kernel)) % 4 == 0, 50, 1).astype("float32")
-    links._store(made, kernel * scale[:, None, None, None])
+    links._store(produced, kernel * scale[:, None, None, None])
     links._store(bias, links._array(bias) * scale)
-    if whole:
-        links._store(taken, links._array(taken) / scale)
+    if both:
+        links._store(read_weights, links._array(read_weights) / scale)
     return links.content()
 
 
-def test_files_of_several_parts_are_left(content):
-    """A network that writes sequences has two graphs, and none of its layers is touched."""
+def test_files_with_several_graphs_are_not_equalized(content):
+    """A sequence-to-sequence model has two graphs; no layer is equalized."""
     model = litert_file.read(content)
     model.subgraphs = [*model.subgraphs, model.subgraphs[0]]
     assert Links(bytes(litert_file.pack(model))).found == {}

@@ -1,4 +1,4 @@
-"""Smaller networks compute what the large ones do without the channels that went."""
+"""Structured pruning: a smaller model computes what the large one does without the removed channels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 import zoo
-from export.compression.channel_groups import group_channels
-from export.compression.channels import Shrinking, _choose, multiply_adds, shrink, silenced, slim
+from export.compression.structured.channels import (
+    StructuredPruning,
+    _select_channels,
+    multiply_adds,
+    prune_and_train,
+    prune_structure,
+    silence_channels,
+)
+from export.compression.structured.propagation import group_channels
 from export.core.keras_graph import check_same, probe
 from zoo.common.errors import BadOption, ExportError
 from zoo.common.lazy import keras
@@ -20,35 +27,36 @@ CASES += [("resnet_tiny", "scale"), pytest.param("densenet_tiny", "scale", marks
 
 
 def built(name):
-    """A network with random weights, its normalization not that of the start."""
+    """A model with random weights and random normalization."""
     keras.utils.set_random_seed(3)
-    network = zoo.get(name, input_shape=(64,) if name in ("mlp_tiny", "highway_tiny") else (32, 32, 2))
+    model = zoo.get(name, input_shape=(64,) if name in ("mlp_tiny", "highway_tiny") else (32, 32, 2))
     random = np.random.default_rng(0)
-    for layer in network.layers:
+    for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    return network
+    return model
 
 
 @pytest.mark.parametrize(("name", "by"), CASES)
 def test_half_the_multiply_adds(name, by):
-    """Half of the multiply-adds go, the function is that of the network whose lost channels nobody reads."""
+    """Half of the multiply-adds are removed; the outputs are those of the model that ignores the removed channels."""
     before = built(name)
-    after = shrink(before, Shrinking(0.5, by=by))
+    after = prune_structure(before, StructuredPruning(0.5, by=by))
     assert 0.35 < multiply_adds(after) / multiply_adds(before) <= 0.5
     assert after.count_params() < before.count_params()
     assert [t.shape for t in after.outputs] == [t.shape for t in before.outputs]
-    ties = group_channels(before, by_scale=by == "scale")
-    masked = silenced(before, ties, _choose(before, ties, Shrinking(0.5, by=by), multiply_adds(before)))
+    groups = group_channels(before, by_scale=by == "scale")
+    kept = _select_channels(before, groups, StructuredPruning(0.5, by=by), multiply_adds(before))
+    masked = silence_channels(before, groups, kept)
     assert masked.count_params() == before.count_params()
     assert check_same(masked, after, probe(before), 1e-4) <= 1e-4
-    # The control: what went was not nothing.
+    # The control: the removed channels mattered.
     with pytest.raises(ExportError, match="differs"):
         check_same(before, after, probe(before), 1e-4)
 
 
-def test_weakest_channels_go():
-    """Channels made by kernels of zeros go first, by scale those of scale 0."""
+def test_least_important_channels_are_removed():
+    """Channels with kernels of zeros are removed first; by scale, those of scale 0."""
     before = built("vgg_bn_tiny")
     conv, norm = before.get_layer("stage1_conv1"), before.get_layer("stage1_conv1_norm")
     kernel = np.asarray(conv.kernel).copy()
@@ -57,21 +65,21 @@ def test_weakest_channels_go():
     gamma = np.ones(16, "float32")
     gamma[1::4] = 0
     norm.gamma.assign(gamma)
-    by_norm = shrink(before, Shrinking(0.5)).get_layer("stage1_conv1")
+    by_norm = prune_structure(before, StructuredPruning(0.5)).get_layer("stage1_conv1")
     assert abs(np.asarray(by_norm.kernel)).sum((0, 1, 2)).min() > 0
-    by_scale = shrink(before, Shrinking(0.5, by="scale")).get_layer("stage1_conv1_norm")
+    by_scale = prune_structure(before, StructuredPruning(0.5, by="scale")).get_layer("stage1_conv1_norm")
     assert np.asarray(by_scale.gamma).min() > 0
 
 
 def test_multiples():
-    """Where channels go, a multiple stays."""
-    after = shrink(built("vgg_bn_tiny"), Shrinking(0.5, multiple=4))
+    """The number of channels is a multiple where channels are removed."""
+    after = prune_structure(built("vgg_bn_tiny"), StructuredPruning(0.5, multiple=4))
     widths = [layer.filters for layer in after.layers if isinstance(layer, keras.layers.Conv2D)]
     assert all(width % 4 == 0 for width in widths)
 
 
-def test_what_must_stay():
-    """Groups, layer normalization and the logits keep their channels; unknown layers too."""
+def test_pinned_channels():
+    """Groups, layer normalization, logits and unknown layers keep their channels."""
     inputs = keras.Input((8, 8, 4))
     x = keras.layers.Conv2D(8, 3, name="before")(inputs)
     x = keras.layers.Conv2D(8, 3, groups=2, name="grouped")(x)
@@ -79,33 +87,33 @@ def test_what_must_stay():
     x = keras.layers.Conv2D(16, 3, activation="relu", name="free")(x)
     x = keras.layers.Reshape((-1, 16))(x)
     outputs = keras.layers.Dense(5, name="logits")(keras.layers.Flatten()(x))
-    network = keras.Model(inputs, outputs)
-    after = shrink(network, Shrinking(0.9))
+    model = keras.Model(inputs, outputs)
+    after = prune_structure(model, StructuredPruning(0.9))
     assert [after.get_layer(name).filters for name in ("before", "grouped")] == [8, 8]
     assert after.get_layer("free").filters < 16
-    with pytest.raises(BadOption, match="can go down to"):
-        shrink(network, Shrinking(0.1))
-    # Normalization over neighbouring channels and groups leave little.
-    with pytest.raises(BadOption, match="can go down to"):
-        shrink(built("alexnet_tiny"), Shrinking(0.5))
-    with pytest.raises(BadOption, match="no channels that could go"):
-        shrink(keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs)), Shrinking())
+    with pytest.raises(BadOption, match="can be reduced to"):
+        prune_structure(model, StructuredPruning(0.1))
+    # Normalization across channels and groups pin most channels.
+    with pytest.raises(BadOption, match="can be reduced to"):
+        prune_structure(built("alexnet_tiny"), StructuredPruning(0.5))
+    with pytest.raises(BadOption, match="no removable channels"):
+        prune_structure(keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs)), StructuredPruning())
 
 
 @pytest.mark.parametrize("options", [{"multiply_adds": 1.0}, {"multiply_adds": 0}, {"by": "l2"}, {"multiple": 0}])
 def test_options_are_checked(options):
-    """What makes no sense is refused."""
+    """Invalid options are refused."""
     with pytest.raises(BadOption, match="Received"):
-        Shrinking(**options)
+        StructuredPruning(**options)
 
 
 @pytest.mark.slow
-def test_slim_trains(trained, accuracy):
-    """A smaller network learns; the first stays as it was."""
-    network = trained(zoo.get("resnet_tiny", input_shape=(8, 8, 1)), 4)
-    before = [np.asarray(v).copy() for v in network.weights]
-    smaller = slim(network, Shrinking(0.5), trained, epochs=4)
-    assert accuracy(shrink(network, Shrinking(0.5))) < accuracy(smaller)
+def test_the_smaller_model_trains(trained, accuracy):
+    """Fine-tuning recovers accuracy; the original model is not changed."""
+    model = trained(zoo.get("resnet_tiny", input_shape=(8, 8, 1)), 4)
+    before = [np.asarray(v).copy() for v in model.weights]
+    smaller = prune_and_train(model, StructuredPruning(0.5), trained, epochs=4)
+    assert accuracy(prune_structure(model, StructuredPruning(0.5))) < accuracy(smaller)
     assert accuracy(smaller) > 0.85
-    for old, new in zip(before, network.weights, strict=True):
+    for old, new in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, new)

@@ -1,0 +1,1 @@
+"""Structured pruning: branches and channels."""
