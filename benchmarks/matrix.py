@@ -1,9 +1,9 @@
-"""Every small network by every format and every compression, for real: `python benchmarks/matrix.py`.
+"""Export every small model to every format after every compression: `python benchmarks/matrix.py`.
 
-Each `_tiny` network is trained briefly on real data, made smaller in each way, exported to all formats at once by one
-child process, compared with its source, inspected and verified. A cell is green, or refused with the reason that the
-spec, a pre-check or the compression's own plan states; anything else is red, and the exit code 1. What is done stays in
-the folder, so that a run that was stopped goes on where it was; delete the folder, or a file in it, to do it again.
+Each `_tiny` model is trained briefly on real data, compressed with each method, exported to all formats at once by one
+child process, compared with its source model, inspected and verified. A cell is green, or refused with the reason of
+the spec, a pre-check or the compression itself; anything else is red, and the exit code 1. Finished cells stay in the
+folder, so that an interrupted run is resumed; delete the folder, or a file in it, to repeat them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import zoo
 from export.compression.pipeline import CompressionPipeline, parse_pipeline
 from export.core.compression import compressions
 from export.core.format import formats, parse_format
-from export.pipeline import check_wanted, export_each
-from export.source.origin import RunJob
+from export.pipeline import check_request, export_each
+from export.source.job import RunJob
 from training.common.stopping import Stopped
 from training.recipe.recipe import recipes
 from training.runs.run import Run
@@ -34,25 +34,25 @@ from zoo.common.files import read_json, write_bytes, write_json
 PLAIN = "none"
 GREEN, REFUSED, RED = "green", "refused", "red"
 SMALL = 400_000  # parameters
-# Epochs of the recipe's: a third of them, at least so many if it has as many.
-SHARE, LEAST = 3, 40
-# What a chain of one step is given, beside the epochs of training: {model} stands for the network itself.
-VALUES = {"prune": "0.5", "structured": "0.5", "cluster": "16", "distil": "{model}"}
-# They train a network anew, for as long; others take so many epochs.
-ANEW, TUNING = ("distil",), 20
-# What a converter complained of only when it ran; a refusal is said before.
-LATE = "could not be written"
+# A model is trained for a third of its recipe's epochs, but not fewer than 40 if the recipe has as many.
+FRACTION, MIN_EPOCHS = 3, 40
+# Values of a pipeline of one step; {model} stands for the model itself.
+VALUES = {"prune": "0.5", "structured": "0.5", "cluster": "16", "distill": "{model}"}
+# These train a new model for as many epochs as the recipe; others fine-tune for so many.
+NEW_MODEL, FINE_TUNING_EPOCHS = ("distill",), 20
+# In errors of a converter that already ran; a refusal comes before conversion.
+LATE = "could not be converted"
 MARKS = {GREEN: "yes", RED: "**red**"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What became of a network in a format after a compression.
+    """The result for a model in a format after a compression.
 
     Args:
         state: "green", "refused" or "red".
         reason: why it is not green.
-        agreement: share of equal answers; None where it is not green, or answers are numbers.
+        agreement: fraction of equal predictions; None unless it is green and predictions are classes.
     """
 
     state: str
@@ -61,12 +61,12 @@ class Cell:
 
 
 def models() -> list[str]:
-    """Return the small networks."""
-    return [name for name in zoo.names("*_tiny") if zoo.spec(name).params < SMALL]
+    """Return the names of the small models."""
+    return [name for name in zoo.list_models("*_tiny") if zoo.spec(name).params < SMALL]
 
 
 def recipe_for(model: str) -> tuple[str, dict[str, Any]]:
-    """Return the recipe that trains a network on real data, and what to change in it."""
+    """Return the recipe that trains a model on real data, and its overrides."""
     family = zoo.spec(model).family
     known = {name: training.get_recipe(name) for name in recipes.names("digits_*", "word_*", "reverse_*")}
     fitting = {name: recipe for name, recipe in known.items() if zoo.spec(recipe.model.name).family == family}
@@ -75,15 +75,15 @@ def recipe_for(model: str) -> tuple[str, dict[str, Any]]:
         return exact[0], shortened(known[exact[0]])
     similar = [name for name, recipe in fitting.items() if zoo.spec(recipe.model.name).task == zoo.spec(model).task]
     name = similar[0]
-    # Sizes, which fit the data; what else the network of the recipe is, this one is not.
+    # Only the sizes are taken over: they fit the data, other options belong to the recipe's model.
     sizes = {key: value for key, value in known[name].model.options.items() if isinstance(value, int)}
     options = {key: value for key, value in sizes.items() if key in _options(model)}
     return name, {**shortened(known[name]), "model.name": model, "model.options": options}
 
 
 def shortened(recipe: Any) -> dict[str, Any]:
-    """Return what makes a recipe brief, though not so brief that answers are undecided."""
-    return {"epochs": max(recipe.epochs // SHARE, min(recipe.epochs, LEAST))}
+    """Return overrides for a short training, long enough for confident predictions."""
+    return {"epochs": max(recipe.epochs // FRACTION, min(recipe.epochs, MIN_EPOCHS))}
 
 
 def _options(model: str) -> Iterable[str]:
@@ -94,7 +94,7 @@ def _options(model: str) -> Iterable[str]:
 
 
 def trained(model: str, folder: Path) -> Run:
-    """Return the finished run of a network, which is trained if it is not there."""
+    """Return the finished run of a model; train it if there is none."""
     place = folder / model / "run"
     if (place / "done.json").is_file():
         return Run.open(place)
@@ -104,133 +104,144 @@ def trained(model: str, folder: Path) -> Run:
     return training.train(name, overrides, run=place)
 
 
-def chain_of(name: str, model: str) -> CompressionPipeline | None:
-    """Return the chain of a compression alone; None for none."""
+def pipeline_of(name: str, model: str) -> CompressionPipeline | None:
+    """Return the compression pipeline of one method; None for no compression."""
     if name == PLAIN:
         return None
     fields = {field.name for field in dataclasses.fields(compressions[name].options)}
     given = [VALUES[name].format(model=model)] if name in VALUES else []
-    epochs = recipe_for(model)[1]["epochs"] if name in ANEW else TUNING
+    epochs = recipe_for(model)[1]["epochs"] if name in NEW_MODEL else FINE_TUNING_EPOCHS
     given += [f"epochs={epochs}"] if "epochs" in fields else []
     return parse_pipeline(f"{name}:{','.join(given)}" if given else name)
 
 
-def cells(run: Run, chain: CompressionPipeline | None, names: Sequence[str]) -> Iterator[tuple[str, Cell]]:
-    """Yield what becomes of a network in each format."""
+def cells(run: Run, pipeline: CompressionPipeline | None, names: Sequence[str]) -> Iterator[tuple[str, Cell]]:
+    """Yield the cell of each format."""
     origin, wanted = RunJob(run), {}
     for name in names:
         try:
-            check_wanted(origin, parse_format(name), chain)
+            check_request(origin, parse_format(name), pipeline)
             wanted[name] = parse_format(name)
         except ZooError as error:
-            yield name, judged(error)
+            yield name, cell_of(error)
     left = set(wanted)
     try:
-        for name, made in export_each(origin, wanted, chain) if wanted else ():
+        for name, made in export_each(origin, wanted, pipeline) if wanted else ():
             left.discard(name)
-            yield name, judged(made)
+            yield name, cell_of(made)
     except ZooError as error:
-        # The compression refused the network, or the process died: none of the rest was written.
-        yield from ((name, judged(error)) for name in wanted if name in left)
+        # The compression refused the model, or the process died: none of the rest was written.
+        yield from ((name, cell_of(error)) for name in wanted if name in left)
 
 
-def judged(made: export.Artifact | ZooError) -> Cell:
+def cell_of(result: export.Artifact | ZooError) -> Cell:
     """Return the cell of an artifact, which is verified from its files alone, or of an error."""
-    if isinstance(made, ZooError):
-        message = str(made)
-        refusal = isinstance(made, (UnsupportedExport, BadOption)) and LATE not in message and "\n" not in message
+    if isinstance(result, ZooError):
+        message = str(result)
+        refusal = isinstance(result, (UnsupportedExport, BadOption)) and LATE not in message and "\n" not in message
         return Cell(REFUSED if refusal else RED, message)
     try:
-        parity = export.verify(made.path).parity
+        parity = export.verify(result.path).parity
     except ZooError as error:
         return Cell(RED, str(error))
     return Cell(GREEN, "", parity["agreement"])
 
 
-def fill(folder: Path, names: Sequence[str], ways: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
-    """Fill the matrix, and keep each network's part of it as it is done.
+def fill(folder: Path, names: Sequence[str], methods: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
+    """Fill the matrix, and save the cells of each model when they are finished.
 
     Args:
-        folder: for runs and what is done.
-        names: networks.
-        ways: compressions, "none" among them.
+        folder: for runs and finished cells.
+        names: models.
+        methods: compressions, and "none".
         wanted: formats.
 
     Returns:
-        Cells by compression, network and format.
+        Cells by compression, model and format.
     """
-    found: dict[str, Any] = {way: {} for way in ways}
+    found: dict[str, Any] = {method: {} for method in methods}
     for model in names:
-        for way in ways:
-            file = folder / model / f"{way}.json"
+        for method in methods:
+            file = folder / model / f"{method}.json"
             done = read_json(file) if file.is_file() else {}
             left = [fmt for fmt in wanted if fmt not in done]
             if left:
                 start = time.monotonic()
-                made = {name: dataclasses.asdict(cell) for name, cell in cells_of(model, way, folder, left)}
+                made = {name: dataclasses.asdict(cell) for name, cell in cells_of(model, method, folder, left)}
                 done |= made
                 write_json(file, done)
                 counts = ", ".join(f"{sum(c['state'] == s for c in made.values())} {s}" for s in (GREEN, REFUSED, RED))
-                print(f"{model} {way}: {counts} in {time.monotonic() - start:.0f} s", flush=True)
-            found[way][model] = {fmt: done[fmt] for fmt in wanted}
+                print(f"{model} {method}: {counts} in {time.monotonic() - start:.0f} s", flush=True)
+            found[method][model] = {fmt: done[fmt] for fmt in wanted}
     return found
 
 
-def cells_of(model: str, way: str, folder: Path, names: Sequence[str]) -> list[tuple[str, Cell]]:
-    """Return the cells of a network after a compression."""
+def cells_of(model: str, method: str, folder: Path, names: Sequence[str]) -> list[tuple[str, Cell]]:
+    """Return the cells of a model after a compression."""
     try:
         run = trained(model, folder)
     except Stopped:
         raise
     except ZooError as error:
-        # No refusal: the recipe is this file's own choice.
+        # This is no refusal: the recipe is chosen here.
         return [(name, Cell(RED, str(error))) for name in names]
     try:
-        return list(cells(run, chain_of(way, model), names))
+        return list(cells(run, pipeline_of(method, model), names))
     except ZooError as error:
-        return [(name, judged(error)) for name in names]
+        return [(name, cell_of(error)) for name in names]
 
 
 def page(found: Mapping[str, Any]) -> str:
     """Return the matrix as Markdown, reasons below each table."""
     lines = [
-        "# What leaves as what",
+        "# Models, formats and compressions",
         "",
-        "Written by `make matrix`: every small network, trained briefly on real data, made smaller in each way and "
-        "exported to each format; each artifact was compared with its source in its real runtime, inspected and "
-        "verified. A number stands for a refusal, with its reason below.",
+        "Written by `make matrix`: every small model is trained briefly on real data, compressed with each method and "
+        "exported to each format. Each artifact is compared with its source model in its real runtime, inspected and "
+        "verified. A number stands for a refusal; its reason is below the table.",
     ]
-    for way, rows in found.items():
-        lines += ["", f"## {'As trained' if way == PLAIN else f'After {way}'}", "", *table(rows)]
+    for method, rows in found.items():
+        lines += ["", f"## {'As trained' if method == PLAIN else f'After {method}'}", "", *table(rows)]
     return "\n".join(lines) + "\n"
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a table of networks by formats, and the reasons of what is not green."""
+    """Return a table of models by formats, and the reasons of the cells that are not green."""
     names = list(next(iter(rows.values())))
-    reasons: dict[str, int] = {}
-    lines = [f"| network | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    # Cells of a reason that differs in the names of model and format alone.
+    reasons: dict[str, list[tuple[str, str]]] = {}
+    lines = [f"| model | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for model, row in rows.items():
         marks = []
         for name in names:
-            cell = row[name]
-            general = short(cell["reason"], model, name)
-            number = reasons.setdefault(general, len(reasons) + 1) if cell["reason"] else 0
+            cell, number = row[name], 0
+            if cell["reason"]:
+                reasons.setdefault(general(cell["reason"], model, name), []).append((model, name))
+                number = list(reasons).index(general(cell["reason"], model, name)) + 1
             marks.append(" ".join(filter(None, (MARKS.get(cell["state"], ""), f"({number})" if number else ""))))
         lines.append(f"| {model} | {' | '.join(marks)} |")
-    return [*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())]
+    return [*lines, "", *(f"{n}. {specific(*item)}" for n, item in enumerate(reasons.items(), start=1))]
 
 
-def short(reason: str, model: str, name: str) -> str:
-    """Return a reason that is the same for all networks and formats that have it, without paths."""
+MODEL, FORMAT = "\0model\0", "\0format\0"
+
+
+def general(reason: str, model: str, name: str) -> str:
+    """Return a reason with marks in place of the names of model and format, and without paths."""
     reason = re.sub(r"/\S+/", "", reason.replace("|", "\\|"))
-    return re.sub(rf"\b{re.escape(model)}\b", "NETWORK", re.sub(rf"\b{re.escape(name)}\b", "FORMAT", reason))[:300]
+    return re.sub(rf"\b{re.escape(model)}\b", MODEL, re.sub(rf"\b{re.escape(name)}\b", FORMAT, reason))[:300]
+
+
+def specific(reason: str, cells: Iterable[tuple[str, str]]) -> str:
+    """Return a reason with the names of all models and formats that it holds for."""
+    names, formats_ = (", ".join(dict.fromkeys(column)) for column in zip(*cells, strict=True))
+    return reason.replace(MODEL, names).replace(FORMAT, formats_)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the matrix and write the page; returns 1 if a cell is red."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("runs/matrix"), help="for runs and what is done")
+    parser.add_argument("--folder", type=Path, default=Path("runs/matrix"), help="for runs and finished cells")
     parser.add_argument("--models", nargs="+", default=models())
     parser.add_argument("--compressions", nargs="+", default=[PLAIN, *compressions.names()])
     parser.add_argument("--formats", nargs="+", default=formats.names())
@@ -241,8 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_bytes(given.out, text.encode())
     print(text)
     red = [
-        f"{model} {way} {fmt}: {cell['reason']}"
-        for way, rows in found.items()
+        f"{model} {method} {fmt}: {cell['reason']}"
+        for method, rows in found.items()
         for model, row in rows.items()
         for fmt, cell in row.items()
         if cell["state"] == RED

@@ -27,36 +27,36 @@ def matrix(root):
 
 def test_every_family_has_a_small_network_and_a_recipe(matrix):
     """So that each stands in the matrix."""
-    assert {zoo.spec(name).family for name in matrix.models()} == set(zoo.families())
+    assert {zoo.spec(name).family for name in matrix.models()} == set(zoo.list_families())
     for name in matrix.models():
         recipe, overrides = matrix.recipe_for(name)
         assert 8 <= overrides["epochs"] <= training.get_recipe(recipe).epochs
 
 
-def test_every_compression_has_a_chain(matrix):
+def test_every_compression_has_a_pipeline(matrix):
     """Each with its options, which parse."""
     for name in export.list_compressions(exclude="their_*"):
-        chain = matrix.chain_of(name, "mlp_tiny")
-        assert chain.steps[0].compression.name == name
-    assert matrix.chain_of(matrix.PLAIN, "mlp_tiny") is None
+        pipeline = matrix.pipeline_of(name, "mlp_tiny")
+        assert pipeline.steps[0].compression.name == name
+    assert matrix.pipeline_of(matrix.PLAIN, "mlp_tiny") is None
 
 
 @pytest.mark.parametrize(("error", "state"), [
     (UnsupportedExport("resnet_tiny does not export to onnx: it cannot"), "refused"),
     (BadOption("Rescue needs classes"), "refused"),
-    (UnsupportedExport("onnx could not be written: UnsupportedExport: no operator"), "red"),
+    (UnsupportedExport("onnx could not be converted: UnsupportedExport: no operator"), "red"),
     (UnsupportedExport("two\nlines"), "red"),
     (ParityError("not equal"), "red"),
     (ExportError("died"), "red"),
 ])  # fmt: skip
 def test_only_what_is_said_before_is_a_refusal(matrix, error, state):
     """What a converter complains of, and what the gate refuses, is red."""
-    cell = matrix.judged(error)
+    cell = matrix.cell_of(error)
     assert (cell.state, cell.reason) == (state, str(error))
 
 
 def test_page_numbers_reasons(matrix):
-    """A reason that holds for several cells is told once, without the names of network and format."""
+    """A reason that holds for several cells is printed once, with the names of their models and formats."""
     reason = "{0} does not export to {1}: it has no such operator"
     row = {fmt: {"state": "refused", "reason": reason.format("a_tiny", fmt), "agreement": None} for fmt in ("x", "y")}
     rows = {"a_tiny": row, "b_tiny": {"x": {"state": "green", "reason": "", "agreement": 1.0}, "y": row["y"]}}
@@ -64,7 +64,9 @@ def test_page_numbers_reasons(matrix):
     text = matrix.page({"none": rows})
     assert "| a_tiny | (1) | (1) |" in text
     assert "| b_tiny | yes | **red** (2) |" in text
-    assert "1. NETWORK does not export to FORMAT: it has no such operator" in text
+    assert "1. a_tiny does not export to x, y: it has no such operator" in text
+    assert "FORMAT" not in text
+    assert "\0" not in text
     assert "2. killed" in text
 
 
@@ -72,15 +74,15 @@ def test_a_part_of_it_is_green(matrix, tmp_path, capsys):
     """A network for features, as trained and after what is for int8 alone; what is done is not done again."""
     arguments = [
         "--folder", tmp_path / "matrix", "--out", tmp_path / "matrix.md", "--models", "mlp_tiny",
-        "--compressions", "none", "rescue", "--formats", "onnx",
+        "--compressions", "none", "mixed_precision", "--formats", "onnx",
     ]  # fmt: skip
     assert matrix.main(list(map(str, arguments))) == 0, capsys.readouterr().out
     done = json.loads((tmp_path / "matrix" / "mlp_tiny" / "none.json").read_text())
     assert {name: cell["state"] for name, cell in done.items()} == {"onnx": "green"}
     assert done["onnx"]["agreement"] == 1.0
-    rescued = json.loads((tmp_path / "matrix" / "mlp_tiny" / "rescue.json").read_text())
-    assert rescued["onnx"]["state"] == "refused"
-    assert "rescue is for tflite_int8" in rescued["onnx"]["reason"]
+    mixed = json.loads((tmp_path / "matrix" / "mlp_tiny" / "mixed_precision.json").read_text())
+    assert mixed["onnx"]["state"] == "refused"
+    assert "mixed_precision supports tflite_int8" in mixed["onnx"]["reason"]
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "matrix").rglob("*") if p.is_file()}
     assert matrix.main(list(map(str, arguments))) == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "matrix").rglob("*") if p.is_file()} == times

@@ -110,6 +110,13 @@ def test_pages_name_files_that_exist():
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_matrix_names_models_and_formats():
+    """A refusal names what it holds for; no placeholder is left in the page."""
+    text = read(ROOT / "docs/matrix.md")
+    assert "tflite_int4" in text
+    assert re.findall(r"\b(?:FORMAT|NETWORK|MODEL)\b|\0", text) == []
+
+
 def python_blocks(page):
     """The Python blocks of a page."""
     return [block for language, block in BLOCK.findall(read(page)) if language == "python"]
