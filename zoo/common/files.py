@@ -1,7 +1,8 @@
-"""Files that are whole or not there: written beside their place, synced, then renamed."""
+"""Atomic files and folders: written next to their path, synced, then renamed."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -13,40 +14,45 @@ from pathlib import Path
 from typing import Any
 
 from zoo.common.errors import RunError
+from zoo.common.exchange import exchange
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` write a temporary neighbour of `path` and move it into place.
+    """Write a file atomically.
+
+    Args:
+        path: the file.
+        write: function that writes the file at the temporary path it is given.
 
     Raises:
-        RunError: the disk is full or cannot be written; what stood at `path` is untouched.
+        RunError: the disk is full or not writable; the previous file is unchanged.
     """
-    # The suffix stays, because writers such as Keras' look at it.
-    beside = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    # The suffix stays, because writers such as Keras' depend on it.
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        _sync(beside)
-        os.replace(beside, path)
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
         raise _write_error(path, error) from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _write_error(path: Path, error: OSError) -> RunError:
-    """Return one line that says what could not be written and why."""
+    """Return the one-line error of a failed write."""
     reason = error.strerror or str(error)
     return RunError(
-        f"Could not write {path}: {reason}. What was there before is untouched. "
-        "Make room or choose another place, then go on."
+        f"Could not write {path}: {reason}. The previous content is unchanged. "
+        "Free disk space or choose another path, then try again."
     )
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    write_atomic(path, lambda beside: _write_all(beside, content))
+    """Write a file atomically."""
+    write_atomic(path, lambda temporary: _write_all(temporary, content))
 
 
 def _write_all(path: Path, content: bytes) -> None:
@@ -54,17 +60,17 @@ def _write_all(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; numbers that are not finite become null, as JSON knows none."""
+    """Write JSON atomically; numbers that are not finite become null."""
     write_bytes(path, to_json(content).encode())
 
 
 def to_json(content: Any) -> str:
-    """Return strict, indented JSON, with null for numbers that are not finite."""
+    """Return strict, indented JSON; numbers that are not finite become null."""
     return json.dumps(finite(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def finite(value: Any) -> Any:
-    """Return JSON-safe values with None for numbers that are not finite."""
+    """Return the values with None for numbers that are not finite."""
     if isinstance(value, dict):
         return {key: finite(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -73,7 +79,7 @@ def finite(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON, or raise RunError in one line."""
+    """Read a JSON file; raises RunError if it is missing or invalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -81,7 +87,7 @@ def read_json(path: Path) -> Any:
 
 
 def _sync(path: Path) -> None:
-    """Make sure that a file or folder has reached the disk."""
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -91,13 +97,17 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary neighbour to fill; it becomes `path` if all went well and vanishes otherwise."""
+    """Yield a temporary folder next to `path` that becomes `path` on success and is removed otherwise.
+
+    An existing `path` is replaced. A process that is killed meanwhile leaves the old folder or the new one; see
+    `restore_replaced` for systems without an atomic exchange.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
     beside.chmod(0o755)
     try:
         yield beside
-        _exchange(beside, path)
+        _replace_folder(beside, path)
     except OSError as error:
         if isinstance(error, RunError):
             raise
@@ -106,12 +116,40 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _exchange(new: Path, path: Path) -> None:
-    """Put a folder in the place of another, which is removed afterwards."""
+REPLACED = ".replaced-"
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Move a folder to a path; a folder that is there is removed."""
+    restore_replaced(path)
     if not path.exists():
         os.replace(new, path)
+    elif exchange(new, path):
+        shutil.rmtree(new, ignore_errors=True)
+    else:
+        old = path.with_name(f"{REPLACED}{path.name}")
+        os.replace(path, old)
+        os.replace(new, path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_replaced(path: Path) -> None:
+    """Finish a replacement of the folder `path` that was interrupted where no atomic exchange is possible.
+
+    If the process was killed between its two renames, the old folder gets its name back; if after them, the old folder
+    is removed. Readers of folders that `whole_folder` replaces call this first.
+    """
+    old = path.with_name(f"{REPLACED}{path.name}") if path.name else path
+    if old == path or not old.is_dir():
         return
-    old = path.with_name(f".replaced-{new.name}")
-    os.replace(path, old)
-    os.replace(new, path)
-    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        os.rename(old, path)
+
+
+def restore_all(folder: Path) -> None:
+    """Call `restore_replaced` for every folder in a folder."""
+    for old in folder.glob(f"{REPLACED}*"):
+        restore_replaced(folder / old.name.removeprefix(REPLACED))
