@@ -96,7 +96,7 @@ def export_one(model: str, names: Sequence[str], folder: Path, calibrate: Path, 
     """
     out = folder / f"{model}-{len(names)}-{names[0]}"
     command = [sys.executable, "-m", "zoo", "export", model, "--weights", "random", "--out", str(out), "--json"]
-    seconds, peak, printed = measured([*command, "--calibrate", str(calibrate), "--format", *names])
+    seconds, peak, printed = measured([*command, "--calibration", str(calibrate), "--format", *names])
     size = zoo.spec(model).params * 4 / 1e6
     files = sum(manifest["bytes"] for manifest in json.loads(printed)) / 1e6
     more = (
@@ -111,7 +111,7 @@ def in_a_row(folder: Path) -> None:
     """Export a small network again and again, and print how this process grew."""
     sizes = []
     for _ in range(ROW):
-        export.export_model("mlp_tiny", "onnx", weights="random", out=folder / "row")
+        export.convert("mlp_tiny", "onnx", weights="random", out=folder / "row")
         sizes.append(resident(os.getpid()) / 1e6)
     first, tenth, last = (round(sizes[place]) for place in (0, 9, -1))
     print(f"{ROW} exports in a row: {first} MB after the first, {tenth} after ten, {last} after all")

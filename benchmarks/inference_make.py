@@ -56,12 +56,12 @@ def attempt(write: Callable[[Path], Any], path: Path) -> float | str:
 def ours(model: str, folder: Path) -> dict[str, Any]:
     """Every format of the zoo's network; those that are made from another follow it."""
     from export.core.format import formats
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
     spec = zoo.spec(model)
     labels = [str(i) for i in range(spec.classes)]
     scratch = folder / f".source-{os.getpid()}"
-    source = Source(zoo.get(model), spec.preprocessing, labels, functools.partial(images, model), scratch)
+    source = SourceModel(zoo.get(model), spec.preprocessing, labels, lambda count: images(model)[:count], scratch)
     known = [name for name in (*FORMATS, *(DYNAMIC if model.startswith(TRANSFORMERS) else ())) if name in formats]
     found = {name: attempt(functools.partial(_share, source, name), folder / "ours" / name) for name in known}
     shutil.rmtree(scratch, ignore_errors=True)
@@ -72,7 +72,7 @@ def _share(source: Any, name: str, path: Path) -> None:
     """Write a format into a folder."""
     from export.core.format import formats
 
-    written = source.shared(name)
+    written = source.artifact_path(name)
     file = formats[name].file
     path.mkdir()
     target = path / file if file else path
@@ -83,10 +83,10 @@ def _share(source: Any, name: str, path: Path) -> None:
 
 def keras(model: str, folder: Path) -> dict[str, Any]:
     """What Keras' own exporters make of our network with its preprocessing, which our artifacts hold too."""
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
     spec, few = zoo.spec(model), images(model)
-    network = Source(zoo.get(model), spec.preprocessing, [], lambda: few, folder).model
+    network = SourceModel(zoo.get(model), spec.preprocessing, [], lambda count: few[:count], folder).model
     network(few[:1])  # the ONNX exporter takes only what was called
 
     def converted(path: Path, **options: Any) -> None:

@@ -1,48 +1,54 @@
-"""What ships: artifacts in the formats of phones and servers, each compared with its source in its real runtime.
+"""Verified exports: every artifact is compared with its source model in the runtime that will run it.
 
 import export
-artifact = export.export(run, "tflite_int8")    # raises ParityError, and leaves no file, if it is not equal
-export.load(artifact.path)(images)              # any format, one callable; ids of texts
+(artifact,) = export.convert(run, "tflite_int8")  # raises ParityError, and leaves no file, if it is out of tolerance
+logits = export.load(artifact.path)(images)       # one callable for every format
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.compression.pipeline import parse_pipeline
 from export.core.compression import Compression
 from export.core.compression import compressions as _compressions
 from export.core.compression import register as register_compression
-from export.core.format import Format, Runtime, Tensor, Tolerance
+from export.core.format import Backend, Format
 from export.core.format import formats as _formats
 from export.core.format import register as register_format
 from export.core.options import Options
-from export.inspection.inspect import inspect as inspect_file
-from export.pipeline import Artifact, export_request, export_run, load_artifact, verify_artifact
-from export.source.origin import ModelRequest
-from export.source.rows import encode_rows
+from export.core.runtime import Runtime, Tensor
+from export.core.tolerance import Tolerance
+from export.inspection.inspect import Inspection
+from export.inspection.inspect import inspect as _inspect
+from export.pipeline import export_job
+from export.source.job import RegistryJob, open_job
+from export.source.rows import encode_table_rows
+from export.verification.artifact import Artifact, load_artifact, verify_artifact
 from training.runs.run import Run
-from zoo.common.errors import BadOption, did_you_mean
+from zoo.common.errors import BadOption
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from export.reporting.content import Report
     from export.reporting.pick import Pick
 
 __all__ = [
     "Artifact",
+    "Backend",
     "Compression",
     "Format",
+    "Inspection",
     "Options",
     "Runtime",
     "Tensor",
     "Tolerance",
-    "export",
-    "export_all",
-    "export_model",
+    "convert",
+    "encode_rows",
     "inspect",
     "list_compressions",
     "list_formats",
@@ -51,84 +57,62 @@ __all__ = [
     "register_compression",
     "register_format",
     "report",
-    "vectors",
     "verify",
 ]
 
 PathLike = str | os.PathLike[str]
 
 
-def export(run: Run | PathLike, fmt: str, compress: str = "", *, max_drop: float | None = None) -> Artifact:
-    """Export a finished run to one format.
-
-    Args:
-        run: a run or its directory.
-        fmt: a name of `export.list_formats()`, with options if wanted: "tflite_int8:batch=4,input=uint8".
-        compress: what makes it smaller before, such as "structured:0.5 | prune:0.8 | qat"; names are those of
-            `export.list_compressions()`.
-        max_drop: how many points of accuracy a format that is not exact may lose, instead of what it states.
-
-    Returns:
-        The artifact, at RUN/exports/FORMAT, with "+OPTION=VALUE" for each option that is not the default, and with
-        "-COMPRESSION" if it was made smaller.
-
-    Raises:
-        UnknownName: no such format or compression.
-        BadOption: a compression cannot be had, or options cannot be.
-        UnsupportedExport: the model's spec rules this format out.
-        ParityError: the artifact is not equal to its source; nothing of it is left.
-        ExportError: the converter failed.
-        RunError: the run is unfinished, in use or cannot be written.
-    """
-    return export_all(run, [fmt], compress, max_drop=max_drop)[0]
-
-
-def export_all(
-    run: Run | PathLike, names: Sequence[str], compress: str = "", *, max_drop: float | None = None
-) -> list[Artifact]:
-    """Export a finished run to several formats through one child process; those that fail do not hold up others."""
-    return export_run(run if isinstance(run, Run) else Run.open(run), names, compress, max_drop)
-
-
-def export_model(
-    model: str,
-    fmt: str | Sequence[str],
+def convert(
+    source: Run | PathLike,
+    formats: str | Sequence[str],
     *,
-    weights: PathLike,
-    calibrate: PathLike | None = None,
+    compress: str = "",
+    weights: PathLike | None = None,
+    calibration: PathLike | None = None,
     out: PathLike | None = None,
     max_drop: float | None = None,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Artifact]:
-    """Export a model of the registry that was not trained here.
+    """Export a model to one or more formats through one child process, and verify each artifact.
 
-    Nobody knows the right answers, so that it is judged by how far its own differ from its source's, and accuracies are
-    None. Images are prepared as the spec states; see `zoo.spec(model).preprocessing`.
+    A format that fails does not stop the others; the error is raised after the last one.
 
     Args:
-        model: a name of `zoo.names()`.
-        fmt: a format, or several, as for `export`.
-        weights: as for `zoo.get`: "imagenet", a path and so on; "random" for a trial.
-        calibrate: what int8 formats are calibrated and all are compared on: a folder of images (JPEG, PNG, …; those in
-            its folders too), or a .npy or .csv file of examples. Seeded noise is what they are compared on by default,
-            and calibrated on if they take token ids; the manifest states it.
-        out: folder for the artifacts, `exports/MODEL` by default.
-        max_drop: as for `export`; of answers that nobody knows, how many points of them may differ more.
-        options: those of `zoo.get`, such as classes=10 or input_shape=(64, 64, 3).
+        source: a finished run or its directory; or the name of a registry model, with `weights`.
+        formats: one or more names of `export.list_formats()`, optionally with options: "tflite_int8:batch=4".
+        compress: of a run: the compression pipeline to apply first, such as "structured:0.5 | prune:0.8 | qat"; see
+            `export.list_compressions()`.
+        weights: of a registry model: as for `zoo.get`, "imagenet", a path and so on; "random" for a trial.
+        calibration: of a registry model: the examples to calibrate int8 formats and to compare artifacts on: a folder
+            of images (JPEG, PNG, …; sub-folders too), or a .npy or .csv file. Seeded noise by default, which calibrates
+            models of token ids only.
+        out: of a registry model: folder for the artifacts, `exports/MODEL` by default.
+        max_drop: accuracy in points that a format may lose, instead of its own tolerance; float formats ignore it.
+        options: of a registry model: options of `zoo.get`, such as {"classes": 10, "input_shape": (64, 64, 3)}.
 
     Returns:
-        The artifacts, at OUT/FORMAT.
+        The artifacts, in RUN/exports/FORMAT or OUT/FORMAT. The folder's name has "+OPTION=VALUE" for each option that
+        differs from its default, and "-COMPRESSION".
 
     Raises:
-        UnknownName: no such model or format.
-        BadOption: no weights, weights that do not fit, or a format that is calibrated on examples without any.
-        DataError: the examples cannot be read.
-        UnsupportedExport, ParityError, ExportError: as for `export`.
+        UnknownName: no such format, compression or model.
+        BadOption: the source is not supported, or an option or a compression does not apply.
+        UnsupportedExport: a format does not support the model.
+        ParityError: an artifact is out of tolerance; none of its files is left.
+        ExportError: a converter failed.
+        DataError: the calibration data cannot be read.
+        RunError: the run is unfinished, in use or cannot be written.
     """
-    names = [fmt] if isinstance(fmt, str) else list(fmt)
-    examples = "" if calibrate is None else os.fspath(calibrate)
-    request = ModelRequest(model, os.fspath(weights), examples, options)
-    return export_request(request, names, Path(out or Path("exports") / model), max_drop)
+    names = [formats] if isinstance(formats, str) else list(formats)
+    if not names:
+        raise BadOption(f"formats must name one or more of {', '.join(list_formats())}. Received: formats={formats!r}")
+    job = open_job(source, weights=weights, calibration=calibration, out=out, options=options)
+    if compress and isinstance(job, RegistryJob):
+        raise BadOption(
+            f"compress applies to trained runs, not to registry models. Received: compress={compress!r}. Leave it out."
+        )
+    return export_job(job, names, parse_pipeline(compress) if compress else None, max_drop)
 
 
 def list_formats(*patterns: str, exclude: str | Iterable[str] = ()) -> list[str]:
@@ -146,42 +130,42 @@ def list_compressions(*patterns: str, exclude: str | Iterable[str] = ()) -> list
     return _compressions.names(*patterns, exclude=exclude)
 
 
-def inspect(path: PathLike) -> dict[str, Any]:
-    """Say what stands in a model, anyone's, of which nothing is run.
+def inspect(path: PathLike) -> Inspection:
+    """Inspect a model file without running it.
 
     Args:
-        path: a .tflite, .onnx or .keras file, OpenVINO's .xml, the folder of a SavedModel, or one of ours.
-
-    Returns:
-        What `export.inspection.inspect.Inspection.to_json` returns.
+        path: a .tflite, .onnx or .keras file, OpenVINO's .xml, a SavedModel folder, or the folder of an artifact.
 
     Raises:
-        DataError: it is none of these, or cannot be read.
+        DataError: the path is none of these, or the file cannot be read.
     """
-    return inspect_file(Path(path))
+    return _inspect(Path(path))
 
 
 def verify(path: PathLike) -> Artifact:
-    """Repeat an artifact's comparison with its source, from the samples beside it.
+    """Repeat an artifact's comparison with its source model, from the samples in its folder.
+
+    Args:
+        path: the artifact or its folder.
 
     Raises:
         RunError: no artifact there.
-        ParityError: a byte was changed, or the artifact no longer equals its source.
+        ParityError: a byte was changed, or the artifact is out of tolerance.
     """
     return verify_artifact(Path(path))
 
 
 def load(path: PathLike, threads: int | None = None) -> Runtime:
-    """Load an artifact into its real runtime.
+    """Load an artifact into its runtime.
 
     Args:
         path: the artifact or its folder.
-        threads: threads of the runtime; its own choice by default.
+        threads: threads of the runtime; its own default if None.
 
     Returns:
-        A callable from raw values (n, *shape), pixels 0 to 255, or int32 token ids (n, length), to float32 logits (n,
-        classes) or (n, length, classes), or values (n, targets) in the data's own units. One that writes sequences
-        takes "source" and "target" and has `generate`, from source ids to the ids that it writes.
+        A callable from raw values (n, *shape), pixels in [0, 255], or int32 token ids (n, length), to float32 logits
+        (n, classes) or (n, length, classes), or values (n, targets) in the data's units. A sequence-to-sequence model
+        takes "source" and "target", and has `generate`, from source ids to generated ids.
 
     Raises:
         RunError: no artifact there.
@@ -190,43 +174,40 @@ def load(path: PathLike, threads: int | None = None) -> Runtime:
     return load_artifact(Path(path), threads)
 
 
-def vectors(path: PathLike, rows: Sequence[Mapping[str, Any]] | PathLike) -> np.ndarray:
-    """Turn rows of a table into what an artifact takes, as `export.load(path)(export.vectors(path, rows))`.
+def encode_rows(path: PathLike, rows: Sequence[Mapping[str, Any]] | PathLike) -> np.ndarray:
+    """Encode rows of a table for an artifact, `export.load(path)(export.encode_rows(path, rows))`.
 
     Args:
-        path: an artifact of a network for tables, or its folder.
-        rows: values by heading, None for one that is missing; or a CSV or Parquet file with these headings. Columns
-            that the network does not know are passed over.
+        path: an artifact of a tabular model, or its folder.
+        rows: values by column name, None for a missing one; or a CSV or Parquet file. Unknown columns are ignored.
 
     Returns:
-        float32 (n, features), raw: the artifact scales them itself. What each value says stands in the manifest, under
+        float32 (n, features), raw: the artifact normalizes them itself. The manifest describes each value under
         "metadata", "tabular", "features".
 
     Raises:
-        RunError: no artifact there, or one of no table.
-        DataError: a column is missing, or a value cannot be.
+        RunError: no artifact there, or one without columns.
+        DataError: a column is missing, or a value is invalid.
         ParityError: a byte of the artifact was changed.
     """
-    return encode_rows(Path(path), rows)
+    return encode_table_rows(Path(path), rows)
 
 
-def report(
-    run: Run | PathLike, *more: Run | PathLike, measure: bool = True, out: PathLike | None = None
-) -> dict[str, Any]:
+def report(run: Run | PathLike, *more: Run | PathLike, measure: bool = True, out: PathLike | None = None) -> Report:
     """Write report.json and report.html.
 
     Args:
-        run: a finished run or its directory; or a folder of artifacts that belong to no run.
+        run: a finished run or its directory; or a folder of artifacts without a run.
         more: others, to compare.
-        measure: measure latency, cold start, memory and throughput of each artifact, in turns, now and here.
-        out: where to write; into the first run by default.
+        measure: measure latency, cold start, memory and throughput of each artifact, in turns, on this machine.
+        out: the folder to write to; the first run's by default.
 
     Returns:
         The content of report.json.
 
     Raises:
-        RunError: there is no such run, or it is unfinished.
-        ParityError: an artifact is not as it was written.
+        RunError: no such run, or it is unfinished.
+        ParityError: an artifact was changed.
         ExportError: a runtime failed.
     """
     from export.reporting.content import report_runs
@@ -234,26 +215,43 @@ def report(
     return report_runs(_places(run, *more), measured=measure, out=None if out is None else Path(out))
 
 
-def pick(run: Run | PathLike, *more: Run | PathLike, **limits: Any) -> Pick:
-    """Choose the artifact to ship.
+def pick(  # noqa: PLR0913 - one keyword per limit
+    run: Run | PathLike,
+    *more: Run | PathLike,
+    max_drop: float | None = None,
+    max_mb: float | None = None,
+    max_ms: float | None = None,
+    max_memory: float | None = None,
+    threads: int | None = None,
+    runtime: str | None = None,
+    gzip: bool = False,
+    prefer: str = "speed",
+) -> Pick:
+    """Select the best artifact under accuracy, size and latency limits; None is no limit.
 
-    What the report of the first run measured here, of these very files, is used; else it is measured now.
+    Measurements of the first run's report are used if they are of this machine and these files; else they are repeated.
 
     Args:
-        run: a finished run or its directory; or a folder of artifacts that belong to no run.
-        more: others, to choose among all.
-        limits: the fields of `export.reporting.pick.Limits`, such as `max_drop=0.5, max_mb=2, max_ms=5`.
+        run: a finished run or its directory; or a folder of artifacts without a run.
+        more: others, to select among all.
+        max_drop: accuracy (or the task's metric) in points that it may lose against the best trained model of the runs;
+            without labels, the percentage of examples with another prediction.
+        max_mb: size in megabytes (10^6 bytes).
+        max_ms: median latency in milliseconds.
+        max_memory: memory in megabytes, without what the runtime's import takes.
+        threads: threads of the latency; the number of processors by default.
+        runtime: a format, or the prefix of several ("tflite").
+        gzip: limit the compressed size instead.
+        prefer: which artifact within the limits: the best by "speed", "size" or "accuracy".
 
     Raises:
-        BadOption: nothing fits, or a limit cannot be; the message names the nearest miss and what to relax.
-        RunError: there is no artifact to choose from.
+        BadOption: no artifact is within the limits, or a limit is invalid; the message names the nearest miss.
+        RunError: there is no artifact.
     """
     from export.reporting.pick import Limits, pick_artifact
 
-    known = {field.name for field in dataclasses.fields(Limits)}
-    for name in limits.keys() - known:
-        raise BadOption(f"Expected a limit. Received: {name}={limits[name]!r}. {did_you_mean(name, known)}")
-    return pick_artifact(_places(run, *more), Limits(**limits))
+    limits = Limits(max_drop, max_mb, max_ms, max_memory, threads, runtime, gzip, prefer)
+    return pick_artifact(_places(run, *more), limits)
 
 
 def _places(*runs: Run | PathLike) -> list[Run | Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,12 +14,12 @@ import zoo
 from export.core.compression import compressions
 from export.core.format import Format, formats, parse_format
 from export.core.options import choices
+from export.source.job import is_registry_name
 from export.targets import TARGETS, every_format, formats_for
 from training.learning.tasks import NAMES
 from training.runs.run import Run
 from zoo.common.console import json_option, print_json, print_table
 from zoo.common.errors import BadOption
-from zoo.specs.registry import models
 
 
 @click.command("formats")
@@ -84,7 +83,7 @@ def list_targets(as_json: bool) -> None:
     help="Accuracy that a format which is not exact may lose.",
 )
 @click.option("--weights", metavar="NAME|PATH", help="Of a MODEL: imagenet, a path, or random for a trial.")
-@click.option("--calibrate", metavar="PATH", help="Of a MODEL: a folder of images, or a .npy or .csv of examples.")
+@click.option("--calibration", metavar="PATH", help="Of a MODEL: a folder of images, or a .npy or .csv of examples.")
 @click.option("--classes", type=int, help="Of a MODEL: how many classes it has.")
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="Of a MODEL: an option of its family.")
 @click.option("--out", metavar="DIR", help="Of a MODEL: where its artifacts go, exports/MODEL by default.")
@@ -94,7 +93,7 @@ def export(run: str, chosen: tuple[str, ...], more: tuple[str, ...], **others: A
     """Export a finished RUN, or a MODEL of the registry; each artifact is compared with its source in its runtime."""
     # Look the names up before anything heavy happens.
     wanted = [parse_format(name, others["max_drop"]).text for name in (*chosen, *more)]
-    is_model = run in models and not Path(run).exists()
+    is_model = is_registry_name(run)
     if others["every"] or others["target"]:
         subject = zoo.spec(run) if is_model else Run.open(run)
         wanted += _named(*every_format(subject)) if others["every"] else []
@@ -104,31 +103,11 @@ def export(run: str, chosen: tuple[str, ...], more: tuple[str, ...], **others: A
             f"zoo export needs --format with one or more of {', '.join(formats.names())}, --for with one of "
             f"{', '.join(TARGETS)}, or --all."
         )
-    _check_options(is_model, others)
-    if is_model:
-        made = _export_model(run, wanted, others)
-    else:
-        made = room.export_all(run, wanted, others["compress"], max_drop=others["max_drop"])
-    _print_artifacts(made, others["as_json"])
-
-
-OF_MODELS, OF_RUNS = ("weights", "calibrate", "classes", "options", "out"), ("compress",)
-
-
-def _check_options(is_model: bool, others: dict[str, Any]) -> None:
-    """Raise BadOption for an option that means nothing for what is exported."""
-    kind, unfit = ("a model of the registry", OF_RUNS) if is_model else ("a run", OF_MODELS)
-    for name in unfit:
-        if others[name]:
-            raise BadOption(f"zoo export takes no such option with {kind}. Received: {name}={others[name]!r}")
-
-
-def _export_model(name: str, wanted: list[str], others: dict[str, Any]) -> list[room.Artifact]:
-    """Export a model of the registry."""
     options = dict(map(training.parse_override, others["options"]))
     options |= {} if others["classes"] is None else {"classes": others["classes"]}
-    places = {key: others[key] for key in ("calibrate", "out", "max_drop")}
-    return room.export_model(name, wanted, weights=others["weights"] or "", **places, **options)
+    arguments = {key: others[key] for key in ("compress", "weights", "calibration", "out", "max_drop")}
+    artifacts = room.convert(run, wanted, **arguments, options=options)
+    _print_artifacts(artifacts, others["as_json"])
 
 
 def _named(found: list[str], left: dict[str, str]) -> list[str]:
@@ -156,7 +135,7 @@ def demo(recipe: str, overrides: tuple[str, ...], path: str | None) -> None:
     run = training.train(recipe, dict(map(training.parse_override, overrides)), run=path, progress=True)
     names = _named(*every_format(run))
     click.echo(f"Exporting to {', '.join(names)} …", err=True)
-    artifacts = room.export_all(run, names)
+    artifacts = room.convert(run, names)
     click.echo("Verifying each artifact in its runtime, from its files alone …", err=True)
     for artifact in artifacts:
         room.verify(artifact.path)
@@ -174,7 +153,7 @@ def _print_report(run: Run, content: dict[str, Any]) -> None:
 
 def _print_artifacts(artifacts: Sequence[room.Artifact], as_json: bool) -> None:
     if as_json:
-        print_json([{"path": str(a.path), **a.manifest} for a in artifacts])
+        print_json([artifact.to_json() for artifact in artifacts])
         return
     rows = [
         (
@@ -187,13 +166,13 @@ def _print_artifacts(artifacts: Sequence[room.Artifact], as_json: bool) -> None:
         )
         for a in artifacts
     ]
-    tagged = {a.parity.get("figure", "accuracy") for a in artifacts}
+    tagged = {a.parity.get("metric", "accuracy") for a in artifacts}
     agree = "same top-1" if tagged == {"accuracy"} else "agreement"
     print_table(("format", "size", "difference", agree, "accuracy", "path"), rows, right=(1, 2, 3, 4))
 
 
 def _figure(parity: dict[str, Any]) -> str:
     """Return the figure of an artifact, named if it is no accuracy."""
-    name = parity.get("figure", "accuracy")
+    name = parity.get("metric", "accuracy")
     told = "–" if parity["accuracy"] is None else f"{parity['accuracy']:.4f}"
     return told if name == "accuracy" else f"{NAMES[name]} {told}"

@@ -31,8 +31,8 @@ def convert_in_child(
     Args:
         source: the value of `export.source.job.ExportJob.to_json`.
         formats: the texts of the requests, see `export.core.format.FormatRequest.text`.
-        scratch: an existing folder; receives SLUG/FILE of each request, samples.npz, and the records of the compression.
-        compression: the compression pipeline to apply first, see `export.compression.pipeline.parse_pipeline`; "" for none.
+        scratch: an existing folder; receives SLUG/FILE of each request, samples.npz, and the compression's records.
+        compression: the compression pipeline to apply first; "" for none.
 
     Yields:
         (format, error) as each format finishes; error is None on success.
@@ -85,13 +85,13 @@ def _file_of(module: str) -> str:
     file = getattr(sys.modules[module], "__file__", None)
     if not file:
         raise ExportError(
-            f"The converting process imports the module that registered something. Received: {module!r}, which has no file. "
+            f"The converting process needs the file of a registering module. Received: {module!r} without a file. "
             "Put the registration into a .py file and import it."
         )
     return str(Path(file).resolve())
 
 
-def _import_modules(modules: dict[str, str]) -> None:
+def import_modules(modules: dict[str, str]) -> None:
     """Import the modules that registered something in the parent; a script not as __main__, so that it only defines."""
     for name, file in modules.items():
         if name == "__main__" or importlib.util.find_spec(name.partition(".")[0]) is None:
@@ -123,7 +123,7 @@ def _main(job: Path) -> None:
     from export.core.samples import write_samples
 
     content, scratch = read_json(job), job.parent
-    _import_modules(content["modules"])
+    import_modules(content["modules"])
     try:
         source, samples = _open(content, scratch)
     except ZooError as error:

@@ -218,7 +218,9 @@ def _small_source(folder: Path) -> tuple[Any, Any, Any]:
     x = keras.layers.Conv2D(8, 3, activation="relu", name="convolution")(image)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     model = keras.Model(image, keras.layers.Dense(4, name="logits")(x), name="doctor")
-    source = SourceModel(model, zoo.PreprocessingConfig((127.5,), (60.0,)), list("abcd"), lambda count: inputs[:count], folder)
+    source = SourceModel(
+        model, zoo.PreprocessingConfig((127.5,), (60.0,)), list("abcd"), lambda count: inputs[:count], folder
+    )
     return source, inputs, source.model.predict(inputs, verbose=0)
 
 

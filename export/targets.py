@@ -1,4 +1,4 @@
-"""Named sets of formats: what to ship to a place, `zoo export RUN --for android`."""
+"""Named sets of formats for a platform: `zoo export RUN --for android`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Iterable
 
 from export.core.format import formats, parse_format
-from export.pipeline import ruled_out
+from export.pipeline import unsupported_reason
 from training.runs.run import Run
 from zoo.specs.registry import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A place that artifacts go to.
+    """A platform for artifacts.
 
     Args:
-        why: a sentence for people.
-        formats: what to export for it, with options where they are needed.
+        why: the reason for these formats, one sentence.
+        formats: the formats, with options if needed.
     """
 
     why: str
@@ -26,52 +26,52 @@ class Target:
 
 TARGETS = {
     "android": Target(
-        "LiteRT is part of Google Play services: float32 for the GPU, float16 at half the download, int8 for "
-        "processors and NPUs.",
+        "LiteRT is part of Google Play services: float32 for the GPU, float16 for half the download, int8 for CPUs and "
+        "NPUs.",
         ("tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8"),
     ),
     "ios": Target(
-        "LiteRT's Metal and Core ML delegates take float files, its processor kernels int8; ONNX Runtime Mobile has "
-        "Core ML too.",
+        "LiteRT's Metal and Core ML delegates run float files, its CPU kernels int8; ONNX Runtime Mobile supports Core "
+        "ML too.",
         ("tflite", "tflite_fp16", "tflite_int8", "onnx"),
     ),
     "browser": Target(
-        "ONNX Runtime Web runs float32 and float16 on WebGPU and int8 on WebAssembly; LiteRT.js takes the float file.",
+        "ONNX Runtime Web runs float32 and float16 on WebGPU and int8 on WebAssembly; LiteRT.js runs the float file.",
         ("onnx", "onnx_fp16", "onnx_int8", "tflite"),
     ),
     "server": Target(
-        "TensorFlow Serving takes the SavedModel, Triton and ONNX Runtime the ONNX files, int8 where processors serve.",
+        "TensorFlow Serving loads the SavedModel; Triton and ONNX Runtime load the ONNX files, int8 for CPU servers.",
         ("saved_model", "onnx", "onnx_int8", "onnx_dynamic"),
     ),
     "intel": Target(
-        "OpenVINO for Intel processors, GPUs and NPUs; ONNX Runtime's int8 uses the processors' VNNI.",
+        "OpenVINO runs on Intel CPUs, GPUs and NPUs; ONNX Runtime's int8 uses the CPU's VNNI instructions.",
         ("openvino", "openvino_int8", "onnx", "onnx_int8"),
     ),
 }
 
 
 def formats_for(run: Run | ModelSpec, target: str) -> tuple[list[str], dict[str, str]]:
-    """Return what to export a run or model to for a target, and why what else belongs there is left out, by format."""
-    return _divided(run, TARGETS[target].formats)
+    """Return a target's formats that a run or model supports, and the reason against each of the others."""
+    return _supported(run, TARGETS[target].formats)
 
 
 def every_format(run: Run | ModelSpec) -> tuple[list[str], dict[str, str]]:
-    """Return the formats that a run or model can be had in here, and why the others cannot be, by format."""
-    return _divided(run, formats.names())
+    """Return all formats that a run or model supports here, and the reason against each of the others."""
+    return _supported(run, formats.names())
 
 
-def _divided(run: Run | ModelSpec, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-    left = {text: reason for text in names if (reason := _reason(run, text))}
-    return [text for text in names if text not in left], left
+def _supported(run: Run | ModelSpec, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    reasons = {text: reason for text in names if (reason := _reason(run, text))}
+    return [text for text in names if text not in reasons], reasons
 
 
 def _reason(run: Run | ModelSpec, text: str) -> str:
-    """Return why a format cannot be had, "" if it can."""
-    wanted = parse_format(text)
-    return _lacking(wanted.format.name) or ruled_out(run, wanted)
+    """Return why a format is not supported, "" if it is."""
+    request = parse_format(text)
+    return _missing_package(request.format.name) or unsupported_reason(run, request)
 
 
-def _lacking(name: str) -> str:
-    """Return what is not installed that a format needs, "" if nothing is."""
+def _missing_package(name: str) -> str:
+    """Return which package of a format is not installed, "" if all are."""
     package = formats[name].missing
     return f"it needs the package {package!r}, which is not installed" if package else ""

@@ -1,4 +1,4 @@
-"""What stands in an artifact, whatever its kind: operators, weights, inputs and outputs, as its file states them."""
+"""The content of an artifact, of any format: operators, weights, inputs and outputs, as read from its file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.common.lazy import np
 if TYPE_CHECKING:
     import numpy as _np
 
-# Bits of a stored value.
+# Bits of a value by dtype; 32 for all others.
 BITS = {"int2": 2, "int4": 4, "uint4": 4, "int8": 8, "uint8": 8, "int16": 16, "float16": 16, "bfloat16": 16}
 
 
@@ -20,13 +20,13 @@ class Operator:
     """One operator.
 
     Args:
-        kind: what its format calls it.
-        name: its own name, or that of its first output.
-        integer: whether it computes in integers; None for one that computes nothing, such as a cast or a transpose.
-        real: whether it takes or gives floating-point values; False for casts, which stand around those that do.
-        kernels: the weights that it multiplies by, as places in `ArtifactGraph.weights`; none if it multiplies by none.
-        before: the operators whose outputs it takes, as places in `ArtifactGraph.operators`.
-        foreign: whether the format's own runtime lacks it.
+        kind: its type in the format's terms.
+        name: its name, or the name of its first output.
+        integer: whether it computes in integers; None if it computes nothing, such as a cast or a transpose.
+        real: whether it has floating-point inputs or outputs; False for casts.
+        kernels: indices in `ArtifactGraph.weights` of the weights that it multiplies by.
+        before: indices in `ArtifactGraph.operators` of the operators that compute its inputs.
+        unsupported: whether the format's own runtime lacks it.
     """
 
     kind: str
@@ -43,12 +43,12 @@ class Weight:
     """One stored array.
 
     Args:
-        name: what the file calls it.
-        dtype: of its values, "int4" also where two of them share a byte.
-        shape: its shape; the array may hold fewer values if zeros are left out.
-        array: its values.
-        zero: the stored value that stands for 0, one or one for each channel.
-        axis: the axis of the channels that `zero` goes by.
+        name: its name in the file.
+        dtype: of its values; "int4" also if two values share a byte.
+        shape: its shape; `array` has fewer values if the file stores it sparse.
+        array: its stored values.
+        zero: the zero point: one, or one per channel.
+        axis: the axis of the channels of `zero`.
     """
 
     name: str
@@ -60,50 +60,50 @@ class Weight:
 
     @property
     def size(self) -> int:
-        """How many values it stands for."""
+        """Number of values."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
     def bits(self) -> int:
-        """Bits of a value."""
+        """Bits per value."""
         return BITS.get(self.dtype, 32)
 
     @property
     def zeros(self) -> int:
-        """How many of its values are 0."""
+        """Number of zeros."""
         zero = np.asarray(self.zero)
         if zero.ndim and zero.size > 1:
             zero = zero.reshape([-1 if axis == self.axis else 1 for axis in range(self.array.ndim)])
-        kept = self.array != zero if zero.any() else self.array
-        return self.size - int(np.count_nonzero(kept))
+        nonzero = self.array != zero if zero.any() else self.array
+        return self.size - int(np.count_nonzero(nonzero))
 
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """An input or output; sizes that are free are None."""
+    """An input or output; None marks a dynamic size."""
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-safe values."""
+        """Return the value's fields."""
         return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
 
 
 @dataclasses.dataclass(frozen=True)
 class ArtifactGraph:
-    """What stands in an artifact.
+    """The content of an artifact.
 
     Args:
         kind: "tflite", "onnx", "saved_model", "keras" or "openvino".
-        operators: in an order in which they can be run.
-        weights: what training made, in the order of the file.
-        inputs: what it takes.
-        outputs: what it gives.
-        opset: the version of its standard operators, where it has such.
-        of_layers: whether its operators are layers of Keras, of which one of another's is no fault.
-        moved: the axes that bring a kernel of convolution into Keras' order: height, width, inputs, outputs.
+        operators: its operators, in topological order.
+        weights: its weights, in the order of the file.
+        inputs: its inputs.
+        outputs: its outputs.
+        opset: the version of its operator set, None if the format has none.
+        of_layers: whether its operators are Keras layers; custom layers are supported then.
+        moved: the permutation of a convolution kernel's axes to Keras' order: height, width, inputs, outputs.
     """
 
     kind: str
@@ -116,7 +116,7 @@ class ArtifactGraph:
     of_layers: bool = False
 
     def layers(self) -> Mapping[str, Weight]:
-        """Return the kernels by the name of the operator that multiplies by them; by their own if none is known to."""
+        """Return the kernels by the name of their operator; by their own names if no operator has kernels."""
         found: dict[str, Weight] = {}
         seen: set[int] = set()
         for operator in self.operators:
@@ -129,30 +129,30 @@ class ArtifactGraph:
         return found or {weight.name: weight for weight in self.weights if len(weight.shape) > 1}
 
     def float_fallback(self) -> list[str]:
-        """Return what computes in floating point where others do in integers.
+        """Return the operators that compute in floating point in a quantized artifact.
 
-        Those that multiply by weights, and others that stand between two that compute in integers.
+        These are the operators with weights, and those between two integer operators.
         """
         computing = [operator.integer for operator in self.operators]
         if True not in computing and not any(weight.dtype in ("int4", "int8", "uint8") for weight in self.weights):
             return []
-        after, ahead = self._reached(), self._reaching()
+        after, before = self._after_integers(), self._before_integers()
         return [
             operator.name
             for place, operator in enumerate(self.operators)
-            if operator.integer is False and (operator.kernels or (after[place] and ahead[place]))
+            if operator.integer is False and (operator.kernels or (after[place] and before[place]))
         ]
 
-    def _reached(self) -> list[bool]:
-        """Return which operators come after one that computes in integers."""
+    def _after_integers(self) -> list[bool]:
+        """Return for each operator whether an integer operator precedes it."""
         found: list[bool] = []
         for operator in self.operators:
             earlier = [place for place in operator.before if place < len(found)]
             found.append(any(found[place] or self.operators[place].integer is True for place in earlier))
         return found
 
-    def _reaching(self) -> list[bool]:
-        """Return which operators come before one that computes in integers."""
+    def _before_integers(self) -> list[bool]:
+        """Return for each operator whether an integer operator follows it."""
         found = [False] * len(self.operators)
         for place, operator in reversed(list(enumerate(self.operators))):
             if found[place] or operator.integer is True:
@@ -162,10 +162,10 @@ class ArtifactGraph:
 
 
 def joined(parts: Mapping[str, ArtifactGraph]) -> ArtifactGraph:
-    """Return what stands in several files as one; names begin with that of their own.
+    """Return the graphs of several files as one; names get the name of their file as a prefix.
 
     Args:
-        parts: of one kind, by the names of their files; a single one stays as it is.
+        parts: graphs of one kind by the names of their files; a single one is returned as it is.
     """
     if len(parts) == 1:
         return next(iter(parts.values()))

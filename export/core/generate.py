@@ -1,11 +1,11 @@
-"""A network that writes sequences in its real runtime: the encoder once, the decoder token by token."""
+"""A sequence-to-sequence model in its runtime: the encoder runs once, the decoder token by token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from export.core.format import Runtime, Tensor
+from export.core.runtime import Runtime, Tensor
 from export.core.samples import in_batches
 from zoo.common.errors import ParityError
 from zoo.common.lazy import keras, np
@@ -22,7 +22,7 @@ INTERFACE = {
 
 
 class Generator(Runtime):
-    """A loaded artifact in two parts, driven step by step.
+    """A loaded artifact in two parts, encoder and decoder step, that generates sequences.
 
     Attributes:
         parts: inputs and outputs of each part, by the names in `INTERFACE`.
@@ -49,56 +49,56 @@ class Generator(Runtime):
         return next(tensor for tensor in self.parts["decode"][0] if tensor.name == name)
 
     def __call__(self, inputs: dict[str, _np.ndarray]) -> _np.ndarray:
-        """Return float32 logits (n, T, vocabulary) of the real decoder, fed with the right tokens.
+        """Return float32 logits (n, T, vocabulary) of the decoder under teacher forcing.
 
         Args:
-            inputs: "source" (n, S) and "target" (n, T), int32; logits behind the end of every target stay zero.
+            inputs: "source" (n, S) and "target" (n, T), int32; logits after the longest target are zero.
         """
         return in_batches(self._logits, inputs, self.batch)
 
     def generate(self, source: _np.ndarray) -> _np.ndarray:
-        """Return tokens int32 (n, T) of sources int32 (n, S), at each step the most likely; `PADDING` follows `END`."""
+        """Return tokens int32 (n, T) of sources int32 (n, S) by greedy decoding; `PADDING` follows `END`."""
         return in_batches(self._greedy, np.asarray(source, "int32"), self.batch)
 
     def generate_strings(self, texts: list[str]) -> list[str] | None:
-        """Return what is written for texts; None where the artifact takes no such input."""
+        """Return the generated texts; None if the artifact has no text input."""
         return None
 
     def step(self, inputs: dict[str, _np.ndarray]) -> None:
-        """Write one sequence, or as many as the batch has."""
+        """Generate one batch of sequences; one sequence if the batch is dynamic."""
         self.generate(inputs["source"][: self.batch or 1])
 
     def _start(self, source: _np.ndarray) -> tuple[dict[str, _np.ndarray], _np.ndarray]:
-        """Return what the decoder is given at every step, and an empty cache."""
+        """Return the constant inputs of the decoder, and an empty cache."""
         memory = self.run("encode", {"source": source})["memory"]
         return {"source": source, "memory": memory}, np.zeros((len(source), *self.tensor("cache").shape[1:]), "float32")
 
-    def _step(self, given: dict[str, Any], cache: Any, token: Any, place: int) -> tuple[Any, Any]:
-        """Return the logits (n, vocabulary) after the tokens at a place, and the cache."""
-        position = np.full(len(token), place, "int32")
-        found = self.run("decode", {**given, "token": token, "position": position, "cache": cache})
-        return found["logits"], found["next_cache"]
+    def _decode(self, constants: dict[str, Any], cache: Any, token: Any, position: int) -> tuple[Any, Any]:
+        """Return the logits (n, vocabulary) after the tokens at a position, and the new cache."""
+        positions = np.full(len(token), position, "int32")
+        outputs = self.run("decode", {**constants, "token": token, "position": positions, "cache": cache})
+        return outputs["logits"], outputs["next_cache"]
 
     def _logits(self, inputs: dict[str, _np.ndarray]) -> _np.ndarray:
         target = np.asarray(inputs["target"], "int32")
-        given, cache = self._start(np.asarray(inputs["source"], "int32"))
+        constants, cache = self._start(np.asarray(inputs["source"], "int32"))
         used = np.flatnonzero((target != PADDING).any(axis=0))
-        found = []
-        for place in range(used[-1] + 1 if used.size else 1):
-            logits, cache = self._step(given, cache, np.ascontiguousarray(target[:, place]), place)
-            found.append(logits)
-        behind = np.zeros((len(target), target.shape[1] - len(found), found[0].shape[-1]), "float32")
-        return np.concatenate([np.stack(found, axis=1), behind], axis=1)
+        steps = []
+        for position in range(used[-1] + 1 if used.size else 1):
+            logits, cache = self._decode(constants, cache, np.ascontiguousarray(target[:, position]), position)
+            steps.append(logits)
+        rest = np.zeros((len(target), target.shape[1] - len(steps), steps[0].shape[-1]), "float32")
+        return np.concatenate([np.stack(steps, axis=1), rest], axis=1)
 
     def _greedy(self, source: _np.ndarray) -> _np.ndarray:
-        given, cache = self._start(source)
+        constants, cache = self._start(source)
         tokens = np.full((len(source), self.tensor("cache").shape[3]), PADDING, "int32")
         token = np.full(len(source), START, "int32")
         ended = np.zeros(len(source), bool)
-        for place in range(tokens.shape[1]):
-            logits, cache = self._step(given, cache, token, place)
+        for position in range(tokens.shape[1]):
+            logits, cache = self._decode(constants, cache, token, position)
             token = np.where(ended, PADDING, logits.argmax(-1)).astype("int32")
-            tokens[:, place] = token
+            tokens[:, position] = token
             ended |= token == END
             if ended.all():
                 break
@@ -106,70 +106,70 @@ class Generator(Runtime):
 
 
 def check_parts(runtime: Generator, samples: dict[str, Any]) -> None:
-    """Raise ParityError if the names or sizes of the parts do not fit each other or the samples."""
+    """Raise ParityError if names or shapes of the parts do not fit each other or the samples."""
     sizes: dict[str, set[tuple[int | None, ...]]] = {}
     for part, names in INTERFACE.items():
-        found = tuple(tuple(tensor.name for tensor in tensors) for tensors in runtime.parts.get(part, ()))
-        if tuple(map(sorted, found)) != tuple(map(sorted, names)):
-            raise ParityError(f"The part {part} must take and give {names}. Received: {found}")
+        received = tuple(tuple(tensor.name for tensor in tensors) for tensors in runtime.parts.get(part, ()))
+        if tuple(map(sorted, received)) != tuple(map(sorted, names)):
+            raise ParityError(f"Inputs and outputs of {part} must be {names}. Received: {received}")
         for tensor in (*runtime.parts[part][0], *runtime.parts[part][1]):
             sizes.setdefault(tensor.name, set()).add(tuple(tensor.shape))
     _, count, heads, _, depth = runtime.tensor("cache").shape
-    places = {key: values.shape[1] for key, values in samples["inputs"].items()}
-    wanted = {
-        "source": (places["source"],),
+    lengths = {key: values.shape[1] for key, values in samples["inputs"].items()}
+    expected = {
+        "source": (lengths["source"],),
         "token": (),
         "position": (),
         "logits": samples["logits"].shape[2:],
-        "memory": (count, heads, places["source"], depth),
-        "cache": (count, heads, places["target"], depth),
-        "next_cache": (count, heads, places["target"], depth),
+        "memory": (count, heads, lengths["source"], depth),
+        "cache": (count, heads, lengths["target"], depth),
+        "next_cache": (count, heads, lengths["target"], depth),
     }
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         if sizes[name] != {(runtime.batch, *shape)}:
             raise ParityError(f"{name} must have the shape {(runtime.batch, *shape)}. Received: {sizes[name]}")
 
 
-def compare_written(runtime: Generator, samples: dict[str, Any]) -> dict[str, float | None]:
-    """Compare what an artifact writes by itself with what its source writes, sequence by sequence.
+def compare_sequences(runtime: Generator, samples: dict[str, Any]) -> dict[str, float | None]:
+    """Compare the sequences that an artifact generates with those of its source model.
 
     Returns:
-        sequences_equal: the share equal to the source's, token by token; accuracy: the share that is right; and the
-        source's, None where there are no labels. The first are 0 if what it writes for texts is anything else.
+        sequence_agreement: the fraction equal to the source's, token by token, 0 if generated texts differ; accuracy:
+        the fraction equal to the labels; source_accuracy: the source's. Accuracies are None without labels.
     """
     tokens, labels = samples["tokens"], samples.get("labels")
-    wanted = None if labels is None else np.maximum(labels, PADDING)
-    found = runtime.generate(samples["inputs"]["source"])
+    targets = None if labels is None else np.maximum(labels, PADDING)
+    generated = runtime.generate(samples["inputs"]["source"])
     texts = runtime.generate_strings([str(text) for text in samples["texts"]]) if "texts" in samples else None
-    spoilt = texts is not None and texts != [str(text) for text in samples["written"]]
+    texts_differ = texts is not None and texts != [str(text) for text in samples["generated"]]
     return {
-        "sequences_equal": 0.0 if spoilt else _equal(found, tokens),
-        "accuracy": None if labels is None else _equal(found, wanted),
-        "source_accuracy": None if labels is None else _equal(tokens, wanted),
+        "sequence_agreement": 0.0 if texts_differ else _equal_rows(generated, tokens),
+        "accuracy": None if labels is None else _equal_rows(generated, targets),
+        "source_accuracy": None if labels is None else _equal_rows(tokens, targets),
     }
 
 
-def _equal(found: Any, wanted: Any) -> float:
-    """Return the share of rows that are equal."""
-    return float((found == wanted).all(axis=1).mean())
+def _equal_rows(a: Any, b: Any) -> float:
+    """Return the fraction of rows that are equal."""
+    return float((a == b).all(axis=1).mean())
 
 
-def step_examples(parts: Sequence[Any], source: _np.ndarray, target: _np.ndarray) -> list[dict[str, _np.ndarray]]:
-    """Return what the decoder is given at every step of some sequences, each with a batch of all.
+def decoder_inputs(parts: Sequence[Any], source: _np.ndarray, target: _np.ndarray) -> list[dict[str, _np.ndarray]]:
+    """Return the decoder's inputs at every step of some sequences, each a batch of all sequences.
 
     Args:
         parts: encoder and decoder, from dictionaries to dictionaries of arrays.
         source: int32 (n, S).
-        target: int32 (n, T), the right tokens.
+        target: int32 (n, T), the labels' tokens.
     """
     encode, decode = parts
     source, target = map(keras.ops.convert_to_tensor, (source, target))
     memory = encode(source=source)["memory"]
     shape = dict(decode.inputs)["cache"][0]
-    cache, found = keras.ops.zeros((len(source), *shape), "float32"), []
-    for place in range(target.shape[1]):
-        position = keras.ops.full((len(source),), place, "int32")
-        given = {"source": source, "memory": memory, "cache": cache, "token": target[:, place], "position": position}
-        found.append({name: np.asarray(value) for name, value in given.items()})
-        cache = decode(**given)["next_cache"]
-    return found
+    cache, steps = keras.ops.zeros((len(source), *shape), "float32"), []
+    for i in range(target.shape[1]):
+        position = keras.ops.full((len(source),), i, "int32")
+        values = {"source": source, "memory": memory, "cache": cache, "token": target[:, i], "position": position}
+        steps.append({name: np.asarray(value) for name, value in values.items()})
+        cache = decode(**values)["next_cache"]
+    return steps

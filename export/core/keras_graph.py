@@ -1,4 +1,4 @@
-"""A functional Keras network as a graph that can be read call by call and rebuilt with other layers."""
+"""The graph of a functional Keras model: read it call by call, or rebuild it with other layers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zoo.common import compat
 from zoo.common.errors import ExportError, UnsupportedExport
 from zoo.common.lazy import keras, np
 from zoo.layers.lazy import layers
@@ -21,8 +22,8 @@ class Call:
 
     Args:
         layer: the layer, or the operation of keras.ops.
-        inputs: the symbolic tensors that it takes.
-        outputs: the symbolic tensors that it gives.
+        inputs: its symbolic inputs.
+        outputs: its symbolic outputs.
     """
 
     layer: Any
@@ -32,12 +33,12 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What becomes of a layer in a rebuilt network.
+    """The replacement of a layer in a rebuilt model.
 
     Args:
-        layer: the new layer; None passes the input on.
-        weights: its weights in the order of `layer.get_weights()`; None leaves those that it starts with.
-        passes: which input is passed on where there are several.
+        layer: the new layer; None removes the layer and passes its input on.
+        weights: its weights in the order of `layer.get_weights()`; None keeps the initial ones.
+        passes: index of the input to pass on if there are several.
     """
 
     layer: Any = None
@@ -45,146 +46,142 @@ class Change:
     passes: int | None = None
 
 
-def calls(network: _keras.Model) -> list[Call]:
-    """Return the calls of a functional network in an order in which it can run, its inputs first.
+def calls(model: _keras.Model) -> list[Call]:
+    """Return the calls of a functional model in topological order, inputs first.
 
     Raises:
-        UnsupportedExport: the network is not functional.
+        UnsupportedExport: the model is not functional.
     """
-    if not hasattr(network, "_nodes_by_depth"):
+    if not compat.is_functional(model):
         raise UnsupportedExport(
-            "Only functional networks can be rebuilt, those made by keras.Model(inputs, outputs). "
-            f"Received: {type(network).__name__}"
+            f"Expected a functional model, keras.Model(inputs, outputs). Received: {type(model).__name__}"
         )
-    nodes = [node for _, group in sorted(network._nodes_by_depth.items(), reverse=True) for node in group]
+    nodes = compat.nodes(model)
     return [Call(node.operation, tuple(node.input_tensors), tuple(node.output_tensors)) for node in nodes]
 
 
-def readers(network: _keras.Model) -> dict[int, list[Call]]:
-    """Return the calls that read each tensor, by the tensor's id; an output of the network counts as read by None."""
-    found: dict[int, list[Any]] = {}
-    for call in calls(network):
+def readers(model: _keras.Model) -> dict[int, list[Call]]:
+    """Return the calls that read each tensor, by the tensor's id; outputs of the model have a reader None."""
+    by_tensor: dict[int, list[Any]] = {}
+    for call in calls(model):
         for tensor in call.inputs:
-            found.setdefault(id(tensor), []).append(call)
-    for tensor in network.outputs:
-        found.setdefault(id(tensor), []).append(None)
-    return found
+            by_tensor.setdefault(id(tensor), []).append(call)
+    for tensor in model.outputs:
+        by_tensor.setdefault(id(tensor), []).append(None)
+    return by_tensor
 
 
-def rebuild(network: _keras.Model, changes: Mapping[str, Change]) -> _keras.Model:
-    """Return a copy of a functional network in which some layers are others.
+def rebuild(model: _keras.Model, changes: Mapping[str, Change]) -> _keras.Model:
+    """Return a copy of a functional model with some layers replaced.
 
     Args:
-        network: what to copy; it stays as it is.
-        changes: what becomes of layers, by name; all others are copied with their weights.
+        model: the model to copy; it is not changed.
+        changes: the replaced layers by name; all others are copied with their weights.
 
     Returns:
-        A network of its own, with inputs and outputs of the same names and structure.
+        A model that shares no weights with `model`; inputs and outputs have the same names and structure.
     """
-    others = {id(c.layer) for name, c in changes.items() if type(c.layer) is not type(network.get_layer(name))}
+    replaced = {id(c.layer) for name, c in changes.items() if type(c.layer) is not type(model.get_layer(name))}
 
     def call(layer: Any, *arguments: Any, **options: Any) -> Any:
-        if isinstance(layer, _Passed):
-            return layer.of(arguments[0])
-        # What a call was given beside its inputs means nothing to a layer of another kind.
-        return layer(*arguments) if id(layer) in others else layer(*arguments, **options)
+        if isinstance(layer, _Identity):
+            return layer.output(arguments[0])
+        # Call options of the original layer do not apply to a layer of another type.
+        return layer(*arguments) if id(layer) in replaced else layer(*arguments, **options)
 
-    made = keras.models.clone_model(
-        # Keras would compile the copy of a compiled network anew.
-        keras.Model(network.input, network.output, name=network.name),
-        input_tensors=keras.tree.map_structure(_input_like, network.input),
-        clone_function=lambda old: _cloned(old, changes),
+    clone = keras.models.clone_model(
+        # Keras would compile the clone of a compiled model.
+        keras.Model(model.input, model.output, name=model.name),
+        input_tensors=keras.tree.map_structure(_input_like, model.input),
+        clone_function=lambda layer: _replacement(layer, changes),
         call_function=call,
     )
-    for layer in network.layers:
+    for layer in model.layers:
         change = changes.get(layer.name)
         if change is None:
-            made.get_layer(layer.name).set_weights(layer.get_weights())
+            clone.get_layer(layer.name).set_weights(layer.get_weights())
         elif change.layer is not None and change.weights is not None:
             change.layer.set_weights([np.asarray(w) for w in change.weights])
-    return made
+    return clone
 
 
-def copy(network: _keras.Model) -> _keras.Model:
-    """Return a network of the same function with weights of its own."""
-    return rebuild(network, {})
+def copy(model: _keras.Model) -> _keras.Model:
+    """Return a copy that shares no weights."""
+    return rebuild(model, {})
 
 
 def _input_like(tensor: Any) -> Any:
-    """Return a new input of the same name; a tensor of an unnamed one is not called like its layer."""
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
+    """Return a new input with the layer's name; the tensor of an unnamed input has another one."""
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=compat.producer(tensor).name)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Passed:
-    """Stands for a layer that is left out.
+class _Identity:
+    """Replaces a removed layer: passes on its input, or the one at `index`, as each of `count` outputs."""
 
-    It passes on its input, or the one at a place of several, as often as the layer had outputs.
-    """
-
-    place: int | None = None
+    index: int | None = None
     count: int = 1
 
-    def of(self, given: Any) -> Any:
-        """Return what is passed on."""
-        found = given if self.place is None else given[self.place]
-        return found if self.count == 1 else keras.tree.flatten(found)[:1] * self.count
+    def output(self, inputs: Any) -> Any:
+        """Return the outputs."""
+        passed = inputs if self.index is None else inputs[self.index]
+        return passed if self.count == 1 else keras.tree.flatten(passed)[:1] * self.count
 
 
-def _cloned(layer: Any, changes: Mapping[str, Change]) -> Any:
-    """Return what takes a layer's place."""
+def _replacement(layer: Any, changes: Mapping[str, Change]) -> Any:
+    """Return the layer for the rebuilt model."""
     change = changes.get(layer.name)
     if change is not None:
-        count = len(layer._inbound_nodes[0].output_tensors)
-        return _Passed(change.passes, count) if change.layer is None else change.layer
+        count = len(compat.inbound_nodes(layer)[0].output_tensors)
+        return _Identity(change.passes, count) if change.layer is None else change.layer
     return _kind(layer).from_config(layer.get_config())
 
 
 def _kind(layer: Any) -> Any:
-    """Return the class of a layer, the zoo's for one of Keras' own: a file gives back Keras', which exports less."""
+    """Return the class of a layer; the zoo's subclass for a Keras layer, because the zoo's export to more formats."""
     kind = type(layer)
     ours = getattr(layers, kind.__name__, kind)
     return ours if issubclass(ours, kind) else kind
 
 
 def like(layer: Any, **changed: Any) -> Any:
-    """Return a new layer of the same kind, name and options but for those `changed`."""
+    """Return a new layer of the same class, name and options, except those in `changed`."""
     return _kind(layer).from_config({**layer.get_config(), **changed})
 
 
-def layers_under(network: _keras.Model) -> Iterator[Any]:
-    """Yield every layer that has no layers of its own, those inside others included."""
-    for layer in network._flatten_layers(include_self=False):
-        if not list(layer._flatten_layers(include_self=False, recursive=False)):
+def layers_under(model: _keras.Model) -> Iterator[Any]:
+    """Yield every layer without sub-layers, nested ones included."""
+    for layer in compat.flatten_layers(model, include_self=False):
+        if not list(compat.flatten_layers(layer, include_self=False, recursive=False)):
             yield layer
 
 
 def check_same(before: Callable[..., Any], after: Callable[..., Any], inputs: Any, allowed: float) -> float:
-    """Compare two networks.
+    """Compare two models.
 
     Args:
-        before: what is to be reproduced, a callable on `inputs`.
-        after: what reproduces it.
+        before: the reference, a callable on `inputs`.
+        after: the rebuilt model.
         inputs: examples (n, *shape).
-        allowed: the largest difference, as a share of the largest output.
+        allowed: the largest allowed error, as a fraction of the largest output.
 
     Returns:
-        The largest difference as such a share.
+        The largest error as such a fraction.
 
     Raises:
         ExportError: it is larger than allowed.
     """
-    expected, found = np.asarray(before(inputs)), np.asarray(after(inputs))
-    difference = float(np.abs(found - expected).max() / (np.abs(expected).max() + 1e-12))
-    if not difference <= allowed:
+    expected, outputs = np.asarray(before(inputs)), np.asarray(after(inputs))
+    error = float(np.abs(outputs - expected).max() / (np.abs(expected).max() + 1e-12))
+    if not error <= allowed:
         raise ExportError(
-            f"The rebuilt network differs from the one it was made from by {difference:.2g} of the largest output; "
-            f"{allowed:g} is allowed"
+            f"The rebuilt model differs from the original: max error {error:.2g} of the largest output "
+            f"(tolerance {allowed:g})"
         )
-    return difference
+    return error
 
 
-def probe(network: _keras.Model, count: int = 4) -> _np.ndarray:
-    """Return random examples (count, *shape) that a network of one input takes, the same each time."""
-    shape = tuple(network.input_shape[1:])
+def probe(model: _keras.Model, count: int = 4) -> _np.ndarray:
+    """Return seeded random examples (count, *shape) for a model of one input."""
+    shape = tuple(model.input_shape[1:])
     return np.random.default_rng(0).normal(size=(count, *shape)).astype("float32")

@@ -1,4 +1,4 @@
-"""The manifest: what is in an artifact, what it was measured to be, and digests that show any change."""
+"""The manifest of an artifact: its metadata, its verification, and digests that reveal any change."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from zoo.common.errors import ParityError, RunError
-from zoo.common.files import read_json, to_json, write_bytes
+from zoo.common.files import read_json, restore_replaced, to_json, write_bytes
 
-VERSION = 2
+VERSION = 3
 NAME, SAMPLES, MASKS = "manifest.json", "samples.npz", "masks.npz"
-# What every manifest states, beside its version, digest and files.
-STATED = {
+# Keys of every manifest, next to "version", "digest" and "files".
+REQUIRED_KEYS = {
     "format": str, "options": dict, "artifact": str, "metadata": dict, "inspection": dict, "samples": str,
     "source": dict, "environment": dict, "parity": dict, "inputs": list, "outputs": list,
 }  # fmt: skip
-BESIDE = (SAMPLES, MASKS)  # what an artifact is compared with; it does not ship
+VERIFICATION_FILES = (SAMPLES, MASKS)  # for `export.verify` only; not part of the artifact's size
 
 
 def digest_file(path: Path) -> str:
@@ -34,7 +34,7 @@ def _digest(file: Any) -> str:
 
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and digest of every file of an artifact but the manifest, by path within the folder."""
+    """Return size and digest of every file of an artifact except the manifest, by path within the folder."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / NAME)
     return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": digest_file(p)} for p in files}
 
@@ -44,13 +44,13 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         folder: holds the artifact and its samples.
-        content: JSON-safe facts.
+        content: JSON-safe values.
 
     Returns:
-        The manifest as it stands in the file.
+        The manifest as it is in the file.
     """
     files = list_files(folder)
-    size = sum(f["bytes"] for name, f in files.items() if name not in BESIDE)
+    size = sum(f["bytes"] for name, f in files.items() if name not in VERIFICATION_FILES)
     manifest = {"version": VERSION, **content, "bytes": size, "files": files}
     manifest["digest"] = _own_digest(manifest)
     write_bytes(folder / NAME, to_json(manifest).encode())
@@ -62,56 +62,60 @@ def _own_digest(manifest: dict[str, Any]) -> str:
 
 
 def find_folder(path: Path) -> Path:
-    """Return the artifact's folder, given it or the artifact in it.
+    """Return an artifact's folder, given the folder or the artifact in it.
+
+    An artifact that a killed export left renamed is restored first.
 
     Raises:
         RunError: no manifest there.
     """
     for folder in (path, *list(path.absolute().parents)[:2]):
+        restore_replaced(folder)
         if (folder / NAME).is_file():
             return folder
     raise RunError(
-        f"Expected an artifact with its {NAME}. Received: {str(path)!r}. Artifacts lie in RUN/exports/FORMAT; "
+        f"Expected an artifact with its {NAME}. Received: {str(path)!r}. Artifacts are in RUN/exports/FORMAT; "
         "make one with: zoo export RUN --format FORMAT"
     )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a folder, if it and every file are as they were written.
+    """Return the manifest of a folder after checking it and every file against their digests.
 
     Raises:
-        RunError: the manifest cannot be read, or is of another version.
+        RunError: the manifest cannot be read, or has another version.
         ParityError: a file or the manifest was changed, is missing, or was added.
     """
     manifest = read_json(folder / NAME)
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         version = manifest.get("version") if isinstance(manifest, dict) else None
         raise RunError(
-            f"This zoo reads manifests of version {VERSION}. Received: {folder / NAME} of version {version}."
+            f"This zoo reads manifests of version {VERSION}. Received: {folder / NAME} of version {version}. "
+            "Export again."
         )
     if manifest.get("digest") != _own_digest(manifest) or to_json(manifest).encode() != (folder / NAME).read_bytes():
-        raise ParityError(f"{folder / NAME} is not as it was written. Export again.")
-    _check_stated(manifest, folder)
+        raise ParityError(f"{folder / NAME} was changed after export. Export again.")
+    _check_keys(manifest, folder)
     expected, found = manifest["files"], list_files(folder)
     wrong = [f"{name} is missing" for name in expected if name not in found]
     wrong += [f"{name} was added" for name in found if name not in expected]
     wrong += [f"{name} was changed" for name in expected if name in found and found[name] != expected[name]]
     if wrong:
-        raise ParityError(f"{folder} is not as it was written: {'; '.join(wrong[:5])}. Export again.")
+        raise ParityError(f"{folder} was changed after export: {'; '.join(wrong[:5])}. Export again.")
     return manifest
 
 
-def _check_stated(manifest: dict[str, Any], folder: Path) -> None:
-    """Raise RunError for a manifest that lacks what every one states, or that leads out of its folder."""
-    lacking = [key for key, kind in STATED.items() if not isinstance(manifest.get(key), kind)]
-    lacking += [] if isinstance(manifest.get("files"), dict) else ["files"]
-    if lacking or "compression" not in manifest:
+def _check_keys(manifest: dict[str, Any], folder: Path) -> None:
+    """Raise RunError for a manifest without a required key, or with an artifact outside its folder."""
+    missing = [key for key, kind in REQUIRED_KEYS.items() if not isinstance(manifest.get(key), kind)]
+    missing += [] if isinstance(manifest.get("files"), dict) else ["files"]
+    if missing or "compression" not in manifest:
         raise RunError(
-            f"A manifest must state {', '.join((*STATED, 'compression', 'files'))}. Received: {folder / NAME} without "
-            f"{(lacking or ['compression'])[0]}. Export again."
+            f"A manifest must have the keys {', '.join((*REQUIRED_KEYS, 'compression', 'files'))}. "
+            f"Received: {folder / NAME} without {(missing or ['compression'])[0]}. Export again."
         )
     if not (folder / manifest["artifact"]).resolve().is_relative_to(folder.resolve()):
         raise RunError(
-            "An artifact must lie beside its manifest. "
+            "An artifact must be in the folder of its manifest. "
             f"Received: {folder / NAME} with artifact={manifest['artifact']!r}"
         )

@@ -1,4 +1,4 @@
-"""Options as users write them, `name:value,option=value`: those of formats and those of a chain's steps."""
+"""Options as users write them, `name:value,option=value`: of formats and of the steps of a compression pipeline."""
 
 from __future__ import annotations
 
@@ -17,57 +17,59 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a format can be asked for; a format without options has these, which are none."""
+    """Base class of a format's options; has none itself."""
 
-    def check(self, facts: Mapping[str, Any]) -> None:
-        """Raise BadOption if a network cannot have them.
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        """Raise BadOption if a model does not support these options.
 
         Args:
-            facts: those of the network, see `export.core.format.describe`.
+            metadata: the model's, see `export.core.metadata.model_metadata`.
         """
 
 
 def split_name(text: str) -> tuple[str, str]:
-    """Return the name and what follows it, without white space."""
+    """Return the name and the text after it, without white space."""
     name, _, rest = "".join(text.split()).partition(":")
     return name, rest
 
 
-def read_options(name: str, text: str, kind: type[T], first: Sequence[str] = ()) -> T:
-    """Return the options that a text like `value,option=value` asks for.
+def parse_options(name: str, text: str, kind: type[T], positional: Sequence[str] = ()) -> T:
+    """Return the options in a text such as `value,option=value`.
 
-    Values are numbers, texts, true, false; 2:4 or 1x4 for a pair and a+b for a list of texts.
+    Values are numbers, texts, true or false; 2:4 or 1x4 for a pair; a+b for a list of texts.
 
     Args:
-        name: what has them, for messages.
+        name: the owner of the options, for messages.
         text: the options, separated by commas; "" for the defaults.
-        kind: the dataclass that they are fields of.
-        first: options that a value without a name may stand for; the first whose type fits takes it.
+        kind: the dataclass of the options.
+        positional: options for values without a name; a value goes to the first one of a fitting type.
 
     Raises:
-        BadOption: an option that it does not have, or a value that cannot be.
+        BadOption: an unknown option, or an invalid value.
     """
     types = {key: typing.get_type_hints(kind)[key] for key in _names(kind)}
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            key, value = _meant(name, part, first, types, given), part
+            key, value = _positional_option(name, part, positional, types, values), part
         elif key not in types:
             hint = did_you_mean(key, types) if types else f"{name} has none."
             raise BadOption(f"{name} has no option of this name. Received: {key}={value}. {hint}")
-        if key in given:
-            raise BadOption(f"An option of {name} is given once. Received: {key}={value}, {key}={given[key]}")
-        given[key] = _fit(value, types[key], f"{name}:{key}")
-    return kind(**given)
+        if key in values:
+            raise BadOption(f"An option of {name} is given once. Received: {key}={value}, {key}={values[key]}")
+        values[key] = _parse(value, types[key], f"{name}:{key}")
+    return kind(**values)
 
 
-def _meant(name: str, value: str, first: Sequence[str], types: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Return the option that a value without a name is for."""
-    free = [key for key in first if key not in given]
+def _positional_option(
+    name: str, value: str, positional: Sequence[str], types: Mapping[str, Any], used: Mapping[str, Any]
+) -> str:
+    """Return the option for a value without a name."""
+    free = [key for key in positional if key not in used]
     for key in free:
         try:
-            _fit(value, types[key], key)
+            _parse(value, types[key], key)
         except BadOption:
             continue
         return key
@@ -75,18 +77,18 @@ def _meant(name: str, value: str, first: Sequence[str], types: Mapping[str, Any]
     raise BadOption(f"{name} does not take this value. Received: {value!r}. {hint}.")
 
 
-def _fit(text: str, wanted: Any, name: str) -> Any:
-    """Return a value as the type that an option has."""
-    value = _read(text)
-    if typing.get_origin(wanted) is tuple and not isinstance(value, tuple):
+def _parse(text: str, expected: Any, name: str) -> Any:
+    """Return a value as the type of its option."""
+    value = _literal(text)
+    if typing.get_origin(expected) is tuple and not isinstance(value, tuple):
         value = (value,)
-    if wanted is str or text in typing.get_args(wanted):
+    if expected is str or text in typing.get_args(expected):
         value = text
-    return fit_type(value, wanted, name)
+    return fit_type(value, expected, name)
 
 
-def _read(text: str) -> Any:
-    """Return the value that a text stands for."""
+def _literal(text: str) -> Any:
+    """Return the value of a text: a number, a truth value, a tuple, or the text itself."""
     if re.fullmatch(r"\d+([:x]\d+)+", text):
         return tuple(map(int, re.split("[:x]", text)))
     if "+" in text:
@@ -103,44 +105,44 @@ def _names(kind: type) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
 
 
-def changed(options: Any) -> dict[str, Any]:
-    """Return the options that are not the defaults, by name."""
-    plain = type(options)()
+def changed_options(options: Any) -> dict[str, Any]:
+    """Return the options that differ from their defaults, by name."""
+    default = type(options)()
     values = {name: getattr(options, name) for name in _names(type(options))}
-    return {name: value for name, value in values.items() if value != getattr(plain, name)}
+    return {name: value for name, value in values.items() if value != getattr(default, name)}
 
 
-def described(facts: Mapping[str, Any], options: Any) -> dict[str, Any]:
-    """Return the facts that an artifact carries: its network's, and those options that are not the defaults."""
-    told = {key: list(value) if isinstance(value, tuple) else value for key, value in changed(options).items()}
-    return {**facts, "options": told} if told else dict(facts)
+def with_options(metadata: Mapping[str, Any], options: Any) -> dict[str, Any]:
+    """Return an artifact's metadata: the model's, and "options" with those that differ from their defaults."""
+    changed = {key: list(v) if isinstance(v, tuple) else v for key, v in changed_options(options).items()}
+    return {**metadata, "options": changed} if changed else dict(metadata)
 
 
-def written(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as users write it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return "+".join(map(written, value)) if isinstance(value, tuple) else str(value)
+    return "+".join(map(format_value, value)) if isinstance(value, tuple) else str(value)
 
 
-def slug_of(options: Any) -> str:
-    """Return what goes into the name of a folder: "" for the defaults, else "+batch=4+input=uint8".
+def options_slug(options: Any) -> str:
+    """Return the options for the name of a folder: "+batch=4+input=uint8", or "" for the defaults.
 
-    Where characters are lost, a few digits of a digest stand for them.
+    Characters that file names cannot have are replaced, and a short digest keeps the name unique.
     """
-    text = "".join(f"+{key}={written(value)}" for key, value in changed(options).items())
+    text = "".join(f"+{key}={format_value(value)}" for key, value in changed_options(options).items())
     plain = re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text)[:80]
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:4]}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """An option as it is listed.
+    """An option as `zoo formats` lists it.
 
     Args:
         name: its name.
-        default: its value if nothing is said.
-        values: the values it can have, the default first; empty where those are more than can be listed.
+        default: its default.
+        values: all values, the default first; empty if they cannot be listed.
     """
 
     name: str
@@ -149,18 +151,18 @@ class Choice:
 
     @property
     def text(self) -> str:
-        """How it reads: "input=float32|uint8"."""
-        return f"{self.name}={'|'.join(map(written, self.values or (self.default,)))}"
+        """The option and its values: "input=float32|uint8"."""
+        return f"{self.name}={'|'.join(map(format_value, self.values or (self.default,)))}"
 
 
 def choices(kind: type) -> list[Choice]:
     """Return the options of a dataclass."""
-    plain, types = kind(), typing.get_type_hints(kind)
-    found = []
+    default, types = kind(), typing.get_type_hints(kind)
+    listed = []
     for name in _names(kind):
-        default, values = getattr(plain, name), typing.get_args(types[name])
+        value, values = getattr(default, name), typing.get_args(types[name])
         values = (True, False) if types[name] is bool else values
-        listed = types[name] is bool or typing.get_origin(types[name]) is typing.Literal
-        others = tuple(value for value in values if value != default)
-        found.append(Choice(name, default, (default, *others) if listed else ()))
-    return found
+        enumerable = types[name] is bool or typing.get_origin(types[name]) is typing.Literal
+        others = tuple(other for other in values if other != value)
+        listed.append(Choice(name, value, (value, *others) if enumerable else ()))
+    return listed

@@ -1,4 +1,4 @@
-"""What is known to fail in converters, looked for in the network before anything is converted, with what mends it."""
+"""Checks of a model before conversion: known failures of converters, found in seconds, with what to do about them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, Protocol
 from export.core.format import FormatRequest
 from zoo.common.errors import UnsupportedExport
 
-# Operators of TensorFlow that draw random numbers.
+# TensorFlow operators that draw random numbers.
 RANDOM = re.compile(r"Random|Multinomial|TruncatedNormal")
-LISTS = "TensorListReserve"  # what recurrent layers keep their steps in
+# The operator in which recurrent layers collect their steps.
+TENSOR_LIST = "TensorListReserve"
 
 
-class Checked(Protocol):
-    """What rules look at: a source model."""
+class CheckedModel(Protocol):
+    """What rules read of an `export.source.source.SourceModel`."""
 
     @property
     def model(self) -> Any:
@@ -23,30 +24,30 @@ class Checked(Protocol):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Facts that go into the artifact, "model" among them."""
+        """The artifact's metadata, "model" among it."""
 
     @property
     def operators(self) -> list[tuple[str, str]]:
-        """TensorFlow's operators that the model runs, each with the name of its layer."""
+        """The TensorFlow operators that the model runs, each with the name of its layer."""
 
 
-Rule = Callable[[Checked, FormatRequest], Iterator[str]]
+Rule = Callable[[CheckedModel, FormatRequest], Iterator[str]]
 
 
-def check(source: Checked, wanted: FormatRequest) -> None:
-    """Raise UnsupportedExport for a network that a format cannot have, with the reason and what mends it.
+def precheck(source: CheckedModel, request: FormatRequest) -> None:
+    """Raise UnsupportedExport if a format cannot represent a model; the message says why and what to do.
 
     Args:
-        source: the network.
-        wanted: the format with its options.
+        source: the model.
+        request: the format with its options.
     """
-    for rule in (_free_sizes, _random, *wanted.format.rules):
-        for reason in rule(source, wanted):
-            raise UnsupportedExport(f"{source.metadata['model']} does not export to {wanted.format.name}: {reason}")
+    for rule in (_dynamic_sizes, _random_operators, *request.format.rules):
+        for reason in rule(source, request):
+            raise UnsupportedExport(f"{source.metadata['model']} does not export to {request.format.name}: {reason}")
 
 
-def _free_sizes(source: Checked, _: FormatRequest) -> Iterator[str]:
-    """Sizes beside the batch that are free: phones and calibration want fixed ones."""
+def _dynamic_sizes(source: CheckedModel, _: FormatRequest) -> Iterator[str]:
+    """Yield inputs with dynamic sizes next to the batch; phones and calibration need static ones."""
     for tensor in source.model.inputs:
         if None in tensor.shape[1:]:
             yield (
@@ -55,27 +56,27 @@ def _free_sizes(source: Checked, _: FormatRequest) -> Iterator[str]:
             )
 
 
-def _random(source: Checked, _: FormatRequest) -> Iterator[str]:
-    """Layers that draw random numbers when asked for an answer."""
+def _random_operators(source: CheckedModel, _: FormatRequest) -> Iterator[str]:
+    """Yield layers that draw random numbers at inference."""
     for kind, layer in source.operators:
         if RANDOM.search(kind):
             yield (
-                f"it must give one answer to one input. Received: layer {layer!r}, which draws random numbers "
+                f"the same input must give the same output. Received: layer {layer!r}, which draws random numbers "
                 f"({kind}). Let the layer do so only when called with training=True"
             )
 
 
-def lacking(table: Mapping[str, str], unless: str = "") -> Rule:
-    """Return a rule for operators of TensorFlow that a converter, or its runtime, has nothing for.
+def without_operators(unsupported: Mapping[str, str], unless: str = "") -> Rule:
+    """Return a rule for TensorFlow operators that a converter or its runtime does not support.
 
     Args:
-        table: what mends it, by operator.
-        unless: the option of the format that lets them in; "" for none.
+        unsupported: what to do instead, by operator.
+        unless: the format's option that allows them; "" for none.
     """
 
-    def rule(source: Checked, wanted: FormatRequest) -> Iterator[str]:
+    def rule(source: CheckedModel, request: FormatRequest) -> Iterator[str]:
         for kind, layer in source.operators:
-            if kind in table and not getattr(wanted.options, unless or "none", False):
-                yield f"it has no such operator. Received: layer {layer!r} with {kind}. {table[kind]}"
+            if kind in unsupported and not getattr(request.options, unless or "none", False):
+                yield f"it has no such operator. Received: layer {layer!r} with {kind}. {unsupported[kind]}"
 
     return rule

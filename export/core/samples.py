@@ -1,4 +1,4 @@
-"""The samples beside an artifact: test examples, and what its source makes of them."""
+"""The samples in an artifact's folder: test examples and the source model's predictions on them."""
 
 from __future__ import annotations
 
@@ -12,79 +12,80 @@ if TYPE_CHECKING:
     import keras as _keras
     import numpy as _np
 
-# Inputs of networks that have more than one are kept under their own names.
-SEVERAL = ("source", "target")
-# Examples that also go through a free batch one by one, and through a signature for encoded images or texts.
-SECOND = 32
-# Examples a call where any number may be given, so that memory stays bounded however many are asked for; and how many
-# bytes of them a network is given at a time where these are large, whose maps take a hundred times as much.
-FEW, BYTES = 32, 4 << 20
+# Inputs of sequence-to-sequence models; the samples file has an array for each.
+SEQUENCE_INPUTS = ("source", "target")
+# Examples that are compared a second time: one by one through a dynamic batch, and through a signature for encoded
+# images or for texts.
+SECOND_PASS = 32
+# Examples a call where the batch is dynamic, which bounds memory; of large examples as many as have so many bytes, for
+# their feature maps take a hundred times as much.
+CALL_EXAMPLES, CALL_BYTES = 32, 4 << 20
 
 
 def write_samples(samples: dict[str, Any], path: Path) -> None:
-    """Write what `export.source.source.open_source` returns beside the source; pixels as uint8, which they are."""
+    """Write the samples that `export.source.run_source.open_run_source` returns; pixels as uint8."""
     inputs = samples["inputs"]
-    given = inputs if isinstance(inputs, dict) else {"inputs": _small(inputs)}
+    arrays = inputs if isinstance(inputs, dict) else {"inputs": _compact(inputs)}
     rest = {name: value for name, value in samples.items() if name != "inputs"}
-    np.savez_compressed(path, **given, **rest)
+    np.savez_compressed(path, **arrays, **rest)
 
 
-def _small(inputs: _np.ndarray) -> _np.ndarray:
+def _compact(inputs: _np.ndarray) -> _np.ndarray:
     return inputs.astype("uint8") if inputs.ndim == 4 else inputs
 
 
 def read_samples(path: Path) -> dict[str, Any]:
-    """Return what was written: inputs as float32 raw values, as int32 ids, or as a dictionary of them."""
+    """Return the samples of a file: inputs as float32 raw values, int32 ids, or a dictionary of ids by input."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     if "inputs" not in arrays:
-        return {"inputs": {name: arrays.pop(name) for name in SEVERAL}} | arrays
+        return {"inputs": {name: arrays.pop(name) for name in SEQUENCE_INPUTS}} | arrays
     inputs = arrays["inputs"]
     return arrays | {"inputs": inputs.astype("float32") if inputs.dtype == np.uint8 else inputs}
 
 
-def head(inputs: Any, count: int, first: int = 0) -> Any:
-    """Return `count` of the inputs from the one numbered `first`; of each, where there are several."""
+def take_examples(inputs: Any, count: int, first: int = 0) -> Any:
+    """Return `count` of the inputs from number `first` on; of each input if there are several."""
     if isinstance(inputs, dict):
         return {name: values[first : first + count] for name, values in inputs.items()}
     return inputs[first : first + count]
 
 
-def fitting(inputs: Any) -> int:
-    """Return how many of these examples at a time leave memory small, at least 2."""
+def examples_per_call(inputs: Any) -> int:
+    """Return how many of these examples to compute at a time, at least 2, so that memory stays small."""
     arrays = inputs.values() if isinstance(inputs, dict) else [inputs]
-    size = max(1, sum(array.nbytes for array in arrays) // count_of(inputs))
-    return max(2, min(FEW, BYTES // size))
+    size = max(1, sum(array.nbytes for array in arrays) // count_examples(inputs))
+    return max(2, min(CALL_EXAMPLES, CALL_BYTES // size))
 
 
-def predicted(model: _keras.Model, inputs: Any) -> _np.ndarray:
-    """Return what a model makes of inputs, a few at a time."""
-    return model.predict(inputs, batch_size=fitting(inputs), verbose=0)
+def predict_in_batches(model: _keras.Model, inputs: Any) -> _np.ndarray:
+    """Return the predictions of a Keras model, computed a few examples at a time."""
+    return model.predict(inputs, batch_size=examples_per_call(inputs), verbose=0)
 
 
 def in_batches(function: Callable[[Any], _np.ndarray], inputs: Any, size: int | None) -> _np.ndarray:
-    """Return what a function makes of any number of examples, called on a few at a time.
+    """Return the outputs of a function for any number of examples, called on a few at a time.
 
     Args:
         function: takes exactly `size` examples, or any number if that is None.
         inputs: the examples.
-        size: the last example fills up what is missing; None for a free batch.
+        size: the batch size; the last batch is padded with its last example. None for a dynamic batch.
     """
-    found = []
-    for first in range(0, count_of(inputs), size or FEW):
-        few = head(inputs, size or FEW, first)
-        found.append(function(filled(few, size) if size else few)[: count_of(few)])
-    return np.concatenate(found)
+    outputs = []
+    for first in range(0, count_examples(inputs), size or CALL_EXAMPLES):
+        batch = take_examples(inputs, size or CALL_EXAMPLES, first)
+        outputs.append(function(pad_batch(batch, size) if size else batch)[: count_examples(batch)])
+    return np.concatenate(outputs)
 
 
-def filled(inputs: Any, size: int) -> Any:
-    """Return as many inputs as asked for: the last one again and again behind those there are."""
+def pad_batch(inputs: Any, size: int) -> Any:
+    """Return a batch of exactly `size` examples: the last one is repeated."""
     if isinstance(inputs, dict):
-        return {name: filled(values, size) for name, values in inputs.items()}
+        return {name: pad_batch(values, size) for name, values in inputs.items()}
     missing = size - len(inputs)
     return np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)]) if missing else inputs
 
 
-def count_of(inputs: Any) -> int:
-    """Return how many examples there are."""
+def count_examples(inputs: Any) -> int:
+    """Return the number of examples."""
     return len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)

@@ -1,12 +1,12 @@
-"""Artifacts that their runtime opens as a session, one function of named arrays for each file."""
+"""Artifacts that a runtime opens as sessions: one function of named arrays per file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from export.core.format import Runtime, Tensor
 from export.core.generate import Generator
+from export.core.runtime import Runtime, Tensor
 from export.core.samples import in_batches
 from zoo.common.lazy import np
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class Session(Protocol):
-    """One opened file.
+    """An opened file.
 
     Attributes:
         inputs: its inputs.
         outputs: its outputs.
-        metadata: what was written into the file, None if nothing was.
+        metadata: the metadata in the file, None if there is none.
     """
 
     inputs: tuple[Tensor, ...]
@@ -32,7 +32,7 @@ class Session(Protocol):
 
 
 class SessionRuntime(Runtime):
-    """A file that gives logits.
+    """A file with one input and one output.
 
     Args:
         session: the file.
@@ -45,17 +45,16 @@ class SessionRuntime(Runtime):
 
     def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
         """Return float32 logits of raw values (n, *shape) or ids."""
-        given = self.inputs[0]
-        run = self._session.run
-        return in_batches(lambda few: run({given.name: few})[0], np.asarray(inputs, given.dtype), self.batch)
+        tensor, run = self.inputs[0], self._session.run
+        return in_batches(lambda batch: run({tensor.name: batch})[0], np.asarray(inputs, tensor.dtype), self.batch)
 
     def step(self, inputs: _np.ndarray) -> None:
-        """Run once on raw values (n, *shape) of the right dtype."""
+        """Run once on raw values (n, *shape) of the input's dtype."""
         self._session.run({self.inputs[0].name: inputs})
 
 
-class SessionWriter(Generator):
-    """A file for each part of a network that writes sequences.
+class SessionGenerator(Generator):
+    """One file for each part of a sequence-to-sequence model.
 
     Args:
         sessions: the files by the names in `export.core.generate.INTERFACE`.

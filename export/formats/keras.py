@@ -1,7 +1,7 @@
-"""The float32 `.keras` file, preprocessing inside: for further training, for Keras on other backends, for archives.
+"""The Keras format: a float32 `.keras` file with preprocessing inside, for fine-tuning, other backends and archives.
 
-A file of a network whose layers are all Keras' own opens where this package is not installed. Others say in their
-manifest, under "needs", what has to be imported before.
+A file with Keras layers only opens without this package. For other files the manifest lists the modules to import
+first under "required_modules".
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.backends.keras.file import KerasRuntime, KerasWriter, write_file
-from export.core.format import FLOAT, Backend, register
+from export.backends.keras.file import KerasGenerator, KerasRuntime, write_file
+from export.core.format import Backend, register
+from export.core.tolerance import FLOAT32_TOLERANCE
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 
-def write(source: Source, path: Path) -> None:
-    """Write the network from raw values or ids to logits; of one that writes sequences the whole, from both inputs.
+def write(source: SourceModel, path: Path) -> None:
+    """Write the model from raw values or ids to logits; a sequence-to-sequence model as a whole, with both inputs.
 
     Args:
-        source: what to export.
+        source: the model to convert.
         path: file to write.
     """
     write_file(source.model, path, source.metadata)
@@ -31,7 +32,7 @@ register(
     file="model.keras",
     write=write,
     load=KerasRuntime,
-    tolerance=FLOAT,
-    summary="Keras, float32, free batch; opens without this package where all layers are Keras' own",
-    generate=Backend("model.keras", write, KerasWriter, FLOAT),
+    tolerance=FLOAT32_TOLERANCE,
+    summary="Keras, float32, dynamic batch; opens without this package if all layers are Keras layers",
+    generate=Backend("model.keras", write, KerasGenerator, FLOAT32_TOLERANCE),
 )

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 
 from export.backends.onnx.convert import convert, files_of, finish
 from export.backends.onnx.options import PLAIN, OnnxOptions, register_onnx
-from export.core.format import FLOAT
+from export.core.tolerance import FLOAT32_TOLERANCE
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 
-def write(source: Source, path: Path, options: OnnxOptions = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: OnnxOptions = PLAIN) -> None:
     """Write float32 ONNX with standard operators only.
 
     Args:
-        source: what to export.
-        path: file to write; the folder of a network that writes sequences.
-        options: what was asked for.
+        source: the model to convert.
+        path: file to write; a folder for sequence-to-sequence models.
+        options: the format's options.
 
     Raises:
-        UnsupportedExport: the model has an operator that ONNX lacks.
+        UnsupportedExport: ONNX lacks an operator of the model.
     """
     for part, file in files_of(source, path):
         model = convert(part, source.metadata["model"], file.parent, options.external)
@@ -32,6 +32,6 @@ def write(source: Source, path: Path, options: OnnxOptions = PLAIN) -> None:
 register_onnx(
     "onnx",
     write,
-    FLOAT,
-    "ONNX, float32, free batch; runs in ONNX Runtime, OpenVINO, TensorRT and others",
+    FLOAT32_TOLERANCE,
+    "ONNX, float32, dynamic batch; runs in ONNX Runtime, OpenVINO, TensorRT and others",
 )

@@ -1,4 +1,4 @@
-"""ONNX with int8 weights in its matrix products, whose activations ONNX Runtime quantizes as it goes."""
+"""ONNX with int8 weights in matrix products; ONNX Runtime quantizes their activations at run time."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from export.backends.onnx.convert import files_of, finish
 from export.backends.onnx.external import is_external
 from export.backends.onnx.options import PLAIN, OnnxOptions, register_onnx
 from export.backends.onnx.quantize import quantizing
-from export.core.format import INTEGER
+from export.core.tolerance import INT8_TOLERANCE
 from zoo.common.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 onnx = LazyModule("onnx")
 
 
-def write(source: Source, path: Path, options: OnnxOptions = PLAIN) -> None:
-    """Write ONNX whose matrix products have int8 weights by channel; the runtime quantizes activations as it goes.
+def write(source: SourceModel, path: Path, options: OnnxOptions = PLAIN) -> None:
+    """Write ONNX with per-channel int8 weights in matrix products; the runtime quantizes activations.
 
-    Convolutions stay float32: ONNX Runtime's dynamic ones took ten times as long as those in a ResNet-50. Activations
-    have one range for a whole batch, so that an answer depends a little on what else is asked at once.
+    Convolutions stay float32: ONNX Runtime's dynamic ones took ten times as long in a ResNet-50. Activations have one
+    range per batch, so that a prediction depends slightly on the other examples in the batch.
 
     Args:
-        source: what to export.
-        path: file to write; the folder of a network that writes sequences.
-        options: what was asked for.
+        source: the model to convert.
+        path: file to write; a folder for sequence-to-sequence models.
+        options: the format's options.
 
     Raises:
-        UnsupportedExport: the model has an operator that ONNX lacks.
+        UnsupportedExport: ONNX lacks an operator of the model.
     """
-    floating = dict(files_of(source, source.shared("onnx")))
+    float_files = dict(files_of(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
-        model = onnx.load(str(floating[part]))
-        outside = is_external(model, options.external)
-        with quantizing(model, file.parent, outside) as (tool, given, quantized):
-            tool.quantize_dynamic(
-                given,
-                quantized,
+        model = onnx.load(str(float_files[part]))
+        external = is_external(model, options.external)
+        with quantizing(model, file.parent, external) as (quantization, float_path, quantized_path):
+            quantization.quantize_dynamic(
+                float_path,
+                quantized_path,
                 op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-                weight_type=tool.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
                 per_channel=True,
-                use_external_data_format=outside,
+                use_external_data_format=external,
                 extra_options={"MatMulConstBOnly": True},
             )
-            model = onnx.load(quantized)
+            model = onnx.load(quantized_path)
         passes.drop_unused(model)
         finish(model, source, file, options)
 
@@ -55,7 +55,7 @@ def write(source: Source, path: Path, options: OnnxOptions = PLAIN) -> None:
 register_onnx(
     "onnx_dynamic",
     write,
-    INTEGER,
-    "ONNX for transformers, int8 weights by channel in matrix products, activations quantized as it runs",
+    INT8_TOLERANCE,
+    "ONNX for transformers, per-channel int8 weights in matrix products, activations quantized at run time",
     guarantees=("int8_matrices",),
 )

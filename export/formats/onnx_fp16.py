@@ -1,4 +1,4 @@
-"""ONNX that computes in float16 and takes and gives float32, for processors that have such arithmetic."""
+"""ONNX in float16 with float32 inputs and outputs, for hardware with float16 arithmetic."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from export.backends.onnx.convert import files_of, finish
 from export.backends.onnx.external import is_external
 from export.backends.onnx.float16 import halve, too_large
 from export.backends.onnx.options import PLAIN, OnnxOptions, register_onnx
-from export.core.format import HALF
+from export.core.tolerance import FLOAT16_TOLERANCE
 from zoo.common.errors import UnsupportedExport
 from zoo.common.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 onnx = LazyModule("onnx")
 
-LOOKED_AT = 16, 2  # batches of calibration data, and examples in each, for all activations of a batch are kept
+# Calibration batches, and examples in each: all activations of a batch are in memory.
+BATCHES, BATCH_SIZE = 16, 2
 
 
-def write(source: Source, path: Path, options: OnnxOptions = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: OnnxOptions = PLAIN) -> None:
     """Write ONNX with float16 weights and activations, half the size.
 
-    What scales the raw values stays float32, and so does every operator that reads or gives values beyond float16 on
-    the calibration data.
+    The preprocessing stays float32, and so does every operator with inputs or outputs outside the float16 range on the
+    calibration data.
 
     Args:
-        source: what to export; its calibration data tells which values are too large.
-        path: file to write; the folder of a network that writes sequences.
-        options: what was asked for.
+        source: the model to convert; its calibration data shows which values are too large.
+        path: file to write; a folder for sequence-to-sequence models.
+        options: the format's options.
 
     Raises:
-        UnsupportedExport: the model has an operator that ONNX lacks, or weights of two gigabytes and more.
+        UnsupportedExport: ONNX lacks an operator of the model, or its weights have two gigabytes or more.
     """
-    count, size = LOOKED_AT
-    floating = dict(files_of(source, source.shared("onnx")))
+    float_files = dict(files_of(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
-        model = onnx.load(str(floating[part]))
+        model = onnx.load(str(float_files[part]))
         if is_external(model):
             raise UnsupportedExport(
-                "ONNX Runtime's converter to float16 takes weights of less than two gigabytes. "
+                "ONNX Runtime's float16 converter supports weights below two gigabytes. "
                 f"Received: model={source.metadata['model']}. Use onnx."
             )
-        excluded = too_large(model, itertools.islice(source.feeds(part, size), count))
+        excluded = too_large(model, itertools.islice(source.feeds(part, BATCH_SIZE), BATCHES))
         model = halve(model, {*excluded, *passes.normalization(model)})
         finish(model, source, file, options)
 
@@ -54,7 +54,7 @@ def write(source: Source, path: Path, options: OnnxOptions = PLAIN) -> None:
 register_onnx(
     "onnx_fp16",
     write,
-    HALF,
-    "ONNX, float16 weights and arithmetic, float32 in and out; for GPUs and NPUs, a processor gains the size alone",
+    FLOAT16_TOLERANCE,
+    "ONNX, float16 weights and arithmetic, float32 inputs and outputs; for GPUs and NPUs, on CPUs only smaller",
     guarantees=("float16_weights",),
 )

@@ -1,4 +1,4 @@
-"""ONNX with int8 weights and uint8 activations, at ranges seen on calibration data."""
+"""ONNX with int8 weights and uint8 activations, by static quantization with calibration data."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from export.backends.onnx.convert import files_of, finish
 from export.backends.onnx.external import is_external
 from export.backends.onnx.options import PLAIN, OnnxOptions, register_onnx
 from export.backends.onnx.quantize import quantizing
-from export.core.format import INTEGER
+from export.core.tolerance import INT8_TOLERANCE
 from zoo.common.lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as np
     from onnx import ModelProto
 
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 onnx = LazyModule("onnx")
 
-# Left in float32: operators that lose accuracy in 8 bits, or whose conversions cost more than they save.
+# Others stay float32: they lose accuracy in 8 bits, or their conversions cost more than they save.
 QUANTIZED = (
     "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool",
     "GlobalAveragePool", "Concat", "Pad", "Resize", "Flatten", "Reshape", "Squeeze", "Transpose",
 )  # fmt: skip
-CALIBRATED = 8  # examples at once, for all activations of a batch are kept
+BATCH_SIZE = 8  # of calibration data: all activations of a batch are in memory
 
 
-def write(source: Source, path: Path, options: OnnxOptions = PLAIN) -> None:
-    """Write ONNX whose weights are int8 by channel and whose activations are uint8, as Q/DQ pairs.
+def write(source: SourceModel, path: Path, options: OnnxOptions = PLAIN) -> None:
+    """Write ONNX with per-channel int8 weights and uint8 activations, as Q/DQ pairs.
 
     Args:
-        source: what to export; its calibration data gives the ranges of the activations.
-        path: file to write; the folder of a network that writes sequences.
-        options: what was asked for.
+        source: the model to convert; its calibration data gives the activation ranges.
+        path: file to write; a folder for sequence-to-sequence models.
+        options: the format's options.
 
     Raises:
-        UnsupportedExport: the model has an operator that ONNX lacks.
+        UnsupportedExport: ONNX lacks an operator of the model.
     """
-    floating = dict(files_of(source, source.shared("onnx")))
+    float_files = dict(files_of(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
-        model = onnx.load(str(floating[part]))
+        model = onnx.load(str(float_files[part]))
         passes.convolve_batch_norms(model)
         passes.drop_unused(model)
-        model = _quantize(model, source.feeds(part, CALIBRATED), file.parent, options)
+        model = _quantize(model, source.feeds(part, BATCH_SIZE), file.parent, options)
         passes.keep_logits_float(model)
         passes.drop_unused(model)
         finish(model, source, file, options)
@@ -56,29 +56,29 @@ def write(source: Source, path: Path, options: OnnxOptions = PLAIN) -> None:
 def _quantize(
     model: ModelProto, feeds: Iterator[dict[str, np.ndarray]], folder: Path, options: OnnxOptions
 ) -> ModelProto:
-    """Return the model with Q/DQ pairs at the ranges seen on the calibration data."""
-    # Attention loses accuracy in 8 bits and gains no time between its products: there those with weights alone are
-    # quantized, and give float32.
+    """Return the model with Q/DQ pairs at the calibration ranges."""
+    # Attention loses accuracy in 8 bits and gains no time between its products: models with attention have quantized
+    # operators with weights only, and these have float32 outputs.
     attention = any(node.op_type == "Softmax" for node in model.graph.node)
-    left = {"OpTypesToExcludeOutputQuantization": list(passes.WEIGHTED)} if attention else {}
-    outside = is_external(model, options.external)
-    with quantizing(model, folder, outside) as (tool, floating, quantized):
-        tool.quantize_static(
-            floating,
-            quantized,
+    options_for_attention = {"OpTypesToExcludeOutputQuantization": list(passes.WEIGHTED)} if attention else {}
+    external = is_external(model, options.external)
+    with quantizing(model, folder, external) as (quantization, float_path, quantized_path):
+        quantization.quantize_static(
+            float_path,
+            quantized_path,
             _reader(feeds),
-            quant_format=tool.QuantFormat.QDQ,
+            quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(passes.WEIGHTED if attention else QUANTIZED),
-            # uint8 with int8 is what ONNX Runtime has its fastest x86 kernels for.
-            activation_type=tool.QuantType.QUInt8,
-            weight_type=tool.QuantType.QInt8,
+            # ONNX Runtime's fastest x86 kernels are those for uint8 activations with int8 weights.
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
             per_channel=True,
             nodes_to_exclude=[*passes.normalization(model), *passes.products(model)],
-            calibrate_method=tool.CalibrationMethod.MinMax,
-            use_external_data_format=outside,
-            extra_options=left,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            use_external_data_format=external,
+            extra_options=options_for_attention,
         )
-        return onnx.load(quantized)
+        return onnx.load(quantized_path)
 
 
 def _reader(feeds: Iterator[dict[str, np.ndarray]]) -> Any:
@@ -95,7 +95,7 @@ def _reader(feeds: Iterator[dict[str, np.ndarray]]) -> Any:
 register_onnx(
     "onnx_int8",
     write,
-    INTEGER,
-    "ONNX, int8 weights by channel and uint8 activations (Q/DQ), calibrated; float32 in and out",
+    INT8_TOLERANCE,
+    "ONNX, per-channel int8 weights and uint8 activations (Q/DQ), calibrated; float32 inputs and outputs",
     guarantees=("int8",),
 )

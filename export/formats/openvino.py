@@ -1,8 +1,7 @@
-"""OpenVINO in float32, for Intel's processors, GPUs and NPUs.
+"""OpenVINO in float32, for Intel CPUs, GPUs and NPUs.
 
-OpenVINO's own converter makes the network from the ONNX file. Keras 3.15's own exporter is not used: it calls every
-output "Identity:0", and gives a network with SiLU (EfficientNet) one more output for each of them; measured on
-ResNet-50 and the small networks, both ways run equally fast.
+OpenVINO's converter reads the ONNX file. The exporter of Keras 3.15 is not used: it names every output "Identity:0",
+and adds an output for each SiLU of a model (EfficientNet). On ResNet-50 and the small models both run equally fast.
 """
 
 from __future__ import annotations
@@ -15,31 +14,32 @@ from export.backends.onnx.options import PACKAGES
 from export.backends.onnx.rules import RULES
 from export.backends.openvino.runtime import (
     PLAIN,
+    OpenVinoGenerator,
     OpenVinoOptions,
     OpenVinoRuntime,
-    OpenVinoWriter,
     convert,
     files_of,
     save,
 )
-from export.core.format import FLOAT, Backend, register
+from export.core.format import Backend, register
+from export.core.tolerance import FLOAT32_TOLERANCE
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 
-def write(source: Source, path: Path, options: OpenVinoOptions = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: OpenVinoOptions = PLAIN) -> None:
     """Write model.xml and model.bin, or those of an encoder and a decoder.
 
     Args:
-        source: what to export.
+        source: the model to convert.
         path: the folder.
-        options: what was asked for.
+        options: the format's options.
 
     Raises:
-        UnsupportedExport: the model has an operator that ONNX lacks.
+        UnsupportedExport: ONNX lacks an operator of the model.
     """
-    graphs = dict(onnx_files(source, source.shared("onnx")))
+    graphs = dict(onnx_files(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
         save(convert(graphs[part]), source, part, file, options)
 
@@ -49,9 +49,9 @@ register(
     file="",
     write=write,
     load=OpenVinoRuntime,
-    tolerance=FLOAT,
-    summary="OpenVINO, float32, free batch, for Intel's processors, GPUs and NPUs; needs keras-zoo[openvino]",
-    generate=Backend("", write, OpenVinoWriter, FLOAT),
+    tolerance=FLOAT32_TOLERANCE,
+    summary="OpenVINO, float32, dynamic batch, for Intel CPUs, GPUs and NPUs; needs keras-zoo[openvino]",
+    generate=Backend("", write, OpenVinoGenerator, FLOAT32_TOLERANCE),
     options=OpenVinoOptions,
     rules=RULES,
     packages=(*PACKAGES, "openvino"),

@@ -1,12 +1,11 @@
-"""OpenVINO with int8 weights and activations, by the post-training quantization of NNCF."""
+"""OpenVINO with int8 weights and activations, by NNCF's post-training quantization."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,9 @@ from export.backends.openvino.runtime import (
     save,
     silent,
 )
-from export.core.format import INTEGER, Backend, register
+from export.core import compat
+from export.core.format import Backend, register
+from export.core.tolerance import INT8_TOLERANCE
 from zoo.common.lazy import LazyModule, require
 
 if TYPE_CHECKING:
@@ -33,17 +34,17 @@ nncf = LazyModule("nncf", "nncf", EXTRA)
 estimators = LazyModule("nncf.quantization.range_estimator", "nncf", EXTRA)
 patterns = LazyModule("nncf.openvino.quantization.ignored_patterns", "nncf", EXTRA)
 
-CALIBRATED = 128  # examples, one at a time
+CALIBRATION_EXAMPLES = 128  # one at a time
 WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Int8Options(OpenVinoOptions):
-    """Options of OpenVINO networks in int8."""
+    """Options of the int8 OpenVINO format."""
 
-    def check(self, facts: Mapping[str, Any]) -> None:
-        """Raise MissingDependency if OpenVINO or its quantizer is not installed, before anything is converted."""
-        super().check(facts)
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        """Raise MissingDependency if OpenVINO or NNCF is not installed, before anything is converted."""
+        super().check(metadata)
         require("nncf", extra=EXTRA)
 
 
@@ -51,63 +52,52 @@ PLAIN = Int8Options()
 
 
 def write(source: SourceModel, path: Path, options: Int8Options = PLAIN) -> None:
-    """Write model.xml and model.bin with int8 weights by channel, or those of an encoder and a decoder.
+    """Write model.xml and model.bin with per-channel int8 weights, or those of an encoder and a decoder.
 
     Args:
-        source: what to export; its calibration data gives the ranges of the activations.
+        source: the model to convert; its calibration data gives the activation ranges.
         path: the folder.
-        options: what was asked for.
+        options: the format's options.
 
     Raises:
-        UnsupportedExport: the model has an operator that ONNX lacks.
+        UnsupportedExport: ONNX lacks an operator of the model.
     """
     graphs = dict(onnx_files(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
-        examples = list(itertools.islice(source.feeds(part, 1), CALIBRATED))
+        examples = list(itertools.islice(source.feeds(part, 1), CALIBRATION_EXAMPLES))
         save(_quantize(convert(graphs[part]), examples), source, part, file, options)
 
 
-def _quantize(network: Any, examples: list[dict[str, Any]]) -> Any:
-    """Return the network with weights in int8 and activations rounded to ranges seen on examples."""
-    attention = any(node.get_type_name() == "Softmax" for node in network.get_ops())
-    with silent(), _gates_too():
+def _quantize(model: Any, examples: list[dict[str, Any]]) -> Any:
+    """Return the model with int8 weights, and activations quantized at the ranges of the examples."""
+    attention = any(node.get_type_name() == "Softmax" for node in model.get_ops())
+    with silent(), compat.nncf_quantizes_squeeze_and_excitation():
         nncf.set_log_level(logging.ERROR)
         return nncf.quantize(
-            network,
+            model,
             nncf.Dataset(examples),
             subset_size=len(examples),
             model_type=nncf.ModelType.TRANSFORMER if attention else None,
-            ignored_scope=nncf.IgnoredScope(names=_normalization(network), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=_preprocessing(model), validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                # By itself NNCF cuts ranges at the mean of the examples' extremes.
+                # NNCF's default clips ranges at the mean of the examples' extremes.
                 activations_range_estimator_params=estimators.RangeEstimatorParametersSet.MINMAX,
-                # NNCF's quick one judges layers alone: the squared error of ResNet-20's logits was 7 times as large.
+                # NNCF's fast bias correction sees single layers: the squared error of ResNet-20's logits was 7 times larger.
                 disable_bias_correction=True,
             ),
         )
 
 
-@contextlib.contextmanager
-def _gates_too() -> Iterator[None]:
-    """Have NNCF quantize squeeze-and-excitation meanwhile, whose convolutions it leaves in floating point by itself."""
-    kept = dict(patterns.OPENVINO_IGNORED_PATTERNS.registry_dict)
-    del patterns.OPENVINO_IGNORED_PATTERNS.registry_dict[patterns.IgnoredPatternNames.SE_BLOCK]
-    try:
-        yield
-    finally:
-        patterns.OPENVINO_IGNORED_PATTERNS.registry_dict.update(kept)
-
-
-def _normalization(network: Any) -> list[str]:
+def _preprocessing(model: Any) -> list[str]:
     """Return the names of the operators before the first layers with weights."""
-    # They scale raw values: int8 would round there twice more and save no time.
+    # They normalize raw values: int8 would add two roundings and save no time.
     raw, names = set(), []
-    for node in network.get_ordered_ops():
+    for node in model.get_ordered_ops():
         kind, name = node.get_type_name(), node.get_friendly_name()
-        given = {value.get_node().get_friendly_name() for value in node.input_values()}
+        inputs = {value.get_node().get_friendly_name() for value in node.input_values()}
         if kind in ("Parameter", "Constant"):
             raw.add(name)
-        elif kind not in WEIGHTED and kind != "Result" and given <= raw:
+        elif kind not in WEIGHTED and kind != "Result" and inputs <= raw:
             raw.add(name)
             names.append(name)
     return names
@@ -118,9 +108,9 @@ register(
     file="",
     write=write,
     load=OpenVinoRuntime,
-    tolerance=INTEGER,
-    summary="OpenVINO, int8 weights by channel and int8 activations (NNCF), calibrated; needs keras-zoo[openvino]",
-    generate=Backend("", write, OpenVinoGenerator, INTEGER.of_sequences()),
+    tolerance=INT8_TOLERANCE,
+    summary="OpenVINO, per-channel int8 weights and int8 activations (NNCF), calibrated; needs keras-zoo[openvino]",
+    generate=Backend("", write, OpenVinoGenerator, INT8_TOLERANCE.for_sequences()),
     options=Int8Options,
     guarantees=("int8",),
     rules=RULES,

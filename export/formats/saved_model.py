@@ -1,4 +1,4 @@
-"""TensorFlow SavedModel in the layout of TensorFlow Serving: a folder named by its version, with its signatures."""
+"""TensorFlow SavedModel for TensorFlow Serving: a folder named by its version, with signatures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from export.backends.tensorflow.runtime import SavedModelGenerator, SavedModelRuntime
 from export.backends.tensorflow.warmup import write_warmup
-from export.core.format import FLOAT, Backend, register
+from export.core.format import Backend, register
 from export.core.options import Options, with_options
 from export.core.quiet import quiet
-from export.source.features import features_of
+from export.core.tolerance import FLOAT32_TOLERANCE
+from export.source.features import feature_model
 from training.data.tokenization import detokenize, tokenizer
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np, tf
@@ -30,15 +31,15 @@ class SavedOptions(Options):
     """Options of SavedModels.
 
     Args:
-        input: what the signatures for raw values take; uint8 is a fourth of the traffic, and for images only.
+        input: dtype of the signatures for raw values; uint8 is for images only and needs a quarter of the traffic.
     """
 
     input: Literal["float32", "uint8"] = "float32"
 
-    def check(self, facts: Mapping[str, Any]) -> None:
-        """Raise BadOption if the network takes no images."""
-        if self.input == "uint8" and facts["input"] != "image":
-            raise BadOption(f"input=uint8 is for images, whose values are bytes. Received: a model of {facts['input']}")
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        """Raise BadOption if the model takes no images."""
+        if self.input == "uint8" and metadata["input"] != "image":
+            raise BadOption(f"input=uint8 applies to images. Received: a model of {metadata['input']}. Use float32.")
 
 
 PLAIN = SavedOptions()
@@ -47,33 +48,32 @@ PLAIN = SavedOptions()
 def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> None:
     """Write a SavedModel folder.
 
-    Signatures: `serving_default` takes a batch of raw values, float32 if nothing else is asked for, or int32 token ids,
-    and returns "logits"; `features` takes the same and returns "features", what the last dense layer takes, where the
-    network has more than that. For images `serve_bytes` takes "image_bytes", a one-dimensional string tensor of JPEG,
-    PNG, WebP, GIF or BMP files of any size, and returns "logits", "scores" (their softmax) and "labels" (the name of
-    the highest); for texts `serve_text` takes "text", a one-dimensional string tensor, and returns the same, with an
-    empty label where a token is padding. A network that gives several labels at once returns "logits" and "scores"
-    (their sigmoids, in the order of the labels), one that gives numbers "values". Beside them lie the labels as an
-    asset, and a request for each signature with which TensorFlow Serving warms up.
+    Signatures: `serving_default` takes a batch of raw values, float32 by default, or int32 token ids, and returns
+    "logits"; `features` takes the same and returns "features", the input of the last dense layer, if there are other
+    layers. For images `serve_bytes` takes "image_bytes", a one-dimensional string tensor of JPEG, PNG, WebP, GIF or BMP
+    files of any size, and returns "logits", "scores" (their softmax) and "labels" (the top-1 name); for texts
+    `serve_text` takes "text", a one-dimensional string tensor, and returns the same, with an empty label for padding. A
+    multi-label model returns "logits" and "scores" (sigmoids in the order of the labels), a regression model "values".
+    The folder also holds the labels as an asset, and a warm-up request for each signature.
 
     Args:
-        source: what to export.
+        source: the model to convert.
         path: folder to write, named by the version.
-        options: what was asked for.
+        options: the format's options.
     """
     (part,) = source.parts
     module = tf.Module()
     ((name, (shape, dtype)),) = part.inputs.items()
-    given = tf.TensorSpec((None, *shape), options.input if dtype == "float32" else dtype, name)
-    raw = {name: np.asarray(source.calibration[:1], given.dtype.as_numpy_dtype)}
-    trunk = features_of(source.model)
+    spec = tf.TensorSpec((None, *shape), options.input if dtype == "float32" else dtype, name)
+    raw = {name: np.asarray(source.example, spec.dtype.as_numpy_dtype)}
+    trunk = feature_model(source.model)
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
         labels.write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
         module.table = _label_table(str(labels))
-        served = {part.name: (_serve(source.model, part.outputs[0], given), raw)}
+        served = {part.name: (_serve(source.model, part.outputs[0], spec), raw)}
         if trunk is not None:
-            served["features"] = _serve(trunk, "features", given), raw
+            served["features"] = _serve(trunk, "features", spec), raw
         if source.decode is not None:
             served["serve_bytes"] = _serve_bytes(source, module.table), {"image_bytes": [_jpeg(shape)]}
         if source.text is not None:
@@ -83,20 +83,19 @@ def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> Non
 
 
 def write_generating(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> None:
-    """Write a SavedModel folder of a network that writes sequences.
+    """Write a SavedModel folder of a sequence-to-sequence model.
 
-    Signatures: `serving_default` and `generate` take "source", int32 ids, and return "tokens", the likeliest ones step
-    by step; `generate_text` takes and returns "text", strings; `encode` and `decode` are the parts, for those who
-    search otherwise.
+    Signatures: `serving_default` and `generate` take "source", int32 ids, and return "tokens" by greedy decoding;
+    `generate_text` takes and returns "text", strings; `encode` and `decode` are the parts, for other decoding methods.
 
     Args:
-        source: what to export.
+        source: the model to convert.
         path: folder to write, named by the version.
-        options: what was asked for.
+        options: the format's options.
     """
     module = tf.Module()
     served = {part.name: (_serve_part(part), next(source.feeds(part, 1))) for part in source.parts}
-    ids = {"source": np.asarray(source.calibration["source"][:1], "int32")}
+    ids = {"source": np.asarray(source.example["source"], "int32")}
     served["generate"] = served["serving_default"] = _generate(source), ids
     if source.text is not None:
         module.tokenizer = tokenizer(source.text, source.shape[0])
@@ -104,33 +103,35 @@ def write_generating(source: SourceModel, path: Path, options: SavedOptions = PL
     _save(module, served, source, path, options)
 
 
-def _save(module: Any, served: Mapping[str, tuple[Any, Any]], source: SourceModel, path: Path, given: SavedOptions) -> None:
-    """Write the folder with the metadata and the warm-up requests in it.
+def _save(
+    module: Any, served: Mapping[str, tuple[Any, Any]], source: SourceModel, path: Path, options: SavedOptions
+) -> None:
+    """Write the folder with metadata and warm-up requests.
 
     Args:
-        module: what the signatures use.
-        served: each signature, and what it is warmed up with.
-        source: what was exported.
+        module: holds the resources of the signatures.
+        served: each signature with the inputs of its warm-up request.
+        source: the model.
         path: the folder.
-        given: what was asked for.
+        options: the format's options.
     """
     module.weights = [variable.value for variable in source.model.variables]
     with quiet():
         tf.saved_model.save(module, str(path), signatures={name: function for name, (function, _) in served.items()})
     extra = path / "assets.extra"
     extra.mkdir()
-    (extra / "zoo.json").write_text(json.dumps(with_options(source.metadata, given), indent=1), encoding="utf-8")
+    (extra / "zoo.json").write_text(json.dumps(with_options(source.metadata, options), indent=1), encoding="utf-8")
     write_warmup(extra, source.metadata["model"], {name: example for name, (_, example) in served.items()})
 
 
-def _serve(model: Any, output: str, given: Any) -> Any:
+def _serve(model: Any, output: str, spec: Any) -> Any:
     """Return the signature of a model with one input and one output."""
 
     def serve(**values: Any) -> dict[str, Any]:
         (value,) = values.values()
         return {output: model(tf.cast(value, model.inputs[0].dtype), training=False)}
 
-    return tf.function(serve, autograph=False).get_concrete_function(**{given.name: given})
+    return tf.function(serve, autograph=False).get_concrete_function(**{spec.name: spec})
 
 
 def _serve_part(part: Part) -> Any:
@@ -140,49 +141,50 @@ def _serve_part(part: Part) -> Any:
 
 
 def _jpeg(shape: tuple[int, ...]) -> bytes:
-    """Return a black image of a shape (height, width, channels), encoded in colour."""
+    """Return a black image of a shape (height, width, channels), encoded in color."""
     return tf.io.encode_jpeg(tf.zeros((*shape[:2], 3), tf.uint8)).numpy()
 
 
 def _serve_bytes(source: SourceModel, table: Any) -> Any:
     """Return the signature from encoded images to logits, scores and labels."""
-    model, answers = source.model, ANSWERS.get(source.task, _best)
+    model, outputs = source.model, OUTPUTS.get(source.task, _classification_outputs)
     pixels = tf.TensorSpec(model.inputs[0].shape[1:], tf.float32)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serve(image_bytes: Any) -> dict[str, Any]:
         images = tf.map_fn(source.decode, image_bytes, fn_output_signature=pixels)
-        return answers(model(images, training=False), table)
+        return outputs(model(images, training=False), table)
 
     return serve
 
 
 def _serve_text(source: SourceModel, module: Any) -> Any:
     """Return the signature from strings to logits, scores and labels."""
-    model, answers = source.model, ANSWERS.get(source.task, _best)
+    model, outputs = source.model, OUTPUTS.get(source.task, _classification_outputs)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="text")])
     def serve(text: Any) -> dict[str, Any]:
         ids = module.tokenizer(text)
-        found = answers(model(ids, training=False), module.table)
+        predictions = outputs(model(ids, training=False), module.table)
         if len(model.output_shape) > 2:
-            found["labels"] = tf.where(tf.equal(ids, PADDING), "", found["labels"])
-        return found
+            predictions["labels"] = tf.where(tf.equal(ids, PADDING), "", predictions["labels"])
+        return predictions
 
     return serve
 
 
-def _best(logits: Any, table: Any) -> dict[str, Any]:
-    """Return what a client wants to know of classes."""
+def _classification_outputs(logits: Any, table: Any) -> dict[str, Any]:
+    """Return logits, softmax scores and top-1 labels."""
     return {"logits": logits, "scores": tf.nn.softmax(logits), "labels": table.lookup(tf.argmax(logits, axis=-1))}
 
 
-def _each(logits: Any, _: Any) -> dict[str, Any]:
+def _multilabel_outputs(logits: Any, _: Any) -> dict[str, Any]:
+    """Return logits and sigmoid scores."""
     return {"logits": logits, "scores": tf.nn.sigmoid(logits)}
 
 
-# What is told beside the answers, by task; `_best` where it is one of several classes.
-ANSWERS = {"multilabel": _each, "regress": lambda values, _: {"values": values}}
+# Outputs of the signatures for encoded inputs, by task; `_classification_outputs` for all others.
+OUTPUTS = {"multilabel": _multilabel_outputs, "regress": lambda values, _: {"values": values}}
 
 
 def _generate(source: SourceModel) -> Any:
@@ -208,7 +210,7 @@ def _generate_text(source: SourceModel, module: Any) -> Any:
 
 
 def _label_table(path: str) -> Any:
-    """Return a table from class to label that reads the file; saving copies the file into the assets."""
+    """Return a lookup table from class to label; saving copies its file into the assets."""
     lines = tf.lookup.TextFileInitializer(
         path, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
     )
@@ -220,8 +222,8 @@ register(
     file="1",
     write=write,
     load=SavedModelRuntime,
-    tolerance=FLOAT,
-    summary="TensorFlow SavedModel, float32, free batch, for TensorFlow Serving; takes encoded images and texts too",
-    generate=Backend("1", write_generating, SavedModelGenerator, FLOAT),
+    tolerance=FLOAT32_TOLERANCE,
+    summary="TensorFlow SavedModel, float32, dynamic batch, for TensorFlow Serving; takes encoded images and texts too",
+    generate=Backend("1", write_generating, SavedModelGenerator, FLOAT32_TOLERANCE),
     options=SavedOptions,
 )

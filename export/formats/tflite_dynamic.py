@@ -1,4 +1,4 @@
-"""LiteRT with int8 weights, whose activations the runtime quantizes as it goes; nothing is calibrated."""
+"""LiteRT with int8 weights; the runtime quantizes activations. Needs no calibration."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from export.backends.litert.options import FloatOptions, register_litert
 from export.backends.litert.quantize import recipe, write_weights
-from export.core.format import INTEGER
+from export.core.tolerance import INT8_TOLERANCE
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 PLAIN = FloatOptions()
 
 
-def write(source: Source, path: Path, options: FloatOptions = PLAIN) -> None:
-    """Write a .tflite whose weights are int8 by channel; the runtime quantizes activations as it goes.
+def write(source: SourceModel, path: Path, options: FloatOptions = PLAIN) -> None:
+    """Write a .tflite with per-channel int8 weights; the runtime quantizes activations.
 
     Args:
-        source: what to export.
+        source: the model to convert.
         path: file to write.
-        options: what was asked for.
+        options: the format's options.
     """
     write_weights(source, path, options, recipe.dynamic_wi8_afp32())
 
@@ -29,8 +29,8 @@ def write(source: Source, path: Path, options: FloatOptions = PLAIN) -> None:
 register_litert(
     "tflite_dynamic",
     write,
-    tolerance=INTEGER,
+    tolerance=INT8_TOLERANCE,
     options=FloatOptions,
-    summary="LiteRT, int8 weights by channel, activations quantized as it runs, float32 in and out",
+    summary="LiteRT, per-channel int8 weights, activations quantized at run time, float32 inputs and outputs",
     guarantees=("int8_weights",),
 )

@@ -1,4 +1,4 @@
-"""LiteRT with float16 weights: half the size; the runtime makes float32 of them as it loads."""
+"""LiteRT with float16 weights, half the size; the runtime converts them to float32 on load."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from export.backends.litert.options import FloatOptions, register_litert
 from export.backends.litert.quantize import qtyping, quantizer, write_weights
-from export.core.format import HALF
+from export.core.tolerance import FLOAT16_TOLERANCE
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 PLAIN = FloatOptions()
 
 
-def write(source: Source, path: Path, options: FloatOptions = PLAIN) -> None:
-    """Write a .tflite whose weights are float16 and whose arithmetic is float32, half the size.
+def write(source: SourceModel, path: Path, options: FloatOptions = PLAIN) -> None:
+    """Write a .tflite with float16 weights and float32 arithmetic, half the size.
 
     Args:
-        source: what to export.
+        source: the model to convert.
         path: file to write.
-        options: what was asked for.
+        options: the format's options.
     """
     config = qtyping.OpQuantizationConfig(
         weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
@@ -40,7 +40,7 @@ def write(source: Source, path: Path, options: FloatOptions = PLAIN) -> None:
 register_litert(
     "tflite_fp16",
     write,
-    tolerance=HALF,
+    tolerance=FLOAT16_TOLERANCE,
     options=FloatOptions,
     summary="LiteRT, float16 weights and float32 arithmetic, half the size",
     guarantees=("float16_weights",),

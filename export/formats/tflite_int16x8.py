@@ -1,7 +1,7 @@
-"""LiteRT with int8 weights and int16 activations, for DSPs and microcontrollers, where int8 loses too much.
+"""LiteRT with int8 weights and int16 activations, for DSPs and microcontrollers if int8 loses too much accuracy.
 
-On x86 LiteRT has reference kernels only: it is far slower there than float32. The root in layer normalization, one
-number for each token, stays in float32.
+On x86 LiteRT has reference kernels only, which are far slower than float32. The square root of layer normalization, one
+value per token, stays float32.
 """
 
 from __future__ import annotations
@@ -9,43 +9,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.backends.litert.options import WideOptions, register_litert
-from export.backends.litert.quantize import Static, recipe, write_static
-from export.backends.litert.rewrite import multiply_differences
-from export.core.format import Tolerance
+from export.backends.litert.options import Int16Options, register_litert
+from export.backends.litert.quantize import StaticScheme, recipe, write_static
+from export.backends.litert.rewrite import square_by_product
+from export.core.tolerance import INT16_TOLERANCE
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
-PLAIN = WideOptions()
-# For what calibration data did not show; no power of two, for LiteRT's int16 SUB refuses scales that are such.
+PLAIN = Int16Options()
+# Headroom of the calibration ranges; not a power of two, because LiteRT's int16 SUB refuses such scales.
 MARGIN = 3.0
-# LiteRT's int16 root is a table of 512 steps, too few for variances: it cost 0.37 of a vision transformer's largest
-# logit, which is 0.009 so.
-FLOATING = ("RSQRT",)
-WIDE = Tolerance(relative=0.05, agreement=0.99, drop=0.006)
+# LiteRT's int16 RSQRT is a table of 512 steps, too few for variances: the error of a vision transformer was 0.37 of the
+# largest logit with it, and is 0.009 with float32.
+FLOAT_OPERATORS = ("RSQRT",)
 
 
-def write(source: Source, path: Path, options: WideOptions = PLAIN) -> None:
-    """Write a .tflite of int16 tensors with int8 weights by channel, but for roots.
+def write(source: SourceModel, path: Path, options: Int16Options = PLAIN) -> None:
+    """Write a .tflite of int16 tensors with per-channel int8 weights, except square roots.
 
     Args:
-        source: what to export; its `calibration` gives the ranges of the activations.
+        source: the model to convert; its `calibration` data gives the activation ranges.
         path: file to write.
-        options: what was asked for.
+        options: the format's options.
 
     Raises:
-        UnsupportedExport: the model has an operator that LiteRT cannot run in int16.
+        UnsupportedExport: LiteRT has no int16 kernel for an operator of the model.
     """
-    how = Static("tflite_int16x8", recipe.static_wi8_ai16(), multiply_differences, MARGIN, FLOATING, headroom=1.0)
-    write_static(source, path, options, how)
+    scheme = StaticScheme(
+        "tflite_int16x8", recipe.static_wi8_ai16(), square_by_product, MARGIN, FLOAT_OPERATORS, output_margin=1.0
+    )
+    write_static(source, path, options, scheme)
 
 
 register_litert(
     "tflite_int16x8",
     write,
-    tolerance=WIDE,
-    options=WideOptions,
-    summary="LiteRT, int8 weights by channel and int16 activations, calibrated; accurate, and slow on x86",
+    tolerance=INT16_TOLERANCE,
+    options=Int16Options,
+    summary="LiteRT, per-channel int8 weights and int16 activations, calibrated; accurate, slow on x86",
     guarantees=("int8",),
 )

@@ -1,4 +1,4 @@
-"""LiteRT with 4-bit weights in dense layers, where it has kernels for them, and int8 weights in convolutions."""
+"""LiteRT with 4-bit weights in dense layers, which it has kernels for, and int8 weights in convolutions."""
 
 from __future__ import annotations
 
@@ -7,38 +7,36 @@ from typing import TYPE_CHECKING
 
 from export.backends.litert.options import FloatOptions, register_litert
 from export.backends.litert.quantize import qtyping, recipe, write_weights
-from export.core.format import Tolerance
+from export.core.tolerance import INT4_TOLERANCE
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 PLAIN = FloatOptions()
-# Networks of few weights lose up to 1.7 points where eight bits lose none.
-NARROW = Tolerance(relative=0.5, agreement=0.95, drop=0.02)
-# Four bits in a convolution took over 20 times as long as eight.
-PACKED = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
+# 4-bit convolutions took over 20 times as long as int8 ones.
+INT4_OPERATORS = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
 
 
-def write(source: Source, path: Path, options: FloatOptions = PLAIN) -> None:
-    """Write a .tflite whose dense layers have 4-bit weights by channel; the runtime quantizes activations as it goes.
+def write(source: SourceModel, path: Path, options: FloatOptions = PLAIN) -> None:
+    """Write a .tflite with per-channel 4-bit weights in dense layers; the runtime quantizes activations.
 
     Args:
-        source: what to export.
+        source: the model to convert.
         path: file to write.
-        options: what was asked for.
+        options: the format's options.
     """
-    (narrow,) = recipe.dynamic_wi4_afp32()
-    rules = [{**narrow, "operation": qtyping.TFLOperationName(name)} for name in PACKED]
+    (rule,) = recipe.dynamic_wi4_afp32()
+    rules = [{**rule, "operation": qtyping.TFLOperationName(name)} for name in INT4_OPERATORS]
     write_weights(source, path, options, [*recipe.dynamic_wi8_afp32(), *rules])
 
 
 register_litert(
     "tflite_int4",
     write,
-    tolerance=NARROW,
+    tolerance=INT4_TOLERANCE,
     options=FloatOptions,
-    summary="LiteRT, 4-bit weights by channel in dense layers, int8 ones in convolutions, float32 in and out",
+    summary="LiteRT, per-channel 4-bit weights in dense layers, int8 in convolutions, float32 inputs and outputs",
     guarantees=("int4_weights",),
-    # One wrong token spoils those behind it: a Transformer lost 7.5 of 100 sequences.
-    writes=False,
+    # One wrong token changes those after it: a Transformer lost 7.5 of 100 sequences.
+    sequences=False,
 )

@@ -1,4 +1,4 @@
-"""LiteRT in int8: weights by channel, activations by ranges seen on training examples, int8 in and out."""
+"""LiteRT in int8: per-channel weights, activations at calibration ranges, int8 inputs and outputs."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.backends.litert.options import IntegerOptions, register_litert
-from export.backends.litert.quantize import Static, recipe, write_static
-from export.core.format import INTEGER
+from export.backends.litert.quantize import StaticScheme, recipe, write_static
+from export.core.tolerance import INT8_TOLERANCE
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 PLAIN = IntegerOptions()
 
 
-def write(source: Source, path: Path, options: IntegerOptions = PLAIN) -> None:
-    """Write a .tflite of int8 tensors, with int8 weights by channel.
+def write(source: SourceModel, path: Path, options: IntegerOptions = PLAIN) -> None:
+    """Write a .tflite of int8 tensors with per-channel weights.
 
     Args:
-        source: what to export; its `calibration` gives the ranges of the activations.
+        source: the model to convert; its `calibration` data gives the activation ranges.
         path: file to write.
-        options: what was asked for.
+        options: the format's options.
 
     Raises:
-        UnsupportedExport: the model has an operator that LiteRT cannot run in int8.
+        UnsupportedExport: LiteRT has no int8 kernel for an operator of the model.
     """
-    write_static(source, path, options, Static("tflite_int8", recipe.static_wi8_ai8()))
+    write_static(source, path, options, StaticScheme("tflite_int8", recipe.static_wi8_ai8()))
 
 
 register_litert(
     "tflite_int8",
     write,
-    tolerance=INTEGER,
+    tolerance=INT8_TOLERANCE,
     options=IntegerOptions,
-    summary="LiteRT, int8 weights by channel and int8 activations, calibrated; int8 (or int32 ids) in and int8 out",
+    summary="LiteRT, per-channel int8 weights and int8 activations, calibrated; int8 (or int32 ids) in, int8 out",
     guarantees=("integer",),
 )

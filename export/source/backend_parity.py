@@ -1,4 +1,4 @@
-"""A network that was trained on another backend of Keras: its rebuild on TensorFlow must say what it said there."""
+"""Models that were trained on another Keras backend: the TensorFlow rebuild must give the same logits."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from zoo.common.lazy import np
 if TYPE_CHECKING:
     import keras as _keras
 
-# Of the largest logit, in float32.
+# As a fraction of the largest logit, in float32.
 TOLERANCE = 1e-4
 
 
-def require_same_logits(run: Run, network: _keras.Model) -> None:
-    """Compare a network with the logits that a run left in logits.npz, if it left any.
+def require_same_logits(run: Run, model: _keras.Model) -> None:
+    """Compare a model with the logits that a run saved in logits.npz, if it has any.
 
     Args:
         run: a finished run.
-        network: its rebuild in float32, with the trained weights.
+        model: its rebuild in float32, with the trained weights.
 
     Raises:
-        ParityError: they differ.
+        ParityError: the logits differ.
     """
     if not run.logits_path.is_file():
         return
     with np.load(run.logits_path, allow_pickle=False) as file:
         inputs, logits = file["inputs"], file["logits"]
-    found = np.asarray(network(inputs, training=False), "float32")
-    each = np.abs(found - logits).reshape(len(logits), -1).max(axis=1) / (np.abs(logits).max() + 1e-12)
-    if not each.max() <= TOLERANCE:
+    outputs = np.asarray(model(inputs, training=False), "float32")
+    errors = np.abs(outputs - logits).reshape(len(logits), -1).max(axis=1) / (np.abs(logits).max() + 1e-12)
+    if not errors.max() <= TOLERANCE:
         backend = run.environment().get("backend")
         raise ParityError(
-            f"The float32 rebuild of {run.path} on TensorFlow differs from the network trained on {backend} by "
-            f"{each.max():.2g} of the largest logit (mean {each.mean():.2g}, {len(logits)} examples); {TOLERANCE:g} is "
-            "allowed. The family's code or model.keras has changed since training."
+            f"The float32 rebuild of {run.path} on TensorFlow differs from the model trained on {backend}: max error "
+            f"{errors.max():.2g} of the largest logit (mean {errors.mean():.2g}, {len(logits)} examples, tolerance "
+            f"{TOLERANCE:g}). The family's code or model.keras has changed since training. Train again."
         )

@@ -1,4 +1,4 @@
-"""What a network knows before its last dense layer."""
+"""The features of a model: the input of its last dense layer."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ if TYPE_CHECKING:
     import keras as _keras
 
 
-def features_of(model: _keras.Model) -> _keras.Model | None:
-    """Return a network from raw values or ids to what its last dense layer takes, None where there is no such.
+def feature_model(model: _keras.Model) -> _keras.Model | None:
+    """Return a model from raw values or ids to the input of the last dense layer, None if there is no such layer.
 
     Args:
-        model: as formats see it: a network, or one with its preprocessing in front.
+        model: a model, or one with its preprocessing in front.
     """
     inner = model.layers[-1]
     nested = isinstance(inner, keras.Model)
-    network = inner if nested else model
-    last = _last_dense(network)
+    core = inner if nested else model
+    last = _last_dense(core)
     if last is None:
         return None
-    trunk = keras.Model(network.input, last.input)
+    trunk = keras.Model(core.input, last.input)
     if not trunk.trainable_weights:
-        # A single layer has no features but its input.
+        # The features of a single layer are its input.
         return None
     if not nested:
         return trunk
     return keras.Model(model.input, trunk(model.layers[-2].output))
 
 
-def _last_dense(network: _keras.Model) -> Any:
-    """Return the dense layer that gives the only output of a network, behind an activation maybe."""
-    if not hasattr(network.output, "shape"):
+def _last_dense(model: _keras.Model) -> Any:
+    """Return the dense layer that computes the only output of a model, possibly before an activation."""
+    if not hasattr(model.output, "shape"):
         return None
-    layer = network.output._keras_history.operation
+    layer = model.output._keras_history.operation
     if isinstance(layer, (keras.layers.Activation, keras.layers.Softmax)):
         layer = layer.input._keras_history.operation
     return layer if isinstance(layer, keras.layers.Dense) else None

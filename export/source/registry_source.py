@@ -1,4 +1,4 @@
-"""A model of the registry as formats see it, and examples for it: a user's images or rows, or seeded noise."""
+"""The source model of a registry model, and its examples: a user's images or rows, or seeded noise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zoo
-from export.core.samples import count_of, predicted
-from export.source.origin import FILE, FOLDER, RANDOM, ModelRequest
-from export.source.source import CALIBRATION, SAMPLE_BYTES, Source
+from export.core.samples import count_examples, predict_in_batches, take_examples
+from export.source.request import FILE, FOLDER, RANDOM, RegistryRequest
+from export.source.run_source import SAMPLE_BYTES
+from export.source.source import CALIBRATION_EXAMPLES, SourceModel
 from training.common.preprocess import decode
 from zoo.build import dtype_policy
 from zoo.common.errors import DataError
@@ -23,23 +24,23 @@ if TYPE_CHECKING:
     import numpy as _np
 
 SEED = 0
-# Examples that artifacts are compared on; of networks above so many billion multiply-adds, which take a second each in
-# formats without fast kernels; of networks that write; and at least.
-COMPARED, HEAVY, FEWER, WRITTEN, LEAST = 64, 1.0, 32, 16, 8
-# Noise of one pixel averages out in a network; these are the sides of its coarser patches, as shares of an image.
+# Examples to compare artifacts on: by default; for models above HEAVY billion multiply-adds, which take a second each
+# in formats without fast kernels; for sequence-to-sequence models; and at least.
+COMPARED, HEAVY, COMPARED_HEAVY, COMPARED_SEQUENCES, COMPARED_MIN = 64, 1.0, 32, 16, 8
+# Side lengths of the patches in noise images, in pixels: noise of single pixels averages out in a model.
 PATCHES = (1, 4, 16)
 
 
-def open_model(request: ModelRequest, scratch: Path) -> tuple[Source, dict[str, Any]]:
+def open_registry_source(request: RegistryRequest, scratch: Path) -> tuple[SourceModel, dict[str, Any]]:
     """Build a model of the registry.
 
     Args:
-        request: which, with which weights and examples.
-        scratch: folder for what formats share.
+        request: the model, its weights and examples.
+        scratch: folder for artifacts that several formats share.
 
     Returns:
-        What `export.source.source.open_source` returns; the samples have no labels, which nobody knows, but of ids "real",
-        which are none of padding.
+        What `export.source.run_source.open_run_source` returns; the samples have no labels. For token ids "valid" marks
+        the positions that are not padding.
 
     Raises:
         ZooError: the weights do not fit, or the examples cannot be read.
@@ -47,49 +48,52 @@ def open_model(request: ModelRequest, scratch: Path) -> tuple[Source, dict[str, 
     keras.utils.set_random_seed(SEED)
     with dtype_policy("float32"):
         weights = None if request.weights == RANDOM else request.weights
-        network = zoo.get(request.name, weights=weights, **request.options)
+        model = zoo.get(request.name, weights=weights, **request.options)
     calibration, compared = _examples(request)
-    source = Source(network, request.spec.preprocessing, request.labels, lambda: calibration, scratch)
-    samples = {"inputs": compared, "logits": predicted(source.model, compared)}
+    source = SourceModel(
+        model, request.spec.preprocessing, request.labels, lambda count: take_examples(calibration, count), scratch
+    )
+    samples = {"inputs": compared, "logits": predict_in_batches(source.model, compared)}
     if source.task == "generate":
-        samples["tokens"] = np.asarray(greedy(source.written_by, keras.ops.convert_to_tensor(compared["source"])))
+        samples["tokens"] = np.asarray(greedy(source.encoder_decoder, keras.ops.convert_to_tensor(compared["source"])))
     if source.task in ("generate", "tag"):
-        samples["real"] = (compared["target"] if source.task == "generate" else compared) != PADDING
+        samples["valid"] = (compared["target"] if source.task == "generate" else compared) != PADDING
     return source, samples
 
 
-def _examples(request: ModelRequest) -> tuple[Any, Any]:
-    """Return examples to calibrate on and to compare on, which are others if there are enough."""
-    draw = np.random.default_rng(SEED)
-    most = FEWER if request.spec.gmacs > HEAVY else WRITTEN if request.spec.task == "generate" else COMPARED
-    most = max(LEAST, min(most, SAMPLE_BYTES // math.prod(request.shape)))
+def _examples(request: RegistryRequest) -> tuple[Any, Any]:
+    """Return examples to calibrate on and examples to compare on; disjoint if there are enough."""
+    rng = np.random.default_rng(SEED)
+    generates = request.spec.task == "generate"
+    most = COMPARED_HEAVY if request.spec.gmacs > HEAVY else COMPARED_SEQUENCES if generates else COMPARED
+    most = max(COMPARED_MIN, min(most, SAMPLE_BYTES // math.prod(request.shape)))
     if request.samples == FOLDER:
         paths = request.images()
-        chosen = [paths[i] for i in draw.permutation(len(paths))[: CALIBRATION + most]]
-        found: Any = _decoded(request, chosen)
+        chosen = [paths[i] for i in rng.permutation(len(paths))[: CALIBRATION_EXAMPLES + most]]
+        examples: Any = _decoded(request, chosen)
     elif request.samples == FILE:
-        found = _rows(request)
-        found = found[draw.permutation(len(found))[: CALIBRATION + most]]
+        rows = _rows(request)
+        examples = rows[rng.permutation(len(rows))[: CALIBRATION_EXAMPLES + most]]
     else:
-        found = _noise(request, 2 * most, draw)
-    return _divided(found, most)
+        examples = _noise(request, 2 * most, rng)
+    return _split(examples, most)
 
 
-def _divided(found: Any, most: int) -> tuple[Any, Any]:
-    """Return the examples in two halves, the second of at most so many; both all of them where they are few."""
-    if isinstance(found, dict):
-        halves = {name: _divided(values, most) for name, values in found.items()}
+def _split(examples: Any, most: int) -> tuple[Any, Any]:
+    """Return two halves, the second of at most `most` examples; if there are few examples, both have all of them."""
+    if isinstance(examples, dict):
+        halves = {name: _split(values, most) for name, values in examples.items()}
         return tuple({name: half[side] for name, half in halves.items()} for side in (0, 1))
-    second = min(most, count_of(found) // 2)
-    return (found, found) if second < LEAST else (found[:-second], found[-second:])
+    second = min(most, count_examples(examples) // 2)
+    return (examples, examples) if second < COMPARED_MIN else (examples[:-second], examples[-second:])
 
 
-def _decoded(request: ModelRequest, paths: Sequence[Path]) -> _np.ndarray:
-    """Return images as the network's contract has them, float32 (n, height, width, channels)."""
+def _decoded(request: RegistryRequest, paths: Sequence[Path]) -> _np.ndarray:
+    """Return images resized and cropped as the spec's preprocessing says, float32 (n, height, width, channels)."""
     spec, images = request.spec, []
     if spec.inputs != ("image",):
         raise DataError(
-            f"{spec.name} takes {spec.inputs[0]}, no images. Received: calibrate={request.calibrate!r}. "
+            f"{spec.name} takes {spec.inputs[0]}, no images. Received: calibration={request.calibration!r}. "
             "Name a .npy or .csv file of examples."
         )
     for path in paths:
@@ -101,16 +105,15 @@ def _decoded(request: ModelRequest, paths: Sequence[Path]) -> _np.ndarray:
     return np.stack(images)
 
 
-def _rows(request: ModelRequest) -> _np.ndarray:
-    """Return the examples of a .npy file (n, *shape), or of a .csv file with one line of headings."""
-    path, spec = Path(request.calibrate), request.spec
-    wanted = request.shape
+def _rows(request: RegistryRequest) -> _np.ndarray:
+    """Return the examples of a .npy file (n, *shape), or of a .csv file with a header line."""
+    path, spec = Path(request.calibration), request.spec
     if spec.task == "generate":
-        raise DataError(f"{spec.name} is calibrated on seeded ids. Received: calibrate={str(path)!r}. Leave it out.")
+        raise DataError(f"{spec.name} is calibrated on seeded ids. Received: calibration={str(path)!r}. Leave it out.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = (
+            rows = (
                 np.load(path, allow_pickle=False)
                 if path.suffix == ".npy"
                 else np.genfromtxt(path, delimiter=",", skip_header=1, ndmin=2)
@@ -118,60 +121,60 @@ def _rows(request: ModelRequest) -> _np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"Expected examples in a .npy or .csv file. Received: {path}: {reason}") from error
-    if found.shape[1:] != wanted or not len(found) or not np.isfinite(found).all():
+    if rows.shape[1:] != request.shape or not len(rows) or not np.isfinite(rows).all():
         raise DataError(
-            f"Examples for {spec.name} must be finite numbers of the shape (n, {', '.join(map(str, wanted))}). "
-            f"Received: {path} with the shape {found.shape}"
+            f"Examples for {spec.name} must be finite numbers of the shape (n, {', '.join(map(str, request.shape))}). "
+            f"Received: {path} with the shape {rows.shape}"
         )
     if spec.vocabulary:
-        _check_ids(found, request)
-    return found.astype(spec.input_dtype)
+        _check_ids(rows, request)
+    return rows.astype(spec.input_dtype)
 
 
-def _check_ids(found: Any, request: ModelRequest) -> None:
-    """Raise DataError for ids that the network does not know."""
-    most = request.options.get("vocabulary") or request.spec.vocabulary
-    if found.min() < 0 or found.max() >= most:
+def _check_ids(ids: Any, request: RegistryRequest) -> None:
+    """Raise DataError for ids outside the vocabulary."""
+    vocabulary = request.options.get("vocabulary") or request.spec.vocabulary
+    if ids.min() < 0 or ids.max() >= vocabulary:
         raise DataError(
-            f"Ids must be from 0 to {most - 1}. Received: {request.calibrate} with {found.min()} to {found.max()}"
+            f"Ids must be from 0 to {vocabulary - 1}. Received: {request.calibration} with {ids.min()} to {ids.max()}"
         )
 
 
-def _noise(request: ModelRequest, count: int, draw: Any) -> Any:
-    """Return seeded examples: images of patches, values within the contract's range, or ids that end somewhere."""
+def _noise(request: RegistryRequest, count: int, rng: Any) -> Any:
+    """Return seeded examples: images of patches, values in the range of the preprocessing, or padded ids."""
     spec, shape = request.spec, request.shape
     if spec.vocabulary:
-        return _ids(request, count, draw)
+        return _ids(request, count, rng)
     if len(shape) == 3:
-        return _patches(shape, count, draw)
+        return _patches(shape, count, rng)
     mean, std = (np.asarray(values, "float32") for values in (spec.preprocessing.mean, spec.preprocessing.std))
-    return (draw.normal(size=(count, *shape)) * std + mean).astype("float32")
+    return (rng.normal(size=(count, *shape)) * std + mean).astype("float32")
 
 
-def _patches(shape: Sequence[int], count: int, draw: Any) -> _np.ndarray:
-    """Return images of coarse and of fine noise, whole numbers from 0 to 255 as float32."""
+def _patches(shape: Sequence[int], count: int, rng: Any) -> _np.ndarray:
+    """Return images of coarse and fine noise, integers in [0, 255] as float32."""
     total = np.zeros((count, *shape), "float32")
     for patch in PATCHES:
         sides = [-(-size // patch) for size in shape[:2]]
-        values = draw.uniform(-1.0, 1.0, (count, *sides, shape[2])).astype("float32")
+        values = rng.uniform(-1.0, 1.0, (count, *sides, shape[2])).astype("float32")
         total += values.repeat(patch, 1).repeat(patch, 2)[:, : shape[0], : shape[1]]
     low, high = total.min(), total.max()
     return np.rint((total - low) * (255.0 / (high - low)))
 
 
-def _ids(request: ModelRequest, count: int, draw: Any) -> Any:
-    """Return token ids, int32, by input where there are several."""
+def _ids(request: RegistryRequest, count: int, rng: Any) -> Any:
+    """Return token ids, int32; a dictionary by input if there are several."""
     vocabulary = request.options.get("vocabulary") or request.spec.vocabulary
     lengths = request.shape
 
-    def drawn(length: int) -> Any:
-        ids = draw.integers(min(END + 1, vocabulary - 1), vocabulary, (count, length)).astype("int32")
-        for row, end in zip(ids[1:], draw.integers(1, length + 1, count - 1), strict=True):
+    def sample(length: int) -> Any:
+        ids = rng.integers(min(END + 1, vocabulary - 1), vocabulary, (count, length)).astype("int32")
+        for row, end in zip(ids[1:], rng.integers(1, length + 1, count - 1), strict=True):
             row[end:] = PADDING
         return ids
 
     if len(request.spec.inputs) == 1:
-        return drawn(*lengths)
-    found = dict(zip(request.spec.inputs, map(drawn, lengths), strict=True))
-    found["target"][:, 0] = START
-    return found
+        return sample(*lengths)
+    inputs = dict(zip(request.spec.inputs, map(sample, lengths), strict=True))
+    inputs["target"][:, 0] = START
+    return inputs

@@ -1,4 +1,4 @@
-"""Rows of a table as the vectors that an artifact of it takes, by the column contract in its metadata."""
+"""Rows of a table as the input of an artifact, encoded by the column schema in its metadata."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def encode_rows(path: Path, rows: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> np.ndarray:
-    """Return float32 (n, features) of rows; see `export.vectors`."""
+def encode_table_rows(path: Path, rows: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> np.ndarray:
+    """Return float32 (n, features) of rows; see `export.encode_rows`."""
     folder = find_folder(path)
-    preprocessing = read_manifest(folder)["metadata"].get("tabular")
-    if preprocessing is None:
-        raise RunError(f"Expected an artifact of a network for tables. Received: {folder}, which has no columns.")
-    table = ColumnSchema.from_json(preprocessing)
+    schema = read_manifest(folder)["metadata"].get("tabular")
+    if schema is None:
+        raise RunError(f"Expected an artifact of a tabular model. Received: {folder}, which has no columns.")
+    columns = ColumnSchema.from_json(schema)
     if isinstance(rows, (str, os.PathLike)):
         names, cells = read_table(os.fspath(rows), "rows")
-        return table.encode(select_columns(names, cells, list(table.names), "rows"))
-    return table.encode_records(rows)
+        return columns.encode(select_columns(names, cells, list(columns.names), "rows"))
+    return columns.encode_records(rows)

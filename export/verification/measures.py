@@ -1,4 +1,4 @@
-"""How far answers are from their source's, by task: the likeliest class, decisions on labels, or values."""
+"""Metrics of the comparison with the source model, by task: top-1, decisions on labels, or values."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from export.core.format import Tolerance
+from export.core.tolerance import Tolerance
 from training.learning.metrics import label_metrics, value_metrics
 from zoo.common.lazy import np
 
 if TYPE_CHECKING:
     import numpy as _np
 
-# A logit so near to 0, as a share of the largest, is rounding and decides nothing.
+# A logit of at most this fraction of the largest one is rounding and decides nothing.
 UNDECIDED = 1e-6
-# What rounding may cost a figure that sorts or squares, where none may be lost.
+# Loss of a metric by rounding, where the format allows none and the metric sorts or squares.
 ROUNDING = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """What equal means for a task.
+    """How a task's outputs are compared.
 
     Args:
-        figure: what "accuracy" and "source_accuracy" are there, 1 at best.
-        shares: returns the figures of answers, the source's answers and the truth.
-        size: returns what the largest difference is a share of, from the source's answers.
-        slack: how much of the figure may be lost beside what the format's tolerance allows.
-        times: how often what that allows may be lost: an average precision depends on the order of all examples, which
-            8 bits round where an answer does not change.
-        judged: returns which rows have a truth to compare with.
+        metric: what "accuracy" and "source_accuracy" are for the task; 1 is best.
+        metrics: `metrics(outputs, source, labels)` returns agreement and accuracies.
+        scale: `scale(source)` returns the value that errors are relative to.
+        slack: loss of the metric that is allowed in addition to the format's tolerance.
+        times: factor of the format's allowed drop: an average precision depends on the order of all examples, which 8
+            bits change where no prediction changes.
+        labeled: `labeled(labels)` returns which rows have a label.
     """
 
-    figure: str
-    shares: Callable[[Any, Any, Any], dict[str, Any]]
-    size: Callable[[Any], float]
+    metric: str
+    metrics: Callable[[Any, Any, Any], dict[str, Any]]
+    scale: Callable[[Any], float]
     slack: float = 0.0
     times: float = 1.0
-    judged: Callable[[Any], Any] = lambda labels: labels >= 0
+    labeled: Callable[[Any], Any] = lambda labels: labels >= 0
 
-    def allowed(self, tolerance: Tolerance) -> Tolerance:
-        """Return the tolerance of a format as it holds for the task."""
+    def adjust(self, tolerance: Tolerance) -> Tolerance:
+        """Return the tolerance of a format for the task."""
         return dataclasses.replace(tolerance, drop=self.times * tolerance.drop + self.slack)
 
 
@@ -49,8 +49,8 @@ def _largest(source: _np.ndarray) -> float:
     return float(np.abs(source).max()) + 1e-12
 
 
-def _spread(source: _np.ndarray) -> float:
-    """Return the range of values; float32 keeps no more than a millionth of what they have in common."""
+def _range(source: _np.ndarray) -> float:
+    """Return the range of values; float32 resolves no less than a millionth of the largest value."""
     return float(np.ptp(source)) + 1e-6 * _largest(source)
 
 
@@ -58,8 +58,8 @@ def _every_row(labels: _np.ndarray) -> _np.ndarray:
     return np.ones(len(labels), bool)
 
 
-def _top(logits: Any, source: Any, labels: Any) -> dict[str, Any]:
-    """Return how often the likeliest of logits (n, classes) agrees with the source's and with labels (n,)."""
+def _top1_metrics(logits: Any, source: Any, labels: Any) -> dict[str, Any]:
+    """Return how often the top-1 of logits (n, classes) equals the source's and the labels (n,)."""
     top, source_top = logits.argmax(-1), source.argmax(-1)
     return {
         "agreement": float((top == source_top).mean()),
@@ -68,27 +68,29 @@ def _top(logits: Any, source: Any, labels: Any) -> dict[str, Any]:
     }
 
 
-def _decisions(logits: Any, source: Any, labels: Any) -> dict[str, Any]:
-    """Return the share of equal decisions of logits (n, labels), and the mean average precisions."""
+def _label_metrics(logits: Any, source: Any, labels: Any) -> dict[str, Any]:
+    """Return the fraction of equal decisions of logits (n, labels), and the mean average precisions."""
     same = ((logits > 0) == (source > 0)) | (np.abs(source) <= UNDECIDED * _largest(source))
     precision, source_precision = (label_metrics(labels, a)["mean_average_precision"] for a in (logits, source))
     return {"agreement": float(same.mean()), "accuracy": precision, "source_accuracy": source_precision}
 
 
-def _values(values: Any, source: Any, labels: Any) -> dict[str, Any]:
-    """Return how much of the variance of labels (n, targets) is explained, and the mean absolute errors."""
-    found, known = value_metrics(labels, values), value_metrics(labels, source)
-    shares = {"accuracy": found["r2"], "source_accuracy": known["r2"]}
-    return {"agreement": None, **shares, "mae": found["mae"], "source_mae": known["mae"]}
+def _value_metrics(values: Any, source: Any, labels: Any) -> dict[str, Any]:
+    """Return R² and mean absolute error of values (n, targets)."""
+    metrics, source_metrics = value_metrics(labels, values), value_metrics(labels, source)
+    r2 = {"accuracy": metrics["r2"], "source_accuracy": source_metrics["r2"]}
+    return {"agreement": None, **r2, "mae": metrics["mae"], "source_mae": source_metrics["mae"]}
 
 
-CLASSES = Measure("accuracy", _top, _largest)
+CLASSIFICATION = Measure("accuracy", _top1_metrics, _largest)
 MEASURES = {
-    "multilabel": Measure("mean_average_precision", _decisions, _largest, slack=ROUNDING, times=2.0, judged=_every_row),
-    "regress": Measure("r2", _values, _spread, slack=ROUNDING, judged=_every_row),
+    "multilabel": Measure(
+        "mean_average_precision", _label_metrics, _largest, slack=ROUNDING, times=2.0, labeled=_every_row
+    ),
+    "regress": Measure("r2", _value_metrics, _range, slack=ROUNDING, labeled=_every_row),
 }
 
 
 def measure_of(task: str) -> Measure:
-    """Return what equal means for a task."""
-    return MEASURES.get(task, CLASSES)
+    """Return how a task's outputs are compared."""
+    return MEASURES.get(task, CLASSIFICATION)

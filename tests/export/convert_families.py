@@ -17,8 +17,8 @@ import numpy as np
 
 import zoo
 from export.core.format import formats
-from export.core.samples import write_samples
-from export.source.source import Source
+from export.core.samples import take_examples, write_samples
+from export.source.source import SourceModel
 from zoo.common.errors import ZooError
 from zoo.common.lazy import keras
 from zoo.specs.text import START
@@ -70,7 +70,7 @@ def convert(name: str, wanted: list[str], folder: Path) -> None:
     network = network_of(name, draw)
     inputs, labels = inputs_of(network, name, draw)
     classes = [str(i) for i in range(network.output_shape[-1])]
-    source = Source(network, PIXELS, classes, lambda: inputs, folder / "shared")
+    source = SourceModel(network, PIXELS, classes, lambda count: take_examples(inputs, count), folder / "shared")
     samples = {"inputs": inputs, "labels": labels, "logits": source.model.predict(inputs, verbose=0)}
     if source.task == "generate":
         samples["tokens"] = zoo.generate(network, inputs["source"])
@@ -80,7 +80,7 @@ def convert(name: str, wanted: list[str], folder: Path) -> None:
         start = time.process_time()
         (folder / fmt).mkdir()
         try:
-            way = formats[fmt].way(source.task)
+            way = formats[fmt].backend(source.task)
             way.write(source, folder / fmt / way.file)
         except ZooError as error:
             (folder / f"{fmt}.txt").write_text(str(error), encoding="utf-8")

@@ -11,13 +11,13 @@ import pytest
 import zoo
 from export.core.format import formats, parse_format
 from export.core.guarantees import check_guarantees
-from export.core.samples import head, read_samples
-from export.inspection.inspect import look
-from export.pipeline import ruled_out
+from export.core.samples import read_samples, take_examples
+from export.inspection.inspect import read_artifact
+from export.pipeline import unsupported_reason
 
 FLOAT = ("saved_model", "tflite", "onnx")
-TINY = [name for name in zoo.names() if zoo.spec(name).params < 400_000]
-LARGE = {family: [n for n in zoo.names(family=family) if n not in TINY] for family in zoo.families()}
+TINY = [name for name in zoo.list_models() if zoo.spec(name).params < 400_000]
+LARGE = {family: [n for n in zoo.list_models(family=family) if n not in TINY] for family in zoo.list_families()}
 FIRST = [names[0] for names in LARGE.values() if names]
 # One name of each kind of network, converted in `make test`; the others in `make test-all`.
 SPANNING = ("mlp_tiny", "resnet_tiny", "densenet_tiny", "vit_micro_tiny", "tagger_tiny", "transformer_tiny")
@@ -56,7 +56,7 @@ def others(converted):
 
 def loaded(folder, fmt):
     """The artifact in its runtime, and how its format keeps it."""
-    way = formats[fmt].way(zoo.spec(folder.name).task)
+    way = formats[fmt].backend(zoo.spec(folder.name).task)
     return way.load(folder / fmt / way.file), way
 
 
@@ -64,7 +64,7 @@ def off(folder, fmt):
     """How far the artifact is from its source on real tokens, as a share of the largest logit."""
     samples, (runtime, _) = read_samples(folder / "samples.npz"), loaded(folder, fmt)
     real, logits = samples["labels"][:2] >= 0, samples["logits"][:2]
-    return np.abs(runtime(head(samples["inputs"], 2)) - logits)[real].max() / np.abs(logits[real]).max()
+    return np.abs(runtime(take_examples(samples["inputs"], 2)) - logits)[real].max() / np.abs(logits[real]).max()
 
 
 @pytest.fixture
@@ -75,7 +75,9 @@ def small(name, request):
 
 def offered(name):
     """The formats that neither the spec nor the format rules out."""
-    return [fmt for fmt in formats.names(exclude="their_*") if not ruled_out(zoo.spec(name), parse_format(fmt))]
+    return [
+        fmt for fmt in formats.names(exclude="their_*") if not unsupported_reason(zoo.spec(name), parse_format(fmt))
+    ]
 
 
 def marked(names):
@@ -92,7 +94,7 @@ def test_small_models_leave_as_every_format(name, small):
         way = loaded(small, fmt)[1]
         assert off(small, fmt) <= way.tolerance.relative, fmt
         facts = {"format": fmt, "options": {}, "metadata": {}, "compression": None}
-        check_guarantees(look(small / fmt / way.file).stored, formats[fmt].guarantees, facts)
+        check_guarantees(read_artifact(small / fmt / way.file).graph, formats[fmt].guarantees, facts)
 
 
 @pytest.mark.parametrize("name", WRITERS)

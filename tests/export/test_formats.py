@@ -13,7 +13,7 @@ import training
 from export.core.format import formats
 from export.core.manifest import SAMPLES
 from export.core.samples import read_samples
-from export.verification.parity import encode_png
+from export.verification.encoded import encode_png
 from training.data.dataset import datasets
 from zoo.common.errors import ParityError
 from zoo.specs.registry import models
@@ -250,7 +250,7 @@ def iris(config):
     return training.Dataset("their_iris", ("setosa", "versicolor", "virginica"), (4,), splits, contract)
 
 
-@zoo.register("their_net", zoo.ModelSpec((4,), 3), params=83)
+@zoo.register_model("their_net", zoo.ModelSpec((4,), 3), params=83)
 def their_net(x, head, *, width: int = 10):
     return head(keras.layers.Dense(width, "tanh", name="hidden")(x))
 
@@ -269,8 +269,8 @@ RECIPE = training.Recipe(
 def test_third_party_family_and_dataset_export_like_ours(table_run):
     """Registered by calling `register`: trains, and exports as ours do, though the child never saw the call."""
     assert table_run.result()["test"]["accuracy"] > 0.9
-    with pytest.raises(ParityError, match=r"^tflite_int4 .* is not equal to its source"):
-        export.export_all(table_run, NAMES)
+    with pytest.raises(ParityError, match=r"^tflite_int4 .* failed verification"):
+        export.convert(table_run, NAMES)
     assert {place.name for place in table_run.exports.iterdir() if place.is_dir()} == set(OF_TABLES)
     for artifact in (export.verify(table_run.exports / name) for name in OF_TABLES):
         assert [t["name"] for t in artifact.manifest["inputs"]] == ["features"]
@@ -281,7 +281,7 @@ def test_third_party_family_and_dataset_export_like_ours(table_run):
 def test_flattening_network_exports(tmp_path):
     """The perceptron recipe, which flattens images, through every format."""
     run = training.train("digits_mlp", {"epochs": 4}, run=tmp_path / "run")
-    assert {a.format for a in export.export_all(run, formats.names())} == set(NAMES)
+    assert {a.format for a in export.convert(run, formats.names())} == set(NAMES)
 
 
 @pytest.mark.slow
@@ -289,5 +289,5 @@ def test_mixed_precision_run_exports_in_float32(tmp_path, quick):
     """A run trained in bfloat16 leaves as float32, equal to its float32 rebuild."""
     overrides = {**quick, "precision": "mixed_bfloat16", "epochs": 2}
     run = training.train("digits_resnet", overrides, run=tmp_path / "run")
-    for artifact in export.export_all(run, FLOATS):
+    for artifact in export.convert(run, FLOATS):
         assert artifact.parity["relative"] <= 1e-4

@@ -1,8 +1,7 @@
-"""A .keras file: written with facts beside its version, read in Keras' safe mode, run by TensorFlow."""
+"""A .keras file: written with metadata, read in Keras' safe mode, run by TensorFlow."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import zipfile
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.backends.tensorflow.runtime import set_threads
-from export.core.format import Runtime, Tensor
 from export.core.generate import Generator
+from export.core.runtime import Runtime, Tensor
 from export.core.samples import in_batches
-from export.source.source import RENAMED, Part
+from export.source.source import OUTPUT_NAMES, Part
 from zoo.common.errors import RunError
 from zoo.common.lazy import keras, np, tf
 from zoo.decoding import split
@@ -23,45 +22,42 @@ if TYPE_CHECKING:
     import keras as _keras
     import numpy as _np
 
-FACTS, CONFIG = "metadata.json", "config.json"  # within the file; Keras states its version in the first
-# Layers that Keras does not have are known to it once these are imported.
-OWN = ("zoo.layers.core", "zoo.layers.sequence")
-PACKAGE = "zoo>"  # begins the names under which Keras knows what is ours
+METADATA, CONFIG = "metadata.json", "config.json"  # in the file; Keras writes its version into the first
+PACKAGE = "zoo"  # Keras registers the zoo's classes and functions as "zoo>NAME"
 
 
-def write_file(model: _keras.Model, path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a model and what is known of it, under "zoo" in the file's own metadata.
+def write_file(model: _keras.Model, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a model with metadata, under "zoo" in the file's metadata.json.
 
     Args:
         model: in float32.
         path: ends with .keras.
-        facts: JSON-safe.
+        metadata: JSON-safe.
     """
     plain = path.with_name(f"plain-{path.name}")
     model.save(plain)
-    with zipfile.ZipFile(plain) as given, zipfile.ZipFile(path, "w") as made:
-        for entry in given.infolist():
-            if entry.filename == FACTS:
-                made.writestr(FACTS, json.dumps({**json.loads(given.read(FACTS)), "zoo": dict(facts)}))
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
+        for entry in source.infolist():
+            if entry.filename == METADATA:
+                target.writestr(METADATA, json.dumps({**json.loads(source.read(METADATA)), "zoo": dict(metadata)}))
                 continue
-            with given.open(entry) as old, made.open(entry.filename, "w", force_zip64=True) as new:
+            with source.open(entry) as old, target.open(entry.filename, "w", force_zip64=True) as new:
                 shutil.copyfileobj(old, new, 1 << 20)
     plain.unlink()
 
 
-def needs_of(path: Path) -> tuple[str, ...]:
-    """Return the modules that have to be imported before Keras can read a file, none where all layers are its own."""
-    return tuple(
-        sorted({found for found in _modules(_read(path, CONFIG)) if found.partition(".")[0] != keras.__name__})
-    )
+def required_modules(path: Path) -> tuple[str, ...]:
+    """Return the packages to import before Keras can read a file; none if all its layers are Keras' own."""
+    packages = {module.partition(".")[0] for module in _modules(_read(path, CONFIG))}
+    return tuple(sorted(packages - {keras.__name__}))
 
 
 def _modules(config: Any) -> Iterator[str]:
-    """Yield the modules of the classes and functions that a configuration names."""
+    """Yield the modules of the classes and functions in a configuration."""
     if isinstance(config, dict):
         if config.get("class_name") == "function":
-            # A function is known by the package that it was registered for.
-            yield OWN[0] if str(config.get("config")).startswith(PACKAGE) else keras.__name__
+            # The config of a function has its registered name only.
+            yield PACKAGE if str(config.get("config")).startswith(f"{PACKAGE}>") else keras.__name__
         elif isinstance(config.get("module"), str) and "class_name" in config:
             yield config["module"]
         config = list(config.values())
@@ -70,9 +66,9 @@ def _modules(config: Any) -> Iterator[str]:
             yield from _modules(value)
 
 
-def facts_in(path: Path) -> dict[str, Any] | None:
-    """Return what was written into a file, None if nothing was."""
-    return _read(path, FACTS).get("zoo")
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """Return the metadata in a file, None if there is none."""
+    return _read(path, METADATA).get("zoo")
 
 
 def _read(path: Path, name: str) -> Any:
@@ -84,13 +80,11 @@ def _read(path: Path, name: str) -> Any:
 
 
 def load_file(path: Path) -> _keras.Model:
-    """Return the model in a file; code that a file brings with it does not run.
+    """Return the model in a file; code inside the file does not run.
 
     Raises:
-        RunError: the file cannot be read, or needs layers that are not known.
+        RunError: the file cannot be read, or has unknown layers.
     """
-    for module in OWN:
-        importlib.import_module(module)
     try:
         return keras.saving.load_model(str(path), compile=False, safe_mode=True)
     except (OSError, TypeError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
@@ -103,7 +97,7 @@ def _unreadable(path: Path, error: Exception) -> RunError:
 
 
 class KerasRuntime(Runtime):
-    """A .keras file that gives logits.
+    """A .keras file with one input and one output.
 
     Args:
         path: the file.
@@ -115,28 +109,28 @@ class KerasRuntime(Runtime):
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if threads is not None:
             set_threads(threads)
-        self.metadata, self.needs, self.batch = facts_in(path), needs_of(path), None
+        self.metadata, self.required_modules, self.batch = read_metadata(path), required_modules(path), None
         model = load_file(path)
-        (given,) = model.inputs
-        self.inputs = (Tensor(given.name, tuple(given.shape), given.dtype),)
-        # The only output of a Keras model has no name of its own.
+        (tensor,) = model.inputs
+        self.inputs = (Tensor(tensor.name, tuple(tensor.shape), tensor.dtype),)
+        # Keras does not store the name of a single output.
         output = (self.metadata or {}).get("output", model.output_names[0])
         self.outputs = (Tensor(output, tuple(model.output_shape), model.compute_dtype),)
-        spec = tf.TensorSpec(given.shape, given.dtype)
+        spec = tf.TensorSpec(tensor.shape, tensor.dtype)
         self._function = tf.function(lambda x: model(x, training=False), autograph=False, input_signature=[spec])
 
     def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
         """Return float32 logits of raw values (n, *shape) or ids."""
         values = np.asarray(inputs, self.inputs[0].dtype)
-        return in_batches(lambda few: self._function(few).numpy(), values, self.batch)
+        return in_batches(lambda batch: self._function(batch).numpy(), values, self.batch)
 
     def step(self, inputs: _np.ndarray) -> None:
         """Run once on raw values (n, *shape) of the right dtype."""
         self._function(inputs).numpy()
 
 
-class KerasWriter(Generator):
-    """A .keras file of a network that writes sequences, taken apart into encoder and decoder step.
+class KerasGenerator(Generator):
+    """A .keras file of a sequence-to-sequence model, split into encoder and decoder step.
 
     Args:
         path: the file.
@@ -148,7 +142,7 @@ class KerasWriter(Generator):
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if threads is not None:
             set_threads(threads)
-        self.metadata, self.needs, self.batch = facts_in(path), needs_of(path), None
+        self.metadata, self.required_modules, self.batch = read_metadata(path), required_modules(path), None
         taken = split(load_file(path))
         parts = Part("encode", taken.encoder, ("memory",)), Part("decode", taken.decoder, ("logits", "next_cache"))
         self.parts = {part.name: _interface(part) for part in parts}
@@ -156,18 +150,18 @@ class KerasWriter(Generator):
 
     def run(self, part: str, values: dict[str, _np.ndarray]) -> dict[str, _np.ndarray]:
         """Run a part; returns float32 values of its outputs."""
-        found = self._functions[part](**{name: tf.constant(value) for name, value in values.items()})
-        return {name: value.numpy() for name, value in found.items()}
+        outputs = self._functions[part](**{name: tf.constant(value) for name, value in values.items()})
+        return {name: value.numpy() for name, value in outputs.items()}
 
 
 def _interface(part: Part) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return inputs and outputs of a part."""
-    given = tuple(Tensor(name, (None, *shape), dtype) for name, (shape, dtype) in part.inputs.items())
-    out = part.model.output.items()
-    return given, tuple(Tensor(RENAMED.get(name, name), tuple(value.shape), value.dtype) for name, value in out)
+    inputs = tuple(Tensor(name, (None, *shape), dtype) for name, (shape, dtype) in part.inputs.items())
+    outputs = part.model.output.items()
+    return inputs, tuple(Tensor(OUTPUT_NAMES.get(name, name), tuple(x.shape), x.dtype) for name, x in outputs)
 
 
 def _function(part: Part) -> Any:
-    """Return a part as TensorFlow runs it, for any number of examples."""
+    """Return a part as a TensorFlow function with a dynamic batch."""
     specs = {name: tf.TensorSpec((None, *shape), dtype, name) for name, (shape, dtype) in part.inputs.items()}
     return tf.function(part, autograph=False).get_concrete_function(**specs)

@@ -1,4 +1,4 @@
-"""Reads what stands in a .keras file without building its network; layers named in it are never imported."""
+"""Reads the layers and weights of a .keras file without building the model or importing its layers."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from zoo.common.lazy import LazyModule, np
 h5py = LazyModule("h5py")
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-# Keras compresses nothing, so that what unpacks to much more than it takes is no file of Keras'.
+# Keras does not compress: a file that unpacks to much more than its size is not from Keras.
 UNPACKED, SLACK, CONFIG_BYTES = 20, 1 << 20, 64 << 20
 WEIGHTED = ("Conv", "Dense", "Attention", "LSTM", "GRU", "Embedding")
-KEPT, OWN = "registered_name", "keras"
+REGISTERED, OWN = "registered_name", "keras"
 
 
 def read(path: Path) -> ArtifactGraph:
-    """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
+    """Return the graph of a file; raises DataError, or an error of the parser, if it is no .keras file."""
     with zipfile.ZipFile(path) as file:
         sizes = {entry.filename: entry.file_size for entry in file.infolist()}
         if sum(sizes.values()) > UNPACKED * path.stat().st_size + SLACK or sizes.get(CONFIG, 0) > CONFIG_BYTES:
-            raise DataError("it would unpack to much more than Keras writes")
+            raise DataError("it unpacks to much more than Keras writes")
         config = json.loads(file.read(CONFIG))
         layers = list(_layers(config))
         weights = list(_weights(file.read(WEIGHTS))) if WEIGHTS in sizes else []
@@ -40,7 +40,7 @@ def read(path: Path) -> ArtifactGraph:
 
 
 def _layers(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the layers of a network and of the networks inside it, as they are configured."""
+    """Yield the configurations of the layers of a model and of nested models."""
     for layer in config.get("config", {}).get("layers", ()):
         if "layers" in layer.get("config", {}):
             yield from _layers(layer)
@@ -53,7 +53,7 @@ def _operator(layer: dict[str, Any]) -> Operator:
     unsupported = str(layer.get("module") or "").partition(".")[0] != OWN
     computes = any(word in kind for word in WEIGHTED)
     return Operator(
-        f"{layer.get(KEPT) or kind}" if unsupported else kind,
+        f"{layer.get(REGISTERED) or kind}" if unsupported else kind,
         name,
         False if computes else None,
         True,
@@ -68,14 +68,14 @@ def _input(layer: dict[str, Any]) -> Value:
 
 
 def _weights(content: bytes) -> Iterator[Weight]:
-    """Yield the stored variables; those that refer to another file or are packed were not written by Keras."""
+    """Yield the stored variables; raises DataError for external or virtual datasets, which Keras does not write."""
     with h5py.File(io.BytesIO(content), "r") as file:
-        found: list[Any] = []
-        file.visititems(lambda _, node: found.append(node) if isinstance(node, h5py.Dataset) else None)
-        for node in found:
+        nodes: list[Any] = []
+        file.visititems(lambda _, node: nodes.append(node) if isinstance(node, h5py.Dataset) else None)
+        for node in nodes:
             if node.dtype.kind not in "fiu" or "/optimizer/" in f"{node.name}/":
                 continue
             if node.external or node.is_virtual or node.nbytes > len(content):
-                raise DataError(f"{node.name} does not hold its values itself")
+                raise DataError(f"the values of {node.name} are not in the file")
             array = np.asarray(node)
             yield Weight(node.name.strip("/"), array.dtype.name, array.shape, array)

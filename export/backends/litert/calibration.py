@@ -1,4 +1,4 @@
-"""The ranges of the tensors of a .tflite file, which static int8 is made of."""
+"""Calibration: the ranges of the tensors of a float32 .tflite file, for static quantization."""
 
 from __future__ import annotations
 
@@ -8,68 +8,65 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.backends.litert.file import name_of, operator_name, pack, read
+from export.core.compat import calibrator, qsv_utils, recipe_manager, schema
 from export.core.quiet import quiet
-from zoo.common.lazy import LazyModule, np
+from zoo.common.lazy import np
 
 if TYPE_CHECKING:
-    from export.source.source import Source
-
-calibrator = LazyModule("litert_quantizer.calibrator", "litert-quantizer")
-qsv_utils = LazyModule("litert_quantizer.utils.qsv_utils", "litert-quantizer")
-recipe_manager = LazyModule("litert_quantizer.recipe_manager", "litert-quantizer")
-schema = LazyModule("ai_edge_litert.schema_py_generated", "ai-edge-litert")
+    from export.source.source import SourceModel
 
 PIXELS = (0.0, 255.0)
-# Scores below this are masked. So far below all others (e^-10 is less than a hundredth of int8's step) they need to be.
+# Attention scores below MASKED are masked. Masked scores must be DEPTH below all others: e^-10 is less than a hundredth
+# of int8's step.
 MASKED, DEPTH = -5e3, 10.0
-# What comes out of one call goes into another as it is.
-LINKED = (("decode/cache", "decode/next_cache"), ("encode/memory", "decode/memory"))
+# Outputs of one call that are inputs of another need the same range.
+SHARED_RANGES = (("decode/cache", "decode/next_cache"), ("encode/memory", "decode/memory"))
 
 
-def calibrate(floating: Path, source: Source, rules: Any, batch: int = 1) -> dict[str, Any]:
+def calibrate(path: Path, source: SourceModel, rules: Any, batch: int = 1) -> dict[str, Any]:
     """Return the range of every tensor over the calibration data, by tensor name.
 
     Args:
-        floating: the float32 file.
-        source: what it was made from.
+        path: the float32 file.
+        source: its source model.
         rules: the quantizer's recipe.
-        batch: examples that the file takes at a time.
+        batch: the batch size of the file.
     """
     recipes = recipe_manager.RecipeManager()
     recipes.load_quantization_recipe(rules)
     with quiet():
         tool = calibrator.Calibrator(
-            str(floating),
+            str(path),
             num_threads=os.cpu_count() or 1,
             mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
-            # The quantizer's own way averages the images' ranges and clips what goes beyond: 7 times the error.
+            # The quantizer's default averages the ranges of the examples and clips larger values: 7 times the error.
             qsv_update_func=qsv_utils.min_max_update,
         )
         tool.calibrate({part.name: list(source.feeds(part, batch)) for part in source.parts}, recipes)
     ranges = tool.get_model_qsvs()
     if source.metadata["input"] == "image":
-        # The scale is 1 then and pixels pass unchanged, whatever values the calibration images happen to have.
+        # The scale becomes 1: pixels pass unchanged, whatever the calibration images contain.
         _set(ranges, "image", *PIXELS)
     if source.task == "generate":
-        for names in LINKED:
+        for names in SHARED_RANGES:
             _set(ranges, names, min(_low(ranges, name) for name in names), max(_high(ranges, name) for name in names))
     return ranges
 
 
-def widen(ranges: dict[str, Any], margin: float) -> dict[str, Any]:
-    """Return ranges that are wider by a factor on both sides of 0."""
-    return {name: {key: margin * np.asarray(value) for key, value in found.items()} for name, found in ranges.items()}
+def scale_ranges(ranges: dict[str, Any], margin: float) -> dict[str, Any]:
+    """Return ranges multiplied by a factor."""
+    return {name: {key: margin * np.asarray(value) for key, value in range_.items()} for name, range_ in ranges.items()}
 
 
 def limit_masks(content: bytes, ranges: dict[str, Any]) -> bytes:
-    """Raise what masks scores to just below them: 8 bits cannot hold both scores and next to minus infinity.
+    """Raise the values of attention masks to just below the scores: 8 bits cannot hold both scores and -1e9.
 
     Args:
         content: a float32 file.
-        ranges: those of its tensors; changed where masks are.
+        ranges: the ranges of its tensors; those of masked scores are changed.
 
     Returns:
-        The file with other masks, in which masked scores still get no weight.
+        The file with the new masks; masked scores still get no attention.
     """
     model = read(content)
     masked = {name for name in ranges if _low(ranges, name) <= MASKED}
@@ -78,7 +75,7 @@ def limit_masks(content: bytes, ranges: dict[str, Any]) -> bytes:
     depth = DEPTH
     for out, scores in _masked_sums(model, masked):
         low, high = _low(ranges, scores), _high(ranges, scores)
-        # A second mask on the same scores finds them lowered already.
+        # These scores have a mask already.
         low = low if scores in masked else low - DEPTH
         depth = max(depth, high - low)
         _set(ranges, (out,), low, high)
@@ -91,24 +88,23 @@ def limit_masks(content: bytes, ranges: dict[str, Any]) -> bytes:
 
 
 def _masked_sums(model: Any, masked: set[str]) -> Iterator[tuple[str, str]]:
-    """Yield the sums of scores and masks, each with the scores that it is made of, by name and in order."""
+    """Yield the sums of scores and masks in order, each with its scores, by name."""
     sums: set[str] = set()
     for graph in model.subgraphs:
         for operator in graph.operators:
             out = name_of(graph.tensors[operator.outputs[0]])
             if operator_name(model, operator) == "ADD" and out in masked:
-                given = [name_of(graph.tensors[i]) for i in operator.inputs]
+                inputs = [name_of(graph.tensors[i]) for i in operator.inputs]
                 sums.add(out)
-                yield out, next(name for name in given if name not in masked or name in sums)
+                yield out, next(name for name in inputs if name not in masked or name in sums)
 
 
 def _masks(model: Any) -> list[Any]:
-    """Return the buffers of constants that mask."""
+    """Return the buffers of constant masks."""
     used = {t.buffer for graph in model.subgraphs for t in graph.tensors if t.type == schema.TensorType.FLOAT32}
-    filled = [
-        model.buffers[i] for i in sorted(used) if model.buffers[i].data is not None and len(model.buffers[i].data)
-    ]
-    return [buffer for buffer in filled if np.frombuffer(bytes(buffer.data), "float32").min() <= MASKED]
+    buffers = [model.buffers[i] for i in sorted(used)]
+    buffers = [buffer for buffer in buffers if buffer.data is not None and len(buffer.data)]
+    return [buffer for buffer in buffers if np.frombuffer(bytes(buffer.data), "float32").min() <= MASKED]
 
 
 def _low(ranges: dict[str, Any], name: str) -> float:

@@ -1,4 +1,4 @@
-"""The content of .tflite files, read and written."""
+"""Reads and writes the content of .tflite files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.backends.litert.metadata import NAME as TASKS
+from export.backends.litert.metadata import NAME as TASK_METADATA
 from export.backends.litert.metadata import labels_archive, task_metadata
 from export.backends.litert.runtime import METADATA
+from export.core.compat import flatbuffer_utils, schema
 from zoo.common.errors import UnsupportedExport
-from zoo.common.lazy import LazyModule, np
+from zoo.common.lazy import np
 
-flatbuffer_utils = LazyModule("ai_edge_litert.tools.flatbuffer_utils", "ai-edge-litert")
-schema = LazyModule("ai_edge_litert.schema_py_generated", "ai-edge-litert")
-
-CASTS = {"QUANTIZE", "DEQUANTIZE"}  # they stand around an operator that stayed in float32, and are no cause
+CASTS = {"QUANTIZE", "DEQUANTIZE"}  # around operators that stay float32
 
 
 def read(content: bytes) -> Any:
-    """Return a file's content as an object."""
+    """Return a file's content as an object of the schema."""
     return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
 
 
@@ -28,24 +26,24 @@ def pack(model: Any) -> bytearray:
     """Return the content of a file."""
     for buffer in model.buffers:
         if isinstance(buffer.data, (bytes, bytearray)):
-            buffer.data = np.frombuffer(buffer.data, np.uint8)  # bytes are packed one by one, in Python
+            buffer.data = np.frombuffer(buffer.data, np.uint8)  # flatbuffers packs bytes one by one, in Python
     return flatbuffer_utils.convert_object_to_bytearray(model)
 
 
 def finish(content: bytes, metadata: dict[str, Any], path: Path) -> None:
-    """Write the file with metadata in it, ours and the Task library's, and its tensors named after the signatures."""
+    """Write a file with our metadata and the Task library's, and with tensors named after the signatures."""
     model = read(content)
     _attach(model, METADATA, json.dumps(metadata).encode())
-    told = task_metadata(metadata)
-    if told:
-        _attach(model, TASKS, told)
+    tasks = task_metadata(metadata)
+    if tasks:
+        _attach(model, TASK_METADATA, tasks)
     _name_tensors(model)
     packed = pack(model)
     path.write_bytes(packed + labels_archive(metadata, len(packed)))
 
 
 def _attach(model: Any, name: bytes, content: bytes) -> None:
-    """Put a buffer of metadata into a file; a quantized one has those of its float one, which make room."""
+    """Put a metadata buffer into a file; replaces the one that a quantized file has from its float file."""
     entry = next((entry for entry in model.metadata or [] if entry.name == name), None)
     if entry is None:
         entry = schema.MetadataT(name, len(model.buffers))
@@ -55,9 +53,9 @@ def _attach(model: Any, name: bytes, content: bytes) -> None:
 
 
 def _name_tensors(model: Any) -> None:
-    """Name inputs and outputs as their signatures do; where there are several, every name starts with that of its own.
+    """Name inputs and outputs after their signatures; with several signatures, prefix all names with the signature's.
 
-    The quantizer knows tensors by name alone.
+    The quantizer identifies tensors by name only.
     """
     several = len(model.signatureDefs) > 1
     for signature in model.signatureDefs:
@@ -74,17 +72,17 @@ def name_of(tensor: Any) -> str:
 
 
 def text_of(value: Any) -> str:
-    """Return what the file has as bytes or text."""
+    """Return bytes or text as text."""
     return value.decode() if isinstance(value, bytes) else value
 
 
 def operator_name(model: Any, operator: Any) -> str:
-    """Return what an operator is called."""
+    """Return the type of an operator."""
     return flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex)
 
 
 def outputs_of(content: bytes, name: str) -> tuple[str, ...]:
-    """Return the names of what the operators give that take the tensor of this name."""
+    """Return the names of the outputs of the operators that read the tensor `name`."""
     model = read(content)
     return tuple(
         name_of(graph.tensors[operator.outputs[0]])
@@ -95,7 +93,7 @@ def outputs_of(content: bytes, name: str) -> tuple[str, ...]:
 
 
 def tensors_of(content: bytes, kinds: Sequence[str]) -> set[str]:
-    """Return the names of what operators of some kinds take and give."""
+    """Return the names of the inputs and outputs of operators of some types."""
     model = read(content)
     return {
         name_of(graph.tensors[i])
@@ -107,7 +105,7 @@ def tensors_of(content: bytes, kinds: Sequence[str]) -> set[str]:
 
 
 def refuse_float(content: bytes, excluded: Sequence[str] = (), *, name: str = "tflite_int8") -> None:
-    """Raise UnsupportedExport if an operator still works on float32, but those that give the tensors spared."""
+    """Raise UnsupportedExport if an operator computes in float32, except those with excluded outputs."""
     model = read(content)
     floats = set()
     for graph in model.subgraphs:
@@ -121,6 +119,6 @@ def refuse_float(content: bytes, excluded: Sequence[str] = (), *, name: str = "t
                 floats.add(operator_name(model, operator))
     if floats:
         raise UnsupportedExport(
-            f"{name} needs operators that LiteRT runs in its integers. "
-            f"Received: operators={', '.join(sorted(floats - CASTS) or floats)}. Use tflite_dynamic, or other layers."
+            f"{name} needs operators with integer kernels in LiteRT. "
+            f"Received: operators={', '.join(sorted(floats - CASTS) or floats)}. Use tflite_dynamic or other layers."
         )

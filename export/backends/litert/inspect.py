@@ -1,4 +1,4 @@
-"""Reads what stands in a .tflite file."""
+"""Reads the graph of a .tflite file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 from export.backends.litert import file as litert
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
+from export.core.compat import flatbuffer_utils, schema
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
-# Values that a tensor with a scale stands for numbers in.
+# Dtypes of quantized tensors.
 INTEGERS = ("int2", "int4", "int8", "uint8", "int16", "int32")
 WEIGHTED = {
     "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D", "TRANSPOSE_CONV", "CONV_3D_TRANSPOSE", "FULLY_CONNECTED", "BATCH_MATMUL",
     "LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "RNN", "UNIDIRECTIONAL_SEQUENCE_RNN", "SVDF",
 }  # fmt: skip
-# They move values and compute none.
+# Operators that move values and compute nothing.
 MOVES = {
     "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "PACK", "UNPACK", "SPLIT", "SPLIT_V", "SLICE", "STRIDED_SLICE",
     "PAD", "PADV2", "MIRROR_PAD", "CONCATENATION", "GATHER", "GATHER_ND", "TILE", "BROADCAST_TO", "SHAPE", "CAST",
@@ -32,11 +33,11 @@ PACKED = {"int4": 4, "uint4": 4, "int2": 2}
 
 
 def read(path: Path) -> ArtifactGraph:
-    """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
+    """Return the graph of a file; raises DataError, or an error of the parser, if it is no .tflite file."""
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
-        raise DataError("it does not begin as such files do")
-    model = litert.flatbuffer_utils.read_model_from_bytearray(_Whole(content))
+        raise DataError("it does not begin with the identifier TFL3")
+    model = flatbuffer_utils.read_model_from_bytearray(_Whole(content))
     _check_attached(model, path)
     reader = _Reader(model)
     for number in range(len(model.subgraphs)):
@@ -47,7 +48,7 @@ def read(path: Path) -> ArtifactGraph:
 
 
 def _check_attached(model: Any, path: Path) -> None:
-    """Raise DataError if a text that the metadata names is not attached to the file, as a zip behind the model."""
+    """Raise DataError if a text file named in the metadata is not in the zip archive after the model."""
     entries = [entry for entry in model.metadata or [] if litert.text_of(entry.name) == METADATA]
     names = {name.decode() for entry in entries for name in TEXT.findall(bytes(model.buffers[entry.buffer].data))}
     attached = set()
@@ -59,17 +60,17 @@ def _check_attached(model: Any, path: Path) -> None:
 
 
 class _Whole(bytearray):
-    """A file's content, of which nothing is read behind the end; flatbuffers give what is left of a text there."""
+    """A file's content that raises DataError on slices beyond its end, which flatbuffers would cut off silently."""
 
     def __getitem__(self, key: Any) -> Any:
-        """Return a byte, or a part that must be there as a whole."""
+        """Return a byte or a complete slice."""
         if isinstance(key, slice) and key.stop is not None and key.stop > len(self):
             raise DataError("it is cut off")
         return super().__getitem__(key)
 
 
 class _Reader:
-    """Gathers operators and weights of all graphs of a file.
+    """Collects operators and weights of all graphs of a file.
 
     Args:
         model: the file's content.
@@ -77,14 +78,14 @@ class _Reader:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._types = {value: name.lower() for name, value in vars(litert.schema.TensorType).items() if name.isupper()}
+        self._types = {value: name.lower() for name, value in vars(schema.TensorType).items() if name.isupper()}
         self.operators: list[Operator] = []
         self.weights: list[Weight] = []
-        # Graphs share buffers, and what a graph calls shares its operators.
+        # Graphs share buffers.
         self._places: dict[int, int] = {}
 
     def add(self, number: int) -> None:
-        """Read a graph."""
+        """Add the operators of a graph."""
         graph = self._model.subgraphs[number]
         made: dict[int, int] = {}
         for operator in graph.operators or []:
@@ -97,7 +98,7 @@ class _Reader:
     def _operator(
         self, graph: Any, operator: Any, given: Sequence[int], out: Sequence[int], before: tuple[int, ...]
     ) -> Operator:
-        """Return an operator as it works."""
+        """Return an operator with its computation."""
         kind, unsupported = self._kind(operator)
         constants = {i: self._weight(graph.tensors[i], kind) for i in given if self._data(graph.tensors[i]) is not None}
         flowing = [self._types[graph.tensors[i].type] for i in (*given, *out) if i not in constants]
@@ -113,21 +114,21 @@ class _Reader:
         return Operator(kind, name, integer, real and not casts, kernels, before, unsupported)
 
     def _through(self, before: Sequence[int], kind: str) -> int | None:
-        """Return the kernel that an operator takes from a cast of stored weights."""
+        """Return the kernel of an operator that reads it through a cast."""
         for place in before:
             if self.operators[place].kind in ("DEQUANTIZE", "DENSIFY") and self.operators[place].kernels:
                 return self.operators[place].kernels[0]
         return None
 
     def _integer(self, real: bool, flowing: Sequence[str], kernels: Sequence[int]) -> bool | None:
-        """Tell whether an operator computes in integers; None if it only counts or compares."""
+        """Return whether an operator computes in integers; None if it only counts or compares."""
         if real:
-            # With stored int8 weights the runtime rounds what comes in, and multiplies integers.
+            # With int8 weights the runtime quantizes the input and multiplies integers.
             return bool(kernels) and all(self.weights[place].dtype in PACKED | {"int8": 8} for place in kernels)
         return True if any(dtype in ("int8", "uint8", "int16") for dtype in flowing) else None
 
     def _kind(self, operator: Any) -> tuple[str, bool]:
-        """Return what an operator is called, and whether plain LiteRT lacks it."""
+        """Return the type of an operator, and whether plain LiteRT lacks it."""
         kind = litert.operator_name(self._model, operator)
         if kind != "CUSTOM":
             return kind or "UNKNOWN", kind is None
@@ -138,7 +139,7 @@ class _Reader:
         return data if data is not None and len(data) else None
 
     def _weight(self, tensor: Any, kind: str) -> int | None:
-        """Return the place of the weights that a stored tensor holds; None for shapes, axes and the like."""
+        """Return the index of a constant tensor's weights; None for shapes, axes and the like."""
         dtype = self._types[tensor.type]
         scaled = tensor.quantization is not None and tensor.quantization.scale is not None
         if dtype not in FLOATS and not (dtype in INTEGERS and (scaled or kind in WEIGHTED)):
@@ -166,7 +167,7 @@ class _Reader:
         return Weight(litert.name_of(tensor), dtype, shape, array, zero, axis)
 
     def interface(self) -> tuple[list[Value], list[Value]]:
-        """Return inputs and outputs, by signature where there are several."""
+        """Return inputs and outputs, prefixed by signature if there are several."""
         model = self._model
         if not model.signatureDefs:
             graph = model.subgraphs[0]
@@ -193,6 +194,6 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _unpacked(content: Any, bits: int) -> Any:
-    """Return the integers of which several share a byte, the lowest bits first."""
+    """Return the integers that share bytes, lowest bits first."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     return ((content[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)

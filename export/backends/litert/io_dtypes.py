@@ -5,43 +5,45 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from export.backends.litert.file import name_of, pack, read, schema
+from export.backends.litert.file import name_of, pack, read
 from export.backends.litert.rewrite import opcode
+from export.core.compat import schema
 from zoo.common.errors import UnsupportedExport
 
 FLOAT = "float32"
-UNSIGNED = 128  # what lies between the zero points of uint8 and int8
+UNSIGNED = 128  # difference of the zero points of uint8 and int8
 
 
-def retype(content: bytes, given: str, out: str) -> bytes:
-    """Return a file with one input and one output of other dtypes, cast by operators of its own.
+def retype(content: bytes, input_dtype: str, output_dtype: str) -> bytes:
+    """Return a file with other dtypes of its input and output, by inserted casts.
 
     Args:
-        content: a file of one signature; what is neither int8, uint8 nor int16, such as ids, stays as it is.
-        given: dtype of the input.
-        out: dtype of the output.
+        content: a file of one signature; only int8, uint8 and int16 inputs and outputs change, ids do not.
+        input_dtype: dtype of the input.
+        output_dtype: dtype of the output.
 
     Raises:
-        UnsupportedExport: no operator makes such a dtype of what is there.
+        UnsupportedExport: LiteRT has no such cast.
     """
     model = read(content)
     graph = model.subgraphs[0]
-    if _dtype(graph, graph.inputs[0]) != given and _dtype(graph, graph.inputs[0]) in CASTS:
+    if _dtype(graph, graph.inputs[0]) != input_dtype and _dtype(graph, graph.inputs[0]) in CASTS:
         inner = int(graph.inputs[0])
-        outer = _add(graph, inner, given)
+        outer = _add(graph, inner, input_dtype)
         graph.operators.insert(0, _cast(model, outer, inner, "QUANTIZE"))
         graph.inputs = [outer]
         _point(model, "inputs", outer)
-    if _dtype(graph, graph.outputs[0]) != out and _dtype(graph, graph.outputs[0]) in CASTS:
+    if _dtype(graph, graph.outputs[0]) != output_dtype and _dtype(graph, graph.outputs[0]) in CASTS:
         inner = int(graph.outputs[0])
-        outer = _add(graph, inner, out)
-        graph.operators.append(_cast(model, inner, outer, "DEQUANTIZE" if out == FLOAT else "QUANTIZE"))
+        outer = _add(graph, inner, output_dtype)
+        kind = "DEQUANTIZE" if output_dtype == FLOAT else "QUANTIZE"
+        graph.operators.append(_cast(model, inner, outer, kind))
         graph.outputs = [outer]
         _point(model, "outputs", outer)
     return bytes(pack(model))
 
 
-# What each dtype of a tensor can be made of, or made to.
+# Casts that LiteRT has, in both directions.
 CASTS = {"int8": ("uint8", FLOAT), "uint8": ("int8", FLOAT), "int16": (FLOAT,)}
 
 
@@ -52,10 +54,11 @@ def _dtype(graph: Any, index: int) -> str:
 
 
 def _add(graph: Any, index: int, dtype: str) -> int:
-    """Add a tensor that holds in another dtype what one holds, under its name, and return its index."""
+    """Add a tensor with another dtype under the name of an existing one; return its index."""
     inner = graph.tensors[index]
     if dtype not in CASTS[_dtype(graph, index)]:
-        raise UnsupportedExport(f"LiteRT has no cast for it. Received: {_dtype(graph, index)} and {dtype}")
+        casts = " or ".join(CASTS[_dtype(graph, index)])
+        raise UnsupportedExport(f"LiteRT casts {_dtype(graph, index)} to {casts}. Received: dtype={dtype!r}")
     outer = copy.deepcopy(inner)
     inner.name = f"{name_of(inner)}_stored".encode()
     outer.type, outer.buffer = getattr(schema.TensorType, dtype.upper()), 0
@@ -68,16 +71,16 @@ def _add(graph: Any, index: int, dtype: str) -> int:
     return len(graph.tensors) - 1
 
 
-def _cast(model: Any, given: int, out: int, kind: str) -> Any:
-    """Return an operator that casts a tensor to another."""
+def _cast(model: Any, source: int, target: int, kind: str) -> Any:
+    """Return an operator that casts one tensor to another."""
     operator = schema.OperatorT()
-    # From the second version on it takes int8.
-    operator.opcodeIndex, operator.inputs, operator.outputs = opcode(model, kind, 2), [given], [out]
+    # Version 2 and later support int8.
+    operator.opcodeIndex, operator.inputs, operator.outputs = opcode(model, kind, 2), [source], [target]
     return operator
 
 
 def _point(model: Any, side: str, index: int) -> None:
-    """Let the signature name another tensor."""
+    """Point the signature to another tensor."""
     for signature in model.signatureDefs:
         (entry,) = getattr(signature, side)
         entry.tensorIndex = index

@@ -67,8 +67,8 @@ def task_metadata(facts: Mapping[str, Any]) -> bytes | None:
 def _input(facts: Mapping[str, Any]) -> dict[int, Any]:
     """Return the TensorMetadata of the input."""
     if facts["input"] != "image":
-        described = "Raw values; what scales them is inside." if facts["dtype"] == "float32" else "Token ids."
-        return {0: facts["input"], 1: described, 3: _content(FEATURES, {})}
+        with_options = "Raw values; what scales them is inside." if facts["dtype"] == "float32" else "Token ids."
+        return {0: facts["input"], 1: with_options, 3: _content(FEATURES, {})}
     height, width, channels = facts["shape"]
     size = {0: Scalar("Uint32", width), 1: Scalar("Uint32", height)}
     image = {0: Scalar("Int8", COLORS.get(channels, 0)), 1: size}

@@ -1,4 +1,4 @@
-"""What LiteRT files can be asked for, how far they may be from their source, and how they are registered."""
+"""Options of the LiteRT formats, and their registration."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from export.backends.litert.rules import rules_for
-from export.backends.litert.runtime import LiteRuntime, LiteWriter
-from export.core.format import Backend, Tolerance, register
-from export.core.options import Options, changed
+from export.backends.litert.runtime import LiteRtGenerator, LiteRtRuntime
+from export.core.format import Backend, register
+from export.core.options import Options, changed_options
+from export.core.tolerance import Tolerance
 from zoo.common.errors import BadOption
 
 
 @dataclasses.dataclass(frozen=True)
-class LiteOptions(Options):
-    """Options of every LiteRT file.
+class LiteRtOptions(Options):
+    """Options of every LiteRT format.
 
     Args:
-        batch: examples at a time, which a file for phones must fix.
+        batch: the static batch size.
     """
 
     batch: int = 1
@@ -27,56 +28,61 @@ class LiteOptions(Options):
         if self.batch < 1:
             raise BadOption(f"batch must be at least 1. Received: batch={self.batch}")
 
-    def check(self, facts: Mapping[str, Any]) -> None:
-        """Raise BadOption where ids or several inputs would need another dtype."""
-        asked = changed(self).keys() & {"input", "output"}
-        if asked and facts["task"] == "generate":
-            raise BadOption(f"A network that writes sequences keeps its dtypes. Received: options={sorted(asked)}")
-        if "input" in asked and facts["dtype"] != "float32":
-            raise BadOption(f"The input is {facts['dtype']} ids, which stay what they are. Received: options=['input']")
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        """Raise BadOption for dtypes of sequence-to-sequence models or of token ids."""
+        dtypes = changed_options(self).keys() & {"input", "output"}
+        if dtypes and metadata["task"] == "generate":
+            raise BadOption(
+                "input and output do not apply to sequence-to-sequence models. "
+                f"Received: options={sorted(dtypes)}. Leave them out."
+            )
+        if "input" in dtypes and metadata["dtype"] != "float32":
+            raise BadOption(
+                f"input does not apply to {metadata['dtype']} ids. Received: options=['input']. Leave it out."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
-class FloatOptions(LiteOptions):
-    """Options of what computes in float32.
+class FloatOptions(LiteRtOptions):
+    """Options of LiteRT formats with float activations.
 
     Args:
-        input: dtype of the input; "uint8" for pixels as cameras give them, four times smaller.
-        flex: whether TensorFlow's own operators may be used, which plain LiteRT lacks.
+        input: dtype of the input; "uint8" for pixels as cameras deliver them, a quarter of the size.
+        flex: allow TensorFlow operators (Flex), which plain LiteRT lacks.
     """
 
     input: Literal["float32", "uint8"] = "float32"
     flex: bool = False
 
-    def check(self, facts: Mapping[str, Any]) -> None:
-        """Raise BadOption for bytes that are no pixels."""
-        super().check(facts)
-        if self.input == "uint8" and facts["input"] != "image":
-            raise BadOption(f"Only pixels are bytes. Received: input=uint8 for a network of {facts['input']}")
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        """Raise BadOption for uint8 inputs of models that take no images."""
+        super().check(metadata)
+        if self.input == "uint8" and metadata["input"] != "image":
+            raise BadOption(f"uint8 applies to images. Received: input=uint8 for a model of {metadata['input']}")
 
 
 @dataclasses.dataclass(frozen=True)
-class IntegerOptions(LiteOptions):
-    """Options of what computes in int8.
+class IntegerOptions(LiteRtOptions):
+    """Options of LiteRT formats in int8.
 
     Args:
-        input: dtype of the input; of rows of a table it is float32 always.
+        input: dtype of the input; tabular models always take float32.
         output: dtype of the output.
     """
 
     input: Literal["int8", "uint8", "float32"] = "int8"
     output: Literal["int8", "uint8", "float32"] = "int8"
 
-    def check(self, facts: Mapping[str, Any]) -> None:
-        """Raise BadOption for rows of a table as bytes."""
-        super().check(facts)
-        if self.input == "uint8" and "tabular" in facts:
-            raise BadOption("Columns differ in their ranges, so that a table enters as float32. Received: input=uint8")
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        """Raise BadOption for uint8 inputs of tabular models."""
+        super().check(metadata)
+        if self.input == "uint8" and "tabular" in metadata:
+            raise BadOption("Columns have different ranges: tabular models take float32. Received: input=uint8")
 
 
 @dataclasses.dataclass(frozen=True)
-class WideOptions(LiteOptions):
-    """Options of what has int16 activations.
+class Int16Options(LiteRtOptions):
+    """Options of LiteRT formats with int16 activations.
 
     Args:
         input: dtype of the input.
@@ -89,33 +95,33 @@ class WideOptions(LiteOptions):
 
 def register_litert(
     name: str,
-    writer: Callable[..., None],
+    write: Callable[..., None],
     *,
     tolerance: Tolerance,
-    options: type[LiteOptions],
+    options: type[LiteRtOptions],
     summary: str,
     guarantees: tuple[str, ...] = (),
-    writes: bool = True,
+    sequences: bool = True,
 ) -> None:
     """Register a format of .tflite files.
 
     Args:
         name: what users ask for.
-        writer: `write(source, path, options)`.
-        tolerance: how far it may be from its source.
-        options: the dataclass of its options.
-        summary: one line for people.
-        claims: what its name promises, see `export.core.format.Format`.
-        writes: whether it keeps networks that write sequences too.
+        write: `write(source, path, options)`.
+        tolerance: how far an artifact may be from its source model.
+        options: the options dataclass.
+        summary: one line for `zoo formats`.
+        guarantees: see `export.core.format.Format`.
+        sequences: whether the format supports sequence-to-sequence models.
     """
     register(
         name,
         file="model.tflite",
-        write=writer,
-        load=LiteRuntime,
+        write=write,
+        load=LiteRtRuntime,
         tolerance=tolerance,
         summary=summary,
-        generate=Backend("model.tflite", writer, LiteWriter, tolerance.of_sequences()) if writes else None,
+        generate=Backend("model.tflite", write, LiteRtGenerator, tolerance.for_sequences()) if sequences else None,
         options=options,
         guarantees=guarantees,
         rules=rules_for(guarantees),

@@ -1,4 +1,4 @@
-"""Smaller .tflite files made of the float32 one, by LiteRT Quantizer."""
+"""Quantized .tflite files, made from the float32 file with LiteRT Quantizer."""
 
 from __future__ import annotations
 
@@ -9,120 +9,118 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.backends.litert.calibration import calibrate, limit_masks, widen
+from export.backends.litert.calibration import calibrate, limit_masks, scale_ranges
 from export.backends.litert.file import finish, outputs_of, refuse_float, tensors_of
 from export.backends.litert.io_dtypes import retype
-from export.backends.litert.options import FloatOptions, IntegerOptions, LiteOptions, WideOptions
-from export.core.options import described
+from export.backends.litert.options import FloatOptions, Int16Options, IntegerOptions, LiteRtOptions
+from export.core.options import with_options
 from export.core.quiet import quiet
 from zoo.common.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
 qtyping = LazyModule("litert_quantizer.qtyping", "litert-quantizer")
 quantizer = LazyModule("litert_quantizer.quantizer", "litert-quantizer")
 recipe = LazyModule("litert_quantizer.recipe", "litert-quantizer")
 
 
-def write_weights(source: Source, path: Path, options: FloatOptions, rules: list[dict[str, Any]]) -> None:
-    """Write a .tflite with smaller weights, whose inputs and outputs stay as they are.
+def write_weights(source: SourceModel, path: Path, options: FloatOptions, rules: list[dict[str, Any]]) -> None:
+    """Write a .tflite with quantized weights and float inputs and outputs.
 
     Args:
-        source: what to export.
+        source: the model to convert.
         path: file to write.
-        options: what was asked for.
+        options: the format's options.
         rules: the quantizer's recipe.
     """
-    rules = [*rules, *map(left_float, excluded(source, options))]
-    content = run(quantizer.Quantizer(source.shared("tflite", options), rules))
-    finish(content, described(source.metadata, options), path)
+    rules = [*rules, *map(float_rule, tabular_outputs(source, options))]
+    content = quantize(quantizer.Quantizer(source.artifact_path("tflite", options), rules))
+    finish(content, with_options(source.metadata, options), path)
 
 
 @dataclasses.dataclass(frozen=True)
-class Static:
-    """How an integer file is made.
+class StaticScheme:
+    """A scheme of static quantization.
 
     Args:
-        name: the format's, for messages.
+        name: the format's name, for messages.
         rules: the quantizer's recipe.
-        rewrite: changes the content of the float32 file before.
-        margin: how much wider than seen a range is, so that what is larger is not cut off; each doubling costs a bit.
-        floating: kinds of operators that stay in float32.
-        headroom: how much wider again those of the answers are: elsewhere a cut is one error among many, there it makes
-            the likeliest classes equal.
+        rewrite: changes the content of the float32 file first.
+        margin: factor of the calibration ranges, so that larger values are not clipped; each doubling costs one bit.
+        float_operators: types of operators that stay float32.
+        output_margin: additional factor of the output's range: clipped logits would make the top classes equal.
     """
 
     name: str
     rules: list[dict[str, Any]]
     rewrite: Callable[[bytes], bytes] = bytes
     margin: float = 1.0
-    floating: tuple[str, ...] = ()
-    headroom: float = 1.1
+    float_operators: tuple[str, ...] = ()
+    output_margin: float = 1.1
 
 
-def write_static(source: Source, path: Path, options: IntegerOptions | WideOptions, how: Static) -> None:
-    """Write a .tflite of integer tensors only, with the ranges that the calibration data has.
+def write_static(source: SourceModel, path: Path, options: IntegerOptions | Int16Options, scheme: StaticScheme) -> None:
+    """Write a .tflite of integer tensors only, at the ranges of the calibration data.
 
-    Rows of a table enter as float32; see `excluded`.
+    Tabular models take float32 columns; see `tabular_outputs`.
 
     Args:
-        source: what to export; its `calibration` gives the ranges of the activations.
+        source: the model to convert; its `calibration` data gives the activation ranges.
         path: file to write.
-        options: what was asked for.
-        how: how it is made.
+        options: the format's options.
+        scheme: the quantization scheme.
 
     Raises:
-        UnsupportedExport: the model has an operator that LiteRT cannot run in these integers.
+        UnsupportedExport: LiteRT has no integer kernel for an operator of the model.
     """
-    plain = FloatOptions(batch=options.batch)
-    left = excluded(source, plain)
-    rules = [*how.rules, *map(left_float, left)]
-    rules += [left_float("", "INPUT")] if left else []
-    rules += [left_float("", kind) for kind in how.floating]
+    float_options = FloatOptions(batch=options.batch)
+    excluded = tabular_outputs(source, float_options)
+    rules = [*scheme.rules, *map(float_rule, excluded)]
+    rules += [float_rule("", "INPUT")] if excluded else []
+    rules += [float_rule("", kind) for kind in scheme.float_operators]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        floating = Path(folder) / "float.tflite"
-        floating.write_bytes(how.rewrite(source.shared("tflite", plain).read_bytes()))
-        ranges = widen(calibrate(floating, source, rules, options.batch), how.margin)
-        ranges |= widen({name: ranges[name] for name in answers(source)}, how.headroom)
-        content = limit_masks(floating.read_bytes(), ranges)
-    content = run(quantizer.Quantizer(bytearray(content), rules), ranges)
-    refuse_float(content, [*left, *tensors_of(content, how.floating)], name=how.name)
-    ship(content, source, path, options)
+        float_path = Path(folder) / "float.tflite"
+        float_path.write_bytes(scheme.rewrite(source.artifact_path("tflite", float_options).read_bytes()))
+        ranges = scale_ranges(calibrate(float_path, source, rules, options.batch), scheme.margin)
+        ranges |= scale_ranges({name: ranges[name] for name in output_tensors(source)}, scheme.output_margin)
+        content = limit_masks(float_path.read_bytes(), ranges)
+    content = quantize(quantizer.Quantizer(bytearray(content), rules), ranges)
+    refuse_float(content, [*excluded, *tensors_of(content, scheme.float_operators)], name=scheme.name)
+    write_integer(content, source, path, options)
 
 
-def answers(source: Source) -> tuple[str, ...]:
-    """Return the names of the tensors with what an artifact answers: logits, or values."""
+def output_tensors(source: SourceModel) -> tuple[str, ...]:
+    """Return the names of the tensors with logits or values."""
     if source.task == "generate":
         return ("decode/logits",)
     return (source.metadata["output"],)
 
 
-def ship(content: bytes, source: Source, path: Path, options: IntegerOptions | WideOptions) -> None:
-    """Write an integer file with the input and output that were asked for, and with its metadata."""
+def write_integer(content: bytes, source: SourceModel, path: Path, options: IntegerOptions | Int16Options) -> None:
+    """Write an integer file with the input and output dtypes of the options, and with its metadata."""
     if source.task != "generate":
         content = retype(content, options.input, options.output)
-    finish(content, described(source.metadata, options), path)
+    finish(content, with_options(source.metadata, options), path)
 
 
-def excluded(source: Source, options: LiteOptions) -> tuple[str, ...]:
-    """Return the names of what the first layer gives to rows of a table, which computes in float32 in every variant.
+def tabular_outputs(source: SourceModel, options: LiteRtOptions) -> tuple[str, ...]:
+    """Return the output tensors of a tabular model's first layer, which stays float32 in every quantized format.
 
-    One scale for columns that differ in their ranges would leave nothing of the smaller ones; and the layer has taken
-    in what scales them.
+    One scale for columns of different ranges would erase the small ones, and the layer contains their normalization.
     """
     if "tabular" not in source.metadata:
         return ()
-    return outputs_of(source.shared("tflite", options).read_bytes(), source.metadata["input"])
+    return outputs_of(source.artifact_path("tflite", options).read_bytes(), source.metadata["input"])
 
 
-def left_float(output: str, operation: str = "*") -> dict[str, Any]:
-    """Return the quantizer's rule that leaves operators as they are, told by the name of their output or their kind."""
+def float_rule(output: str, operation: str = "*") -> dict[str, Any]:
+    """Return the quantizer's rule that leaves operators in float, by the name of their output or by their type."""
     return {"regex": re.escape(output), "operation": operation, "algorithm_key": "no_quantize", "op_config": {}}
 
 
-def run(tool: Any, ranges: dict[str, Any] | None = None) -> bytes:
-    """Return the quantized file's content."""
+def quantize(tool: Any, ranges: dict[str, Any] | None = None) -> bytes:
+    """Run a quantizer; return the content of the quantized file."""
     with quiet():
         result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)

@@ -1,14 +1,14 @@
-"""What is known to fail on the way to LiteRT."""
+"""Models that LiteRT cannot represent."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from export.core.precheck import LISTS, Rule, lacking
+from export.core.precheck import TENSOR_LIST, Rule, without_operators
 
-OTHERS, BEFORE = "Compute it by other operators", "Compute spectra before the network"
-# Erf is none of LiteRT's, which has GELU, of which it is a part.
-LACKS = {
+OTHERS, BEFORE = "Compute it with other operators", "Compute spectra before the model"
+# Erf is not here: LiteRT has no Erf but GELU, which contains it.
+UNSUPPORTED = {
     "Erfinv": OTHERS,
     "MatrixDeterminant": OTHERS,
     "MatrixInverse": OTHERS,
@@ -17,16 +17,16 @@ LACKS = {
     "FFT": BEFORE,
     "Complex": "Compute with real numbers",
 }
-# What has no kernel for integers.
-LACKS_INTEGER = {
-    LISTS: "Use tflite_dynamic",
+# Operators without integer kernels.
+UNSUPPORTED_INTEGER = {
+    TENSOR_LIST: "Use tflite_dynamic",
     "Cumsum": "Use tflite_dynamic",
-    "TopKV2": "Sort outside the network, or use tflite_dynamic",
+    "TopKV2": "Sort outside the model, or use tflite_dynamic",
     "Conv3D": "Use tflite_dynamic",
 }
 
 
 def rules_for(guarantees: Collection[str]) -> tuple[Rule, ...]:
-    """Return the rules of a format by what it claims."""
-    integer = (lacking(LACKS_INTEGER),) if "integer" in guarantees else ()
-    return (lacking(LACKS, unless="flex"), *integer)
+    """Return the rules of a format with these guarantees."""
+    integer = (without_operators(UNSUPPORTED_INTEGER),) if "integer" in guarantees else ()
+    return (without_operators(UNSUPPORTED, unless="flex"), *integer)

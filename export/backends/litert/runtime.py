@@ -1,4 +1,4 @@
-"""LiteRT files on the processor, with the XNNPACK delegate that LiteRT applies by itself."""
+"""LiteRT files on the CPU, with LiteRT's default XNNPACK delegate."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.core.format import Runtime, Tensor
+from export.core.compat import schema
 from export.core.generate import INTERFACE, Generator
+from export.core.runtime import Runtime, Tensor
 from export.core.samples import in_batches
 from zoo.common.errors import UnsupportedExport
 from zoo.common.lazy import LazyModule, np, quiet_libraries
@@ -17,14 +18,13 @@ if TYPE_CHECKING:
     import numpy as _np
 
 interpreter = LazyModule("ai_edge_litert.interpreter", "ai-edge-litert")
-schema = LazyModule("ai_edge_litert.schema_py_generated", "ai-edge-litert")
 
 SIGNATURE = "serving_default"
 METADATA, FLEX = b"zoo", b"Flex"
 
 
-class LiteRuntime(Runtime):
-    """A .tflite file that gives logits.
+class LiteRtRuntime(Runtime):
+    """A .tflite file with one input and one output.
 
     Args:
         path: the file.
@@ -44,29 +44,29 @@ class LiteRuntime(Runtime):
         self.outputs = (_tensor(self._output, names["outputs"][0]),)
         self.batch = self.inputs[0].shape[0]
         self.metadata = read_metadata(path)
-        self._seen: np.ndarray | None = None
+        self._last_inputs: np.ndarray | None = None
 
     def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return float32 logits of raw values (n, *shape) or ids, one batch after the other."""
+        """Return float32 logits of raw values (n, *shape) or ids, batch by batch."""
         return in_batches(self._logits, inputs, self.batch)
 
     def step(self, inputs: _np.ndarray) -> None:
-        """Run once on raw values (batch, *shape); the same array again is not converted again."""
-        if inputs is not self._seen:
-            self._interpreter.set_tensor(self._input["index"], _to_stored(inputs, self.inputs[0]))
-            self._seen = inputs
+        """Run once on raw values (batch, *shape); the same array as before is not converted again."""
+        if inputs is not self._last_inputs:
+            self._interpreter.set_tensor(self._input["index"], _quantize(inputs, self.inputs[0]))
+            self._last_inputs = inputs
         self._interpreter.invoke()
 
     def _logits(self, inputs: _np.ndarray) -> _np.ndarray:
         """Return the logits of one batch."""
-        self._seen = None
-        self._interpreter.set_tensor(self._input["index"], _to_stored(inputs, self.inputs[0]))
+        self._last_inputs = None
+        self._interpreter.set_tensor(self._input["index"], _quantize(inputs, self.inputs[0]))
         self._interpreter.invoke()
-        return _to_real(self._interpreter.get_tensor(self._output["index"]), self.outputs[0])
+        return _dequantize(self._interpreter.get_tensor(self._output["index"]), self.outputs[0])
 
 
-class LiteWriter(Generator):
-    """A .tflite file that writes sequences, by its signatures `encode` and `decode`.
+class LiteRtGenerator(Generator):
+    """A .tflite file of a sequence-to-sequence model, with the signatures `encode` and `decode`.
 
     Args:
         path: the file.
@@ -86,27 +86,27 @@ class LiteWriter(Generator):
 
     def run(self, part: str, values: dict[str, _np.ndarray]) -> dict[str, _np.ndarray]:
         """Run a part on one batch of sequences; returns float32 values of its outputs."""
-        given, out = self.parts[part]
-        found = self._runners[part](**{tensor.name: _to_stored(values[tensor.name], tensor) for tensor in given})
-        return {tensor.name: _to_real(found[tensor.name], tensor) for tensor in out}
+        inputs, outputs = self.parts[part]
+        found = self._runners[part](**{tensor.name: _quantize(values[tensor.name], tensor) for tensor in inputs})
+        return {tensor.name: _dequantize(found[tensor.name], tensor) for tensor in outputs}
 
 
 def _open(path: Path, threads: int | None) -> Any:
-    """Return an interpreter that is ready; raises UnsupportedExport for a file with operators that it lacks."""
+    """Return an interpreter with allocated tensors; raises UnsupportedExport for a file with Flex operators."""
     unsupported = unsupported_operators(path)
     if unsupported:
         raise UnsupportedExport(
-            "Plain LiteRT lacks TensorFlow's own operators (Flex), so that this file cannot be run or compared here. "
+            "Plain LiteRT lacks TensorFlow operators (Flex) and cannot run this file. "
             f"Received: {path.name} with {', '.join(unsupported)}. Write the layer with operators that LiteRT has."
         )
     with quiet_libraries():
-        made = interpreter.Interpreter(model_path=str(path), num_threads=threads)
-        made.allocate_tensors()
-    return made
+        opened = interpreter.Interpreter(model_path=str(path), num_threads=threads)
+        opened.allocate_tensors()
+    return opened
 
 
 def unsupported_operators(path: Path) -> list[str]:
-    """Return the operators of a file that are TensorFlow's own, without reading the rest of it."""
+    """Return the TensorFlow operators (Flex) of a file, without reading the rest of it."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         model = schema.Model.GetRootAs(content, 0)
         codes = [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
@@ -114,19 +114,19 @@ def unsupported_operators(path: Path) -> list[str]:
 
 
 def _tensors(details: dict[str, dict[str, Any]]) -> tuple[Tensor, ...]:
-    """Return what LiteRT says about the inputs or outputs of a signature."""
+    """Return the inputs or outputs of a signature."""
     return tuple(_tensor(detail, name) for name, detail in details.items())
 
 
 def _tensor(detail: dict[str, Any], name: str) -> Tensor:
-    """Return what LiteRT says about an input or output."""
+    """Return an input or output."""
     scale, zero_point = detail["quantization"]
     dtype, shape = np.dtype(detail["dtype"]).name, tuple(int(size) for size in detail["shape"])
     return Tensor(name, shape, dtype, *((float(scale), int(zero_point)) if scale else ()))
 
 
-def _to_stored(values: _np.ndarray, tensor: Tensor) -> _np.ndarray:
-    """Return real values as the tensor stores them: v / scale + zero point, rounded and clipped."""
+def _quantize(values: _np.ndarray, tensor: Tensor) -> _np.ndarray:
+    """Return values quantized for a tensor: v / scale + zero point, rounded and clipped."""
     if tensor.scale is None and tensor.dtype != "uint8":
         return np.asarray(values, tensor.dtype)
     limits = np.iinfo(tensor.dtype)
@@ -134,8 +134,8 @@ def _to_stored(values: _np.ndarray, tensor: Tensor) -> _np.ndarray:
     return np.clip(stored, limits.min, limits.max).astype(tensor.dtype)
 
 
-def _to_real(stored: _np.ndarray, tensor: Tensor) -> _np.ndarray:
-    """Return float32 values of what the tensor stores: (v - zero point) * scale."""
+def _dequantize(stored: _np.ndarray, tensor: Tensor) -> _np.ndarray:
+    """Return float32 values of a quantized tensor: (v - zero point) * scale."""
     if tensor.scale is None:
         return stored.astype(np.float32)
     return (stored.astype(np.float32) - tensor.zero_point) * np.float32(tensor.scale)

@@ -17,14 +17,14 @@ from export.backends.onnx.external import is_external, save
 from export.backends.onnx.fuse import divide_before_erf, fuse_layer_norms, scale_channels_first
 from export.backends.onnx.options import OPSET, OnnxOptions
 from export.backends.onnx.runtime import FILES, options
-from export.core.options import described
+from export.core.options import with_options
 from export.core.quiet import quiet
 from zoo.common.lazy import LazyModule, keras, tf
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from export.source.source import Part, Source
+    from export.source.source import Part, SourceModel
 
 onnx = LazyModule("onnx")
 ort = LazyModule("onnxruntime")
@@ -34,7 +34,7 @@ tf2onnx = LazyModule("tf2onnx")
 SHOWN = ("model", "task", "labels", "preprocessing", "input", "output")
 
 
-def files_of(source: Source, path: Path) -> Iterator[tuple[Part, Path]]:
+def files_of(source: SourceModel, path: Path) -> Iterator[tuple[Part, Path]]:
     """Yield the parts of a model, each with its file: `path`, or several in the folder of that name."""
     for part in source.parts:
         yield part, path / FILES[part.name] if len(source.parts) > 1 else path
@@ -50,7 +50,7 @@ def convert(part: Part, name: str, folder: Path, external: bool = False) -> Mode
         external: handle the weights outside the file, as is done with those of more than two gigabytes.
 
     Raises:
-        UnsupportedExport: the model has an operator that ONNX lacks.
+        UnsupportedExport: ONNX lacks an operator of the model.
     """
     with quiet():
         model, shapes, weights = _from_graph(part, name)
@@ -69,7 +69,7 @@ def convert(part: Part, name: str, folder: Path, external: bool = False) -> Mode
     return model
 
 
-def finish(model: ModelProto, source: Source, path: Path, given: OnnxOptions) -> None:
+def finish(model: ModelProto, source: SourceModel, path: Path, given: OnnxOptions) -> None:
     """Check the model and write it as it was asked for, with the metadata, naming only the operator sets it uses."""
     opsets = [opset for opset in model.opset_import if opset.domain in passes.STANDARD_DOMAINS]
     del model.opset_import[:]
@@ -77,7 +77,7 @@ def finish(model: ModelProto, source: Source, path: Path, given: OnnxOptions) ->
     del model.graph.value_info[:]  # shapes of before, which are inferred anew
     passes.name_batch(model, given.axis, given.batch)
     model = passes.raise_opset(model, given.opset)
-    facts = described(source.metadata, given)
+    facts = with_options(source.metadata, given)
     onnx.helper.set_model_props(model, {"zoo": json.dumps(facts), **_shown(facts)})
     passes.check(model)
     save(model, path, given.external)

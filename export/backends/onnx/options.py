@@ -1,4 +1,4 @@
-"""What ONNX files can be asked for, how far they may be from their source, and how they are registered."""
+"""Options of the ONNX formats, and their registration."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from collections.abc import Callable
 from typing import Literal
 
 from export.backends.onnx.rules import RULES
-from export.backends.onnx.runtime import OnnxRuntime, OnnxWriter
-from export.core.format import Backend, Tolerance, register
+from export.backends.onnx.runtime import OnnxGenerator, OnnxRuntime
+from export.core.format import Backend, register
 from export.core.options import Options
+from export.core.tolerance import Tolerance
 from zoo.common.errors import BadOption
 
-# The newest whose reductions state their axes as attributes, which the passes read; newer ones are converted to last.
+# The newest operator set with reduction axes as attributes, which the passes read; newer ones are converted at the end.
 OPSET = 17
 
 
 @dataclasses.dataclass(frozen=True)
 class OnnxOptions(Options):
-    """Options of every ONNX file.
+    """Options of every ONNX format.
 
     Args:
         opset: the operator set.
-        batch: examples at a time, 0 for any number.
-        axis: name of the batch axis where it is free.
-        external: weights lie in a file of their own, NAME.data beside NAME; above two gigabytes they always do.
+        batch: the batch size, 0 for a dynamic one.
+        axis: name of the dynamic batch axis.
+        external: store the weights in NAME.data next to NAME; above two gigabytes this is always so.
     """
 
     opset: Literal[17, 18, 19, 20, 21] = OPSET
@@ -34,7 +35,7 @@ class OnnxOptions(Options):
 
     def __post_init__(self) -> None:
         if self.batch < 0:
-            raise BadOption(f"batch must be at least 1, or 0 for any number. Received: batch={self.batch}")
+            raise BadOption(f"batch must be at least 1, or 0 for a dynamic batch. Received: batch={self.batch}")
         if not self.axis.isidentifier():
             raise BadOption(f"axis must be a name of letters, digits and underscores. Received: axis={self.axis!r}")
 
@@ -44,25 +45,25 @@ PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 
 def register_onnx(
-    name: str, writer: Callable[..., None], tolerance: Tolerance, summary: str, guarantees: tuple[str, ...] = ()
+    name: str, write: Callable[..., None], tolerance: Tolerance, summary: str, guarantees: tuple[str, ...] = ()
 ) -> None:
-    """Register a format of ONNX files, of networks that write sequences too.
+    """Register a format of ONNX files; it supports sequence-to-sequence models too.
 
     Args:
         name: what users ask for.
-        writer: `write(source, path, options)`.
-        tolerance: how far it may be from its source.
-        summary: one line for people.
-        claims: what its name promises, see `export.core.format.Format`.
+        write: `write(source, path, options)`.
+        tolerance: how far an artifact may be from its source model.
+        summary: one line for `zoo formats`.
+        guarantees: see `export.core.format.Format`.
     """
     register(
         name,
         file="model.onnx",
-        write=writer,
+        write=write,
         load=OnnxRuntime,
         tolerance=tolerance,
         summary=summary,
-        generate=Backend("", writer, OnnxWriter, tolerance.of_sequences()),
+        generate=Backend("", write, OnnxGenerator, tolerance.for_sequences()),
         options=OnnxOptions,
         guarantees=guarantees,
         rules=RULES,

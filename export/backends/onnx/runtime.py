@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.backends.onnx.external import read
-from export.core.format import Tensor
 from export.core.generate import INTERFACE
-from export.core.sessions import SessionRuntime, SessionWriter
+from export.core.runtime import Tensor
+from export.core.sessions import SessionGenerator, SessionRuntime
 from zoo.common.errors import RunError
 from zoo.common.lazy import LazyModule
 
@@ -80,7 +80,7 @@ class OnnxRuntime(SessionRuntime):
         super().__init__(Session(path, threads))
 
 
-class OnnxWriter(SessionWriter):
+class OnnxGenerator(SessionGenerator):
     """A folder with encoder.onnx and decoder.onnx.
 
     Args:
@@ -94,8 +94,8 @@ class OnnxWriter(SessionWriter):
         super().__init__({part: Session(path / FILES[part], threads) for part in INTERFACE})
 
 
-def _tensor(described: Any) -> Tensor:
+def _tensor(with_options: Any) -> Tensor:
     """Return what ONNX Runtime says about an input or output; named sizes are free."""
-    shape = tuple(size if isinstance(size, int) else None for size in described.shape)
-    dtype = described.type.removeprefix("tensor(").removesuffix(")")
-    return Tensor(described.name, shape, DTYPES.get(dtype, dtype))
+    shape = tuple(size if isinstance(size, int) else None for size in with_options.shape)
+    dtype = with_options.type.removeprefix("tensor(").removesuffix(")")
+    return Tensor(with_options.name, shape, DTYPES.get(dtype, dtype))

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.core.format import Tensor
 from export.core.generate import INTERFACE
 from export.core.options import Options, with_options
 from export.core.quiet import quiet
+from export.core.runtime import Tensor
 from export.core.sessions import SessionGenerator, SessionRuntime
 from zoo.common.errors import BadOption, RunError
 from zoo.common.lazy import LazyModule, np, require

@@ -1,13 +1,12 @@
-"""Reads what stands in a SavedModel folder: its graph and its variables, none of which is loaded or run."""
+"""Reads the graph and the variables of a SavedModel folder without loading or running it."""
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from export.core import compat
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, tf
@@ -17,24 +16,24 @@ OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 WEIGHTED = {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum", "Conv2DBackpropInput"}
 CALLS = {"PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile", "If", "StatelessIf"}
-# They move or hold values and compute none.
+# Operators that move or hold values and compute nothing.
 PLUMBING = {"Const", "Identity", "IdentityN", "NoOp", "Placeholder", "ReadVariableOp", "VarHandleOp", "_Arg", "_Retval"}
 PLUMBING |= CALLS
 
 
 def read(path: Path) -> ArtifactGraph:
-    """Return what stands in a folder; raises DataError, or what the parser raises, for one that is none."""
+    """Return the graph of a folder; raises DataError, or an error of the parser, if it is no SavedModel."""
     file = path / "saved_model.pb"
     if not file.is_file():
         raise DataError("it has no saved_model.pb")
-    content = importlib.import_module("tensorflow.core.protobuf.saved_model_pb2").SavedModel()
+    content = compat.saved_model_message()
     content.ParseFromString(file.read_bytes())
     if not content.meta_graphs or not content.meta_graphs[0].signature_def:
         raise DataError("it has no signatures")
     graph = content.meta_graphs[0]
     signatures = {key: value for key, value in graph.signature_def.items() if value.outputs}
     if not signatures:
-        raise DataError("its signatures give nothing")
+        raise DataError("its signatures have no outputs")
     chosen = signatures.get(SIGNATURE) or signatures[min(signatures)]
     operators = _operators(graph.graph_def, chosen)
     inputs, outputs = (_values(side) for side in (chosen.inputs, chosen.outputs))
@@ -42,7 +41,7 @@ def read(path: Path) -> ArtifactGraph:
 
 
 def _operators(graph: Any, signature: Any) -> list[Operator]:
-    """Return the operators that a signature reaches, those of a function once, in no order that says who calls whom."""
+    """Return the operators of a signature, in no particular order; those of a function once."""
     functions = {function.signature.name: function for function in graph.library.function}
     nodes = {node.name: node for node in graph.node}
     waiting = [nodes[name] for name in _reached(nodes, signature)]
@@ -56,13 +55,13 @@ def _operators(graph: Any, signature: Any) -> list[Operator]:
         if node.op not in PLUMBING:
             computes = node.op in WEIGHTED
             found.append(
-                Operator(node.op, node.name, False if computes else None, True, unsupported=_is_foreign(node.op))
+                Operator(node.op, node.name, False if computes else None, True, unsupported=not _is_known(node.op))
             )
     return found
 
 
 def _reached(nodes: Mapping[str, Any], signature: Any) -> list[str]:
-    """Return the nodes of the graph itself that the outputs of a signature need."""
+    """Return the nodes of the main graph that the outputs of a signature need."""
     waiting, found = [value.name for value in signature.outputs.values()], {}
     while waiting:
         name = waiting.pop().lstrip("^").partition(":")[0]
@@ -80,10 +79,9 @@ def _called(node: Any) -> list[str]:
     ]
 
 
-@functools.cache
-def _is_foreign(kind: str) -> bool:
-    """Tell whether TensorFlow lacks an operator."""
-    return importlib.import_module("tensorflow.python.framework.op_def_registry").get(kind) is None
+def _is_known(kind: str) -> bool:
+    """Return whether an operator is one of TensorFlow's; internal ones start with an underscore."""
+    return kind.startswith("_") or hasattr(tf.raw_ops, kind)
 
 
 def _weights(path: Path) -> list[Weight]:
@@ -101,11 +99,10 @@ def _weights(path: Path) -> list[Weight]:
 
 
 def _names(reader: Any) -> dict[str, str]:
-    """Return what the variables were called, by their keys."""
+    """Return the names of the variables, by their checkpoint keys."""
     if OBJECTS not in reader.get_variable_to_shape_map():
         return {}
-    graphs = importlib.import_module("tensorflow.core.protobuf.trackable_object_graph_pb2")
-    graph = graphs.TrackableObjectGraph()
+    graph = compat.object_graph_message()
     graph.ParseFromString(reader.get_tensor(OBJECTS))
     attributes = [attribute for node in graph.nodes for attribute in node.attributes]
     return {attribute.checkpoint_key: attribute.full_name for attribute in attributes}

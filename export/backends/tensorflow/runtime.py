@@ -1,4 +1,4 @@
-"""A SavedModel in TensorFlow, called through its signatures as a server would."""
+"""A SavedModel in TensorFlow, called through its signatures as a server does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.core.format import Runtime, Tensor
 from export.core.generate import INTERFACE, Generator
+from export.core.runtime import Runtime, Tensor
 from export.core.samples import in_batches
 from zoo.common.errors import BadOption, UnsupportedExport
 from zoo.common.lazy import np, tf
@@ -25,33 +25,33 @@ class Signatures:
         threads: threads within an operator, TensorFlow's choice by default.
 
     Attributes:
-        metadata: what was written into the folder, None if nothing was.
+        metadata: the metadata in the folder, None if there is none.
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if threads is not None:
             set_threads(threads)
-        self._loaded = tf.saved_model.load(str(path))  # kept: its signatures do not keep it alive
+        self._loaded = tf.saved_model.load(str(path))  # signatures alone do not keep it alive
         extra = Path(path) / "assets.extra" / "zoo.json"
         self.metadata = json.loads(extra.read_text(encoding="utf-8")) if extra.exists() else None
 
     def tensors(self, name: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return inputs and outputs of a signature."""
         signature = self._loaded.signatures[name]
-        given, out = signature.structured_input_signature[1], signature.structured_outputs
-        return tuple(map(_tensor, given.values())), tuple(_tensor(spec, key) for key, spec in out.items())
+        inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+        return tuple(map(_tensor, inputs.values())), tuple(_tensor(spec, key) for key, spec in outputs.items())
 
     def call(self, name: str, values: dict[str, Any]) -> dict[str, _np.ndarray]:
         """Call a signature; returns its outputs by name."""
-        found = self._loaded.signatures[name](**{key: tf.constant(value) for key, value in values.items()})
-        return {key: value.numpy() for key, value in found.items()}
+        outputs = self._loaded.signatures[name](**{key: tf.constant(value) for key, value in values.items()})
+        return {key: value.numpy() for key, value in outputs.items()}
 
-    def in_batches(self, name: str, given: str, values: Any, output: str) -> _np.ndarray:
-        """Return one output of a signature with one input, called on a few values at a time."""
-        return in_batches(lambda few: self.call(name, {given: few})[output], values, None)
+    def in_batches(self, name: str, key: str, values: Any, output: str) -> _np.ndarray:
+        """Return one output of a signature with the input `key`, called on a few values at a time."""
+        return in_batches(lambda batch: self.call(name, {key: batch})[output], values, None)
 
     def require(self, name: str, kind: str) -> None:
-        """Raise UnsupportedExport if there is no signature of this name, which only models of a kind have."""
+        """Raise UnsupportedExport if there is no signature `name`, which only models of `kind` have."""
         if name not in self._loaded.signatures:
             raise UnsupportedExport(
                 f"Only a model of {kind} has the signature {name}. "
@@ -60,7 +60,7 @@ class Signatures:
 
 
 class SavedModelRuntime(Runtime):
-    """A SavedModel that gives logits.
+    """A SavedModel with one input and one output.
 
     Args:
         path: the version folder.
@@ -76,10 +76,9 @@ class SavedModelRuntime(Runtime):
 
     def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
         """Return float32 logits of raw values (n, *shape) or ids."""
-        given = self.inputs[0]
-        return self._signatures.in_batches(
-            "serving_default", given.name, np.asarray(inputs, given.dtype), self.outputs[0].name
-        )
+        tensor = self.inputs[0]
+        values = np.asarray(inputs, tensor.dtype)
+        return self._signatures.in_batches("serving_default", tensor.name, values, self.outputs[0].name)
 
     def step(self, inputs: _np.ndarray) -> None:
         """Run once on raw values (n, *shape) of the right dtype."""
@@ -89,33 +88,33 @@ class SavedModelRuntime(Runtime):
         """Return float32 logits (n, classes) of encoded images (JPEG, PNG, …) of any size.
 
         Raises:
-            UnsupportedExport: the model does not take images.
+            UnsupportedExport: the model takes no images.
         """
         self._signatures.require("serve_bytes", "images")
         return self._signatures.in_batches("serve_bytes", "image_bytes", encoded, self.outputs[0].name)
 
     def features(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return float32 features (n, channels), what the last dense layer takes, of raw values (n, *shape) or ids.
+        """Return float32 features (n, channels), the input of the last dense layer, of raw values (n, *shape) or ids.
 
         Raises:
-            UnsupportedExport: the network has no dense layer at its end, or nothing but that one.
+            UnsupportedExport: the model has no dense layer at its end, or no other layer.
         """
         self._signatures.require("features", "more than its last dense layer")
-        given = self.inputs[0]
-        return self._signatures.in_batches("features", given.name, np.asarray(inputs, given.dtype), "features")
+        tensor = self.inputs[0]
+        return self._signatures.in_batches("features", tensor.name, np.asarray(inputs, tensor.dtype), "features")
 
     def classify_strings(self, texts: list[str]) -> _np.ndarray:
         """Return float32 logits of texts.
 
         Raises:
-            UnsupportedExport: the model does not take text, or its vocabulary is not known.
+            UnsupportedExport: the model takes no text, or its vocabulary is unknown.
         """
         self._signatures.require("serve_text", "texts")
         return self._signatures.in_batches("serve_text", "text", texts, self.outputs[0].name)
 
 
-class SavedModelWriter(Generator):
-    """A SavedModel that writes sequences.
+class SavedModelGenerator(Generator):
+    """A SavedModel of a sequence-to-sequence model.
 
     Args:
         path: the version folder.
@@ -134,22 +133,22 @@ class SavedModelWriter(Generator):
         return self._signatures.call(part, values)
 
     def generate(self, source: _np.ndarray) -> _np.ndarray:
-        """Return tokens int32 (n, T) of sources int32 (n, S), by the loop inside the artifact."""
+        """Return tokens int32 (n, T) of sources int32 (n, S), by the artifact's own decoding loop."""
         return self._signatures.in_batches("serving_default", "source", np.asarray(source, "int32"), "tokens")
 
     def generate_strings(self, texts: list[str]) -> list[str]:
-        """Return what is written for texts.
+        """Return the generated texts.
 
         Raises:
-            UnsupportedExport: the vocabulary is not known.
+            UnsupportedExport: the vocabulary is unknown.
         """
         self._signatures.require("generate_text", "texts")
-        found = self._signatures.in_batches("generate_text", "text", texts, "text")
-        return [text.decode("utf-8", "replace") for text in found]
+        generated = self._signatures.in_batches("generate_text", "text", texts, "text")
+        return [text.decode("utf-8", "replace") for text in generated]
 
 
 def set_threads(threads: int) -> None:
-    """Set the threads within an operator, which TensorFlow allows for the whole process and before its first use."""
+    """Set the threads within an operator; TensorFlow allows that once per process, before its first use."""
     threading = tf.config.threading
     running = threading.get_intra_op_parallelism_threads() or os.cpu_count()
     if threads == running:
@@ -158,7 +157,7 @@ def set_threads(threads: int) -> None:
         threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError as error:
         raise BadOption(
-            f"TensorFlow is already running with {running} threads and cannot change that. "
+            f"TensorFlow already runs with {running} threads and cannot change that. "
             f"Received: threads={threads}. Load a saved_model before anything else uses TensorFlow."
         ) from error
 

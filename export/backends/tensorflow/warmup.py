@@ -1,7 +1,7 @@
 """Warm-up requests for TensorFlow Serving, which runs each once before a model takes traffic.
 
-The file is a TFRecord of `tensorflow.serving.PredictionLog`. The package that has these messages is no dependency: the
-few fields that are needed are described here, with the numbers of tensorflow_serving/apis/*.proto.
+The file is a TFRecord of `tensorflow.serving.PredictionLog`. The package with these messages is no dependency: the few
+fields that are needed are declared here, with the field numbers of tensorflow_serving/apis/*.proto.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pools = LazyModule("google.protobuf.descriptor_pool", "protobuf")
 
 PACKAGE = "zoo.serving"
 FILE = "tf_serving_warmup_requests"
-# Number and type of each field; those of a message are of one declared here.
+# Number and type of each field; message types are declared here too.
 MESSAGES = {
     "ModelSpec": {"name": (1, "string"), "signature_name": (3, "string")},
     # A map is a repeated message of key and value on the wire; the value is a TensorProto, written out.
@@ -39,12 +39,12 @@ def _messages() -> dict[str, Any]:
         message = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
             label = kinds.LABEL_REPEATED if kind.startswith("repeated ") else kinds.LABEL_OPTIONAL
-            made = message.field.add(name=field, number=number, label=label)
+            entry = message.field.add(name=field, number=number, label=label)
             kind = kind.removeprefix("repeated ")
             if kind in MESSAGES:
-                made.type, made.type_name = kinds.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
+                entry.type, entry.type_name = kinds.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
             else:
-                made.type = {"string": kinds.TYPE_STRING, "bytes": kinds.TYPE_BYTES}[kind]
+                entry.type = {"string": kinds.TYPE_STRING, "bytes": kinds.TYPE_BYTES}[kind]
     pool = pools.DescriptorPool()
     pool.Add(file)
     return {name: factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}
@@ -55,7 +55,7 @@ def request(model: str, signature: str, inputs: Mapping[str, Any]) -> bytes:
 
     Args:
         model: name that the model is served under.
-        signature: which of its signatures.
+        signature: name of the signature.
         inputs: arrays, or lists of bytes, by input.
     """
     kinds = _messages()
@@ -64,8 +64,8 @@ def request(model: str, signature: str, inputs: Mapping[str, Any]) -> bytes:
         for name, value in inputs.items()
     ]
     spec = kinds["ModelSpec"](name=model, signature_name=signature)
-    asked = kinds["PredictRequest"](model_spec=spec, inputs=entries)
-    return kinds["PredictionLog"](predict_log=kinds["PredictLog"](request=asked)).SerializeToString()
+    predict = kinds["PredictRequest"](model_spec=spec, inputs=entries)
+    return kinds["PredictionLog"](predict_log=kinds["PredictLog"](request=predict)).SerializeToString()
 
 
 def write_warmup(folder: Path, model: str, examples: Mapping[str, Mapping[str, Any]]) -> None:

@@ -46,7 +46,7 @@ def test_opens_without_this_package(artifacts, tmp_path):
     assert alone(artifact.path, samples, tmp_path / "logits.npy") == ""
     logits, found = read_samples(samples)["logits"], np.load(tmp_path / "logits.npy")
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
-    assert artifact.manifest["needs"] == []
+    assert artifact.manifest["required_modules"] == []
 
 
 def test_layers_of_ours_are_named(tmp_path):
@@ -55,10 +55,10 @@ def test_layers_of_ours_are_named(tmp_path):
     path, images = tmp_path / "model.keras", np.zeros((2, 32, 32, 3), "float32")
     write_file(network, path, {"output": "logits"})
     np.savez(tmp_path / "samples.npz", inputs=images)
-    assert needs_of(path) == ("zoo.layers.core",)
+    assert needs_of(path) == ("zoo",)
     assert "LocalResponseNormalization" in alone(path, tmp_path / "samples.npz", tmp_path / "logits.npy")
     runtime = KerasRuntime(path)
-    assert runtime.needs == ("zoo.layers.core",)
+    assert runtime.required_modules == ("zoo",)
     np.testing.assert_allclose(runtime(images), network.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
 
 

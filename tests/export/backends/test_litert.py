@@ -10,7 +10,7 @@ import pytest
 
 import export
 from export.backends.litert.file import read
-from export.backends.litert.runtime import LiteRuntime, unsupported_operators
+from export.backends.litert.runtime import LiteRtRuntime, unsupported_operators
 from training.runs.run import Run
 
 
@@ -112,7 +112,7 @@ def test_labels_are_a_zip_archive_behind_the_file(artifacts, name, tmp_path):
     alone = tmp_path / "model.tflite"
     alone.write_bytes(artifacts[name].path.read_bytes()[: entry.header_offset])
     assert not zipfile.is_zipfile(alone)
-    assert LiteRuntime(alone).metadata == artifacts[name].manifest["metadata"]
+    assert LiteRtRuntime(alone).metadata == artifacts[name].manifest["metadata"]
 
 
 def weights(content):
@@ -171,16 +171,17 @@ def test_flex_file_is_one_clear_line(tmp_path):
     path = convert(tf.linalg.inv, ours, theirs)
     assert unsupported_operators(path) == ["FlexMatrixInverse"]
     with pytest.raises(UnsupportedExport, match=r"Flex.*FlexMatrixInverse"):
-        LiteRuntime(path)
+        LiteRtRuntime(path)
 
 
 @pytest.mark.slow
 def test_sequences_are_written_in_batches(tmp_path):
     """Two parts of batch 4, in float and in int8, write for ten sources what batch 1 writes, token by token."""
     import zoo
-    from export.backends.litert.runtime import LiteWriter
+    from export.backends.litert.runtime import LiteRtGenerator
     from export.core.format import parse_format
-    from export.source.source import Source
+    from export.core.samples import take_examples
+    from export.source.source import SourceModel
     from zoo import PreprocessingConfig
     from zoo.specs.text import START
 
@@ -188,12 +189,14 @@ def test_sequences_are_written_in_batches(tmp_path):
     tokens = draw.integers(START + 2, 64, (2, 10, 16)).astype("int32")
     given = {"source": tokens[0], "target": tokens[1]}
     labels = [str(i) for i in range(64)]
-    source = Source(zoo.get("transformer_tiny"), PreprocessingConfig(), labels, lambda: given, tmp_path)
+    source = SourceModel(
+        zoo.get("transformer_tiny"), PreprocessingConfig(), labels, lambda count: take_examples(given, count), tmp_path
+    )
     for text in ("tflite", "tflite_int8"):
         written = []
         for options in ("", ":batch=4"):
             wanted = parse_format(f"{text}{options}")
-            runtime = LiteWriter(source.shared(wanted.format.name, wanted.options))
+            runtime = LiteRtGenerator(source.artifact_path(wanted.format.name, wanted.options))
             written.append((runtime.batch, runtime.generate(tokens[0])))
         assert [batch for batch, _ in written] == [1, 4]
         assert written[0][1].shape == (10, 16)
@@ -201,11 +204,13 @@ def test_sequences_are_written_in_batches(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compress", ["qat:epochs=1", "rescue:0.05"])
+@pytest.mark.parametrize("compress", ["qat:epochs=1", "mixed_precision:0.05"])
 def test_formats_that_compressions_write_have_it_all(digits_run, tmp_path, compress):
-    """What qat and rescue write themselves has the metadata of the Task library, and the dtypes that were asked for."""
+    """Files that qat and mixed_precision write have the metadata of the Task library and the requested dtypes."""
     shutil.copytree(digits_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("exports", "tensorboard"))
-    artifact = export.export(Run.open(tmp_path / "run"), "tflite_int8:input=uint8,output=float32", compress)
+    (artifact,) = export.convert(
+        Run.open(tmp_path / "run"), "tflite_int8:input=uint8,output=float32", compress=compress
+    )
     assert artifact.name.startswith("tflite_int8+input=uint8+output=float32-")
     assert len(task_buffers(artifact.path.read_bytes())) == 1
     with zipfile.ZipFile(artifact.path) as archive:
@@ -219,7 +224,7 @@ def test_int16x8_of_a_transformer(tmp_path):
     """Layer normalization in int16, but for its root; no other operator is float32, and the control has another one."""
     import zoo
     from export.backends.litert.file import operator_name, schema
-    from export.source.source import Source
+    from export.source.source import SourceModel
 
     draw, network = np.random.default_rng(0), zoo.get("vit_micro_tiny")
     for variable in network.weights:
@@ -228,10 +233,10 @@ def test_int16x8_of_a_transformer(tmp_path):
             variable.assign(draw.uniform(-1.0, 1.0, variable.shape))
     images = draw.integers(0, 256, (16, 32, 32, 3)).astype("float32")
     pixels = zoo.PreprocessingConfig((127.5,), (60.0,))
-    source = Source(network, pixels, list(map(str, range(10))), lambda: images, tmp_path)
+    source = SourceModel(network, pixels, list(map(str, range(10))), lambda count: images[:count], tmp_path)
 
     def floats(name):
-        model, found = read(source.shared(name).read_bytes()), set()
+        model, found = read(source.artifact_path(name).read_bytes()), set()
         for graph in model.subgraphs:
             for operator in graph.operators:
                 used = [graph.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
@@ -241,5 +246,8 @@ def test_int16x8_of_a_transformer(tmp_path):
 
     assert floats("tflite_int16x8") == {"RSQRT"}
     assert {"SQUARED_DIFFERENCE", "FULLY_CONNECTED"} < floats("tflite")
-    logits, wanted = LiteRuntime(source.shared("tflite_int16x8"))(images), source.model.predict(images, verbose=0)
+    logits, wanted = (
+        LiteRtRuntime(source.artifact_path("tflite_int16x8"))(images),
+        source.model.predict(images, verbose=0),
+    )
     assert np.abs(logits - wanted).max() <= 0.05 * np.abs(wanted).max()

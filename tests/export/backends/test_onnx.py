@@ -17,7 +17,7 @@ from export.backends.onnx.float16 import halve, too_large
 from export.backends.onnx.fuse import scale_channels_first
 from export.backends.onnx.options import OnnxOptions
 from export.backends.onnx.runtime import OnnxRuntime
-from export.core.options import read_options
+from export.core.options import parse_options
 from zoo.common.errors import BadOption, RunError
 
 ASKED = (
@@ -35,7 +35,7 @@ CONVOLUTIONAL = (
 @pytest.fixture(scope="module")
 def variants(digits_run):
     """The digits' run, exported as asked."""
-    return dict(zip(ASKED, export.export_all(digits_run, ASKED), strict=True))
+    return dict(zip(ASKED, export.convert(digits_run, ASKED), strict=True))
 
 
 def loaded(artifact):
@@ -80,7 +80,7 @@ def test_batches_and_axes_are_those_asked_for(artifacts, variants):
 def test_options_that_cannot_be_are_refused(text, complaint):
     """With what could be."""
     with pytest.raises(BadOption, match=complaint):
-        read_options("onnx", text, OnnxOptions)
+        parse_options("onnx", text, OnnxOptions)
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -307,5 +307,5 @@ def test_missing_weights_are_one_line(outside):
 
 def test_the_spanning_families_are_all_convolutional_ones():
     """A new family of images is converted above, too."""
-    small = [name for name in zoo.names("*_tiny") if zoo.spec(name).input_shape == (32, 32, 3)]
+    small = [name for name in zoo.list_models("*_tiny") if zoo.spec(name).input_shape == (32, 32, 3)]
     assert set(CONVOLUTIONAL) == {name for name in small if "attention" not in zoo.spec(name).tags}

@@ -14,8 +14,8 @@ import pytest
 import export
 from export.backends.openvino.runtime import PLAIN, OpenVinoOptions, OpenVinoRuntime, silent
 from export.formats.openvino_int8 import Int8Options
-from export.inspection.stored_weights import stored_weights
 from export.inspection.inspect import read_artifact
+from export.inspection.stored_weights import stored_weights
 from zoo.common.errors import BadOption, MissingDependency, RunError
 
 NAMES = ("openvino", "openvino_int8")

@@ -13,7 +13,7 @@ from export.backends.tensorflow.warmup import FILE, _messages, request
 from export.core.manifest import SAMPLES
 from export.core.samples import read_samples
 from export.formats.saved_model import SavedOptions
-from export.source.features import features_of
+from export.source.features import feature_model
 from zoo.common.errors import BadOption
 
 # The same request, written by the classes of tensorflow-serving-api 2.21.0.
@@ -88,13 +88,13 @@ def test_features_are_what_the_last_layer_takes(artifacts, digits_run, images):
 @pytest.mark.parametrize(("name", "width"), [("resnet_tiny", 32), ("tagger_tiny", 64), ("perceptron", None)])
 def test_features_are_found_where_there_are_some(name, width):
     """A single layer has none but its input."""
-    found = features_of(zoo.get(name))
+    found = feature_model(zoo.get(name))
     assert (None if found is None else found.output_shape[-1]) == width
 
 
 def test_bytes_are_a_fourth_of_the_traffic(digits_run, artifacts, images):
     """With input=uint8 the signatures for raw values take pixels as they are."""
-    artifact = export.export(digits_run, "saved_model:input=uint8")
+    (artifact,) = export.convert(digits_run, "saved_model:input=uint8")
     runtime = export.load(artifact.path)
     assert [tensor.dtype for tensor in runtime.inputs] == ["uint8"]
     assert [t.dtype for t in export.load(artifacts["saved_model"].path).inputs] == ["float32"]

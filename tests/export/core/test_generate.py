@@ -11,13 +11,14 @@ import pytest
 import export
 import training
 import zoo
-from export.backends.litert.runtime import LiteWriter
-from export.backends.onnx.runtime import OnnxWriter
-from export.backends.tensorflow.runtime import SavedModelWriter
-from export.core.format import Tolerance, formats
+from export.backends.litert.runtime import LiteRtGenerator
+from export.backends.onnx.runtime import OnnxGenerator
+from export.backends.tensorflow.runtime import SavedModelGenerator
+from export.core.format import formats
 from export.core.generate import INTERFACE, Generator
 from export.core.manifest import NAME, SAMPLES, write_manifest
-from export.core.samples import SECOND, head, read_samples
+from export.core.samples import SECOND_PASS, read_samples, take_examples
+from export.core.tolerance import Tolerance
 from export.verification.parity import compare
 from zoo.common.errors import ParityError, UnsupportedExport
 
@@ -39,7 +40,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shipped(run):
     """The run as the formats of `QUICK`, by name."""
-    return {a.format: a for a in export.export_all(run, QUICK)}
+    return {a.format: a for a in export.convert(run, QUICK)}
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +73,14 @@ def test_sequences_are_equal_token_by_token(shipped, samples, model, name):
     assert (tokens.shape, str(tokens.dtype)) == (samples["tokens"].shape, "int32")
     np.testing.assert_array_equal(tokens, zoo.generate(model, source))
     np.testing.assert_array_equal(runtime.generate(source[:1]), tokens[:1])
-    assert shipped[name].parity["sequences_equal"] == 1.0
+    assert shipped[name].parity["sequence_agreement"] == 1.0
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_logits_of_the_real_step_are_the_trained_models(shipped, samples, model, name):
     """Fed with the right tokens one by one, through the cache, against the whole network at once."""
-    runtime, tolerance = export.load(shipped[name].path), formats[name].way("generate").tolerance
-    few, real = head(samples["inputs"], 24), samples["labels"][:24] >= 0
+    runtime, tolerance = export.load(shipped[name].path), formats[name].backend("generate").tolerance
+    few, real = take_examples(samples["inputs"], 24), samples["labels"][:24] >= 0
     trained, logits = model.predict(few, verbose=0), runtime(few)
     assert logits.shape == trained.shape
     assert np.abs(logits - trained)[real].max() <= tolerance.relative * np.abs(trained[real]).max()
@@ -117,7 +118,7 @@ def test_saved_model_writes_strings_without_python(shipped, samples, root):
     text_tests = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(text_tests)
     out = text_tests.served(shipped["saved_model"].path, "generate_text", samples["texts"].tolist())
-    np.testing.assert_array_equal(out["tokens"], samples["tokens"][:SECOND])
+    np.testing.assert_array_equal(out["tokens"], samples["tokens"][:SECOND_PASS])
     assert out["text"] == samples["written"].tolist()
     right = [text[::-1] for text in samples["texts"].tolist()]
     assert np.mean([a == b for a, b in zip(out["text"], right, strict=True)]) > 0.5
@@ -154,7 +155,7 @@ def test_wrong_weight_under_right_digests_is_found(shipped, tmp_path):
     onnx.save(model, folder / "decoder.onnx")
     manifest = json.loads((folder / NAME).read_text())
     write_manifest(folder, {k: v for k, v in manifest.items() if k not in ("version", "files", "digest", "bytes")})
-    with pytest.raises(ParityError, match="not equal to its source"):
+    with pytest.raises(ParityError, match="failed verification"):
         export.verify(folder)
 
 
@@ -183,10 +184,10 @@ def forgetful(kind):
 
 
 @pytest.mark.parametrize("spoil", [shifted, forgetful])
-@pytest.mark.parametrize(("name", "kind"), [("onnx", OnnxWriter), ("tflite", LiteWriter)])
+@pytest.mark.parametrize(("name", "kind"), [("onnx", OnnxGenerator), ("tflite", LiteRtGenerator)])
 def test_wrong_steps_are_seen(shipped, samples, name, kind, spoil):
     """A wrong place or a lost cache is no equal artifact, at float's tolerance nor at int8's."""
-    few = {k: head(v, 16) for k, v in samples.items() if k not in ("texts", "written")}
+    few = {k: take_examples(v, 16) for k, v in samples.items() if k not in ("texts", "written")}
     artifact = shipped[name]
     right = compare(kind(artifact.path), few, Tolerance(1e-4, 1.0, 0.0), artifact.manifest["metadata"])
     wrong = compare(spoil(kind)(artifact.path), few, Tolerance(1.0, 0.97, 0.006), artifact.manifest["metadata"])
@@ -196,7 +197,7 @@ def test_wrong_steps_are_seen(shipped, samples, name, kind, spoil):
 def test_one_wrong_token_is_seen(shipped, samples):
     """Where logits agree and a loop does not: float artifacts must write every token of every sequence."""
 
-    class Stutter(SavedModelWriter):
+    class Stutter(SavedModelGenerator):
         def generate(self, source):
             tokens = super().generate(source)
             tokens[0, 0] += 1
@@ -204,7 +205,7 @@ def test_one_wrong_token_is_seen(shipped, samples):
 
     runtime, expected = Stutter(shipped["saved_model"].path), shipped["saved_model"].manifest["metadata"]
     parity = compare(runtime, samples, Tolerance(1e-4, 1.0, 1.0), expected)
-    assert (parity.agreement, parity.sequences_equal, parity.passed) == (1.0, 1 - 1 / 200, False)
+    assert (parity.agreement, parity.sequence_agreement, parity.passed) == (1.0, 1 - 1 / 200, False)
 
 
 def test_wrong_strings_are_seen(shipped, samples):
@@ -228,7 +229,7 @@ def test_a_format_for_logits_alone_is_refused(run, monkeypatch):
     entry = formats["onnx"]
     monkeypatch.setitem(formats._entries, "onnx", type(entry)(**{**vars(entry), "generate": None}))
     with pytest.raises(UnsupportedExport, match="writes sequences"):
-        export.export(run, "onnx")
+        export.convert(run, "onnx")
 
 
 def test_report_of_what_is_written(shipped, run, zoo_command):
@@ -254,12 +255,12 @@ def test_runtimes_are_writers(shipped):
 def test_whole_recipe_leaves_as_every_format(tmp_path):
     """int8 writes what float writes, but for a word in a hundred, and loses no more than its budget."""
     run = training.train("reverse_transformer", run=tmp_path / "run")
-    found = {a.format: a for a in export.export_all(run, (*QUICK, *INT8))}
+    found = {a.format: a for a in export.convert(run, (*QUICK, *INT8))}
     assert found["onnx"].parity["source_accuracy"] >= 0.99
     for name in INT8:
         parity = found[name].parity
         assert (parity["n"], parity["passed"]) == (200, True)
-        assert parity["sequences_equal"] >= 0.99
+        assert parity["sequence_agreement"] >= 0.99
         export.verify(found[name].path)
     size = {name: artifact.manifest["bytes"] for name, artifact in found.items()}
     assert max(size["tflite_dynamic"], size["tflite_int8"]) < 0.5 * size["tflite"]

@@ -14,9 +14,10 @@ import pytest
 import export
 import zoo
 from export.core import options as options_module
-from export.core.format import Tolerance, formats, parse_format
+from export.core.format import formats, parse_format
 from export.core.manifest import SAMPLES
 from export.core.samples import in_batches, read_samples
+from export.core.tolerance import Tolerance
 from export.targets import TARGETS, every_format, formats_for
 from training.runs.run import Run
 from zoo.common.errors import BadOption, ParityError, UnknownName
@@ -38,10 +39,10 @@ class Some(options_module.Options):
 def test_options_are_read():
     """Every type, white space or none, in any order."""
     text = "free=true,batch=4,kind=16x8,opset=18,share=1,name=12,names=a+b"
-    assert options_module.read_options("some", text, Some) == Some(4, "16x8", 18, 1.0, True, "12", ("a", "b"))
-    assert options_module.read_options("some", "", Some) == Some()
+    assert options_module.parse_options("some", text, Some) == Some(4, "16x8", 18, 1.0, True, "12", ("a", "b"))
+    assert options_module.parse_options("some", "", Some) == Some()
     assert options_module.split_name(" tflite : batch = 4 ") == ("tflite", "batch=4")
-    assert options_module.read_options("some", "4,true", Some, ("batch", "free")) == Some(batch=4, free=True)
+    assert options_module.parse_options("some", "4,true", Some, ("batch", "free")) == Some(batch=4, free=True)
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -58,30 +59,30 @@ def test_options_are_read():
 def test_wrong_options_are_refused(text, message):
     """In one line that names what was received."""
     with pytest.raises(BadOption, match=message) as caught:
-        options_module.read_options("some", text, Some)
+        options_module.parse_options("some", text, Some)
     assert "Received" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_names_of_folders():
     """Defaults leave no trace; what a file system may not take is replaced, and still told apart."""
-    assert options_module.slug_of(Some()) == options_module.slug_of(Some(batch=1)) == ""
-    assert options_module.slug_of(Some(batch=4, free=True)) == "+batch=4+free=true"
-    slugs = {options_module.slug_of(Some(name=name)) for name in ("a/b", "a b", "a-b", "../a")}
+    assert options_module.options_slug(Some()) == options_module.options_slug(Some(batch=1)) == ""
+    assert options_module.options_slug(Some(batch=4, free=True)) == "+batch=4+free=true"
+    slugs = {options_module.options_slug(Some(name=name)) for name in ("a/b", "a b", "a-b", "../a")}
     assert len(slugs) == 4
     assert all(not set(slug) & set('/\\:*?"<>| ') for slug in slugs)
 
 
 def test_metadata_names_what_was_asked_for():
     """Lists as JSON has them; nothing where all is as usual."""
-    assert options_module.described({"model": "net"}, Some()) == {"model": "net"}
-    found = options_module.described({"model": "net"}, Some(names=("a", "b")))
+    assert options_module.with_options({"model": "net"}, Some()) == {"model": "net"}
+    found = options_module.with_options({"model": "net"}, Some(names=("a", "b")))
     assert json.loads(json.dumps(found)) == found == {"model": "net", "options": {"names": ["a", "b"]}}
 
 
 @pytest.mark.parametrize(("options", "message"), [
     (dataclasses.make_dataclass("Wild", [("batch", int, 1)], frozen=True), "derives from export.Options"),
-    (dataclasses.make_dataclass("Bare", [("batch", int)], bases=(options_module.Options,), frozen=True), "has defaults"),
+    (dataclasses.make_dataclass("Bare", [("batch", int)], bases=(options_module.Options,), frozen=True), "has defaults"),  # noqa: E501
 ])  # fmt: skip
 def test_options_that_cannot_be_are_not_registered(options, message):
     """A plug-in hears of it at once."""
@@ -191,7 +192,7 @@ def asked(digits_run, tmp_path_factory):
     """Artifacts with options, by what was asked for."""
     place = tmp_path_factory.mktemp("asked") / "run"
     shutil.copytree(digits_run.path, place, ignore=shutil.ignore_patterns("exports", "tensorboard"))
-    found = export.export_all(Run.open(place), list(ASKED))
+    found = export.convert(Run.open(place), list(ASKED))
     return dict(zip(ASKED, found, strict=True))
 
 
@@ -202,7 +203,7 @@ def test_artifact_is_what_was_asked_for(asked, text):
     options = dataclasses.asdict(wanted.options)
     assert artifact.name == wanted.slug
     assert artifact.manifest["options"] == options
-    assert artifact.manifest["metadata"]["options"] == options_module.changed(wanted.options)
+    assert artifact.manifest["metadata"]["options"] == options_module.changed_options(wanted.options)
     runtime = export.load(artifact.path)
     assert runtime.batch == options["batch"]
     assert [t.dtype for t in (*runtime.inputs, *runtime.outputs)] == [
@@ -252,10 +253,10 @@ def test_options_that_a_network_cannot_have(facts, text):
 def test_budget_of_a_user_is_for_what_may_lose():
     """A float format stays exact; another may lose as much as was said, and as many more answers may differ."""
     exact, lossy = formats["tflite"].tolerance, formats["tflite_int8"].tolerance
-    assert exact.within(5.0) == exact
-    assert lossy.within(None) == lossy
-    assert lossy.within(0.1) == dataclasses.replace(lossy, drop=0.001)
-    wide = lossy.within(2.6)
+    assert exact.with_max_drop(5.0) == exact
+    assert lossy.with_max_drop(None) == lossy
+    assert lossy.with_max_drop(0.1) == dataclasses.replace(lossy, drop=0.001)
+    wide = lossy.with_max_drop(2.6)
     assert (wide.drop, wide.agreement) == pytest.approx((0.026, lossy.agreement - 0.02))
     with pytest.raises(BadOption, match="max_drop must be from 0 to 100 points"):
         parse_format("tflite_int8", -1)
@@ -269,9 +270,9 @@ def test_less_than_what_is_lost_is_refused(digits_run, artifacts):
     assert lost > 0
     wanted = f"{name}:batch=2"
     with pytest.raises(ParityError, match="may lose 0"):
-        export.export(digits_run, wanted, max_drop=0.0)
+        export.convert(digits_run, wanted, max_drop=0.0)
     assert not (digits_run.exports / f"{name}+batch=2").exists()
-    made = export.export(digits_run, wanted, max_drop=5.0)
+    (made,) = export.convert(digits_run, wanted, max_drop=5.0)
     assert made.manifest["max_drop"] == 5.0
     assert export.verify(made.path).parity["tolerance"]["drop"] == 0.05
 

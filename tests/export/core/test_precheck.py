@@ -7,8 +7,8 @@ import pytest
 
 import zoo
 from export.core.format import parse_format
-from export.core.precheck import check
-from export.source.source import Source
+from export.core.precheck import precheck
+from export.source.source import SourceModel
 from zoo.common.errors import UnsupportedExport
 from zoo.common.lazy import keras
 
@@ -68,7 +68,9 @@ def source_of(name, folder, shape=(6, 6, 3)):
     x = NETWORKS[name](given)
     x = keras.layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
     network = keras.Model(given, keras.layers.Dense(2)(x), name="net")
-    return Source(network, zoo.PreprocessingConfig(), ["a", "b"], lambda: np.zeros((2, 6, 6, 3), "float32"), folder)
+    return SourceModel(
+        network, zoo.PreprocessingConfig(), ["a", "b"], lambda count: np.zeros((2, 6, 6, 3), "float32"), folder
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -78,10 +80,10 @@ def test_what_is_known_to_fail_is_refused(name, tmp_path):
     formats, named = REFUSED.get(name, ((), ""))
     for fmt in FORMATS:
         if fmt not in formats:
-            check(source, parse_format(fmt))
+            precheck(source, parse_format(fmt))
             continue
         with pytest.raises(UnsupportedExport, match=rf"net does not export to {fmt}: .*{named}") as raised:
-            check(source, parse_format(fmt))
+            precheck(source, parse_format(fmt))
         assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -89,15 +91,15 @@ def test_what_is_known_to_fail_is_refused(name, tmp_path):
 def test_sizes_that_are_free_are_refused(tmp_path):
     """With the input and its shape."""
     with pytest.raises(UnsupportedExport, match=r"image of shape \(None, None, None, 3\).*input_shape="):
-        check(source_of("plain", tmp_path, (None, None, 3)), parse_format("onnx"))
+        precheck(source_of("plain", tmp_path, (None, None, 3)), parse_format("onnx"))
 
 
 def test_what_tensorflow_has_may_be_asked_for(tmp_path):
     """flex=true lets TensorFlow's own operators in."""
     source = source_of("spectrum", tmp_path)
-    check(source, parse_format("tflite:flex=true"))
+    precheck(source, parse_format("tflite:flex=true"))
     with pytest.raises(UnsupportedExport, match="Compute with real numbers"):
-        check(source, parse_format("tflite"))
+        precheck(source, parse_format("tflite"))
 
 
 @pytest.mark.slow
@@ -109,4 +111,4 @@ def test_what_is_refused_does_fail(name, tmp_path):
         if name == "random" and fmt == "saved_model":
             continue  # it is written, and gives two answers to one input
         with pytest.raises(Exception, match=r"."):
-            source.shared(fmt)
+            source.artifact_path(fmt)

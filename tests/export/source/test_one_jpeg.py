@@ -63,7 +63,7 @@ def test_one_jpeg_gives_the_same_five(artifacts, jpeg, name):
 @pytest.mark.slow
 def test_uint8_gives_the_same_five(digits_run, jpeg):
     """The signature for bytes is fed with bytes."""
-    runtime = export.load(export.export(digits_run, "saved_model:input=uint8").path)
+    runtime = export.load(export.convert(digits_run, "saved_model:input=uint8")[0].path)
     assert runtime.inputs[0].dtype == "uint8"
     assert top(runtime(jpeg[1].astype("uint8")[None])[0]) == top(jpeg[2])
 

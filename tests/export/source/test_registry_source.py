@@ -13,17 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export.source.origin import RegistryJob, RegistryRequest
 
 import export
 import zoo
 from export.core.format import parse_format
 from export.core.manifest import NAME
 from export.core.samples import read_samples
-from export.source.origin import ModelRequest, RegistryJob
 from zoo.common.errors import BadOption, DataError, ParityError
 
 NAME_OF = "resnet_tiny"
-ENCODER = next(name for name in zoo.names("*tiny") if zoo.spec(name).vocabulary and zoo.spec(name).task == "classify")
+ENCODER = next(
+    name for name in zoo.list_models("*tiny") if zoo.spec(name).vocabulary and zoo.spec(name).task == "classify"
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def exported(pictures, weights, tmp_path_factory):
     """The weights exported to a float and an int8 format, by name."""
     out = tmp_path_factory.mktemp("out") / "exports"
     wanted = ["onnx", "tflite_int8"]
-    made = export.export_model(NAME_OF, wanted, weights=weights[0], calibrate=pictures, out=out, classes=5)
+    made = export.convert(NAME_OF, wanted, weights=weights[0], calibration=pictures, out=out, options={"classes": 5})
     return {artifact.format: artifact for artifact in made}
 
 
@@ -114,13 +116,13 @@ def test_samples_are_images_of_the_folder(exported):
 
 @pytest.mark.parametrize(("arguments", "told"), [
     (("--format", "onnx"), "--weights"),
-    (("--format", "tflite_int8", "--weights", "random"), "--calibrate"),
+    (("--format", "tflite_int8", "--weights", "random"), "--calibration"),
     (("--format", "onnx", "--weights", "{tmp}/none.safetensors"), "weights must be"),
     (("--format", "onnx", "--weights", "imagenet"), "has no such weights"),
-    (("--format", "onnx", "--weights", "random", "--calibrate", "{tmp}/nowhere"), "does not exist"),
-    (("--format", "onnx", "--weights", "random", "--calibrate", "{tmp}"), "must hold images"),
+    (("--format", "onnx", "--weights", "random", "--calibration", "{tmp}/nowhere"), "does not exist"),
+    (("--format", "onnx", "--weights", "random", "--calibration", "{tmp}"), "must hold images"),
     (("--format", "onnx", "--weights", "random", "--set", "depht=3"), "no such option"),
-    (("--format", "onnx", "--weights", "random", "--compress", "fold"), "no such option"),
+    (("--format", "onnx", "--weights", "random", "--compress", "fold"), "compress applies"),
     (("--format", "onyx", "--weights", "random"), "onnx"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(arguments, told, tmp_path, zoo_command):
@@ -141,7 +143,7 @@ def test_options_of_models_mean_nothing_for_runs(zoo_command, digits_run):
 
 def test_bad_examples_are_one_line(tmp_path):
     """An image that is none, and arrays of another shape, of ids that the network does not know, or that are none."""
-    from export.source.registry_source import open_model
+    from export.source.registry_source import open_registry_source
 
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.png").write_bytes(b"no image")
@@ -157,20 +159,20 @@ def test_bad_examples_are_one_line(tmp_path):
     ]
     for name, file, message in bad:
         with pytest.raises(DataError, match=message):
-            open_model(ModelRequest(name, "random", str(tmp_path / file)), tmp_path / "scratch")
+            open_registry_source(RegistryRequest(name, "random", str(tmp_path / file)), tmp_path / "scratch")
 
 
 def test_rows_of_a_file_are_read(tmp_path):
     """A .csv with a heading, and a .npy; half is calibrated on, the other compared."""
-    from export.source.registry_source import open_model
+    from export.source.registry_source import open_registry_source
 
     rows = np.random.default_rng(0).normal(size=(40, 6)).round(3)
     lines = ["a,b,c,d,e,f", *(",".join(map(str, row)) for row in rows)]
     (tmp_path / "rows.csv").write_text("\n".join(lines))
     np.save(tmp_path / "rows.npy", rows)
     for file in ("rows.csv", "rows.npy"):
-        request = ModelRequest("mlp_tiny", "random", str(tmp_path / file), {"input_shape": [6]})
-        source, samples = open_model(request, tmp_path)
+        request = RegistryRequest("mlp_tiny", "random", str(tmp_path / file), {"input_shape": [6]})
+        source, samples = open_registry_source(request, tmp_path)
         assert samples["inputs"].shape == (20, 6)
         together = np.concatenate([samples["inputs"], source.calibration])
         np.testing.assert_allclose(np.sort(together, axis=0), np.sort(rows, axis=0), rtol=1e-6)
@@ -181,15 +183,15 @@ def test_rows_of_a_file_are_read(tmp_path):
 @pytest.mark.parametrize("name", ["mlp_tiny", "tagger_tiny", "transformer_tiny", ENCODER])
 def test_texts_and_tables_are_compared_on_noise(name, tmp_path):
     """Seeded, and said so in the manifest. What is calibrated is refused without examples, but for ids."""
-    origin, wanted = RegistryJob(ModelRequest(name, "random"), tmp_path), ["onnx", "tflite", "saved_model"]
-    with contextlib.nullcontext() if zoo.spec(name).vocabulary else pytest.raises(BadOption, match="--calibrate"):
+    origin, wanted = RegistryJob(RegistryRequest(name, "random"), tmp_path), ["onnx", "tflite", "saved_model"]
+    with contextlib.nullcontext() if zoo.spec(name).vocabulary else pytest.raises(BadOption, match="--calibration"):
         origin.check(parse_format("tflite_int8"))
-    made = export.export_model(name, wanted, weights="random", out=tmp_path / "out")
+    made = export.convert(name, wanted, weights="random", out=tmp_path / "out")
     for artifact in made:
         assert artifact.manifest["samples"] == "noise"
         assert artifact.parity["passed"]
         export.verify(artifact.path)
-    again = export.export_model(name, "onnx", weights="random", out=tmp_path / "again")[0]
+    again = export.convert(name, "onnx", weights="random", out=tmp_path / "again")[0]
     inputs = [read_samples(a.folder / "samples.npz")["logits"] for a in (made[0], again)]
     np.testing.assert_array_equal(*inputs)
 
@@ -199,7 +201,7 @@ def killed_exports(python, pictures, out, times):
     draw = random.Random(0)
     for _ in range(times):
         process = python(
-            "-m", "zoo", "export", NAME_OF, "--weights", "random", "--calibrate", pictures, "--out", out,
+            "-m", "zoo", "export", NAME_OF, "--weights", "random", "--calibration", pictures, "--out", out,
             "--format", "onnx", "tflite", "tflite_int8",
         )  # fmt: skip
         time.sleep(draw.uniform(5, 20))
@@ -216,7 +218,7 @@ def test_killed_exports_leave_whole_artifacts_or_none(python, pictures, tmp_path
         for folder in visible:
             assert (folder / NAME).is_file()
             export.verify(folder)
-    export.export_model(NAME_OF, "onnx", weights="random", out=out)
+    export.convert(NAME_OF, "onnx", weights="random", out=out)
     assert [path.name for path in out.glob(".*") if path.name != ".lock"] == []
 
 
@@ -225,7 +227,7 @@ def test_exports_in_a_row_leave_the_memory_where_it_was(tmp_path):
     """What converters leak dies with their process: the parent grows no more from the tenth to the last."""
     sizes = []
     for _ in range(15):
-        export.export_model("mlp_tiny", "tflite", weights="random", out=tmp_path / "out")
+        export.convert("mlp_tiny", "tflite", weights="random", out=tmp_path / "out")
         sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6)
     assert sizes[-1] - sizes[9] < 20, sizes
 
@@ -245,4 +247,4 @@ def test_command_exports_a_model(zoo_command, tmp_path):
 def test_weights_are_asked_for():
     """Random ones are never taken for granted."""
     with pytest.raises(BadOption, match="Give --weights"):
-        export.export_model(NAME_OF, "onnx", weights="")
+        export.convert(NAME_OF, "onnx", weights="")

@@ -1,0 +1,31 @@
+"""The metadata that every artifact carries: model, task, input, output and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+# Name of the output by task; "logits" for all others.
+OUTPUTS = {"generate": "tokens", "regress": "values"}
+
+
+def input_name(name: str, shape: Sequence[int]) -> str:
+    """Return the name of an artifact's input: "image" for "features" of three axes, else the model's own."""
+    return "image" if name == "features" and len(shape) == 3 else name
+
+
+def model_metadata(
+    model: str, task: str, signature: tuple[str, str, tuple[int, ...]], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Return the metadata of a model.
+
+    Args:
+        model: its name.
+        task: its task.
+        signature: name, dtype and shape of its input; of sequence-to-sequence models the shape has both lengths.
+        labels: names of the classes, tags, labels or targets.
+    """
+    name, dtype, shape = signature
+    output = OUTPUTS.get(task, "logits")
+    described = {"model": model, "task": task, "input": name, "dtype": dtype, "output": output}
+    return described | {"shape": list(shape), "labels": list(labels)}

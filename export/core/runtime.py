@@ -1,0 +1,60 @@
+"""A loaded artifact: one callable for every format."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One input or output of an artifact; None marks a dynamic size."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class Runtime:
+    """A loaded artifact.
+
+    Attributes:
+        inputs: the artifact's inputs.
+        outputs: the artifact's outputs.
+        batch: its batch size, None if dynamic.
+        metadata: the metadata stored in the artifact itself, None if there is none.
+        library: the module that runs it, "" if none; cold-start measurements separate its import from loading.
+        required_modules: modules of this package that must be imported before the artifact opens; none for most.
+    """
+
+    library: str = ""
+    required_modules: tuple[str, ...] = ()
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    batch: int | None
+    metadata: dict[str, Any] | None
+
+    def __call__(self, inputs: Any) -> np.ndarray:
+        """Return float32 logits (n, classes) of raw values (n, *shape): pixels in [0, 255], features or int32 ids.
+
+        A regression model returns values (n, targets) in the data's units; a tagger returns logits (n, length,
+        classes); for sequence-to-sequence models see `export.core.generate.Generator`.
+        """
+        raise NotImplementedError
+
+    def classify_bytes(self, images: list[bytes]) -> np.ndarray | None:
+        """Return float32 logits of encoded images; None if the artifact has no such input."""
+        return None
+
+    def classify_strings(self, texts: list[str]) -> np.ndarray | None:
+        """Return float32 logits of texts; None if the artifact has no such input."""
+        return None
+
+    def step(self, inputs: Any) -> None:
+        """Run the artifact once on raw values of exactly its batch size; a generator, on one sequence."""
+        raise NotImplementedError

@@ -1,0 +1,209 @@
+"""The source of an export in the parent process: a trained run, or a model of the registry with weights."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import zoo
+from export.core.format import FormatRequest
+from export.core.guarantees import CALIBRATED
+from export.core.manifest import digest_file
+from export.core.metadata import input_name, model_metadata
+from export.source.request import NOISE, RegistryRequest
+from export.source.run_source import data_metadata
+from training.runs.folder import locked
+from training.runs.run import Run
+from zoo.common.errors import BadOption
+from zoo.common.files import finite
+from zoo.specs.registry import ModelSpec, models
+
+
+class ExportJob(abc.ABC):
+    """The source of an export.
+
+    Attributes:
+        spec: the model's spec.
+        title: its name in messages.
+        exports: the folder of its artifacts.
+        samples: the examples that artifacts are compared on: "test" of a run, a "folder", a "file", or seeded "noise".
+    """
+
+    spec: ModelSpec
+    title: str
+    exports: Path
+    samples: str
+
+    def check(self, request: FormatRequest) -> None:
+        """Raise BadOption if the source cannot be exported to a format."""
+        del request
+
+    @abc.abstractmethod
+    def metadata(self, model: str = "") -> dict[str, Any]:
+        """Return the metadata of the model, see `export.core.metadata.model_metadata`; `model` is its name."""
+
+    @abc.abstractmethod
+    def expected_metadata(self, model: str) -> dict[str, Any]:
+        """Return the metadata that an artifact must carry, computed without the converted model."""
+
+    @abc.abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Return where the model comes from, for the manifest."""
+
+    @abc.abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return the description that the converting process opens the source from."""
+
+    @abc.abstractmethod
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Lock the folder of the artifacts for this process."""
+
+
+class RunJob(ExportJob):
+    """The model of a finished run.
+
+    Args:
+        run: the run.
+
+    Raises:
+        RunError: it is not finished.
+    """
+
+    samples = "test"
+
+    def __init__(self, run: Run) -> None:
+        self.run, self._result = run, run.result()
+        self.spec, self.title, self.exports = zoo.spec(run.recipe.model.name), str(run.path), run.exports
+
+    def metadata(self, model: str = "") -> dict[str, Any]:
+        """Return the metadata of the model."""
+        extra, shape = data_metadata(self.run), tuple(self._result["input_shape"])
+        task = extra.pop("task", self.spec.task)
+        return model_metadata(model, task, _signature(self.spec, shape), self._result["labels"]) | extra
+
+    def expected_metadata(self, model: str) -> dict[str, Any]:
+        """Return the metadata that an artifact must carry."""
+        text = self.run.text()
+        preprocessing = None if text else {**self._result["preprocessing"], "inside": True}
+        return self.metadata(model) | {"preprocessing": preprocessing, "text": text and text.to_json()}
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the recipe, the name of the run and the digest of its model."""
+        run = self.run
+        return {"recipe": run.recipe.name, "run": run.path.name, "model_sha256": digest_file(run.model_path)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the path of the run."""
+        return {"run": str(self.run.path.resolve())}
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Lock the run."""
+        return self.run.lock()
+
+
+class RegistryJob(ExportJob):
+    """A model of the registry.
+
+    Args:
+        request: the model, its weights and examples.
+        out: the folder for its artifacts.
+    """
+
+    def __init__(self, request: RegistryRequest, out: Path) -> None:
+        request.check()
+        self.request, self.exports, self.spec, self.title = request, out, request.spec, request.name
+        self.samples = request.samples
+
+    def check(self, request: FormatRequest) -> None:
+        """Raise BadOption for a calibrated format without examples; token ids are drawn at random."""
+        if self.samples == NOISE and not self.spec.vocabulary and CALIBRATED & set(request.format.guarantees):
+            raise BadOption(
+                f"{request.format.name} needs calibration data. Received: model={self.spec.name!r} without any. Name "
+                "a folder of typical images, or a .npy or .csv file, with --calibration."
+            )
+
+    def metadata(self, model: str = "") -> dict[str, Any]:
+        """Return the metadata of the model."""
+        request = self.request
+        return model_metadata(model, self.spec.task, _signature(self.spec, request.shape), request.labels)
+
+    def expected_metadata(self, model: str) -> dict[str, Any]:
+        """Return the metadata that an artifact must carry."""
+        preprocessing = None if self.spec.vocabulary else {**self.spec.preprocessing.to_json(), "inside": True}
+        return self.metadata(model) | {"preprocessing": preprocessing, "text": None}
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the model, its options, and its weights."""
+        request, path = self.request, Path(self.request.weights)
+        digest = digest_file(path) if path.is_file() else None
+        model = {"model": request.name, "options": finite(dict(request.options))}
+        weights = {"weights": path.name if digest else request.weights, "weights_sha256": digest}
+        return {**model, **weights, "calibrated_on": request.samples}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the request with absolute paths."""
+        fields = dataclasses.asdict(self.request)
+        paths = {key: Path(fields[key]) for key in ("weights", "calibration") if fields[key]}
+        return {"model": {**fields, **{key: str(path.resolve()) for key, path in paths.items() if path.exists()}}}
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock the folder of the artifacts."""
+        self.exports.mkdir(parents=True, exist_ok=True)
+        with locked(self.exports, f"Another process exports to this folder. Received: out={str(self.exports)!r}."):
+            try:
+                yield
+            finally:
+                if [entry.name for entry in self.exports.iterdir()] == [".lock"]:
+                    # Nothing was exported: leave no empty folder.
+                    (self.exports / ".lock").unlink()
+                    self.exports.rmdir()
+
+
+def _signature(spec: ModelSpec, shape: tuple[int, ...]) -> tuple[str, str, tuple[int, ...]]:
+    """Return name, dtype and shape of an artifact's input."""
+    return input_name(spec.inputs[0], shape), spec.input_dtype, shape
+
+
+def open_job(
+    source: Any,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> ExportJob:
+    """Return the job for a source; for the arguments see `export.convert`.
+
+    Raises:
+        BadOption: the source is not supported, or an argument does not apply to it.
+    """
+    if not isinstance(source, (Run, str, os.PathLike)):
+        raise BadOption(
+            "source must be a trained run, its directory, or the name of a registry model with weights. "
+            f"Received: source={type(source).__name__}. Register your model with zoo.register_model, then pass its name."
+        )
+    if is_registry_name(source):
+        request = RegistryRequest(
+            str(source),
+            "" if weights is None else os.fspath(weights),
+            "" if calibration is None else os.fspath(calibration),
+            dict(options or {}),
+        )
+        return RegistryJob(request, Path(out or Path("exports") / request.name))
+    for name, value in (("weights", weights), ("calibration", calibration), ("out", out), ("options", options)):
+        if value:
+            raise BadOption(
+                f"{name} applies to registry models, not to runs. Received: {name}={value!r}. Leave it out."
+            )
+    return RunJob(source if isinstance(source, Run) else Run.open(source))
+
+
+def is_registry_name(source: Any) -> bool:
+    """Return whether a source is the name of a registry model; an existing path of that name is a run."""
+    return isinstance(source, str) and source in models and not Path(source).exists()

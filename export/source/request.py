@@ -1,0 +1,100 @@
+"""A request to export a model of the registry: its name, weights, calibration data and options."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zoo
+from zoo.build import check_options
+from zoo.common.errors import BadOption, DataError
+from zoo.specs.registry import ModelSpec, models
+from zoo.weights.names import check_weights
+
+RANDOM = "random"
+FOLDER, FILE, NOISE = "folder", "file", "noise"  # kinds of examples
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+IMAGENET_CLASSES = 1000
+# Options that `zoo.get` has for every family.
+COMMON_OPTIONS = ("classes", "input_shape")
+
+
+@dataclasses.dataclass(frozen=True)
+class RegistryRequest:
+    """A model of the registry to export; JSON-safe.
+
+    Args:
+        name: its name.
+        weights: as for `zoo.get`, or "random".
+        calibration: a folder of images, or a .npy or .csv file of examples, to calibrate and compare on; "" for none.
+        options: those of `zoo.get`: classes, input_shape and the family's.
+    """
+
+    name: str
+    weights: str
+    calibration: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec."""
+        return zoo.spec(self.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the input; of a sequence-to-sequence model, both lengths."""
+        return tuple(self.options.get("input_shape") or self.spec.input_shape)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.options.get("classes") or self.spec.classes
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes: WordNet IDs for published ImageNet weights, numbers for all others."""
+        if self.spec.task == "generate":
+            return []
+        published = self.weights != RANDOM and not Path(self.weights).is_file()
+        if published and self.classes == IMAGENET_CLASSES:
+            (package,) = importlib.util.find_spec("tensorflow_datasets").submodule_search_locations
+            return (Path(package) / "datasets" / "imagenet2012" / "labels.txt").read_text(encoding="utf-8").split()
+        return [str(number) for number in range(self.classes)]
+
+    @property
+    def samples(self) -> str:
+        """Kind of examples that artifacts are compared on: "folder", "file" or "noise"."""
+        return NOISE if not self.calibration else FOLDER if Path(self.calibration).is_dir() else FILE
+
+    def check(self) -> None:
+        """Raise UnknownName, BadOption or DataError for an invalid request, without importing Keras."""
+        spec = self.spec
+        check_options(self.name, {key: value for key, value in self.options.items() if key not in COMMON_OPTIONS})
+        if not self.weights:
+            hint = "'imagenet', " if spec.weights else ""
+            raise BadOption(
+                f"A registry model needs weights: {hint}a path, or 'random' for a trial. "
+                f"Received: model={self.name!r} without weights. Give --weights."
+            )
+        if self.weights != RANDOM:
+            check_weights(models[self.name], self.weights)
+        if self.calibration and not Path(self.calibration).exists():
+            raise DataError(
+                "calibration must be a folder of images, or a .npy or .csv file of examples. "
+                f"Received: calibration={self.calibration!r}, which does not exist"
+            )
+        if self.samples == FOLDER:
+            self.images()
+
+    def images(self) -> list[Path]:
+        """Return the images below the calibration folder; raises DataError if there are none."""
+        found = sorted(p for p in Path(self.calibration).rglob("*") if p.suffix.lower() in IMAGES and p.is_file())
+        if not found:
+            raise DataError(
+                f"A calibration folder must hold images ({', '.join(IMAGES)}). "
+                f"Received: calibration={self.calibration!r}"
+            )
+        return found
