@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from zoo.common.errors import MissingDependency
+from zoo.common.errors import BadOption, MissingDependency
 
 
 class LazyModule(types.ModuleType):
@@ -45,6 +45,16 @@ class LazyModule(types.ModuleType):
             if error.name != self.__name__.partition(".")[0]:
                 raise
             raise missing(self._package, self._extra) from error
+        except ValueError as error:
+            # Keras validates its configuration when it is imported.
+            raise _bad_configuration(error) from error
+
+
+def _bad_configuration(error: ValueError) -> BadOption:
+    """Return the error for a Keras configuration with which Keras does not start."""
+    path = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
+    reason = " ".join(str(error).split()).rstrip(".")
+    return BadOption(f"Expected a Keras configuration ({path}, KERAS_BACKEND) that Keras accepts. {reason}. Change it.")
 
 
 def missing(package: str, extra: str = "") -> MissingDependency:
