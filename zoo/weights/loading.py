@@ -40,7 +40,7 @@ def load_weights(model: Any, source: WeightsSource, build_default: Callable[[], 
     Args:
         model: the keras.Model; its values are overwritten.
         source: the opened weights.
-        build_default: builds the same model with its default head, whose weights the source may have in addition.
+        build_default: builds the same model with its default head; the source may have the weights of this head too.
 
     Raises:
         BadOption: a key is missing, unexpected or has another shape; the model is unchanged.
@@ -84,7 +84,7 @@ def _starts_random(own: Assignment, source: WeightsSource, new_task: bool) -> bo
 
 
 def _find(layer: Any, variable: Any, source: WeightsSource, first: bool, own: Assignment) -> None:
-    """Add the array of one variable to an assignment, or what is missing or mismatched."""
+    """Add the array of one variable to an assignment, or its missing key or mismatched shape."""
     path, key = _path(layer, variable), source.key(layer.name, variable.name)
     if key is None or key not in source.arrays:
         if key is not None and source.omits_scale(key):
@@ -141,7 +141,7 @@ def _flattened_shape(layer: Any) -> tuple[int, ...]:
 
 
 def _before(layer: Any) -> Any:
-    """Return the layer whose output is the input of this one; None before the first."""
+    """Return the layer before this one; None before the first."""
     inputs = layer.input if not isinstance(layer, keras.layers.InputLayer) else None
     return compat.producer(inputs)
 

@@ -1,4 +1,4 @@
-"""What every registered model keeps, whatever its family: one suite over all names."""
+"""Conformance of every registered model: one suite over all names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import zoo
 from zoo.build import Request, construct
 from zoo.common.errors import BadOption
-from zoo.counts import facts
+from zoo.counts import counts
 from zoo.layers.lazy import layers
 from zoo.specs.registry import models
 from zoo.summary import summarize
@@ -43,14 +43,14 @@ SPEC_KEYS = {
     "name", "family", "params", "input_shape", "input_dtype", "classes", "min_size", "paper", "tags",
     "preprocessing", "unsupported", "weights", "vocabulary", "task",
 }  # fmt: skip
-# Sorted by size, so that pytest builds each model once for all tests. What is larger than the small variants runs in
-# seconds each, minutes together: those are marked slow.
-NAMES = sorted(zoo.names(), key=lambda name: zoo.spec(name).params)
+# Sorted by size, so that pytest builds each model once for all tests. Models larger than the small variants take
+# seconds each, minutes together: they are marked slow.
+NAMES = sorted(zoo.list_models(), key=lambda name: zoo.spec(name).params)
 TINY = [name for name in NAMES if zoo.spec(name).params < 400_000]
 
 
 def marked(names):
-    """Names as parameters, the ones that are not small marked slow."""
+    """Names as parameters; all but the small ones are marked slow."""
     return [name if name in TINY else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
@@ -62,7 +62,7 @@ image_name = pytest.mark.parametrize("name", [name for name in NAMES if zoo.spec
 
 @pytest.fixture(scope="module")
 def model(request):
-    """The model as `zoo.get(name)` gives it, with statistics and offsets that are not the trivial 0 and 1."""
+    """The model of `zoo.get(name)` with statistics and offsets other than the trivial 0 and 1."""
     model = zoo.get(request.param)
     draw = np.random.default_rng(0)
     for variable in model.variables:
@@ -84,7 +84,7 @@ def tokens(spec, length, count):
 
 
 def inputs(name, shape=None, count=2):
-    """What the network `name` takes, for `count` examples: preprocessed values or token ids, by name if several."""
+    """Inputs of the model `name`, `count` examples: preprocessed values or token ids, by name if several."""
     spec = zoo.spec(name)
     shape = shape or spec.input_shape
     if not spec.vocabulary:
@@ -101,9 +101,9 @@ def predicted(name, classes=None, shape=None, count=2):
     return (count, *length, spec.classes if classes is None else classes)
 
 
-def input_shapes(network):
+def input_shapes(model):
     """The shape of each input by name."""
-    return {tensor.name: tuple(tensor.shape) for tensor in network.inputs}
+    return {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
 
 
 def outputs(model, values):
@@ -126,43 +126,43 @@ def odd(name):
     return (size, size + 4, 1) if spec.inputs == ("image",) else (13, 11)[: len(spec.input_shape)]
 
 
-def close(actual, expected, share):
-    """Assert that no value is further off than this share of the largest one."""
-    assert np.abs(actual - expected).max() <= share * np.abs(expected).max()
+def close(actual, expected, tolerance):
+    """Assert that no difference exceeds this fraction of the largest expected value."""
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
 def test_published_parameters():
-    """The specs state the published numbers."""
+    """The specs have the published numbers."""
     assert {name: zoo.spec(name).params for name in PUBLISHED} == PUBLISHED
 
 
 @every_name
-def test_spec_and_facts_are_what_is_built(name):
-    """Parameters, shapes, dtype, names, GMACs, feature maps and stages are as stated, built without drawing weights."""
+def test_spec_and_counts_match_the_model(name):
+    """Parameters, shapes, dtype, names, GMACs, feature maps and stages match the built model."""
     spec = zoo.spec(name)
-    with layers.weights_follow():
-        network, maps = construct(models[name], Request(), {})
-    assert sum(int(np.prod(v.shape)) for v in network.trainable_variables) == spec.params
+    with layers.skip_initialization():
+        built, maps = construct(models[name], Request(), {})
+    assert sum(int(np.prod(v.shape)) for v in built.trainable_variables) == spec.params
     lengths = [(length,) for length in spec.input_shape] if len(spec.inputs) > 1 else [spec.input_shape]
-    assert input_shapes(network) == {key: (None, *n) for key, n in zip(spec.inputs, lengths, strict=True)}
-    assert network.output_shape == predicted(name, count=None)
-    assert {tensor.dtype for tensor in network.inputs} == {spec.input_dtype}
-    assert spec.task == "generate" or "logits" in {layer.name for layer in network.layers[-3:]}
+    assert input_shapes(built) == {key: (None, *n) for key, n in zip(spec.inputs, lengths, strict=True)}
+    assert built.output_shape == predicted(name, count=None)
+    assert {tensor.dtype for tensor in built.inputs} == {spec.input_dtype}
+    assert spec.task == "generate" or "logits" in {layer.name for layer in built.layers[-3:]}
     assert spec.task != "generate" or spec.classes == spec.vocabulary
-    found = summarize(network, maps)
-    assert found == facts(name), "run `make readme`"
-    assert found["gmacs"] == pytest.approx(GMACS.get(name, found["gmacs"]), rel=0.01)
+    summary = summarize(built, maps)
+    assert summary == counts(name), "run `make readme`"
+    assert summary["gmacs"] == pytest.approx(GMACS.get(name, summary["gmacs"]), rel=0.01)
     assert bool(spec.feature_info) == bool(spec.min_size)
 
 
 @pytest.mark.parametrize(("name", "params"), AUXILIARY.items())
 def test_auxiliary_classifiers(name, params):
-    """They add the published number of parameters and outputs of their own, in training as in inference."""
-    with layers.weights_follow():
-        network = zoo.get(name, auxiliary=True)
-    assert sum(int(np.prod(v.shape)) for v in network.trainable_variables) == params
-    assert all(key == "logits" or key.startswith("auxiliary") for key in network.output)
-    assert {tuple(output.shape) for output in network.output.values()} == {(None, 1000)}
+    """They add the published number of parameters, and outputs in training and inference."""
+    with layers.skip_initialization():
+        built = zoo.get(name, auxiliary=True)
+    assert sum(int(np.prod(v.shape)) for v in built.trainable_variables) == params
+    assert all(key == "logits" or key.startswith("auxiliary") for key in built.output)
+    assert {tuple(output.shape) for output in built.output.values()} == {(None, 1000)}
 
 
 @every_model
@@ -178,7 +178,7 @@ def test_logits(model):
 
 @every_model
 def test_saved_and_loaded(model):
-    """Both kinds of file give the same weights and the same logits back."""
+    """Both kinds of file restore the same weights and logits."""
     import keras
 
     values = inputs(model.name)
@@ -264,7 +264,7 @@ def test_heads(name):
 
 @every_name_in_time
 def test_hidden_activation_and_dropout_are_options(name):
-    """Every family takes another activation, which changes the network, and dropout of the features."""
+    """Every family takes another activation, which changes the model, and dropout of the features."""
     model = zoo.get(name, activation="tanh", dropout=0.25, input_shape=smallest(name))
     used = {layer.activation.__name__ for layer in model.layers if getattr(layer, "activation", None)}
     rates = {getattr(layer, "rate", None) for layer in model.layers}
@@ -291,20 +291,20 @@ def test_features(name):
 
 @pytest.mark.parametrize("levels", [(), (9,), (-9,), ("a",), 1.5])
 def test_bad_levels_are_refused(levels):
-    """One line says which levels there are."""
+    """One line lists the levels."""
     with pytest.raises(BadOption, match="levels must be"):
         zoo.features("resnet_tiny", levels=levels)
 
 
-def test_features_of_a_network_without_maps():
-    """A network of dense layers has none."""
+def test_features_of_a_model_without_maps():
+    """A model of dense layers has none."""
     with pytest.raises(BadOption, match="mlp has no feature maps"):
         zoo.features("mlp")
 
 
 @every_model
 def test_names_inside_are_stable(model):
-    """Building once more gives layers, and operations that are no layer, the same names, each of them once."""
+    """Building again gives all layers and operations the same names, and each name is unique."""
     names = [operation.name for operation in model.operations]
     assert len(set(names)) == len(names)
     assert names == [operation.name for operation in zoo.get(model.name).operations]
@@ -312,30 +312,30 @@ def test_names_inside_are_stable(model):
     assert [layer.name for layer in model.layers if layer.weights] == [v.name for v in small.layers if v.weights]
 
 
-def contract(values):
-    """A preprocessing contract from its JSON."""
+def preprocessing(values):
+    """A preprocessing config from its JSON."""
     return zoo.PreprocessingConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 @every_name
 def test_spec_is_closed_and_json_safe(name):
-    """A spec survives JSON, has exactly the keys of the schema and states what a reader needs."""
+    """A spec survives JSON, has exactly the keys of the schema and the values that a reader needs."""
     spec = zoo.spec(name)
     content = json.loads(json.dumps(spec.to_json(), allow_nan=False))
     assert content == spec.to_json()
     assert set(content) == SPEC_KEYS
     content |= {
         "weights": tuple(
-            zoo.PublishedWeights(**v | {"preprocessing": contract(v["preprocessing"])}) for v in content["weights"]
+            zoo.PublishedWeights(**v | {"preprocessing": preprocessing(v["preprocessing"])}) for v in content["weights"]
         ),
         "input_shape": tuple(content["input_shape"]),
         "tags": tuple(content["tags"]),
-        "preprocessing": contract(content["preprocessing"]),
+        "preprocessing": preprocessing(content["preprocessing"]),
         "unsupported": tuple(content["unsupported"].items()),
     }
     assert zoo.ModelSpec(**content) == spec
     assert spec.name == name
-    assert spec.family in zoo.families()
+    assert spec.family in zoo.list_families()
     assert spec.paper
     assert spec.tags
     assert spec.task in ("classify", "tag", "generate")
@@ -369,7 +369,7 @@ def own_layers(model):
 
 
 def saved_cases(names, folder, suffix):
-    """Save each model with the outputs that it gives, one folder each; returns what is not Keras' own, by family."""
+    """Save each model with its outputs, one folder each; return the layers that Keras does not have, by family."""
     own = {}
     for name in names:
         model = zoo.get(name)
@@ -388,7 +388,7 @@ def saved_cases(names, folder, suffix):
 
 def smallest_of_each_family():
     """The name of the smallest model of each family."""
-    return [min(zoo.names(family=family), key=lambda n: zoo.spec(n).params) for family in zoo.families()]
+    return [min(zoo.list_models(family=family), key=lambda n: zoo.spec(n).params) for family in zoo.list_families()]
 
 
 @pytest.mark.slow

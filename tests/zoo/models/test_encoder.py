@@ -1,4 +1,4 @@
-"""Encoders of text: their counts by formula, what padding and order do, and attention written out in NumPy."""
+"""Text encoders: parameter counts by formula, padding, order of tokens, and attention in NumPy."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ GATED = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
 
 
 def small(name="encoder_tiny", **options):
-    """A small network whose weights are all far from 0 and 1, so that each of them matters."""
+    """A small model with all weights far from 0 and 1, so that each affects the output."""
     keras.utils.set_random_seed(0)
-    return stirred(zoo.get(name, **SMALL | options))
+    return perturbed(zoo.get(name, **SMALL | options))
 
 
-def stirred(model):
+def perturbed(model):
     """The model with noise on all weights."""
     draw = np.random.default_rng(0)
     for variable in model.trainable_variables:
@@ -61,7 +61,7 @@ def run(model, ids):
 
 
 def count(model):
-    """How many parameters are trained."""
+    """Number of trainable parameters."""
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
@@ -72,7 +72,7 @@ def block_parameters(width, hidden, bias=True):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_parameters_by_formula(name):
-    """Embedding, positions, blocks, the last norm and the logits are all there is."""
+    """The parameters are those of embedding, positions, blocks, last norm and logits."""
     vocabulary, length, width, depth, classes = SIZES[name]
     spec = zoo.spec(name)
     assert (spec.vocabulary, spec.input_shape, spec.classes) == (vocabulary, (length,), classes)
@@ -81,7 +81,7 @@ def test_parameters_by_formula(name):
 
 
 def test_options_count_what_they_add():
-    """A class token is one vector and one place more; BERT's norms are those of the embeddings and of the mean."""
+    """A class token adds one vector and one position; norm="post" has norms of the embeddings and of the mean."""
     body = (40 + 12) * 32 + 2 * block_parameters(32, 128) + 2 * 32 + 2 * 32 + 2
     assert count(small()) == body
     assert count(small(positions="sinusoidal")) == body - 12 * 32
@@ -98,7 +98,7 @@ def test_options_count_what_they_add():
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
 def test_padding_changes_nothing(tmp_path, pooling, norm, positions):
-    """Sequences in a padded batch get the answers that each gets alone, from a network of its own length too."""
+    """Sequences in a padded batch have the same outputs as each alone, also with a model of its own length."""
     options = {"pooling": pooling, "norm": norm, "positions": positions}
     model = small(**options)
     zoo.save_weights(model, tmp_path / "weights.safetensors")
@@ -108,13 +108,13 @@ def test_padding_changes_nothing(tmp_path, pooling, norm, positions):
         np.testing.assert_allclose(batch[i], run(model, ids[i : i + 1])[0], atol=1e-5)
     own = {**SMALL, **options, "input_shape": (3,), "weights": tmp_path / "weights.safetensors"}
     np.testing.assert_allclose(batch[:1], run(zoo.get("encoder_tiny", **own), ids[:1, :3]), atol=1e-5)
-    # The control: were padding a word like others, the answers would be others.
+    # Control: if padding were a token like others, the outputs would differ.
     assert np.abs(run(model, np.where(ids, ids, 1)) - batch)[0].max() > 1e-2
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_padding_changes_no_tag(norm):
-    """The same for the logits of each token that is there."""
+    """The logits of each token are the same in a padded batch and alone."""
     model = small("tagger_tiny", norm=norm, classes=5)
     ids = tokens((4, 12))
     assert model.output_shape == (None, 12, 5)
@@ -126,7 +126,7 @@ def test_padding_changes_no_tag(norm):
 @pytest.mark.parametrize("pooling", ["mean", "class"])
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
 def test_order_matters(pooling, positions):
-    """Other orders of the same words get other answers; without positions, the control, they do not."""
+    """Another order of the same tokens changes the output; without positions (control) it does not."""
     model = small(pooling=pooling, positions=positions)
     ids = tokens((12,))
     turned = ids[:, ::-1].copy()
@@ -141,7 +141,7 @@ def test_order_matters(pooling, positions):
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_pooling(norm):
-    """The mean is that of the tokens that are there, normalized; the class token is the first."""
+    """ "mean" is the normalized mean of the tokens without padding; "class" is the first token."""
     ids = tokens((5, 12))
     for pooling in ("mean", "class"):
         model = small(pooling=pooling, norm=norm, classes=0)
@@ -156,19 +156,19 @@ def test_pooling(norm):
 
 
 def normalized(x, layer):
-    """Layer normalization, written out."""
+    """Layer normalization, in NumPy."""
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + layer.epsilon)
     return x * layer.gamma.numpy() + layer.beta.numpy()
 
 
 def dense(x, layer):
-    """A dense layer, written out."""
+    """A dense layer, in NumPy."""
     return x @ layer.kernel.numpy() + layer.bias.numpy()
 
 
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, *GATED])
-def test_block_is_what_the_papers_say(activation):
-    """One block, pre-norm, written out: attention by equation 1, and each kind of feed-forward network."""
+def test_block_matches_numpy(activation):
+    """One pre-norm block in NumPy: attention by equation 1, and each kind of feed-forward layers."""
     model = small("tagger_tiny", depth=1, activation=activation, include_top=False, vocabulary=40)
     layer, (ids,) = model.get_layer, tokens((12,))
     x = layer("embedding").embedding.numpy()[ids] + layer("positions").embedding.numpy()
@@ -187,14 +187,14 @@ def test_block_is_what_the_papers_say(activation):
 
 
 @pytest.mark.parametrize("activation", GATED)
-def test_gates_keep_the_count(activation):
-    """A gated network has a third projection and two thirds of the width: within 1% of the parameters."""
+def test_gated_layers_have_the_same_size(activation):
+    """Gated layers have a third projection and two thirds of the width: within 1% of the parameters."""
     assert count(zoo.get("encoder_tiny", activation=activation)) == pytest.approx(168_322, rel=0.01)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "class"])
 def test_attention_is_a_distribution(pooling):
-    """What a token looks at sums to 1, and nothing looks at padding."""
+    """Attention weights sum to 1, and those of padding are 0."""
     model = zoo.features("encoder_tiny", kind="attention", pooling=pooling, **SMALL)
     front = int(pooling == "class")
     maps = [np.asarray(m) for m in model(tokens((5, 12)))]
@@ -205,13 +205,13 @@ def test_attention_is_a_distribution(pooling):
         assert weights[0, ..., : 5 + front].min() > 1e-8
 
 
-def test_nothing_but_padding_is_finite():
-    """A sequence without a word has an answer, though it means nothing."""
+def test_only_padding_gives_finite_outputs():
+    """A sequence of padding alone has finite outputs."""
     assert np.isfinite(run(small(), tokens((0, 3)))).all()
 
 
-def test_what_is_dropped():
-    """BERT's rates, and branches dropped the more the deeper they are."""
+def test_dropout_rates():
+    """The rates are BERT's; drop_path grows with the depth of the block."""
     model = zoo.get("encoder_tiny", depth=3, drop_path=0.3, projection_dropout=0.1, attention_dropout=0.2, dropout=0.4)
     rates = {layer.name: round(layer.rate, 6) for layer in model.layers if hasattr(layer, "rate")}
     assert rates == {
@@ -224,8 +224,8 @@ def test_what_is_dropped():
     assert zoo.get("encoder_tiny", drop_path=0.3, depth=1).count_params()
 
 
-def test_sizes_of_the_paper_drop_what_the_paper_drops():
-    """A tenth of attention and of branches; the tiny ones are for little data and leave it to the user."""
+def test_published_sizes_have_published_dropout():
+    """Attention and branches have dropout of 0.1; the tiny variants have none by default."""
     from zoo.specs.registry import models
 
     dropped = {name for name in SIZES if models[name].arguments.get("projection_dropout") == 0.1}
@@ -249,21 +249,21 @@ def test_sizes_of_the_paper_drop_what_the_paper_drops():
         ({"input_shape": (8, 8)}, r"encoder_tiny needs input_shape to be \(length,\) of at least 1. Received: .*"),
     ],
 )
-def test_what_is_refused(options, message):
-    """One line says what was expected and what was received."""
+def test_options_that_are_refused(options, message):
+    """One line has what was expected and what was received."""
     with pytest.raises(BadOption, match=message.replace("?", r"\?").replace("(0,)", r"\(0,\)")) as caught:
         zoo.get("encoder_tiny", **options)
     assert "\n" not in str(caught.value)
 
 
 def test_a_tagger_does_not_pool():
-    """What pools is an option of the classifier only."""
+    """`pooling` is an option of the classifier only."""
     with pytest.raises(BadOption, match=r"tagger_tiny has no such option\. Received: pooling='mean'"):
         zoo.get("tagger_tiny", pooling="mean")
 
 
 def test_longer_than_the_weights_is_refused(tmp_path):
-    """Positions that were not learnt cannot be made up."""
+    """Learned positions cannot be extended."""
     path = tmp_path / "weights.safetensors"
     zoo.save_weights(small(), path)
     with pytest.raises(BadOption, match="1 of another shape: positions/embedding"):
@@ -271,7 +271,7 @@ def test_longer_than_the_weights_is_refused(tmp_path):
 
 
 def test_sinusoids():
-    """Section 3.5 of Vaswani et al. 2017: sin(place / 10000^(2i / width)) and the cosine of the same in turns."""
+    """Section 3.5: sin(position / 10000^(2i / width)) and the cosine of the same, alternating."""
     table = sequence_module.sinusoids(50, 8)
     for place, i in ((0, 0), (1, 0), (49, 3), (17, 2)):
         angle = place / 10_000 ** (2 * i / 8)

@@ -1,4 +1,4 @@
-"""The Transformer of 2017: counts by the paper's equations, shared embeddings, and who can see what."""
+"""The Transformer of 2017: parameter counts by the paper's equations, shared embeddings, and attention masks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def small(**options):
-    """A small network whose weights are all far from 0 and 1, so that each of them matters."""
+    """A small model with all weights far from 0 and 1, so that each affects the output."""
     keras.utils.set_random_seed(0)
     model, draw = zoo.get("transformer_tiny", **SMALL | options), np.random.default_rng(0)
     for variable in model.trainable_variables:
@@ -49,7 +49,7 @@ def run(model, source, target):
 
 
 def count(model):
-    """How many parameters are trained."""
+    """Number of trainable parameters."""
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
@@ -77,13 +77,13 @@ def test_parameters_by_the_equations(name):
 
 
 def test_published_counts():
-    """The same, written out: 63 and 214 million, where the paper's table rounds to 65 and 213."""
+    """63 and 214 million parameters; the table of the paper has 65 and 213."""
     assert zoo.spec("transformer_base").params == 63_045_632
     assert zoo.spec("transformer_big").params == 214_171_648
 
 
 def test_options_count_what_they_add():
-    """Norms before the branches need one more at each end; other depths and learnt positions are counted."""
+    """Pre-norm has one more norm in encoder and decoder; depths and learned positions are counted."""
     body = parameters(20, 32, 48, 4, (2, 2))
     assert count(small()) == body
     assert count(small(norm="pre")) == body + 2 * 2 * 32
@@ -95,7 +95,7 @@ def test_options_count_what_they_add():
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "silu", "reglu", "geglu", "swiglu"])
 def test_activations_run(activation):
-    """Each kind of feed-forward network gives finite logits that depend on both sequences."""
+    """Each kind of feed-forward layers gives finite logits that depend on both sequences."""
     model = small(activation=activation)
     source, target = tokens((7, 7), 7), tokens((6, 6), 6, seed=2)
     logits = run(model, source, target)
@@ -105,7 +105,7 @@ def test_activations_run(activation):
 
 
 def test_one_table():
-    """Source, target and logits share one table; embeddings are multiplied by the root of the width."""
+    """Source, target and logits share one table; embeddings are multiplied by the square root of the width."""
     model = small()
     tables = [layer for layer in model.layers if isinstance(layer, sequence.TokenEmbedding)]
     table, ids = tables[0].embedding.numpy(), tokens((6,), 6)
@@ -119,7 +119,7 @@ def test_one_table():
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
 def test_padding_changes_nothing(norm, positions):
-    """Sources in a padded batch get the logits that each gets alone, from a network of their length too."""
+    """Sources in a padded batch have the same logits as each alone, also with a model of its own length."""
     options = {"norm": norm, "positions": positions}
     model = small(**options)
     source, target = tokens((3, 7), 7), tokens((4, 6), 6, seed=2)
@@ -128,13 +128,13 @@ def test_padding_changes_nothing(norm, positions):
         np.testing.assert_allclose(batch[i], run(model, source[i : i + 1], target[i : i + 1])[0], atol=1e-5)
     own = zoo.get("transformer_tiny", **{**SMALL, **options, "input_shape": (3, 4), "weights": model})
     np.testing.assert_allclose(batch[:1, :4], run(own, source[:1, :3], target[:1, :4]), atol=1e-5)
-    # The control: were padding a word like others, the answers would be others.
+    # Control: if padding were a token like others, the outputs would differ.
     assert np.abs(run(model, np.where(source, source, 1), target) - batch)[0].max() > 1e-2
 
 
 @keras.saving.register_keras_serializable("tests")
 class Open(sequence.CausalBias):
-    """The bias of a decoder that may see all."""
+    """Bias of a decoder without a causal mask."""
 
     def call(self, inputs, at=None):
         """Return zeros."""
@@ -142,7 +142,7 @@ class Open(sequence.CausalBias):
 
 
 def opened(model):
-    """The same network, its layers shared, whose decoder sees the future."""
+    """The same model, with shared layers, without a causal mask in the decoder."""
 
     def exchanged(layer):
         return Open(layer.length, name=layer.name) if isinstance(layer, sequence.CausalBias) else layer
@@ -153,11 +153,11 @@ def opened(model):
 @pytest.mark.parametrize(
     "options", [{"norm": "pre"}, {"norm": "post"}, {"positions": "learned"}, {"activation": "geglu"}]
 )
-def test_the_future_is_not_seen(options):
-    """Whatever comes after a place, the logits there stay the same; without the causal bias they do not."""
+def test_decoder_is_causal(options):
+    """Later tokens do not change the logits of a position; without the causal bias (control) they do."""
     model = small(**options)
     source, target = np.repeat(tokens((7,), 7), 6, axis=0), np.repeat(tokens((6,), 6, seed=2), 6, axis=0)
-    # The first is as it was, the second differs after place 0, the third after place 1, and so on.
+    # The first is unchanged, the second differs after position 0, the third after position 1, and so on.
     later = np.triu(np.ones((6, 6), bool), k=1)
     later = np.concatenate([np.zeros((1, 6), bool), later[:5]])
     target = np.where(later, 1 + target % 19, target)
@@ -169,7 +169,7 @@ def test_the_future_is_not_seen(options):
 
 
 def test_attention_is_a_distribution():
-    """What a token looks at sums to 1: not padding of the source, and of the target nothing that comes later."""
+    """Attention weights sum to 1; those of padding in the source and of later tokens in the target are 0."""
     model = zoo.features("transformer_tiny", kind="attention", **SMALL)
     maps = [np.asarray(m) for m in model({"source": tokens((4, 7), 7), "target": tokens((6, 6), 6, seed=2)})]
     of_encoder, of_decoder = maps[:2], maps[2:]
@@ -185,8 +185,8 @@ def test_attention_is_a_distribution():
         assert weights[..., np.tril(np.ones((6, 6), bool))].min() > 1e-8
 
 
-def test_what_is_dropped():
-    """Section 5.4: what branches add, and the sums of embeddings and positions."""
+def test_dropout_rates():
+    """Section 5.4: dropout of the branches and of the sums of embeddings and positions."""
     model = zoo.get("transformer_tiny", projection_dropout=0.1, dropout=0.2)
     rates = {layer.name: layer.rate for layer in model.layers if hasattr(layer, "rate")}
     branches = [f"encoder{i}_{part}_dropout" for i in (1, 2) for part in ("attention", "feed")]
@@ -197,7 +197,10 @@ def test_what_is_dropped():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": (2,)}, r"depths must be that of the encoder and that of the decoder. Received: depths=\(2,\)"),
+        (
+            {"depths": (2,)},
+            r"depths must be two numbers: blocks of the encoder and of the decoder. Received: depths=\(2,\)",
+        ),
         ({"depths": (2, 0)}, r"depths must be at least 1 everywhere. Received: depths=\(2, 0\)"),
         ({"vocabulary": 3}, "vocabulary must be at least 4, .*. Received: vocabulary=3"),
         ({"positions": "rotary"}, "positions must be 'learned' or 'sinusoidal'. Received: positions='rotary'"),
@@ -208,8 +211,8 @@ def test_what_is_dropped():
         ({"pooling": "mean"}, "transformer_tiny has no such option. Received: pooling='mean'"),
     ],
 )
-def test_what_is_refused(options, message):
-    """One line says what was expected and what was received."""
+def test_options_that_are_refused(options, message):
+    """One line has what was expected and what was received."""
     with pytest.raises(BadOption, match=message) as caught:
         zoo.get("transformer_tiny", **options)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What is peculiar to vision transformers: tokens and patches, two classifiers, positions of other grids, attention."""
+"""Vision transformers: tokens and patches, two classifiers, positions of other grids, attention."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
-def randomized(network):
-    """The network with all weights of a size that matters."""
-    for i, variable in enumerate(network.weights):
+def randomized(model):
+    """The model with random weights large enough to affect the outputs."""
+    for i, variable in enumerate(model.weights):
         scale = 0.3 if len(variable.shape) > 1 else 0.1
         variable.assign(variable + scale * draw(*variable.shape, seed=i))
-    return network
+    return model
 
 
-def close(actual, expected, share=1e-5):
-    """Assert that no value is further off than this share of the largest one."""
+def close(actual, expected, tolerance=1e-5):
+    """Assert that no difference exceeds this fraction of the largest expected value."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() <= share * np.abs(expected).max()
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
 @pytest.fixture(scope="module")
 def distilled(tmp_path_factory):
-    """Images, a network with two classifiers averaged, and its file."""
-    network = randomized(zoo.get("deit_micro_tiny"))
+    """Images, a model with two classifiers averaged, and its file."""
+    model = randomized(zoo.get("deit_micro_tiny"))
     path = tmp_path_factory.mktemp("deit") / "deit.safetensors"
-    zoo.save_weights(network, path)
-    return draw(3, 32, 32, 3), network, path
+    zoo.save_weights(model, path)
+    return draw(3, 32, 32, 3), model, path
 
 
-@pytest.mark.parametrize("kind", [".safetensors", ".weights.h5", ".keras", "network"])
+@pytest.mark.parametrize("kind", [".safetensors", ".weights.h5", ".keras", "model"])
 def test_classifiers_average_and_separate(kind, distilled, tmp_path):
     """One set of weights gives the average of both classifiers' logits, or both, each from its own token."""
-    images, network, _ = distilled
+    images, model, _ = distilled
     path = tmp_path / f"deit{kind}"
     if kind == ".safetensors":
-        zoo.save_weights(network, path)
-    elif kind != "network":
-        network.save(path) if kind == ".keras" else network.save_weights(path)
-    both = zoo.get("deit_micro_tiny", distillation="separate", weights=network if kind == "network" else path)
-    assert both.count_params() == network.count_params()
+        zoo.save_weights(model, path)
+    elif kind != "model":
+        model.save(path) if kind == ".keras" else model.save_weights(path)
+    both = zoo.get("deit_micro_tiny", distillation="separate", weights=model if kind == "model" else path)
+    assert both.count_params() == model.count_params()
     found = {name: np.asarray(logits) for name, logits in both(images).items()}
     assert list(found) == ["logits", "distillation_logits"]
     assert np.abs(found["logits"] - found["distillation_logits"]).max() > 0.1
-    close(network(images), (found["logits"] + found["distillation_logits"]) / 2)
+    close(model(images), (found["logits"] + found["distillation_logits"]) / 2)
 
 
-def test_separate_classifiers_give_their_weights_back(distilled, tmp_path):
-    """What was trained with both outputs infers with their average."""
-    images, network, path = distilled
+def test_weights_of_separate_classifiers_load_into_average(distilled, tmp_path):
+    """A model trained with both outputs predicts with their average."""
+    images, model, path = distilled
     both = zoo.get("deit_micro_tiny", distillation="separate", weights=path)
     zoo.save_weights(both, tmp_path / "both.safetensors")
-    close(zoo.get("deit_micro_tiny", weights=tmp_path / "both.safetensors")(images), network(images))
+    close(zoo.get("deit_micro_tiny", weights=tmp_path / "both.safetensors")(images), model(images))
 
 
-def test_average_is_activated_as_a_whole(distilled):
+def test_activation_follows_the_average(distilled):
     """Scores are those of the average logits, not the average of two scores."""
-    images, network, path = distilled
+    images, model, path = distilled
     scores = zoo.get("deit_micro_tiny", weights=path, classifier_activation="softmax")(images)
-    logits = np.asarray(network(images), "float64")
+    logits = np.asarray(model(images), "float64")
     close(scores, np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))
 
 
@@ -90,36 +90,36 @@ def test_other_tasks_have_two_classifiers_too(distilled):
 
 @pytest.mark.parametrize("name", ["vit_micro_tiny", "deit_micro_tiny"])
 def test_new_classifiers_over_published_weights(name, monkeypatch, tmp_path):
-    """Weights found by name leave every classifier of another size random, and keep the rest."""
+    """Published weights leave every classifier of another size random and load the rest."""
     import dataclasses
 
-    from zoo.models.vit import TIMM
     from zoo.specs.registry import models
+    from zoo.weights.published.vit import TIMM
 
-    network = randomized(zoo.get(name))
-    names = {layer.name: TIMM.rename(layer.name) for layer in network.layers if layer.weights}
+    model = randomized(zoo.get(name))
+    names = {layer.name: TIMM.rename(layer.name) for layer in model.layers if layer.weights}
     path = tmp_path / "timm" / "some.tag.safetensors"
     path.parent.mkdir()
-    save_as_timm(network, names, path)
+    save_as_timm(model, names, path)
     monkeypatch.setenv("ZOO_HOME", str(tmp_path))
     spec = dataclasses.replace(models[name].spec, weights=(zoo.PublishedWeights("timm/some.tag", 0.0),))
     monkeypatch.setitem(
         models._entries, name, dataclasses.replace(models[name], spec=spec, name_mappings={"timm": TIMM})
     )
     images = draw(2, 32, 32, 3)
-    close(zoo.get(name, weights="imagenet")(images), network(images))
+    close(zoo.get(name, weights="imagenet")(images), model(images))
     other = zoo.get(name, weights="imagenet", classes=7)
     assert other.output_shape == (None, 7)
-    np.testing.assert_array_equal(other.get_layer("token").token, network.get_layer("token").token)
+    np.testing.assert_array_equal(other.get_layer("token").token, model.get_layer("token").token)
 
 
-def save_as_timm(network, names, path):
-    """Write the weights of a network under the names and in the shapes of timm."""
+def save_as_timm(model, names, path):
+    """Write the weights of a model under the names and in the shapes of timm."""
     from safetensors.numpy import save_file
 
     theirs = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
     arrays = {}
-    for layer in network.layers:
+    for layer in model.layers:
         for variable in layer.weights:
             array = variable.numpy()
             if variable.name == "kernel":
@@ -132,13 +132,13 @@ def save_as_timm(network, names, path):
     save_file(arrays, path)
 
 
-def positions_of(network):
+def positions_of(model):
     """The table of positions."""
-    return network.get_layer("positions").embedding.numpy()
+    return model.get_layer("positions").embedding.numpy()
 
 
 def test_positions_of_another_grid(tmp_path):
-    """They are interpolated from grid to grid, the class token's stays; a file knows its grid, square or not."""
+    """Positions are interpolated between grids, that of the class token is copied; a file stores its grid."""
     wide = randomized(zoo.get("vit_micro_tiny", input_shape=(16, 36, 3)))  # 4 x 9 patches, as many as 6 x 6
     path = tmp_path / "wide.safetensors"
     zoo.save_weights(wide, path)
@@ -166,7 +166,7 @@ def test_positions_of_a_smooth_table():
     np.testing.assert_allclose(rows[0, :, 1], expected[4:12], atol=1e-5)
 
 
-def test_positions_that_are_none_of_a_grid_are_refused(tmp_path):
+def test_positions_of_other_tokens_are_refused(tmp_path):
     """A table of another number of tokens before the patches does not fit."""
     zoo.save_weights(zoo.get("deit_micro_tiny"), tmp_path / "deit.safetensors")
     with pytest.raises(BadOption, match="made for deit_micro_tiny"):
@@ -177,7 +177,7 @@ def test_positions_that_are_none_of_a_grid_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["vit_micro_tiny", "deit_micro_tiny", "encoder_tiny", "transformer_tiny"])
 def test_attention_as_features(name):
-    """How much each token looks at each: shares that sum to 1, for the blocks asked for, in their order."""
+    """Attention weights sum to 1 over the keys; `levels` selects blocks in their order."""
     model = zoo.features(name, kind="attention")
     first, last = zoo.features(name, levels=(0, -1), kind="attention").outputs
     assert (first.shape, last.shape) == (model.outputs[0].shape, model.outputs[-1].shape)
@@ -195,23 +195,23 @@ def test_attention_as_features(name):
         assert np.ptp(weights) > 0
 
 
-def test_attention_is_what_the_network_computes():
-    """The weights are queries times keys by hand."""
+def test_attention_matches_numpy():
+    """The weights are the softmax of queries times keys, computed by hand."""
     import keras
 
-    network = randomized(zoo.get("vit_micro_tiny"))
+    model = randomized(zoo.get("vit_micro_tiny"))
     images = draw(2, 32, 32, 3)
-    weights = zoo.features("vit_micro_tiny", levels=(1,), kind="attention", weights=network)(images)
-    qkv = np.asarray(keras.Model(network.input, network.get_layer("block2_attention_qkv").output)(images))
+    weights = zoo.features("vit_micro_tiny", levels=(1,), kind="attention", weights=model)(images)
+    qkv = np.asarray(keras.Model(model.input, model.get_layer("block2_attention_qkv").output)(images))
     q, k, _ = qkv.reshape(2, 65, 3, 4, 16).transpose(2, 0, 3, 1, 4).astype("float64")
     scores = q @ k.swapaxes(-1, -2) / 4
     scores = np.exp(scores - scores.max(-1, keepdims=True))
     close(weights, scores / scores.sum(-1, keepdims=True), 1e-4)
 
 
-def test_attention_of_networks_without_it_is_refused():
-    """So is any other kind of features, and a block that there is not."""
-    with pytest.raises(BadOption, match=r"resnet_tiny has no attention\. Received: name='resnet_tiny'"):
+def test_attention_of_models_without_it_is_refused():
+    """An unknown kind of features and a block that does not exist are refused too."""
+    with pytest.raises(BadOption, match=r"resnet_tiny has no attention weights\. Received: model='resnet_tiny'"):
         zoo.features("resnet_tiny", kind="attention")
     with pytest.raises(BadOption, match=r"kind must be one of maps, attention\. Received: kind='gradients'"):
         zoo.features("vit_micro_tiny", kind="gradients")
@@ -221,17 +221,17 @@ def test_attention_of_networks_without_it_is_refused():
 
 def test_pooling():
     """The class token, or the mean of the patches, of the last map, which is normalized; from the same weights."""
-    network = randomized(zoo.get("vit_micro_tiny", classes=0))
-    mean = zoo.get("vit_micro_tiny", classes=0, pooling="mean", weights=network)
+    model = randomized(zoo.get("vit_micro_tiny", classes=0))
+    mean = zoo.get("vit_micro_tiny", classes=0, pooling="mean", weights=model)
     images = draw(2, 32, 32, 3)
-    last = zoo.features("vit_micro_tiny", levels=(-1,), weights=network)(images)
+    last = zoo.features("vit_micro_tiny", levels=(-1,), weights=model)(images)
     assert last.shape == (2, 8, 8, 64)
     close(mean(images), np.asarray(last).mean((1, 2)))
-    assert np.abs(np.asarray(network(images)) - np.asarray(mean(images))).max() > 0.1
+    assert np.abs(np.asarray(model(images)) - np.asarray(mean(images))).max() > 0.1
 
 
-def test_maps_are_the_patches_in_their_place():
-    """A change in one patch shows in its own place of the first map most."""
+def test_maps_have_the_order_of_the_patches():
+    """A change in one patch changes its position in the first map most."""
     maps = zoo.features("vit_micro_tiny", levels=(0,), input_shape=(24, 40, 3))
     images = draw(1, 24, 40, 3)
     changed = images.copy()
@@ -242,8 +242,8 @@ def test_maps_are_the_patches_in_their_place():
 
 
 @pytest.mark.parametrize("options", [{}, {"norm": "post"}, {"distillation": "average"}, {"layer_scale": 0.5}])
-def test_lean_is_the_same_network(options):
-    """What is not pooled need not be computed: the same weights, logits and gradients with fewer multiply-adds."""
+def test_lean_is_the_same_model(options):
+    """lean=True has the same weights, logits and gradients with fewer multiply-adds."""
     import tensorflow as tf
 
     from zoo.specs.registry import models
@@ -253,18 +253,18 @@ def test_lean_is_the_same_network(options):
     lean = zoo.get("vit_micro_tiny", lean=True, weights=whole, **options)
     assert [v.path for v in lean.weights] == [v.path for v in whole.weights]
     images, found = draw(2, 32, 32, 3), []
-    for network in (whole, lean):
+    for model in (whole, lean):
         with tf.GradientTape() as tape:
-            logits = network(images, training=True)
-        found.append([logits, *tape.gradient(logits, [v.value for v in network.trainable_weights], draw(2, 10))])
+            logits = model(images, training=True)
+        found.append([logits, *tape.gradient(logits, [v.value for v in model.trainable_weights], draw(2, 10))])
     for actual, expected in zip(*found, strict=True):
         close(actual, expected, 1e-4)
     assert summarize(lean, [])["gmacs"] < 0.8 * summarize(whole, [])["gmacs"]
     assert models["vit_micro_tiny"].spec.params == zoo.get("vit_micro_tiny", lean=True).count_params()
 
 
-def test_lean_leaves_maps_and_attention_whole():
-    """Features are those of the whole network."""
+def test_lean_keeps_maps_and_attention():
+    """Features are those of the full model."""
     whole = randomized(zoo.get("vit_micro_tiny"))
     images = draw(2, 32, 32, 3)
     for kind in ("maps", "attention"):
@@ -273,28 +273,28 @@ def test_lean_leaves_maps_and_attention_whole():
             np.testing.assert_array_equal(actual, expected)
 
 
-def test_patches_cut_off_what_is_left_over():
-    """Pixels behind the last whole patch are not seen; all before are."""
-    network = zoo.get("vit_micro_tiny", input_shape=(11, 14, 1))
+def test_patches_crop_the_image():
+    """Pixels after the last whole patch do not change the output; all others do."""
+    model = zoo.get("vit_micro_tiny", input_shape=(11, 14, 1))
     images = draw(1, 11, 14, 1)
     outside, inside = images.copy(), images.copy()
     outside[:, 8:], outside[:, :, 12:] = 9, 9
     inside[:, 7, 11] = 9
-    np.testing.assert_array_equal(network(images), network(outside))
-    assert np.abs(np.asarray(network(images)) - np.asarray(network(inside))).max() > 1e-3
+    np.testing.assert_array_equal(model(images), model(outside))
+    assert np.abs(np.asarray(model(images)) - np.asarray(model(inside))).max() > 1e-3
 
 
 def test_small_images_take_small_patches():
     """Digits of 8x8 pixels are 16 patches of 2x2."""
-    network = zoo.get("vit_micro_tiny", input_shape=(8, 8, 1), patch=2)
-    assert network.get_layer("positions").output.shape == (None, 17, 64)
-    assert np.isfinite(network(draw(2, 8, 8, 1))).all()
+    model = zoo.get("vit_micro_tiny", input_shape=(8, 8, 1), patch=2)
+    assert model.get_layer("positions").output.shape == (None, 17, 64)
+    assert np.isfinite(model(draw(2, 8, 8, 1))).all()
 
 
 def test_drop_path_grows_with_depth():
     """The first block is never dropped, the last at the given rate; DeiT drops by default, ViT does not."""
-    network = zoo.get("vit_micro_tiny", drop_path=0.2)
-    rates = {layer.name: round(layer.rate, 6) for layer in network.layers if layer.name.endswith("drop_path")}
+    model = zoo.get("vit_micro_tiny", drop_path=0.2)
+    rates = {layer.name: round(layer.rate, 6) for layer in model.layers if layer.name.endswith("drop_path")}
     branches = [(f"block{i}_{branch}", rate) for i, rate in ((2, 0.1), (3, 0.2)) for branch in ("attention", "feed")]
     assert rates == {f"{branch}_drop_path": rate for branch, rate in branches}
     assert "drop_path" in str([layer.name for layer in zoo.get("deit_tiny_patch16_224").layers])
@@ -302,12 +302,12 @@ def test_drop_path_grows_with_depth():
 
 
 def test_graph_computes_no_shapes():
-    """However large the batch, sizes are known when the graph is made."""
+    """All sizes but the batch are static in the graph."""
     import tensorflow as tf
 
     for name in ("vit_micro_tiny", "deit_micro_tiny"):
-        network = zoo.get(name)
-        call = tf.function(lambda x, network=network: network(x, training=False))
+        model = zoo.get(name)
+        call = tf.function(lambda x, model=model: model(x, training=False))
         graph = call.get_concrete_function(tf.TensorSpec((None, 32, 32, 3))).graph
         assert "Shape" not in {operation.type for operation in graph.get_operations()}
 
@@ -322,13 +322,16 @@ REFUSED = [
     ({"width": 30}, "width must be a multiple of attention_heads. Received: width=30, attention_heads=4"),
     ({"lean": True, "pooling": "mean"}, "lean goes with pooling='class'. Received: lean=True, pooling='mean'"),
     ({"drop_path": 1.0}, "drop_path must be at least 0 and below 1"),
-    ({"distillation": "separate", "heads": {"a": 2, "b": 3}}, "Auxiliary classifiers go with one head only"),
+    (
+        {"distillation": "separate", "heads": {"a": 2, "b": 3}},
+        "Expected one head with auxiliary classifiers. Received: heads={'a'",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("options", "message"), REFUSED)
 def test_options_that_are_refused(options, message):
-    """One line says what is wrong."""
+    """One line names the option and its value."""
     with pytest.raises(BadOption) as error:
         zoo.get("vit_micro_tiny", **options)
     assert message in str(error.value)

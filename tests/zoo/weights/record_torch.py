@@ -1,8 +1,8 @@
-"""Record the state-dict keys and the logits of networks of torchvision and timm, which the tests compare ours with.
+"""Record the state-dict keys and the logits of torchvision and timm models as references for the tests.
 
-Needs torch 2.13.0, torchvision 0.28.0 and timm 1.0.31, which the tests do not: they read what this wrote beside it, in
-torch_references.json.gz. Each network is built without trained weights, filled by `torch_state.random_state` and run
-in eval mode on `torch_state.random_images`, so that NumPy alone repeats its state and its input. Run:
+Needs torch 2.13.0, torchvision 0.28.0 and timm 1.0.31; the tests only read its output, torch_references.json.gz. Each
+model is built without trained weights, filled by `torch_state.random_state` and run in eval mode on
+`torch_state.random_images`, so that NumPy alone reproduces its state and its input. Run:
 
     python tests/zoo/weights/record_torch.py
 """
@@ -23,7 +23,7 @@ from torch_state import random_images, random_state
 
 REFERENCES = Path(__file__).with_name("torch_references.json.gz")
 LOGITS_KEPT = 16
-# Height and width; small ones are quick, but each network has a smallest, and timm's VGG knows one only.
+# Height and width: small images are fast, but each model has a minimum, and timm's VGG accepts one size only.
 SIZE = (96, 64)
 SIZES = {
     "torchvision/alexnet": (127, 95),
@@ -31,7 +31,7 @@ SIZES = {
     "timm/inception_v3": (107, 91),
     "timm/vgg11_bn": (224, 224),
     "timm/vgg16": (224, 224),
-    # One vision transformer as it is, one with more positions than it was made with; all others have less.
+    # One vision transformer at its default size, one with more positions; all others have fewer.
     "timm/vit_tiny_patch16_224": (224, 224),
     "timm/deit_small_distilled_patch16_224": (272, 240),
 }
@@ -69,18 +69,18 @@ def build(model_id: str) -> torch.nn.Module:
 
 
 def versions(library: str) -> dict[str, str]:
-    """Return the releases that an entry comes from, whatever their builds."""
+    """Return the releases that an entry comes from, without build tags."""
     modules = {"torch": torch, library: {"timm": timm, "torchvision": torchvision}[library]}
     return {name: module.__version__.partition("+")[0] for name, module in modules.items()}
 
 
 def short(value: float) -> float:
-    """Shorten a float32 to the nine digits that still identify it."""
+    """Round a float32 to the nine digits that identify it."""
     return float(f"{value:.9g}")
 
 
 def record(model_id: str) -> dict[str, Any]:
-    """Build, fill and run one network, and return its entry."""
+    """Build, fill and run one model, and return its entry."""
     library, name = model_id.split("/")
     size, variance = SIZES.get(model_id, SIZE), RESIDUAL_VARIANCE if name.startswith(RESIDUAL) else 1.0
     model = build(model_id)
@@ -102,7 +102,7 @@ def record(model_id: str) -> dict[str, Any]:
 
 
 def check(entry: dict[str, Any]) -> list[str]:
-    """Return what makes an entry a poor reference: values out of range, or two images with nearly equal logits."""
+    """Return the defects of an entry as a reference: values out of range, or two images with nearly equal logits."""
     first, second = np.asarray(entry["logits"])
     problems = []
     if not (np.isfinite(first).all() and np.isfinite(second).all() and 1e-2 <= entry["logits_max"] <= 1e6):
@@ -113,7 +113,7 @@ def check(entry: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Record the networks named, all by default; return 1 and write nothing if one makes a poor reference."""
+    """Record the given models, all by default; return 1 and write nothing if one is a poor reference."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="LIBRARY/NAME", help="by default all of them")
     chosen = parser.parse_args().models or MODELS
@@ -125,7 +125,7 @@ def main() -> int:
         poor |= bool(problems)
         print(model_id, f"{entry['params']:,} parameters, largest logit {entry['logits_max']:g}", *problems, sep=": ")
     if not poor:
-        # Keys stay in the order of the state dict; nothing else in the file depends on when it was written.
+        # Keys keep the order of the state dict; the file is reproducible.
         text = json.dumps({model_id: entries[model_id] for model_id in sorted(entries)}, separators=(",", ":"))
         REFERENCES.write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
     return int(poor)

@@ -1,6 +1,6 @@
-"""How a state dict of PyTorch and a batch of images are filled, repeatable with NumPy alone.
+"""Reproducible values for a state dict of PyTorch and a batch of images, with NumPy alone.
 
-Shared by record_torch.py and by the tests that compare with what it recorded, so that it must not import torch.
+Shared by record_torch.py and by the tests of its references, so it must not import torch.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ INPUT_SEED = 11
 
 
 def random_state(shapes: dict[str, tuple[int, ...]], variance: float = 1.0) -> dict[str, np.ndarray]:
-    """Return an array for each key of a state dict, the same whatever the order of `shapes`.
+    """Return an array for each key of a state dict, independent of the order of `shapes`.
 
-    `variance` is the middle of the running variances. One keeps a plain chain of layers at its scale; deep residual
-    networks need more, or their activations grow until no bias or mean has any visible effect on the logits.
+    `variance` is the mean of the running variances. 1 keeps the scale of a plain stack of layers; deep residual models
+    need more, or their activations grow until no bias or mean has a visible effect on the logits.
     """
     seeds = {key: i for i, key in enumerate(sorted(shapes))}
     state = {key: _random_array(key, tuple(shape), seeds[key]) for key, shape in shapes.items()}
@@ -36,7 +36,7 @@ def random_images(height: int, width: int, batch: int = 2) -> np.ndarray:
 def _random_array(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Fill one array: scales and variances around one, biases and means around zero, kernels with variance 2/fan_in.
 
-    Tokens and positions of transformers are no kernels; they get the size of what they are added to.
+    Tokens and positions of transformers are not kernels; they have the scale of the values they are added to.
     """
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, dtype=np.int64)
@@ -53,5 +53,5 @@ def _random_array(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def _is_scale(key: str, ndim: int) -> bool:
-    """Tell whether a key is the scale of a norm (`weight`) or a ConvNeXt layer scale (`gamma`, `layer_scale`)."""
+    """Return whether a key is the scale of a norm (`weight`) or a ConvNeXt layer scale (`gamma`, `layer_scale`)."""
     return (ndim == 1 and key.endswith(("weight", "gamma"))) or key.endswith("layer_scale")
