@@ -1,1 +1,1 @@
-"""Pretrained weights: the hub, file readers, and loading them into a model."""
+"""Weights: published names and tables, the hub, readers of files and keras.Models, and loading them into a model."""

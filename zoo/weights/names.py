@@ -27,7 +27,7 @@ def check_weights(entry: Model, text: str) -> None:
     if text not in ("imagenet", "keras") and not text.startswith(LIBRARIES):
         raise BadOption(
             "weights must be 'imagenet', 'keras', 'timm/<model>.<tag>' or the path of an existing file "
-            f"({', '.join(SUFFIXES)}). Received: weights={text!r}"
+            f"({', '.join(SUFFIXES)}). Received: weights={text!r}. Run `zoo show {entry.spec.name}` for its weights."
         )
     resolve(entry, text)
 
@@ -56,7 +56,10 @@ def resolve(entry: Model, name: str) -> PublishedWeights:
 def check_made_for(entry: Model, name: str, received: str) -> None:
     """Raise BadOption for weights of another registered model, which can have the same names and shapes."""
     if name != entry.spec.name and name in models:
-        raise BadOption(f"weights must fit {entry.spec.name}. Received: {received}, which were made for {name}")
+        raise BadOption(
+            f"weights must fit {entry.spec.name}. Received: {received}, which were made for {name}. "
+            f"Build {name}, or pass other weights."
+        )
 
 
 def check_keras_variant(entry: Model, modules: set[str], received: str) -> None:

@@ -84,7 +84,9 @@ def _load_keras_file(path: Path, received: str) -> Any:
         warnings.simplefilter("ignore", UserWarning)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not isinstance(model, keras.Model):
-        raise BadOption(f"weights must be those of a model. Received: {received}, a {type(model).__name__}")
+        raise BadOption(
+            f"weights must be those of a model. Received: {received}, a {type(model).__name__}. Save a keras.Model."
+        )
     return model
 
 
