@@ -1,7 +1,7 @@
 """Time files of one runtime in turns: `inference_time.py MODEL THREADS '{"name": "path"}' [profile]`.
 
 Prints the seconds of every call by name and round as a JSON object; with `profile`, milliseconds by operator of the
-first file. Peers run with the options that ours run with.
+first file. Peers run with the same options as ours.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import zoo
-from export.benchmark.latency import burst, in_turns
+from export.benchmark.statistics import run_rounds, time_calls
 from export.core.format import formats
 
 RUNS = 20
@@ -27,10 +27,10 @@ RUNS = 20
 
 def onnx(path: Path, threads: int, pixels: np.ndarray, **settings: Any) -> Callable[[], Any]:
     """Return a call of an ONNX file in ONNX Runtime."""
-    from export.backends.onnx.runtime import options
+    from export.backends.onnx.runtime import session_options
 
     tool = importlib.import_module("onnxruntime")
-    made = options(threads)
+    made = session_options(threads)
     for key, value in settings.items():
         setattr(made, key, value)
     session = tool.InferenceSession(str(path), made, providers=["CPUExecutionProvider"])
@@ -56,7 +56,7 @@ def tflite(path: Path, threads: int, pixels: np.ndarray) -> Callable[[], Any]:
 
 
 def xml(path: Path, threads: int, pixels: np.ndarray, **settings: Any) -> Callable[[], Any]:
-    """Return a call of an OpenVINO network, compiled as `export.backends.openvino.runtime` does."""
+    """Return a call of an OpenVINO model, compiled as `export.backends.openvino.runtime` does."""
     tool = importlib.import_module("openvino")
     network = tool.Core().read_model(str(path))
     wanted = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
@@ -76,7 +76,7 @@ def saved_model(path: Path, threads: int, pixels: np.ndarray) -> Callable[[], An
     """Return a call of Keras' SavedModel."""
     import tensorflow as tf
 
-    # All of a process has the same number of threads, and ours may have set it already.
+    # The number of threads belongs to the process, and our runtime may have set it already.
     if threads != (tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     loaded = tf.saved_model.load(str(path))
@@ -86,7 +86,7 @@ def saved_model(path: Path, threads: int, pixels: np.ndarray) -> Callable[[], An
     def call() -> Any:
         return [value.numpy() for value in serve(**{name: values}).values()]
 
-    call.kept = loaded
+    call.loaded = loaded
     return call
 
 
@@ -96,7 +96,7 @@ def fitting(pixels: np.ndarray, shape: Any) -> np.ndarray:
 
 
 def ours(path: Path, threads: int, pixels: np.ndarray) -> Callable[[], Any]:
-    """Return a call of one of our artifacts, through its runtime; the folder is called as the format is."""
+    """Return a call of one of our artifacts, through its runtime; its folder has the name of the format."""
     fmt = formats[path.name]
     runtime = fmt.load(path / fmt.file if fmt.file else path, threads=threads)
     return lambda: runtime.step(pixels)
@@ -111,27 +111,27 @@ def main(model: str, threads: int, files: dict[str, str]) -> dict[str, list[list
     shape = zoo.spec(model).input_shape
     pixels = np.random.default_rng(0).integers(0, 256, (1, *shape)).astype("float32")
     calls = {name: opener(Path(path))(Path(path), threads, pixels) for name, path in files.items()}
-    return in_turns({name: lambda call=call: burst(call) for name, call in calls.items()})
+    return run_rounds({name: lambda call=call: time_calls(call) for name, call in calls.items()})
 
 
 def opener(path: Path) -> Callable[..., Callable[[], Any]]:
-    """Return what opens a file: ours lie in a folder called so."""
+    """Return the function that opens a file; ours are in the folder `ours`."""
     return ours if path.parent.name == "ours" else PEERS[path.suffix]
 
 
 def profile(model: str, threads: int, files: dict[str, str]) -> dict[str, float]:
-    """Return milliseconds by kind of operator of one file, most first, as the runtime tells; of LiteRT their number."""
+    """Return milliseconds by operator type of one file, longest first; for LiteRT the number of operators."""
     ((_, place),) = files.items()
     path = Path(place)
     inside = [*path.glob("*.onnx"), *path.glob("*.xml")] if path.is_dir() else [path]
     shape = zoo.spec(model).input_shape
     pixels = np.random.default_rng(0).integers(0, 256, (1, *shape)).astype("float32")
     inside += path.glob("*.tflite")
-    ways = {".onnx": _profile_onnx, ".xml": _profile_xml, ".tflite": _count_tflite}
-    way = ways.get(inside[0].suffix if inside else "")
-    if way is None:
+    profilers = {".onnx": _profile_onnx, ".xml": _profile_xml, ".tflite": _count_tflite}
+    profiler = profilers.get(inside[0].suffix if inside else "")
+    if profiler is None:
         return {}
-    return dict(way(inside[0], threads, pixels).most_common())
+    return dict(profiler(inside[0], threads, pixels).most_common())
 
 
 def _profile_onnx(path: Path, threads: int, pixels: np.ndarray) -> collections.Counter:
@@ -158,7 +158,7 @@ def _profile_xml(path: Path, threads: int, pixels: np.ndarray) -> collections.Co
 
 
 def _count_tflite(path: Path, threads: int, _: np.ndarray) -> collections.Counter:
-    """Return how many operators of each kind there are: LiteRT's Python tells no times."""
+    """Return the number of operators by type: LiteRT's Python API has no times."""
     tool = importlib.import_module("ai_edge_litert.interpreter")
     found = tool.Interpreter(model_path=str(path), num_threads=threads)._get_ops_details()
     return collections.Counter(operator["op_name"] for operator in found)

@@ -47,7 +47,7 @@ def write(source: SourceModel, path: Path, options: OnnxOptions = PLAIN) -> None
                 f"Received: model={source.metadata['model']}. Use onnx."
             )
         excluded = too_large(model, itertools.islice(source.feeds(part, BATCH_SIZE), BATCHES))
-        model = halve(model, {*excluded, *passes.normalization(model)})
+        model = halve(model, {*excluded, *passes.preprocessing_nodes(model)})
         finish(model, source, file, options)
 
 

@@ -73,7 +73,7 @@ def _quantize(
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
-            nodes_to_exclude=[*passes.normalization(model), *passes.products(model)],
+            nodes_to_exclude=[*passes.preprocessing_nodes(model), *passes.activation_products(model)],
             calibrate_method=quantization.CalibrationMethod.MinMax,
             use_external_data_format=external,
             extra_options=options_for_attention,

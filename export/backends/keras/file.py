@@ -16,7 +16,7 @@ from export.core.samples import in_batches
 from export.source.source import OUTPUT_NAMES, Part
 from zoo.common.errors import RunError
 from zoo.common.lazy import keras, np, tf
-from zoo.decoding import split
+from zoo.decoding import split_model
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -143,7 +143,7 @@ class KerasGenerator(Generator):
         if threads is not None:
             set_threads(threads)
         self.metadata, self.required_modules, self.batch = read_metadata(path), required_modules(path), None
-        taken = split(load_file(path))
+        taken = split_model(load_file(path))
         parts = Part("encode", taken.encoder, ("memory",)), Part("decode", taken.decoder, ("logits", "next_cache"))
         self.parts = {part.name: _interface(part) for part in parts}
         self._functions = {part.name: _function(part) for part in parts}

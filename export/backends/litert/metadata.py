@@ -1,7 +1,7 @@
-"""Metadata of .tflite files as the Task library and Android Studio read it, with the labels in a zip archive behind.
+"""Metadata of .tflite files for the Task library and Android Studio, with the labels in an appended zip archive.
 
-The tables are those of metadata_schema.fbs, version 1.1, github.com/tensorflow/tflite-support; its own writer,
-tflite-support, does not install on the Python versions that TensorFlow needs now.
+The tables follow metadata_schema.fbs, version 1.1, github.com/tensorflow/tflite-support. Its writer, tflite-support,
+does not install on the Python versions that TensorFlow needs.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ AXIS_LABELS = 2  # AssociatedFileType
 FEATURES, IMAGE = 1, 2  # ContentProperties
 NORMALIZATION = 1  # ProcessUnitOptions
 COLORS = {3: 1, 1: 2}  # ColorSpaceType by channels: RGB, GRAYSCALE
-# Tasks whose outputs have one name for each place of the last axis, and what the outputs are.
-GIVEN = {
-    "classify": "One logit for each label; softmax makes probabilities of them.",
-    "multilabel": "One logit for each label; the sigmoid makes probabilities of them.",
-    "tag": "For each token one logit for each label; softmax makes probabilities of them.",
-    "regress": "One value for each label, in the data's own units.",
+# Descriptions of the outputs, by task; sequence-to-sequence models have no such metadata.
+OUTPUTS = {
+    "classify": "One logit for each label; softmax converts them to probabilities.",
+    "multilabel": "One logit for each label; sigmoid converts them to probabilities.",
+    "tag": "For each token one logit for each label; softmax converts them to probabilities.",
+    "regress": "One value for each label, in the data's units.",
 }
 
 
@@ -37,7 +37,7 @@ class Scalar:
     """A number in a table.
 
     Args:
-        kind: what flatbuffers calls its type: "Int8", "Uint8" or "Uint32".
+        kind: its flatbuffers type: "Int8", "Uint8" or "Uint32".
         value: the number.
     """
 
@@ -45,47 +45,47 @@ class Scalar:
     value: int
 
 
-def task_metadata(facts: Mapping[str, Any]) -> bytes | None:
+def task_metadata(metadata: Mapping[str, Any]) -> bytes | None:
     """Return the metadata of a file with one input and one output.
 
     Args:
-        facts: the network's, see `export.core.format.describe`.
+        metadata: the model's, see `export.core.metadata.model_metadata`.
 
     Returns:
-        The content of the buffer; None for a network that writes sequences, which no task takes.
+        The content of the buffer; None for a sequence-to-sequence model, which the Task library does not support.
     """
-    if facts["task"] not in GIVEN:
+    if metadata["task"] not in OUTPUTS:
         return None
     labels = {0: LABELS, 1: "One label a line, in the order of the output.", 2: Scalar("Int8", AXIS_LABELS)}
-    graph = {2: [_input(facts)], 3: [_output(facts, labels)]}
-    tables = {0: facts["model"], 1: f"{facts['task']}, from zoo", 3: [graph], 7: VERSION}
+    graph = {2: [_input(metadata)], 3: [_output(metadata, labels)]}
+    tables = {0: metadata["model"], 1: f"{metadata['task']}, from zoo", 3: [graph], 7: VERSION}
     builder = flatbuffers.Builder(1024)
     builder.Finish(_place(builder, tables), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
-def _input(facts: Mapping[str, Any]) -> dict[int, Any]:
+def _input(metadata: Mapping[str, Any]) -> dict[int, Any]:
     """Return the TensorMetadata of the input."""
-    if facts["input"] != "image":
-        with_options = "Raw values; what scales them is inside." if facts["dtype"] == "float32" else "Token ids."
-        return {0: facts["input"], 1: with_options, 3: _content(FEATURES, {})}
-    height, width, channels = facts["shape"]
+    if metadata["input"] != "image":
+        description = "Raw values; the model normalizes them." if metadata["dtype"] == "float32" else "Token ids."
+        return {0: metadata["input"], 1: description, 3: _content(FEATURES, {})}
+    height, width, channels = metadata["shape"]
     size = {0: Scalar("Uint32", width), 1: Scalar("Uint32", height)}
     image = {0: Scalar("Int8", COLORS.get(channels, 0)), 1: size}
-    # The artifact normalizes by itself: it takes pixels as they are.
+    # The model normalizes: it takes pixels as they are.
     normalization = {0: Scalar("Uint8", NORMALIZATION), 1: {0: [0.0], 1: [1.0]}}
     return {
-        0: facts["input"],
-        1: "Pixels from 0 to 255; what normalizes them is inside.",
+        0: metadata["input"],
+        1: "Pixels from 0 to 255; the model normalizes them.",
         3: _content(IMAGE, image),
         4: [normalization],
         5: {0: [255.0], 1: [0.0]},
     }
 
 
-def _output(facts: Mapping[str, Any], labels: dict[int, Any]) -> dict[int, Any]:
+def _output(metadata: Mapping[str, Any], labels: dict[int, Any]) -> dict[int, Any]:
     """Return the TensorMetadata of the output."""
-    return {0: facts["output"], 1: GIVEN[facts["task"]], 3: _content(FEATURES, {}), 6: [labels]}
+    return {0: metadata["output"], 1: OUTPUTS[metadata["task"]], 3: _content(FEATURES, {}), 6: [labels]}
 
 
 def _content(kind: int, properties: dict[int, Any]) -> dict[int, Any]:
@@ -93,7 +93,7 @@ def _content(kind: int, properties: dict[int, Any]) -> dict[int, Any]:
 
 
 def _place(builder: Any, value: Any) -> int:
-    """Write a text, a list or a table {field number: value}, what is in it first, and return where it is."""
+    """Write a text, a list or a table {field number: value}, nested values first; return its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, list):
@@ -111,25 +111,25 @@ def _place(builder: Any, value: Any) -> int:
 def _vector(builder: Any, values: Sequence[Any]) -> int:
     """Write a list of numbers, or of tables."""
     numbers = all(isinstance(value, float) for value in values)
-    found = values if numbers else [_place(builder, value) for value in values]
-    builder.StartVector(4, len(found), 4)
-    for value in reversed(found):
+    items = values if numbers else [_place(builder, value) for value in values]
+    builder.StartVector(4, len(items), 4)
+    for value in reversed(items):
         (builder.PrependFloat32 if numbers else builder.PrependUOffsetTRelative)(value)
     return builder.EndVector()
 
 
-def labels_archive(facts: Mapping[str, Any], before: int) -> bytes:
-    """Return the zip archive that follows the file, empty if there are no labels to name.
+def labels_archive(metadata: Mapping[str, Any], before: int) -> bytes:
+    """Return the zip archive that follows the file, empty without labels.
 
     Args:
-        facts: the network's.
-        before: bytes of the file; places in the archive count from its beginning, as the Task library wants.
+        metadata: the model's.
+        before: bytes of the file; offsets in the archive count from its beginning, as the Task library needs.
     """
-    if facts["task"] not in GIVEN:
+    if metadata["task"] not in OUTPUTS:
         return b""
-    lines = "".join(f"{' '.join(str(label).split())}\n" for label in facts["labels"])
+    lines = "".join(f"{' '.join(str(label).split())}\n" for label in metadata["labels"])
     file = io.BytesIO(b"\0" * before)
-    # It is read in place, so that nothing is compressed; and the same labels give the same bytes.
+    # Not compressed, because it is read in place; with a fixed date, so that the same labels give the same bytes.
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(LABELS, (1980, 1, 1, 0, 0, 0)), lines)
     return file.getvalue()[before:]

@@ -1,4 +1,4 @@
-"""Weights of ONNX files that lie in a file of their own: written above two gigabytes, read from the folder only."""
+"""External data of ONNX files: weights in a separate file, above two gigabytes, in the model's own folder only."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 onnx = LazyModule("onnx")
 
-LIMIT = (2 << 30) - (16 << 20)  # bytes of weights; protobuf's own limit is two gigabytes with everything around them
+LIMIT = (2 << 30) - (16 << 20)  # bytes of weights; protobuf's limit is two gigabytes for the whole file
 SUFFIX = ".data"
 
 
-def is_external(model: ModelProto, asked: bool = False) -> bool:
-    """Tell whether the weights of a model must lie outside its file, or are asked to."""
-    return asked or sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= LIMIT
+def is_external(model: ModelProto, requested: bool = False) -> bool:
+    """Return whether the weights of a model must be, or are requested to be, outside its file."""
+    return requested or sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= LIMIT
 
 
 def save(model: ModelProto, path: Path, external: bool = False) -> None:
-    """Write a model, its weights into PATH.data if they are too large for one file or that is asked for."""
+    """Write a model; its weights go to PATH.data if they are too large for one file, or if `external` is set."""
     data = path.with_name(path.name + SUFFIX)
-    data.unlink(missing_ok=True)  # else onnx would append to it
+    data.unlink(missing_ok=True)  # onnx would append to it
     if is_external(model, external):
         onnx.save(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
     else:
@@ -34,7 +34,7 @@ def save(model: ModelProto, path: Path, external: bool = False) -> None:
 
 
 def read(path: Path) -> ModelProto:
-    """Return a model without the weights that lie outside its file, after a look at where these are.
+    """Return a model without its external weights, after checking their location.
 
     Raises:
         RunError: the file cannot be read, or names data outside its own folder.
@@ -42,11 +42,11 @@ def read(path: Path) -> ModelProto:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        # protobuf and onnx raise classes of their own for what is no ONNX.
+        # protobuf and onnx raise their own exception types for other files.
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"Expected a readable ONNX file. Received: {path}: {reason}. Export again.") from error
     if not model.graph.node:
-        raise RunError(f"Expected an ONNX file. Received: {path}, in which there is no graph. Export again.")
+        raise RunError(f"Expected an ONNX file with a graph. Received: {path} without nodes. Export again.")
     for location in sorted({_location(tensor) for tensor in _tensors_of(model)} - {None}):
         _check_location(location, path)
     return model
@@ -60,23 +60,23 @@ def _check_location(location: str, path: Path) -> None:
     inside = location and not absolute and not above and (folder / location).resolve().is_relative_to(folder)
     if not inside:
         raise RunError(
-            f"The external data of an ONNX file must lie in its own folder. Received: {path} with "
-            f"location={location!r}. Do not load this file; it would read what does not belong to it."
+            f"The external data of an ONNX file must be in the file's folder. Received: {path} with "
+            f"location={location!r}. Do not load this file: it would read other files."
         )
     if not (folder / location).is_file():
-        raise RunError(f"Expected the external data of an ONNX file. Received: {path} without {location!r} beside it.")
+        raise RunError(f"Expected the external data of an ONNX file. Received: {path} without {location!r} next to it.")
 
 
 def _location(tensor: TensorProto) -> str | None:
-    """Return where the data of a tensor lies, None if it is in the file."""
+    """Return the location of a tensor's external data, None if it is in the file."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        # Some readers look at the entries alone.
+        # Some readers check the entries only.
         return next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
 def _tensors_of(model: ModelProto) -> Iterator[TensorProto]:
-    """Yield every tensor of a model, wherever it is kept."""
+    """Yield every tensor of a model: initializers, attributes, functions and training info."""
     yield from _of_graph(model.graph)
     for function in model.functions:
         yield from _of_nodes(function.node)

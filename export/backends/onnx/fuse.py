@@ -1,4 +1,4 @@
-"""Nodes of an ONNX graph in the form that runtimes are fast with: layer normalization, GELU, scales of channels."""
+"""Rewrites of ONNX graphs to faster forms: layer normalization, GELU, and scales of channels."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
 
 
 class Graph:
-    """A graph that can be walked both ways.
+    """A graph with lookups in both directions.
 
     Args:
-        model: what it belongs to.
+        model: the graph's model.
     """
 
     def __init__(self, model: ModelProto) -> None:
         self.nodes = list(model.graph.node)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._makers = {name: node for node in self.nodes for name in node.output}
+        self._producers = {name: node for node in self.nodes for name in node.output}
         self._readers: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
 
     def constant(self, name: str) -> _np.ndarray | None:
-        """Return an initializer's value."""
+        """Return the value of an initializer, None for other tensors."""
         return onnx.numpy_helper.to_array(self._constants[name]) if name in self._constants else None
 
     def elementwise(self, name: str) -> NodeProto | None:
-        """Return the node that makes a tensor from another one and a constant, if nobody else reads that tensor."""
-        node = self._makers.get(name)
+        """Return the node that computes a tensor from another one and a constant, if the tensor has one reader."""
+        node = self._producers.get(name)
         alone = node is not None and node.op_type in ELEMENTWISE and len(self._readers.get(name, [])) == 1
         return node if alone and self.split(node) else None
 
-    def maker(self, name: str, kind: str) -> NodeProto | None:
-        """Return the node that makes a tensor, if it is of a kind."""
-        node = self._makers.get(name)
+    def producer(self, name: str, kind: str) -> NodeProto | None:
+        """Return the node that computes a tensor, if it has this type."""
+        node = self._producers.get(name)
         return node if node is not None and node.op_type == kind else None
 
     def reader(self, name: str, kind: str) -> NodeProto | None:
-        """Return the only node that reads a tensor, if it is of a kind."""
+        """Return the only node that reads a tensor, if it has this type."""
         nodes = self._readers.get(name, [])
         return nodes[0] if len(nodes) == 1 and nodes[0].op_type == kind else None
 
@@ -60,7 +60,7 @@ class Graph:
 
 
 class Norm(NamedTuple):
-    """A layer normalization: its nodes in order, what it normalizes, and its weights."""
+    """A layer normalization: its nodes in order, its input, and its weights."""
 
     nodes: list[NodeProto]
     x: str
@@ -70,18 +70,20 @@ class Norm(NamedTuple):
 
 
 def fuse_layer_norms(model: ModelProto, ranks: Mapping[str, int]) -> None:
-    """Write layer normalizations over the last axis as the operator of that name.
+    """Replace layer normalizations over the last axis by the operator LayerNormalization.
 
     Args:
-        model: of operator set 17 or later.
-        ranks: how many axes tensors have, by name.
+        model: in operator set 17 or later.
+        ranks: number of axes of tensors, by name.
     """
     graph = Graph(model)
-    found = list(_norms(graph, ranks))
-    gone = {name for norm in found for node in norm.nodes for name in node.output}
-    made = {norm.nodes[-1].output[0]: _layer_norm(norm) for norm in found}
+    norms = list(_norms(graph, ranks))
+    removed = {name for norm in norms for node in norm.nodes for name in node.output}
+    fused = {norm.nodes[-1].output[0]: _layer_norm(norm) for norm in norms}
     nodes = [
-        made.get(node.output[0], node) for node in graph.nodes if node.output[0] in made or node.output[0] not in gone
+        fused.get(node.output[0], node)
+        for node in graph.nodes
+        if node.output[0] in fused or node.output[0] not in removed
     ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -115,14 +117,14 @@ def _norms(graph: Graph, ranks: Mapping[str, int]) -> Iterator[Norm]:
 
 
 def _deviation(graph: Graph, root: NodeProto, ranks: Mapping[str, int]) -> tuple | None:
-    """Return the nodes that lead to 1 / sqrt(mean(d²) + epsilon), and epsilon, if they are all there."""
-    deviation = graph.maker(root.input[0], "Sqrt")
-    total = deviation and graph.maker(deviation.input[0], "Add")
+    """Return the nodes before 1 / sqrt(mean(d²) + epsilon), and epsilon; None if one is missing."""
+    deviation = graph.producer(root.input[0], "Sqrt")
+    total = deviation and graph.producer(deviation.input[0], "Add")
     parts = total and graph.split(total)
-    variance = parts and graph.maker(parts[0], "ReduceMean")
-    square = variance and graph.maker(variance.input[0], "Mul")
-    difference = square and square.input[0] == square.input[1] and graph.maker(square.input[0], "Sub")
-    mean = difference and graph.maker(difference.input[1], "ReduceMean")
+    variance = parts and graph.producer(parts[0], "ReduceMean")
+    square = variance and graph.producer(variance.input[0], "Mul")
+    difference = square and square.input[0] == square.input[1] and graph.producer(square.input[0], "Sub")
+    mean = difference and graph.producer(difference.input[1], "ReduceMean")
     if not mean or mean.input[0] != difference.input[0] or not all(_over_last(n, ranks) for n in (mean, variance)):
         return None
     epsilon = graph.constant(parts[1])
@@ -130,9 +132,9 @@ def _deviation(graph: Graph, root: NodeProto, ranks: Mapping[str, int]) -> tuple
 
 
 def _over_last(node: NodeProto, ranks: Mapping[str, int]) -> bool:
-    """Tell whether a mean is over the last axis, which stays."""
-    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return given.get("keepdims", 1) == 1 and given.get("axes") in ([-1], [ranks.get(node.input[0], 0) - 1])
+    """Return whether a mean is over the last axis and keeps it."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return attributes.get("keepdims", 1) == 1 and attributes.get("axes") in ([-1], [ranks.get(node.input[0], 0) - 1])
 
 
 def _is_vector(graph: Graph, name: str) -> bool:
@@ -141,10 +143,10 @@ def _is_vector(graph: Graph, name: str) -> bool:
 
 
 def divide_before_erf(model: ModelProto) -> None:
-    """Write erf(x * 0.7071…) as erf(x / 1.4142…), from which ONNX Runtime knows GELU."""
+    """Rewrite erf(x * 0.7071…) as erf(x / 1.4142…), which ONNX Runtime recognizes as GELU."""
     graph = Graph(model)
     for node in graph.nodes:
-        scaled = node.op_type == "Erf" and graph.maker(node.input[0], "Mul")
+        scaled = node.op_type == "Erf" and graph.producer(node.input[0], "Mul")
         parts = scaled and graph.split(scaled)
         factor = graph.constant(parts[1]) if parts else None
         if factor is None or factor.size != 1 or not np.isclose(factor, 1 / ROOT_2, rtol=1e-6):
@@ -155,20 +157,20 @@ def divide_before_erf(model: ModelProto) -> None:
 
 
 def scale_channels_first(model: ModelProto) -> None:
-    """Move transpositions to channels first before the sums and products with constants that lead to them.
+    """Move transpositions to channels-first before the sums and products with constants that precede them.
 
-    Where three channels come last, runtimes compute three values at a time: of MobileNetV2 it was a tenth of all time.
+    With three channels last, runtimes compute three values at a time, which took a tenth of MobileNetV2's latency.
     """
     graph = Graph(model)
     for node in graph.nodes:
         perm = [list(a.ints) for a in node.attribute if a.name == "perm"]
-        chain = list(_elementwise(graph, node)) if node.op_type == "Transpose" and perm == [[0, 3, 1, 2]] else []
-        if chain:
-            _transpose_before(model, graph, node, chain)
+        sequence = list(_elementwise(graph, node)) if node.op_type == "Transpose" and perm == [[0, 3, 1, 2]] else []
+        if sequence:
+            _transpose_before(model, graph, node, sequence)
 
 
 def _elementwise(graph: Graph, transpose: NodeProto) -> Iterator[NodeProto]:
-    """Yield the nodes before a transposition that treat each channel by itself, the last one first."""
+    """Yield the per-channel nodes before a transposition, the last one first."""
     node = graph.elementwise(transpose.input[0])
     while node is not None and _by_channel(graph.constant(graph.split(node)[1])):
         yield node
@@ -179,26 +181,26 @@ def _by_channel(value: _np.ndarray) -> bool:
     return value.size == 1 or value.shape[-1] == value.size
 
 
-def _transpose_before(model: ModelProto, graph: Graph, transpose: NodeProto, chain: list[NodeProto]) -> None:
-    """Rewrite [first, …, last, transposition] as [transposition, first, …, last], each in the place of another."""
-    places, nodes = [*chain[::-1], transpose], []
-    before, end = graph.split(chain[-1])[0], transpose.output[0]
+def _transpose_before(model: ModelProto, graph: Graph, transpose: NodeProto, sequence: list[NodeProto]) -> None:
+    """Rewrite [first, …, last, transposition] as [transposition, first, …, last], in place."""
+    places, nodes = [*sequence[::-1], transpose], []
+    before, end = graph.split(sequence[-1])[0], transpose.output[0]
     nodes.append(_renamed(transpose, {transpose.input[0]: before}, f"{end}/first"))
-    for i, node in enumerate(chain[::-1]):
+    for i, node in enumerate(sequence[::-1]):
         variable, constant = graph.split(node)
         value = graph.constant(constant)
         shaped = onnx.numpy_helper.from_array(value.reshape(-1, 1, 1) if value.size > 1 else value, f"{end}/by{i}")
         model.graph.initializer.append(shaped)
-        made = end if node is chain[0] else f"{end}/{i}"
-        nodes.append(_renamed(node, {variable: nodes[-1].output[0], constant: shaped.name}, made))
+        output = end if node is sequence[0] else f"{end}/{i}"
+        nodes.append(_renamed(node, {variable: nodes[-1].output[0], constant: shaped.name}, output))
     for place, node in zip(places, nodes, strict=True):
         place.CopyFrom(node)
 
 
 def _renamed(node: NodeProto, inputs: Mapping[str, str], output: str) -> NodeProto:
-    """Return a node that reads and makes other tensors."""
-    made = onnx.NodeProto()
-    made.CopyFrom(node)
-    made.input[:] = [inputs.get(name, name) for name in node.input]
-    made.output[:] = [output]
-    return made
+    """Return a copy of a node with other inputs and another output."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [inputs.get(name, name) for name in node.input]
+    copy.output[:] = [output]
+    return copy

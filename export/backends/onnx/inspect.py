@@ -1,4 +1,4 @@
-"""Reads what stands in .onnx files, without running them or following them out of their folder."""
+"""Reads the graph of .onnx files without running them, and external data from their own folder only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ onnx = LazyModule("onnx")
 
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "DeformConv"}
-# Operators on integers, and where their weights stand among their inputs; scales and zero points are none.
-WORKS_ON_INTEGERS = {
+# Integer operators, with the indices of their weights among the inputs.
+INTEGER_OPERATORS = {
     "MatMulInteger": (1,), "ConvInteger": (1,), "QLinearConv": (3, 8), "QLinearMatMul": (3,), "QGemm": (3, 6),
     "DynamicQuantizeMatMul": (1,), "MatMulIntegerToFloat": (1,), "QLinearAdd": (), "QLinearMul": (),
 }  # fmt: skip
@@ -27,13 +27,13 @@ MOVES = {
     "GatherND", "GatherElements", "ScatterND", "ScatterElements", "Concat", "Pad", "Expand", "Tile", "Constant",
     "ConstantOfShape", "Where", "Range", "SpaceToDepth", "DepthToSpace", "If", "Loop", "Scan",
 }  # fmt: skip
-# What runtimes do in the same kernel as the operator before.
+# Operators that runtimes fuse into the one before.
 FUSED = {"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"}
 SMALL = ("int4", "uint4", "int8", "uint8")
 
 
 def read(path: Path) -> ArtifactGraph:
-    """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
+    """Return the graph of a file; raises DataError, or an error of the parser, if it is no ONNX file."""
     model = read_model(path)
     graph = model.graph
     if not model.opset_import:
@@ -46,7 +46,7 @@ def read(path: Path) -> ArtifactGraph:
     lost = [value.name for value in graph.output if value.name not in known]
     lost += [name for node in graph.node for name in node.input if name and name not in known]
     if lost or not graph.output:
-        raise DataError(f"nothing gives {lost[0]!r}" if lost else "it has no outputs")
+        raise DataError(f"no node computes {lost[0]!r}" if lost else "it has no outputs")
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [_value(value) for value in graph.input if value.name not in stored]
     operators = [reader.operator(place, node) for place, node in enumerate(graph.node)]
@@ -58,11 +58,11 @@ def read(path: Path) -> ArtifactGraph:
 
 
 class _Reader:
-    """Gathers the operators and weights of a graph.
+    """Collects the operators and weights of a graph.
 
     Args:
         graph: the graph.
-        folder: where the file lies, in which stored values may lie beside it.
+        folder: the file's folder, for external data.
     """
 
     def __init__(self, graph: Any, folder: Path) -> None:
@@ -82,9 +82,9 @@ class _Reader:
         self.weights: list[Weight] = []
 
     def operator(self, place: int, node: Any) -> Operator:
-        """Return an operator as it works; those before it were returned already."""
+        """Return an operator with its computation; call it in the order of the nodes."""
         held = {name: self._weight(name, node) for name in self._weighty(node)}
-        weighted = node.op_type in WEIGHTED or node.op_type in WORKS_ON_INTEGERS
+        weighted = node.op_type in WEIGHTED or node.op_type in INTEGER_OPERATORS
         places = [p for p in held.values() if p is not None and len(self.weights[p].shape) > 1]
         kernels = tuple(places) if weighted or node.op_type == DEQUANTIZE else ()
         before = tuple(dict.fromkeys(self._made[name] for name in node.input if name in self._made))
@@ -96,15 +96,15 @@ class _Reader:
         return Operator(kind, name, self._integer[place], computes, kernels, before, unsupported)
 
     def _weighty(self, node: Any) -> list[str]:
-        """Return the inputs of an operator that may be weights: stored, or cast from what is."""
+        """Return the inputs of an operator that may be weights, possibly through a cast."""
         if node.op_type in CASTS or node.op_type == "Constant":
             return list(node.input[:1]) if node.op_type == DEQUANTIZE else []
-        places = WORKS_ON_INTEGERS.get(node.op_type)
+        places = INTEGER_OPERATORS.get(node.op_type)
         given = node.input if places is None else [node.input[i] for i in places if i < len(node.input)]
         return [self._origin(name) for name in given if name]
 
     def _origin(self, name: str) -> str:
-        """Return the stored tensor that a cast, or a cast of one that was moved, gives."""
+        """Return the constant tensor behind casts, transpositions and reshapes."""
         for _ in range(4):
             node = self._nodes[self._made[name]] if name in self._made else None
             if node is None or node.op_type not in (DEQUANTIZE, "Cast", "Transpose", "Reshape") or not node.input:
@@ -113,8 +113,8 @@ class _Reader:
         return name
 
     def _on_integers(self, node: Any, kernels: Sequence[int]) -> bool | None:
-        """Tell whether an operator computes in integers; None if no real numbers flow."""
-        if node.op_type in WORKS_ON_INTEGERS or node.op_type.startswith("QLinear"):
+        """Return whether an operator computes in integers; None if it only moves or compares."""
+        if node.op_type in INTEGER_OPERATORS or node.op_type.startswith("QLinear"):
             return True
         flowing = [name for name in node.input if name and self._origin(name) not in self._tensors]
         stored = [name for name in node.input if name in self._tensors]
@@ -130,7 +130,7 @@ class _Reader:
         return read and all(self._rounded(name) for name in node.output)
 
     def _quantized(self, name: str) -> bool:
-        """Tell whether a tensor was cast from integers, or moved since."""
+        """Return whether a tensor comes from a dequantization, possibly through operators that move values."""
         while name in self._made:
             node = self._nodes[self._made[name]]
             if node.op_type == DEQUANTIZE:
@@ -141,7 +141,7 @@ class _Reader:
         return False
 
     def _rounded(self, name: str) -> bool:
-        """Tell whether all that read a tensor cast it to integers, maybe after a fused operator."""
+        """Return whether all readers of a tensor quantize it, possibly after a fused operator."""
         readers = [self._nodes[place] for place in self._read.get(name, ())]
         if not readers:
             return False
@@ -151,10 +151,10 @@ class _Reader:
         )
 
     def _weight(self, name: str, node: Any) -> int | None:
-        """Return the place of stored weights; None for a shape, an axis or what is computed."""
+        """Return the index of constant weights; None for shapes, axes and computed tensors."""
         tensor = self._tensors.get(name)
         dtype = None if tensor is None else _dtype(tensor)
-        cast = node.op_type == DEQUANTIZE or node.op_type in WORKS_ON_INTEGERS or node.op_type == "Gather"
+        cast = node.op_type == DEQUANTIZE or node.op_type in INTEGER_OPERATORS or node.op_type == "Gather"
         if dtype is None or not (dtype.startswith(("float", "bfloat")) or (dtype in (*SMALL, "int32") and cast)):
             return self._places.get(name)
         if name not in self._places:
@@ -174,7 +174,7 @@ class _Reader:
 
 
 def _dtype(tensor: Any) -> str:
-    """Return the dtype of a stored tensor in NumPy's words."""
+    """Return the NumPy name of a tensor's dtype."""
     return _named(tensor.data_type)
 
 
@@ -184,16 +184,16 @@ def _named(kind: int) -> str:
 
 
 def _values(tensor: Any, folder: Path) -> Any:
-    """Return the values of a stored tensor, also of one whose values lie in a file beside the model."""
+    """Return the values of a constant tensor, external ones included."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return onnx.numpy_helper.to_array(tensor)
-    told = {entry.key: entry.value for entry in tensor.external_data}
+    entries = {entry.key: entry.value for entry in tensor.external_data}
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return np.memmap(folder / told["location"], dtype, "r", int(told.get("offset", 0)), tuple(tensor.dims))
+    return np.memmap(folder / entries["location"], dtype, "r", int(entries.get("offset", 0)), tuple(tensor.dims))
 
 
 def _inside(node: Any) -> Iterable[Operator]:
-    """Yield the operators of the graphs inside an operator, such as the branches of an If."""
+    """Yield the operators of nested graphs, such as the branches of an If."""
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
             for inner in graph.node:

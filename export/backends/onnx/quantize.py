@@ -1,4 +1,4 @@
-"""ONNX Runtime's quantizer, given a file and asked for another."""
+"""ONNX Runtime's quantizer, which reads and writes files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def quantizing(model: ModelProto, folder: Path, external: bool = False) -> Iterator[tuple[Any, str, str]]:
-    """Give the quantizer, a file with the model, and one to quantize it to.
+    """Yield the quantizer, the path of a file with the model, and a path for the quantized one.
 
     Args:
-        model: what to quantize.
-        folder: for the files, which are gone afterwards.
-        external: keep the weights outside the file.
+        model: the model to quantize.
+        folder: for the files, which are removed afterwards.
+        external: store the weights outside the file.
     """
     with quiet(), tempfile.TemporaryDirectory(dir=folder) as place:
         save(model, Path(place) / "float.onnx", external)

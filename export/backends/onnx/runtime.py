@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime on the processor."""
+"""ONNX files in ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 ort = LazyModule("onnxruntime")
 
 DTYPES = {"float": "float32"}
-# The file of each part of a network that writes sequences.
+# The file of each part of a sequence-to-sequence model.
 FILES = {"encode": "encoder.onnx", "decode": "decoder.onnx"}
 
 
-def options(threads: int | None) -> Any:
-    """Return quiet session options."""
-    made = ort.SessionOptions()
-    made.log_severity_level = 3
+def session_options(threads: int | None) -> Any:
+    """Return session options that log errors only."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
     if threads:
-        made.intra_op_num_threads = threads
-    return made
+        options.intra_op_num_threads = threads
+    return options
 
 
 class Session:
-    """One file.
+    """An opened ONNX file.
 
     Args:
         path: the file.
@@ -42,7 +42,7 @@ class Session:
     Attributes:
         inputs: its inputs.
         outputs: its outputs.
-        metadata: what was written into the file, None if nothing was.
+        metadata: the metadata in the file, None if there is none.
 
     Raises:
         RunError: the file cannot be read, or names data outside its own folder.
@@ -51,15 +51,17 @@ class Session:
     def __init__(self, path: Path, threads: int | None = None) -> None:
         read(path)
         try:
-            self._session = ort.InferenceSession(str(path), options(threads), providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                str(path), session_options(threads), providers=["CPUExecutionProvider"]
+            )
         except Exception as error:
-            # ONNX Runtime has an exception class for each of its own codes.
+            # ONNX Runtime has many exception types.
             reason = " ".join(str(error).split())[:200]
             raise RunError(f"Expected a file that ONNX Runtime runs. Received: {path}: {reason}") from error
         self.inputs = tuple(map(_tensor, self._session.get_inputs()))
         self.outputs = tuple(map(_tensor, self._session.get_outputs()))
-        written = self._session.get_modelmeta().custom_metadata_map.get("zoo")
-        self.metadata = None if written is None else json.loads(written)
+        text = self._session.get_modelmeta().custom_metadata_map.get("zoo")
+        self.metadata = None if text is None else json.loads(text)
 
     def run(self, values: dict[str, _np.ndarray]) -> list[_np.ndarray]:
         """Return all outputs."""
@@ -67,7 +69,7 @@ class Session:
 
 
 class OnnxRuntime(SessionRuntime):
-    """An ONNX file that gives logits.
+    """An ONNX file with one input and one output.
 
     Args:
         path: the file.
@@ -94,8 +96,8 @@ class OnnxGenerator(SessionGenerator):
         super().__init__({part: Session(path / FILES[part], threads) for part in INTERFACE})
 
 
-def _tensor(with_options: Any) -> Tensor:
-    """Return what ONNX Runtime says about an input or output; named sizes are free."""
-    shape = tuple(size if isinstance(size, int) else None for size in with_options.shape)
-    dtype = with_options.type.removeprefix("tensor(").removesuffix(")")
-    return Tensor(with_options.name, shape, DTYPES.get(dtype, dtype))
+def _tensor(value: Any) -> Tensor:
+    """Return an input or output; named sizes are dynamic."""
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    dtype = value.type.removeprefix("tensor(").removesuffix(")")
+    return Tensor(value.name, shape, DTYPES.get(dtype, dtype))

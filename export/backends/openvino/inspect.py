@@ -1,4 +1,4 @@
-"""Reads what stands in an OpenVINO network, an .xml file with a .bin file of its name beside it."""
+"""Reads the graph of an OpenVINO model: an .xml file with a .bin file next to it."""
 
 from __future__ import annotations
 
@@ -17,55 +17,55 @@ DTYPES = {
     "FP32": "float32", "FP16": "float16", "I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8",
 }  # fmt: skip
 WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul", "LSTMCell", "LSTMSequence"}
-# They move or cast values and compute none.
+# Operators that move or cast values and compute nothing.
 MOVES = {
     "Reshape", "Transpose", "Squeeze", "Unsqueeze", "ShapeOf", "Gather", "Concat", "Split", "VariadicSplit", "Pad",
     "StridedSlice", "Slice", "Broadcast", "Tile", "Convert", "FakeQuantize", "FakeConvert",
 }  # fmt: skip
-# They give values that they are given.
-KEEPS = (MOVES - {"Gather", "FakeConvert"}) | {"MaxPool", "ReLU", "Clamp"}
+# Operators that output some of their input values.
+PASSES_VALUES = (MOVES - {"Gather", "FakeConvert"}) | {"MaxPool", "ReLU", "Clamp"}
 FUSED = {"Add", "ReLU", "Clamp", "PRelu", "Swish", "Sigmoid", "Tanh", "Gelu", "Subtract", "Multiply"}
 PLUMBING = {"Const", "Parameter", "Result"}
-# What brings stored integers back to real numbers on their way to an operator.
-UNPACKS = {"Convert", "Subtract", "Multiply", "Reshape", "FakeQuantize", "Transpose"}
+# Operators between integer weights and the operator that reads them.
+DEQUANTIZES = {"Convert", "Subtract", "Multiply", "Reshape", "FakeQuantize", "Transpose"}
 STANDARD = "opset"
 
 
 def read(path: Path) -> ArtifactGraph:
-    """Return what stands in a file; raises DataError, or what the parser raises, for one that is none."""
+    """Return the graph of a file; raises DataError, or an error of the parser, if it is no OpenVINO model."""
     content = path.read_bytes()
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise DataError("it declares entities, which OpenVINO never does")
     root = ElementTree.fromstring(content)
     layers = {layer.get("id"): layer for layer in root.findall("./layers/layer")}
     if root.tag != "net" or not layers:
-        raise DataError("it has no network")
-    return _Reader(root, layers, path.with_suffix(".bin")).stored()
+        raise DataError("it has no layers")
+    return _Reader(root, layers, path.with_suffix(".bin")).graph()
 
 
 class _Reader:
-    """Gathers the operators and weights of a network.
+    """Collects the operators and weights of a model.
 
     Args:
         root: the parsed file.
-        layers: its layers by their numbers.
-        values: the file of the stored values.
+        layers: its layers by number.
+        values: the .bin file.
     """
 
     def __init__(self, root: Any, layers: dict[Any, Any], values: Path) -> None:
         if not values.is_file():
-            raise DataError(f"there is no {values.name} beside it")
+            raise DataError(f"there is no {values.name} next to it")
         self._layers = layers
         self._content = np.memmap(values, np.uint8, "r") if values.stat().st_size else np.zeros(0, np.uint8)
         self._before: dict[Any, list[Any]] = {number: [] for number in layers}
-        # In the order of the inputs that they lead to, in which the file need not have them.
+        # In the order of the inputs; the file may have another one.
         for edge in sorted(root.findall("./edges/edge"), key=lambda edge: int(edge.get("to-port"))):
             self._before[edge.get("to-layer")].append(edge.get("from-layer"))
         self._weights: list[Weight] = []
         self._places: dict[Any, int | None] = {}
 
-    def stored(self) -> ArtifactGraph:
-        """Return all of it."""
+    def graph(self) -> ArtifactGraph:
+        """Return the graph."""
         places: dict[Any, int] = {}
         operators: list[Operator] = []
         for number, layer in self._layers.items():
@@ -90,33 +90,33 @@ class _Reader:
             small = all(self._weights[place].bits <= 8 for place in kernels)
             integer = bool(flowing) and small and all(map(self._rounded, flowing))
             if kind in FUSED and not integer:
-                # A bias, or an activation that is computed with the layer before it.
+                # A bias, or an activation that is fused with the layer before.
                 integer = None
         unsupported = not (layer.get("version") or STANDARD).startswith(STANDARD)
         return Operator(kind, layer.get("name"), integer, kind not in MOVES, tuple(kernels), before, unsupported)
 
     def _origin(self, number: Any) -> Any:
-        """Return the stored array that a layer brings back to real numbers; None if anything else flows into it."""
+        """Return the constant behind dequantizing layers; None if a layer computes from anything else."""
         for _ in range(8):
             kind = self._layers[number].get("type")
             if kind == "Const":
                 return number
-            if kind not in UNPACKS or not self._before[number]:
+            if kind not in DEQUANTIZES or not self._before[number]:
                 return None
             number = self._before[number][0]
         return None
 
     def _rounded(self, number: Any) -> bool:
-        """Tell whether a layer gives values rounded to 8 bits, or moves such."""
+        """Return whether a layer outputs values quantized to 8 bits."""
         for _ in range(16):
             kind = self._layers[number].get("type")
-            if kind == "FakeQuantize" or not self._before[number] or kind not in KEEPS:
+            if kind == "FakeQuantize" or not self._before[number] or kind not in PASSES_VALUES:
                 return kind == "FakeQuantize"
             number = self._before[number][0]
         return False
 
     def _weight(self, number: Any) -> int | None:
-        """Return the place of a stored array; None for a shape or an axis."""
+        """Return the index of constant weights; None for shapes and axes."""
         if number not in self._places:
             data, name = self._layers[number].find("./data"), self._layers[number].get("name")
             dtype = DTYPES.get(data.get("element_type"), data.get("element_type"))

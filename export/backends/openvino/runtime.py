@@ -1,4 +1,4 @@
-"""OpenVINO networks: an .xml file with its weights in a .bin file beside it, run on the processor."""
+"""OpenVINO models: an .xml file with the weights in a .bin file next to it, run on the CPU."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 EXTRA = "openvino"
 openvino = LazyModule("openvino", extra=EXTRA)
 
-# The network of each part; "serving_default" stands for the only one.
+# The file of each part; "serving_default" if there is one part.
 FILES = {"serving_default": "model.xml", "encode": "encoder.xml", "decode": "decoder.xml"}
 DTYPES = {"f32": "float32", "f16": "float16", "i32": "int32", "i64": "int64", "i8": "int8", "u8": "uint8"}
-# Facts that readers who do not know the zoo look for; strings as they are, all else as JSON.
-SHOWN = ("model", "task", "labels", "preprocessing")
+# Metadata keys that are also separate entries of `rt_info`: strings as they are, all others as JSON.
+PROPERTIES = ("model", "task", "labels", "preprocessing")
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenVinoOptions(Options):
-    """Options of OpenVINO networks.
+    """Options of the OpenVINO formats.
 
     Args:
-        batch: examples at a time, 0 for any number.
+        batch: the batch size, 0 for a dynamic one.
     """
 
     batch: int = 0
 
     def __post_init__(self) -> None:
         if self.batch < 0:
-            raise BadOption(f"batch must be at least 1, or 0 for any number. Received: batch={self.batch}")
+            raise BadOption(f"batch must be at least 1, or 0 for a dynamic batch. Received: batch={self.batch}")
 
-    def check(self, facts: Mapping[str, Any]) -> None:
+    def check(self, metadata: Mapping[str, Any]) -> None:
         """Raise MissingDependency if OpenVINO is not installed, before anything is converted."""
         require("openvino", extra=EXTRA)
 
@@ -64,15 +64,15 @@ def files_of(source: SourceModel, folder: Path) -> Iterator[tuple[Part, Path]]:
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Have OpenVINO's converter and quantizer neither print nor, as they do by themselves, report their use."""
-    asked = {"CI": "true", "NNCF_CI": "1"}
-    kept = {name: os.environ.get(name) for name in asked}
-    os.environ.update(asked)
+    """Silence OpenVINO's converter and quantizer, and disable their telemetry."""
+    variables = {"CI": "true", "NNCF_CI": "1"}
+    saved = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         with quiet(), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        for name, value in kept.items():
+        for name, value in saved.items():
             if value is None:
                 del os.environ[name]
             else:
@@ -80,50 +80,50 @@ def silent() -> Iterator[None]:
 
 
 def convert(path: Path) -> Any:
-    """Return the network in an ONNX file, with what is constant computed: as read, it would keep shape arithmetic."""
+    """Return the model in an ONNX file after constant folding; `Core.read_model` would keep shape arithmetic."""
     with silent():
         return openvino.convert_model(str(path))
 
 
 def read(path: Path) -> Any:
-    """Return the network in an .xml file.
+    """Return the model in an .xml file.
 
     Raises:
-        RunError: it is none.
+        RunError: OpenVINO cannot read it.
     """
     try:
         return openvino.Core().read_model(str(path))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise RunError(f"Expected a network that OpenVINO reads. Received: {path}: {reason}") from error
+        raise RunError(f"Expected a model that OpenVINO reads. Received: {path}: {reason}") from error
 
 
-def save(network: Any, source: SourceModel, part: Part, path: Path, given: OpenVinoOptions) -> None:
-    """Write a network with its facts in `rt_info`, under "zoo" and one by one.
+def save(model: Any, source: SourceModel, part: Part, path: Path, options: OpenVinoOptions) -> None:
+    """Write a model with its metadata in `rt_info`, under "zoo" and as separate entries.
 
     Args:
-        network: an openvino.Model with the names of the part.
-        source: what it was made from.
-        part: the part that it is.
+        model: an openvino.Model with the part's names.
+        source: its source model.
+        part: its part.
         path: the .xml file.
-        given: what was asked for.
+        options: the format's options.
     """
-    shapes = {name: (given.batch or -1, *shape) for name, (shape, _) in part.inputs.items()}
-    network.reshape({name: openvino.PartialShape(list(shape)) for name, shape in shapes.items()})
-    for tensor in network.inputs:
+    shapes = {name: (options.batch or -1, *shape) for name, (shape, _) in part.inputs.items()}
+    model.reshape({name: openvino.PartialShape(list(shape)) for name, shape in shapes.items()})
+    for tensor in model.inputs:
         if len(shapes[tensor.any_name]) == 4 and source.metadata["input"] == tensor.any_name:
             tensor.get_node().set_layout(openvino.Layout("NHWC"))
-    facts = with_options(source.metadata, given)
-    network.set_rt_info(json.dumps(facts), ["zoo"])
-    for key in SHOWN:
-        if facts.get(key) is not None:
-            network.set_rt_info(facts[key] if isinstance(facts[key], str) else json.dumps(facts[key]), [key])
-    # Half-precision weights are OpenVINO's default, and are another format.
-    openvino.save_model(network, str(path), compress_to_fp16=False)
+    metadata = with_options(source.metadata, options)
+    model.set_rt_info(json.dumps(metadata), ["zoo"])
+    for key in PROPERTIES:
+        if metadata.get(key) is not None:
+            model.set_rt_info(metadata[key] if isinstance(metadata[key], str) else json.dumps(metadata[key]), [key])
+    # OpenVINO's default is float16 weights.
+    openvino.save_model(model, str(path), compress_to_fp16=False)
 
 
 class Compiled:
-    """One network, compiled in float32: left alone, OpenVINO computes in bfloat16 where the processor can.
+    """A model compiled in float32; by default OpenVINO computes in bfloat16 if the CPU supports it.
 
     Args:
         path: the .xml file.
@@ -132,30 +132,30 @@ class Compiled:
     Attributes:
         inputs: its inputs.
         outputs: its outputs.
-        metadata: what was written into the file, None if nothing was.
+        metadata: the metadata in the file, None if there is none.
 
     Raises:
         RunError: it cannot be read.
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        network = read(path)
-        self.inputs, self.outputs = tuple(map(_tensor, network.inputs)), tuple(map(_tensor, network.outputs))
-        written = network.get_rt_info(["zoo"]).astype(str) if network.has_rt_info(["zoo"]) else None
-        self.metadata = None if written is None else json.loads(written)
+        model = read(path)
+        self.inputs, self.outputs = tuple(map(_tensor, model.inputs)), tuple(map(_tensor, model.outputs))
+        text = model.get_rt_info(["zoo"]).astype(str) if model.has_rt_info(["zoo"]) else None
+        self.metadata = None if text is None else json.loads(text)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._request = openvino.compile_model(network, "CPU", settings).create_infer_request()
+        self._request = openvino.compile_model(model, "CPU", settings).create_infer_request()
 
     def run(self, values: dict[str, _np.ndarray]) -> list[_np.ndarray]:
         """Return all outputs."""
-        found = self._request.infer(values)
-        return [np.array(found[i]) for i in range(len(self.outputs))]
+        outputs = self._request.infer(values)
+        return [np.array(outputs[i]) for i in range(len(self.outputs))]
 
 
 class OpenVinoRuntime(SessionRuntime):
-    """A network that gives logits.
+    """A model with one input and one output.
 
     Args:
         path: the folder with model.xml.
@@ -183,7 +183,7 @@ class OpenVinoGenerator(SessionGenerator):
 
 
 def _tensor(port: Any) -> Tensor:
-    """Return what OpenVINO says about an input or output."""
+    """Return an input or output."""
     shape = tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
     dtype = port.element_type.get_type_name()
     return Tensor(port.any_name, shape, DTYPES.get(dtype, dtype))

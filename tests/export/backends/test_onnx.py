@@ -301,7 +301,7 @@ def test_foreign_files_are_one_line(tmp_path, content):
 def test_missing_weights_are_one_line(outside):
     """The file that should hold them is named."""
     path = outside("gone.data")
-    with pytest.raises(RunError, match=r"without 'gone\.data' beside it"):
+    with pytest.raises(RunError, match=r"without 'gone\.data' next to it"):
         OnnxRuntime(path)
 
 

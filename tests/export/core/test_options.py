@@ -113,7 +113,7 @@ def test_in_batches():
     np.testing.assert_array_equal(both, 2 * np.arange(4))
 
 
-@pytest.mark.parametrize("text", ["tflite_int9:batch=4", "tflite_int9"])
+@pytest.mark.parametrize("text", ["tflite_int88:batch=4", "tflite_int88"])
 def test_unknown_format_names_the_nearest(text):
     """As without options."""
     with pytest.raises(UnknownName, match="tflite_int8"):
