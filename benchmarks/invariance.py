@@ -1,19 +1,17 @@
-"""Whether what is learnt depends on how many devices compute it: `python benchmarks/invariance.py [--cases A,B]`.
+"""Check that training does not depend on the number of devices: `python benchmarks/invariance.py [--cases A,B]`.
 
 Each case is trained for 20 steps in float32 on one device, on 2 and 4 logical CPUs of one process, and by 2 and 4
-processes on this machine, with the same global batches from the same seed. What is compared with one device, over all
-steps and tensors: the loss of each step before its update, |a - b| / |b|; each trained weight and running mean as it is
-in the end, and its running mean where there is one, max |a - b| / max |b| over the tensor; and the figures of the
-validation split, whose last batch is not a whole one. One exceeding ALLOWED is an exit code of 1. Controls leave
-something out, and have to exceed it: batch normalization over all replicas, clipping after gradients are added up, and
-which rows of a batch a replica draws for.
+processes on this machine, with the same global batches from the same seed. These are compared with one device, over
+all steps and tensors: the loss of each step before its update, |a - b| / |b|; each final weight, running mean and EMA,
+max |a - b| / max |b| over the tensor; and the metrics of the validation split, which ends with a partial batch. The
+exit code is 1 if one of them exceeds ALLOWED. Controls leave something out, and must exceed it: batch normalization
+over all replicas, clipping after the sum of gradients, and the rows of a batch that a replica augments.
 
-Sums of several devices differ in their last digits, so the networks have a smooth activation, SiLU: a comparison of
-roundings needs a function whose slope is continuous. ReLU's is 0 on one side of 0 and 1 on the other; where an input is
-as near to 0 as a rounding, the gradients that follow from it are there or are not. A case with ReLU is shown beside
-one device whose initial weights are disturbed by 1e-7, which ends as far from itself; it is for information. A max
-pooling gives the gradient to the largest value of a window: where two are as near to each other as a rounding, to one
-or the other of them. The case of a network that has some takes averages instead.
+Sums over several devices differ in their last digits, so that the models have a smooth activation, SiLU: its slope is
+continuous. The slope of ReLU jumps from 0 to 1 at 0, and rounding decides for inputs close to 0. A case with ReLU is
+shown next to one device with initial weights perturbed by 1e-7, which differs from itself as much; it is for
+information. Max pooling passes the gradient to the largest value of a window, and rounding decides between two close
+values. The case with max pooling uses average pooling instead.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ RESNET = {
 CLIPPED = {**RESNET, "optimizer.clip_norm": 0.5}
 ADAMW = {"name": "adamw", "weight_decay": 0.1, "learning_rate": 1e-3}
 MIXED = {"flip": True, "rotate": 10, "brightness": 0.2, "noise": 0.02, "erase": 0.3, "mixup": 0.2, "cutmix": 1.0}
-# Replicas draw masks of dropout of their own, so there is none.
+# Each replica draws its own dropout masks, so that there is no dropout.
 HEADS = {
     **RESNET,
     "model.name": "inception_tiny",
@@ -55,15 +53,15 @@ HEADS = {
 
 
 class Case(NamedTuple):
-    """A recipe, what is changed of it, whether a network teaches, and whether max poolings average instead."""
+    """A recipe, its overrides, whether a teacher is distilled, and whether average pooling replaces max pooling."""
 
     recipe: str
     changes: dict[str, Any]
-    taught: bool = False
+    distilled: bool = False
     averages: bool = False
 
 
-# By what is peculiar to them.
+# By their main feature.
 CASES = {
     "perceptron": Case("digits_mlp", {**PLAIN, "model.options": {"widths": [32]}}),
     "batch norm": Case("digits_resnet", RESNET),
@@ -75,28 +73,28 @@ CASES = {
     "regularizers": Case("digits_resnet", {**RESNET, "regularize.l1": 1e-5, "regularize.l2": 1e-4}),
     "mixed images": Case("digits_resnet", {**RESNET, "data.augment": MIXED}),
     "mixed in the step": Case("digits_resnet", {**RESNET, "data.augment": {**MIXED, "place": "device"}}),
-    # Of 49,664 windows of max poolings in its first step, one has two values that differ by 2e-7 of the map's largest.
-    # Fused batch normalization, of one device, takes one of them, float64 and separate operations the other: gradients
-    # are up to 3e-2 from float64's, and 3e-5 where float64 takes the same one.
+    # One of the 49,664 max-pooling windows in the first step has two values that differ by 2e-7 of the largest. Fused
+    # batch normalization on one device selects one of them, float64 and separate operations the other: gradients
+    # differ from float64 by up to 3e-2, and by 3e-5 where float64 selects the same one.
     "auxiliary heads": Case("digits_inception", HEADS, averages=True),
-    "teacher": Case("digits_resnet", RESNET, taught=True),
+    "teacher": Case("digits_resnet", RESNET, distilled=True),
     "tokens": Case("word_roles_tagger", {**PLAIN, "optimizer.learning_rate": 1e-4}),
     "ReLU": Case("digits_resnet", {**CLIPPED, "model.options": {}}),
 }
-# Cases that are shown for information, beside one device with other last digits.
+# Cases for information, shown next to one device with perturbed weights.
 SHOWN = ("ReLU",)
-# What is left out, of the first of these cases, and must show.
+# Controls: left out in the first of these cases, and must exceed ALLOWED.
 CONTROLS = {
     "norm": ("batch norm", "accumulation"),
     "clip": ("clipping",),
     "rows": ("mixed in the step",),
 }
 SHORT = ("accumulation",)
-# What stands beside them as a measure: one device, with other last digits.
-DISTURBED = "disturbed"
+# For scale: one device with perturbed weights.
+PERTURBED = "perturbed"
 # Replicas of a process and processes.
 HOWS = {"2 replicas": (2, 1), "4 replicas": (4, 1), "2 workers": (1, 2), "4 workers": (1, 4)}
-# Which cases are computed how where nothing is asked for: all of them in every way take some twenty minutes.
+# Default cases of each setup: all cases in all setups take some twenty minutes.
 CHOSEN = {
     "2 replicas": tuple(CASES),
     "4 replicas": ("batch norm", "clipping", "accumulation", "running mean", "mixed images"),
@@ -106,42 +104,42 @@ CHOSEN = {
 
 
 def train(name: str, replicas: int, multiworker: bool, teacher: str, noise: bool = False) -> dict[str, Any]:
-    """Train a case in this process; return its losses, weights and figures.
+    """Train a case in this process; return its losses, weights and metrics.
 
     Args:
-        name: of the case.
+        name: the case.
         replicas: devices of this process.
         multiworker: as one of a cluster.
-        teacher: the run that teaches, if any does.
-        noise: disturb the initial weights.
+        teacher: the run of the teacher, "" for none.
+        noise: perturb the initial weights.
     """
     import training
-    from training.optim.ema import averaged
+    from training.optim.ema import averaged_weights
     from training.prepare import prepare
     from training.recipe.recipe import resolve
 
     case = CASES[name]
     strategy = "multiworker" if multiworker else "mirrored" if replicas > 1 else "one"
     changes = {**case.changes, "strategy": strategy, "replicas": 0 if multiworker else replicas}
-    if case.taught:
+    if case.distilled:
         changes["teacher"] = {"run": teacher}
     with averaging() if case.averages else contextlib.nullcontext():
         device, pipeline, model, _ = prepare(resolve(training.get_recipe(case.recipe), changes.items()))
     if noise:
-        disturb(model)
+        perturb(model)
     losses: list[float] = []
     with device.running():
         for epoch in range(-(-STEPS // pipeline.steps_per_epoch)):
             device.fit(model, pipeline, epoch, 0, [_listen(losses)])
-        with averaged(model):
+        with averaged_weights(model):
             means = [v.numpy() for v in model.weights]
-        figures = device.evaluate(model, pipeline, "validation")
+        metrics = device.evaluate(model, pipeline, "validation")
     weights = [v.numpy() for v in model.weights if "seed" not in v.path]
-    return {"losses": losses, "weights": weights, "means": means if changes.get("optimizer.ema") else [], **figures}
+    return {"losses": losses, "weights": weights, "means": means if changes.get("optimizer.ema") else [], **metrics}
 
 
-def disturb(model: Any) -> None:
-    """Change each weight by about a rounding."""
+def perturb(model: Any) -> None:
+    """Change each weight by about the size of a rounding error."""
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -151,7 +149,7 @@ def disturb(model: Any) -> None:
 
 
 def _listen(losses: list[float]) -> Any:
-    """Return a Keras callback that adds the loss of each batch, and that alone, to a list; and ends after enough."""
+    """Return a Keras callback that adds the loss of each single batch to a list."""
     import keras
 
     class Listen(keras.callbacks.Callback):
@@ -166,24 +164,24 @@ def _listen(losses: list[float]) -> Any:
 
 @contextlib.contextmanager
 def without(what: str) -> Iterator[None]:
-    """Leave something out that several replicas need."""
-    import training.augment.augment as augment
+    """Leave out something that several replicas need."""
     import training.distributed.replicated as replicated
+    import training.learning.build as build
     import zoo.layers.core as layers
 
     owner, name, instead = {
-        "": (replicated, "TOLD", replicated.TOLD),
-        "noise": (replicated, "TOLD", replicated.TOLD),
+        "": (replicated, "REQUESTS", replicated.REQUESTS),
+        "noise": (replicated, "REQUESTS", replicated.REQUESTS),
         "norm": (layers, "shared_batch", lambda: False),
-        "clip": (replicated, "add_up_first", lambda _: None),
-        "rows": (augment, "taking", lambda *_: contextlib.nullcontext()),
+        "clip": (replicated, "sum_gradients_first", lambda cls: cls),
+        "rows": (build, "draw_for_batch", lambda *_: contextlib.nullcontext()),
     }[what]
     with replaced(owner, name, instead):
         yield
 
 
 def averaging() -> contextlib.AbstractContextManager[None]:
-    """Build networks with average poolings for max poolings."""
+    """Build models with average pooling instead of max pooling."""
     import keras
 
     return replaced(keras.layers, "MaxPooling2D", keras.layers.AveragePooling2D)
@@ -191,7 +189,7 @@ def averaging() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, instead: Any) -> Iterator[None]:
-    """Give an attribute another value inside."""
+    """Replace an attribute inside the context."""
     before = getattr(owner, name)
     setattr(owner, name, instead)
     try:
@@ -201,7 +199,7 @@ def replaced(owner: Any, name: str, instead: Any) -> Iterator[None]:
 
 
 def child(job: dict[str, Any]) -> None:
-    """Train cases as a process of its own, and write what they come to."""
+    """Train cases in this process, and write the results."""
     import numpy as np
 
     for name, count, what, path in job["cases"]:
@@ -214,12 +212,12 @@ def child(job: dict[str, Any]) -> None:
 
 
 def start(cases: Sequence[tuple[str, int, str, str]], workers: int, teacher: str) -> None:
-    """Train cases in one process, or in several that are a cluster; raises ArithmeticError if one fails.
+    """Train cases in one process or in a cluster; raises ArithmeticError if one fails.
 
     Args:
-        cases: name, replicas, what is left out, and where what it comes to is written.
+        cases: name, replicas, what is left out, and the file for the results.
         workers: processes.
-        teacher: the run that teaches, if any does.
+        teacher: the run of the teacher, "" for none.
     """
     ports = free_ports(workers)
     job = json.dumps({"cases": list(cases), "multiworker": workers > 1, "teacher": teacher})
@@ -242,7 +240,7 @@ def start(cases: Sequence[tuple[str, int, str, str]], workers: int, teacher: str
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
+    """Return free ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -251,61 +249,61 @@ def free_ports(count: int) -> list[int]:
 
 
 def compare(one: Any, many: Any) -> dict[str, float]:
-    """Return the largest relative differences of losses, of weights and of validation figures."""
+    """Return the largest relative differences of losses, weights and validation metrics."""
     import numpy as np
 
     def apart(a: Any, b: Any) -> float:
         return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-12)) if np.size(a) else 0.0
 
     parts = [name for name in one if "/" in name]
-    figures = [name for name in one if "/" not in name and name != "losses"]
+    metrics = [name for name in one if "/" not in name and name != "losses"]
     losses, wanted = many["losses"], one["losses"]
     return {
         "losses": float(np.max(np.abs(losses - wanted) / np.abs(wanted))),
         "weights": max(apart(many[name], one[name]) for name in parts),
-        "figures": max(apart(many[name], one[name]) for name in figures),
+        "metrics": max(apart(many[name], one[name]) for name in metrics),
     }
 
 
 def measure(pairs: Mapping[str, Sequence[str]], folder: Path, noise: bool) -> list[dict[str, Any]]:
-    """Return a row for each case and way to compute it, controls last.
+    """Return a row for each case and setup, controls last.
 
     Args:
-        pairs: the cases of each way to compute them.
-        folder: where to leave what they come to.
-        noise: whether to show all of them beside one device that is disturbed.
+        pairs: the cases of each setup.
+        folder: for the results.
+        noise: also compute every case on one device with perturbed weights.
     """
     names = [name for name in CASES if any(name in of for of in pairs.values())]
     controls = _controls(pairs.get("2 replicas", ()))
-    disturbed = [name for name in names if noise or name in SHOWN]
-    _compute(names, {**pairs, DISTURBED: disturbed}, controls, folder)
+    perturbed = [name for name in names if noise or name in SHOWN]
+    _compute(names, {**pairs, PERTURBED: perturbed}, controls, folder)
     rows = []
     for name in names:
-        seen = [how for how in (*HOWS, DISTURBED) if name in {**pairs, DISTURBED: disturbed}.get(how, ())]
+        seen = [how for how in (*HOWS, PERTURBED) if name in {**pairs, PERTURBED: perturbed}.get(how, ())]
         rows += [{"case": name, "how": how, **_compared(folder, name, how)} for how in seen]
     rows += [
         {"case": name, "how": "2 replicas", "without": what, **_compared(folder, name, "2 replicas", what)}
         for what, name in controls.items()
     ]
     for row in rows:
-        row["ok"] = row["how"] == DISTURBED or row["case"] in SHOWN or _exceeds(row) == ("without" in row)
+        row["ok"] = row["how"] == PERTURBED or row["case"] in SHOWN or _exceeds(row) == ("without" in row)
     return rows
 
 
 def _controls(names: Sequence[str]) -> dict[str, str]:
-    """Return the case, of these, in which each thing is left out."""
+    """Return the case of each control."""
     wanted = {what: [name for name in of if name in names] for what, of in CONTROLS.items()}
     return {what: found[0] for what, found in wanted.items() if found}
 
 
 def _compute(names: Sequence[str], pairs: Mapping[str, Sequence[str]], controls: dict[str, str], folder: Path) -> None:
-    """Train everything, each cluster and all that is of one process in one go."""
-    teacher = _teacher(folder) if any(CASES[name].taught for name in names) else ""
-    # The largest number of logical CPUs first: a process cannot divide its CPU twice.
+    """Train everything: one child process for all single-process cases, one cluster for each setup."""
+    teacher = _teacher(folder) if any(CASES[name].distilled for name in names) else ""
+    # The largest number of logical CPUs first: a process cannot split its CPU twice.
     local = [(name, 4, "", _path(folder, name, "4 replicas")) for name in pairs.get("4 replicas", ())]
     local += [(name, 2, "", _path(folder, name, "2 replicas")) for name in pairs.get("2 replicas", ())]
     local += [(name, 2, what, _path(folder, name, "2 replicas", what)) for what, name in controls.items()]
-    local += [(name, 1, "noise", _path(folder, name, DISTURBED)) for name in pairs[DISTURBED]]
+    local += [(name, 1, "noise", _path(folder, name, PERTURBED)) for name in pairs[PERTURBED]]
     start([*local, *((name, 1, "", _path(folder, name, "one")) for name in names)], 1, teacher)
     for how, of in pairs.items():
         if of and HOWS.get(how, (1, 1))[1] > 1:
@@ -323,12 +321,12 @@ def _compared(folder: Path, name: str, how: str, what: str = "") -> dict[str, fl
 
 
 def _exceeds(row: dict[str, Any]) -> bool:
-    # What is not a number is not below what is allowed.
-    return not all(row[key] <= ALLOWED for key in ("losses", "weights", "figures"))
+    # NaN is not below the limit.
+    return not all(row[key] <= ALLOWED for key in ("losses", "weights", "metrics"))
 
 
 def _teacher(folder: Path) -> str:
-    """Train a small network that teaches; return its run."""
+    """Train a small teacher; return its run."""
     run = folder / "teacher"
     changes = ["model.name=resnet_tiny", "epochs=1", "schedule.warmup_epochs=0", "strategy=one"]
     options = [part for change in changes for part in ("--set", change)]
@@ -341,10 +339,10 @@ def main() -> int:
     """Compare, print a table, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--cases", default=",".join(CASES), help="names, with commas between them, or 'short'")
-    parser.add_argument("--hows", help=f"names, with commas between them, of {', '.join(HOWS)}; else some of them")
-    parser.add_argument("--noise", action="store_true", help="beside them, one device with weights disturbed by 1e-7")
-    parser.add_argument("--json", action="store_true", help="one line for each row")
+    parser.add_argument("--cases", default=",".join(CASES), help="comma-separated names, or 'short'")
+    parser.add_argument("--hows", help=f"comma-separated names of {', '.join(HOWS)}; a selection by default")
+    parser.add_argument("--noise", action="store_true", help="also one device with weights perturbed by 1e-7")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each row")
     options = parser.parse_args()
     if options.child:
         child(options.child)
@@ -359,12 +357,12 @@ def main() -> int:
     if options.json:
         print("\n".join(map(json.dumps, rows)))
     else:
-        print(f"{'case':<20}{'how':<12}{'losses':>10}{'weights':>10}{'figures':>10}  allowed {ALLOWED:g}")
+        print(f"{'case':<20}{'how':<12}{'losses':>10}{'weights':>10}{'metrics':>10}  allowed {ALLOWED:g}")
     for row in () if options.json else rows:
-        left_out = f", without {row['without']}: has to exceed it" if row.get("without") else ""
-        judged = "shown" if row["case"] in SHOWN or row["how"] == DISTURBED else "ok" if row["ok"] else "FAILED"
-        told = "".join(f"{row[key]:>10.1e}" for key in ("losses", "weights", "figures"))
-        print(f"{row['case']:<20}{row['how']:<12}{told}  {judged}{left_out}")
+        left_out = f", without {row['without']}: must exceed it" if row.get("without") else ""
+        verdict = "shown" if row["case"] in SHOWN or row["how"] == PERTURBED else "ok" if row["ok"] else "FAILED"
+        text = "".join(f"{row[key]:>10.1e}" for key in ("losses", "weights", "metrics"))
+        print(f"{row['case']:<20}{row['how']:<12}{text}  {verdict}{left_out}")
     return 0 if all(row["ok"] for row in rows) else 1
 
 

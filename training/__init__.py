@@ -1,8 +1,8 @@
-"""How a model learns: recipes, data, the loop, and the run directory that it leaves.
+"""Train models by recipe, evaluate them, and tune their options.
 
 import training
 run = training.train("digits_resnet", {"optimizer.learning_rate": 0.05})
-training.evaluate(run)["accuracy"]
+training.evaluate(run).accuracy
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from training.data.dataset import Dataset, Split, register_dataset
+from training.common.registries import datasets as _datasets
+from training.data.columns import ColumnSchema
+from training.data.dataset import Dataset, Split, TargetScale, register_dataset
+from training.learning.results import EvaluationResult
+from training.monitor.findings import Diagnosis, Finding
 from training.recipe.config import (
     AugmentConfig,
     DataConfig,
@@ -26,12 +30,18 @@ from training.recipe.config import (
 from training.recipe.recipe import Recipe, parse_override, register_recipe, resolve
 from training.recipe.recipe import recipes as _recipes
 from training.runs.run import Run
+from training.tuning.results import LearningRateResult, Trial, TuneResult
 from zoo.specs.text import TextConfig
 
 __all__ = [
     "AugmentConfig",
+    "ColumnSchema",
     "DataConfig",
     "Dataset",
+    "Diagnosis",
+    "EvaluationResult",
+    "Finding",
+    "LearningRateResult",
     "LogConfig",
     "LossConfig",
     "ModelConfig",
@@ -41,13 +51,18 @@ __all__ = [
     "Run",
     "ScheduleConfig",
     "Split",
+    "TargetScale",
     "TeacherConfig",
     "TextConfig",
+    "Trial",
+    "TuneResult",
+    "diagnose",
     "evaluate",
-    "health",
+    "find_learning_rate",
+    "get_recipe",
+    "list_datasets",
+    "list_recipes",
     "parse_override",
-    "recipe",
-    "recipe_names",
     "register_dataset",
     "register_recipe",
     "resume",
@@ -69,33 +84,23 @@ def train(
     Args:
         recipe: a registered name or a Recipe.
         overrides: changed values by dotted key, such as {"optimizer.learning_rate": 0.05}.
-        run: the directory to make; `runs/<recipe>/<time>-<4 hex>` by default.
-        progress: show a progress bar, or a line an epoch where there is no terminal.
-        observe: called with the figures of each epoch; what it raises ends the training there.
+        run: the run directory to create; `runs/<recipe>/<time>-<4 hex>` by default.
+        progress: show a progress bar, or a line for each epoch if there is no terminal.
+        observe: called with the metrics of each epoch; an exception ends the training there.
 
     Returns:
         The finished run.
 
     Raises:
-        UnknownName: no such recipe, model or dataset.
-        BadOption: an unknown key or a value that cannot be.
+        UnknownName: there is no such recipe, model or dataset.
+        BadOption: a key is unknown, or a value is invalid.
         DataError: the data is missing or unreadable.
         TrainingError: the loss is not finite.
-        RunError: the directory is not free, or cannot be written.
+        RunError: the directory is not empty, or cannot be written.
     """
     from training.loop import train_new
 
     return train_new(resolve(recipe, (overrides or {}).items()), run, progress=progress, observe=observe)
-
-
-def recipe(name: str) -> Recipe:
-    """Return a registered recipe; raises UnknownName."""
-    return _recipes[name]
-
-
-def recipe_names(*patterns: str) -> list[str]:
-    """Return the names of the recipes that match any of the shell wildcards, all without one."""
-    return _recipes.names(*patterns)
 
 
 def resume(
@@ -104,54 +109,146 @@ def resume(
     progress: bool = False,
     observe: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
-    """Go on with an interrupted run where its last checkpoint stands; a finished run is returned as it is."""
+    """Resume an interrupted run from its last checkpoint; a finished run is returned unchanged.
+
+    Args:
+        run: a run or its directory.
+        progress: see `train`.
+        observe: see `train`.
+
+    Raises:
+        RunError: there is no such run, or its checkpoints cannot be read.
+        TrainingError: the loss is not finite.
+    """
     from training.loop import resume_run
 
-    return resume_run(run if isinstance(run, Run) else Run.open(run), progress=progress, observe=observe)
+    return resume_run(_run(run), progress=progress, observe=observe)
 
 
-def evaluate(run: Run | str | os.PathLike[str], split: str = "test") -> dict[str, Any]:
-    """Judge the model of a finished run on a split.
+def evaluate(run: Run | str | os.PathLike[str], split: str = "test") -> EvaluationResult:
+    """Evaluate the model of a finished run on a split of its data.
+
+    Args:
+        run: a run or its directory.
+        split: "train", "validation" or "test".
 
     Returns:
-        accuracy and loss as floats, examples as an int, confusion as a matrix of counts (rows: truth). Of tags,
-        accuracy, loss and confusion are by token. Where text is written, accuracy is the share of texts that greedy
-        decoding writes exactly, token_accuracy stands beside it, and confusion is None. Of several labels at once the
-        main figure is mean_average_precision, with micro_f1 and average_precision by label; accuracy is the share of
-        right decisions. Of numbers there are rmse, mae and r2 instead of accuracy, in the data's own units.
+        The metrics of the run's task; those of other tasks are None.
+
+    Raises:
+        RunError: the run is unfinished, or has no such split.
     """
     from training.learning.evaluation import evaluate_run
 
-    return evaluate_run(run if isinstance(run, Run) else Run.open(run), split)
+    return evaluate_run(_run(run), split)
 
 
-def health(run: Run | str | os.PathLike[str]) -> dict[str, Any]:
-    """Look for what is wrong with a run, finished or not.
+def diagnose(run: Run | str | os.PathLike[str]) -> Diagnosis:
+    """Diagnose a run, finished or not: divergence, vanishing gradients, dead units, overfitting and others.
 
-    Returns:
-        run, finished, epochs, measurements (how many steps were measured) and findings, the gravest first: fault, what
-        (in words), advice, figures.
+    Args:
+        run: a run or its directory.
 
     Raises:
         RunError: there is no such run, or it has stored nothing yet.
     """
-    from training.monitor.diagnosis import examine
+    from training.monitor.diagnosis import diagnose_run
 
-    return examine(run if isinstance(run, Run) else Run.open(run))
+    return diagnose_run(_run(run))
 
 
-def tune(recipe: Recipe | str, spaces: Iterable[str], **options: Any) -> dict[str, Any]:
-    """Search for better values of a recipe's options, judged on validation data alone.
+def tune(
+    recipe: Recipe | str,
+    spaces: Iterable[str],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    trials: int = 20,
+    study: str | os.PathLike[str] | None = None,
+    seed: int = 1,
+    pruner: str = "median",
+    observe: Callable[[Trial], None] | None = None,
+) -> TuneResult:
+    """Search for better values of a recipe's options by their metric on the validation split.
 
     Args:
         recipe: a registered name or a Recipe.
-        spaces: what may vary, "optimizer.learning_rate=log:1e-3..1e-1", "model.options.dropout=0..0.5" or
+        spaces: search spaces, "optimizer.learning_rate=log:1e-3..1e-1", "model.options.dropout=0..0.5" or
             "data.batch_size=32|64|128".
-        **options: overrides, trials, study, seed, pruner and tell; see `training.tuning.tune.tune`.
+        overrides: changed values of the recipe by dotted key.
+        trials: number of trials, including those of an interrupted study.
+        study: the study directory; an existing study is resumed. `studies/<recipe>/<time>-<4 hex>` by default.
+        seed: seed of the sampler.
+        pruner: "median" (stop below the median of earlier trials at the same epoch), "halving" or "none".
+        observe: called with each finished trial.
 
-    Returns:
-        study, figure, trials, best (one of the trials) and importance (share of each key).
+    Raises:
+        BadOption: a space or an option is invalid.
+        RunError: the directory has other content, or another process uses it.
+        TrainingError: no trial was completed.
     """
-    from training.tuning.tune import tune as search
+    from training.tuning.tune import run_study
 
-    return search(recipe, spaces, **options)
+    return run_study(
+        resolve(recipe, (overrides or {}).items()),
+        spaces,
+        trials=trials,
+        study=study,
+        seed=seed,
+        pruner=pruner,
+        observe=observe,
+    )
+
+
+def find_learning_rate(
+    recipe: Recipe | str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    low: float = 1e-6,
+    high: float = 10.0,
+    steps: int = 100,
+) -> LearningRateResult:
+    """Suggest a learning rate by a range test (Smith 2015, arXiv:1506.01186); nothing is written.
+
+    Args:
+        recipe: a registered name or a Recipe.
+        overrides: changed values by dotted key.
+        low: the first learning rate.
+        high: the last learning rate.
+        steps: number of steps, a batch each.
+
+    Raises:
+        BadOption: an option is invalid, or the optimizer has no learning rate.
+        TrainingError: the loss is not finite from the start.
+    """
+    from training.tuning.lr_finder import range_test
+
+    return range_test(resolve(recipe, (overrides or {}).items()), low=low, high=high, steps=steps)
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return a registered recipe; raises UnknownName."""
+    return _recipes[name]
+
+
+def list_recipes(*patterns: str, exclude: str | Iterable[str] = ()) -> list[str]:
+    """Return the sorted names of recipes.
+
+    Args:
+        *patterns: shell wildcards, such as "digits_*"; all recipes without one.
+        exclude: wildcards of recipes to leave out.
+    """
+    return _recipes.names(*patterns, exclude=exclude)
+
+
+def list_datasets(*patterns: str, exclude: str | Iterable[str] = ()) -> list[str]:
+    """Return the sorted names of registered datasets; TFDS has others.
+
+    Args:
+        *patterns: shell wildcards, such as "cifar*"; all datasets without one.
+        exclude: wildcards of datasets to leave out.
+    """
+    return _datasets.names(*patterns, exclude=exclude)
+
+
+def _run(run: Run | str | os.PathLike[str]) -> Run:
+    return run if isinstance(run, Run) else Run.open(run)

@@ -1,4 +1,4 @@
-"""`zoo recipes`, `zoo new-recipe`, `zoo lr-find`, `zoo train`, `zoo tune`, `zoo diagnose` and `zoo evaluate`."""
+"""Commands: recipes, new-recipe, lr-find, train, launch, tune, diagnose and evaluate."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from training.learning.tasks import describe_metrics
 from training.recipe.docstrings import note
 from training.recipe.recipe import Recipe, recipes, resolve
 from training.recipe.starter import SUFFIX, read_recipe, write_starter
-from training.runs.run import Run, check_free, new_path
+from training.runs.folder import check_free, new_path
+from training.runs.run import Run
 from zoo.common.console import json_option, print_json, print_table
 from zoo.common.errors import BadOption
 from zoo.common.files import finite
 
 # The strategy of processes that train together.
 MULTIWORKER = "multiworker"
+RESUME_ONLY = "Expected --resume alone. Received: --resume with --set or --run. A run keeps its recipe; leave them out."
 
 set_option = click.option(
     "--set",
@@ -34,11 +36,11 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Change a value, such as optimizer.learning_rate=0.05.",
 )
-quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
+quiet_option = click.option("--quiet", is_flag=True, help="Do not show progress.")
 
 
 def _recipe(name: str) -> Recipe | str:
-    """Return the recipe of a file, or the name of a registered one."""
+    """Return the recipe of a .toml file, or the name of a registered recipe."""
     return read_recipe(Path(name)) if name.endswith(SUFFIX) else name
 
 
@@ -55,7 +57,10 @@ def _print_line(row: dict[str, Any]) -> None:
 @click.argument("patterns", nargs=-1)
 @json_option
 def list_recipes(patterns: tuple[str, ...], as_json: bool) -> None:
-    """List the recipes whose names match PATTERNS: what they train, how long that takes and what it reaches."""
+    """List recipes with their data, accuracy, time and hardware.
+
+    PATTERNS are wildcards, such as "digits_*".
+    """
     found = [(recipes[name], note(name)) for name in recipes.names(*patterns)]
     if as_json:
         print_json([{**recipe.to_json(), "stated": stated.to_json()} for recipe, stated in found])
@@ -72,55 +77,58 @@ def _short(text: str) -> str:
 @click.command("lr-find")
 @click.argument("recipe")
 @set_option
-@click.option("--low", default=1e-6, show_default=True, help="The first learning rate.")
-@click.option("--high", default=10.0, show_default=True, help="The last learning rate.")
-@click.option("--steps", default=100, show_default=True, help="How many, a batch each.")
-@click.option("--out", default="lr_find.png", show_default=True, metavar="FILE", help="Where the curve is drawn.")
+@click.option("--low", default=1e-6, show_default=True, help="First learning rate.")
+@click.option("--high", default=10.0, show_default=True, help="Last learning rate.")
+@click.option("--steps", default=100, show_default=True, help="Number of steps, a batch each.")
+@click.option("--out", default="lr_find.png", show_default=True, metavar="FILE", help="Plot to write.")
 @json_option
 def lr_find(
     recipe: str, overrides: tuple[str, ...], low: float, high: float, steps: int, out: str, as_json: bool
 ) -> None:
-    """Propose a learning rate for RECIPE: raise it step by step, draw the loss, and take where it falls fastest."""
-    from training.tuning.lr_finder import find_rate
+    """Find a learning rate with a range test."""
+    from training.tuning.plots import save_range_test
 
-    found = find_rate(resolve(_recipe(recipe), _parsed(overrides).items()), low=low, high=high, steps=steps)
-    found.draw(Path(out))
+    result = training.find_learning_rate(_recipe(recipe), _parsed(overrides), low=low, high=high, steps=steps)
+    save_range_test(result, Path(out))
     if as_json:
-        print_json({"learning_rate": found.rate, "drawn": out, "rates": found.rates, "smoothed": found.smoothed})
+        print_json({**result.to_json(), "drawn": out})
         return
-    click.echo(f"{out}: {found.advice}")
+    click.echo(f"{out}: {result.advice}")
 
 
 @click.command("new-recipe")
 @click.argument("name")
-@click.option("--from", "base", default="digits_resnet", show_default=True, help="The recipe to begin with.")
-@click.option("--folder", default=".", metavar="DIR", help="Where the file goes.")
-@click.option("--python", "python", is_flag=True, help="A Python file for a package, instead of TOML.")
+@click.option("--from", "base", default="digits_resnet", show_default=True, help="Recipe to copy.")
+@click.option("--folder", default=".", metavar="DIR", help="Folder of the file.")
+@click.option("--python", "python", is_flag=True, help="Write a Python file for a package, not TOML.")
 def new_recipe(name: str, base: str, folder: str, python: bool) -> None:
-    """Write a file NAME.toml to start a recipe of one's own from; zoo train NAME.toml trains it."""
+    """Write a recipe file NAME.toml with every option and its default.
+
+    Train it with: zoo train NAME.toml
+    """
     click.echo(write_starter(name, base, Path(folder), python=python))
 
 
 @click.command("train")
 @click.argument("recipe", required=False)
 @set_option
-@click.option("--run", "path", metavar="DIR", help="The run directory to make.")
-@click.option("--resume", metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--run", "path", metavar="DIR", help="Run directory to create.")
+@click.option("--resume", metavar="RUN", help="Resume an interrupted run.")
 @quiet_option
-@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON an epoch and one in the end, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch and one at the end.")
 def train(
     recipe: str | None, overrides: tuple[str, ...], path: str | None, resume: str | None, quiet: bool, as_json: bool
 ) -> None:
-    """Train RECIPE, a name or a .toml file, or go on with an interrupted run."""
+    """Train RECIPE (a name or a .toml file), or resume a run."""
     if bool(recipe) == bool(resume):
-        raise BadOption("zoo train needs either a recipe (see: zoo recipes) or --resume RUN.")
+        raise BadOption(
+            f"Expected either RECIPE (see: zoo recipes) or --resume RUN. Received: {recipe=}, {resume=}. Pass one."
+        )
     options = {"progress": not (quiet or as_json), "observe": _print_line if as_json else None}
-    with _ended_at_once():
+    with _exit_when_stopped():
         if resume:
             if overrides or path:
-                raise BadOption(
-                    "--resume goes on with the run as it is, so that --set and --run cannot be given with it."
-                )
+                raise BadOption(RESUME_ONLY)
             run = training.resume(resume, **options)
         else:
             run = training.train(_recipe(recipe), _parsed(overrides), run=path, **options)
@@ -128,10 +136,10 @@ def train(
 
 
 @contextlib.contextmanager
-def _ended_at_once() -> Iterator[None]:
-    """End the process when training was stopped by a signal, without what Python and TensorFlow do at their end.
+def _exit_when_stopped() -> Iterator[None]:
+    """Exit the process at once after a signal stopped the training, without Python's and TensorFlow's cleanup.
 
-    They would wait for the threads that read data, and those for whatever keeps them.
+    The cleanup would wait for the threads that read data.
     """
     try:
         yield
@@ -143,11 +151,11 @@ def _ended_at_once() -> Iterator[None]:
 
 @click.command("launch")
 @click.argument("recipe", required=False)
-@click.option("--workers", default=2, show_default=True, help="How many processes, each on its share of a batch.")
+@click.option("--workers", default=2, show_default=True, help="Number of processes; each computes a shard of a batch.")
 @set_option
-@click.option("--run", "path", metavar="DIR", help="The run directory to make.")
-@click.option("--resume", metavar="RUN", help="Go on with an interrupted run.")
-@click.option("--retries", default=0, show_default=True, help="How often all are started again when one fails.")
+@click.option("--run", "path", metavar="DIR", help="Run directory to create.")
+@click.option("--resume", metavar="RUN", help="Resume an interrupted run.")
+@click.option("--retries", default=0, show_default=True, help="Restarts of all processes after one fails.")
 @quiet_option
 def launch(
     recipe: str | None,
@@ -158,14 +166,16 @@ def launch(
     retries: int,
     quiet: bool,
 ) -> None:
-    """Train RECIPE, or go on with a run, by several processes of this machine that share each batch."""
+    """Train RECIPE with several worker processes on this machine."""
     from training.launch import launch_training
 
     if bool(recipe) == bool(resume):
-        raise BadOption("zoo launch needs either a recipe (see: zoo recipes) or --resume RUN.")
+        raise BadOption(
+            f"Expected either RECIPE (see: zoo recipes) or --resume RUN. Received: {recipe=}, {resume=}. Pass one."
+        )
     if resume:
         if overrides or path:
-            raise BadOption("--resume goes on with the run as it is, so that --set and --run cannot be given with it.")
+            raise BadOption(RESUME_ONLY)
         launch_training(Run.open(resume), workers=workers, retries=retries, quiet=quiet)
         return
     changes = (*overrides, f"strategy={MULTIWORKER}")
@@ -177,7 +187,7 @@ def launch(
 
 
 def _print_result(run: Run, as_json: bool) -> None:
-    """Print how good a finished run is; of several workers, one does."""
+    """Print the metrics of a finished run; of several workers, only the chief does."""
     if not run.writes:
         return
     result = run.result()
@@ -185,61 +195,64 @@ def _print_result(run: Run, as_json: bool) -> None:
     if as_json:
         _print_line({"run": str(run.path), **test})
         return
-    told = describe_metrics(result.get("task", "classify"), test)
-    click.echo(f"{run.path}: {told} on the {test['examples']} examples of the {test['split']} split")
+    metrics = describe_metrics(result.get("task", "classify"), test)
+    click.echo(f"{run.path}: {metrics} on the {test['examples']} examples of the {test['split']} split")
 
 
 @click.command("tune")
 @click.argument("recipe")
 @click.option("--space", "spaces", multiple=True, metavar="KEY=VALUES", help="LOW..HIGH, log:LOW..HIGH or A|B|C.")
-@click.option("--trials", default=20, show_default=True, help="How many, those of an interrupted study included.")
-@click.option("--study", metavar="DIR", help="The study's directory; one that is there is gone on with.")
+@click.option("--trials", default=20, show_default=True, help="Number of trials, with those of an interrupted study.")
+@click.option("--study", metavar="DIR", help="Study directory; an existing study is resumed.")
 @set_option
-@click.option("--seed", default=1, show_default=True, help="Of the draws.")
-@click.option("--pruner", default="median", show_default=True, help="Who ends bad trials: median, halving or none.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the sampler.")
+@click.option(
+    "--pruner", default="median", show_default=True, help="Pruner: median, halving or none."
+)
 @quiet_option
 @json_option
 def tune(recipe: str, overrides: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:
-    """Search for better values of RECIPE's options; only validation data is looked at."""
-    tell = None if quiet or as_json else _print_trial
-    result = training.tune(_recipe(recipe), overrides=_parsed(overrides), tell=tell, **options)
+    """Search for better values of a recipe's options.
+
+    Trials are compared on the validation split.
+    """
+    observe = None if quiet or as_json else _print_trial
+    result = training.tune(_recipe(recipe), overrides=_parsed(overrides), observe=observe, **options)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
         return
-    best, figure = result["best"], result["figure"]
-    click.echo(f"{result['study']}: {figure} {best[figure]:.4f} in trial {best['trial']}, {best['run']}")
-    if result["importance"]:
-        shares = sorted(result["importance"].items(), key=lambda item: -item[1])
-        click.echo("What mattered: " + ", ".join(f"{key} {share:.2f}" for key, share in shares))
-    click.echo(" ".join(f"--set {shlex.quote(f'{k}={_written(v)}')}" for k, v in best["values"].items()))
+    best = result.best
+    click.echo(f"{result.study}: {result.metric} {best.value:.4f} in trial {best.number}, {best.run}")
+    if result.importance:
+        importance = sorted(result.importance.items(), key=lambda item: -item[1])
+        click.echo("Importance: " + ", ".join(f"{key} {fraction:.2f}" for key, fraction in importance))
+    click.echo(" ".join(f"--set {shlex.quote(f'{k}={_formatted(v)}')}" for k, v in best.values.items()))
 
 
-def _written(value: Any) -> str:
+def _formatted(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _print_trial(row: dict[str, Any]) -> None:
-    """Print a trial that is over on standard error."""
-    figure = next(key for key in row if key not in ("trial", "state"))
-    reached = "" if row[figure] is None else f"  {figure} {row[figure]:.4f} after {row['epochs']} epochs"
-    values = "  ".join(f"{key}={_written(value)}" for key, value in row["values"].items())
-    click.echo(f"trial {row['trial']}  {row['state']}{reached}  {values}", err=True)
+def _print_trial(trial: training.Trial) -> None:
+    """Print a finished trial on standard error."""
+    value = "" if trial.value is None else f"  {trial.metric} {trial.value:.4f} after {trial.epochs} epochs"
+    values = "  ".join(f"{key}={_formatted(value)}" for key, value in trial.values.items())
+    click.echo(f"trial {trial.number}  {trial.state}{value}  {values}", err=True)
 
 
-@click.command("health")
+@click.command("diagnose")
 @click.argument("run")
 @json_option
-def health(run: str, as_json: bool) -> None:
-    """Say what is wrong with a RUN, finished or not, and what to try."""
-    content = training.diagnose(run)
+def diagnose(run: str, as_json: bool) -> None:
+    """Diagnose a run and suggest what to change."""
+    diagnosis = training.diagnose(run)
     if as_json:
-        print_json(finite(content))
+        print_json(finite(diagnosis.to_json()))
         return
-    seen = f"{content['epochs']} epochs and {content['measurements']} measured steps"
-    if not content["findings"]:
-        click.echo(f"Nothing is wrong, as far as {seen} tell.")
-    for finding in content["findings"]:
-        click.echo(f"{finding['what']}.\n  Try: {finding['advice']}.")
+    if not diagnosis.findings:
+        click.echo(f"No problems found in {diagnosis.epochs} epochs and {diagnosis.measurements} measured steps.")
+    for finding in diagnosis.findings:
+        click.echo(f"{finding.what}.\n  Try: {finding.advice}.")
 
 
 @click.command("evaluate")
@@ -247,10 +260,10 @@ def health(run: str, as_json: bool) -> None:
 @click.option("--split", default="test", show_default=True, help="train, validation or test.")
 @json_option
 def evaluate(run: str, split: str, as_json: bool) -> None:
-    """Judge the model of a finished RUN."""
-    result = training.evaluate(run, split)
+    """Evaluate a trained run on its validation or test split."""
+    result = training.evaluate(run, split).to_json()
     if as_json:
-        print_json({"run": run, "split": split, **result})
+        print_json({"run": run, **result})
         return
-    told = describe_metrics(Run.open(run).result().get("task", "classify"), result)
-    click.echo(f"{split}: {told}, loss {result['loss']:.4f}, {result['examples']} examples")
+    metrics = describe_metrics(Run.open(run).result().get("task", "classify"), result)
+    click.echo(f"{split}: {metrics}, loss {result['loss']:.4f}, {result['examples']} examples")

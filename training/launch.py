@@ -1,4 +1,4 @@
-"""Several processes of one training on this machine: started together, stopped together, and started again."""
+"""Launch several processes of one training on this machine: start, stop and restart them together."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from training.common.stopping import Stopped
 from training.runs.run import Run
 from zoo.common.errors import BadOption, TrainingError
 
-MOST = 64
-CLUSTER = "cluster"  # TF_CONFIG's word for all workers
-# Seconds that workers are given to end: to save when a signal came, and when one of them failed, after which the others
-# have nobody to go on with.
-SAVING, FAILED = 20.0, 4.0
-# Exit code of what was refused in one line: it would be refused again.
-REFUSED = 2
-# What becomes a worker: a process that is asked to end when its parent does, even by kill -9. The wish outlives exec.
-# Linux only; elsewhere workers whose launcher was killed end with their training.
+MAX_WORKERS = 64
+CLUSTER = "cluster"  # the key of TF_CONFIG for all workers
+# Seconds for workers to end: to save after a signal, and after one of them failed.
+SAVE_TIMEOUT, FAILURE_TIMEOUT = 20.0, 4.0
+# Exit code of a user error: a retry would fail again.
+USER_ERROR = 2
+# Code of a worker process: the kernel sends it SIGTERM when its parent ends, even by kill -9, also after exec. Linux
+# only; elsewhere the workers of a killed launcher run to the end of their training.
 STUB = """
 import ctypes, os, signal, sys
 parent, *command = sys.argv[1:]
@@ -40,10 +39,10 @@ os.execvp(command[0], command)
 
 
 class WorkerFailed(TrainingError):
-    """A worker ended otherwise than well.
+    """A worker failed.
 
     Args:
-        message: one line for people.
+        message: the message, one line.
         code: its exit code.
     """
 
@@ -53,34 +52,39 @@ class WorkerFailed(TrainingError):
 
 
 def launch(
-    workers: int, command: Callable[[], Sequence[str]], *, retries: int = 0, go_on: Callable[[], str] = str
+    workers: int, command: Callable[[], Sequence[str]], *, retries: int = 0, advice: Callable[[], str] = str
 ) -> None:
-    """Let several processes train together until they are through.
+    """Run several processes that train together until all end.
 
     Args:
-        workers: how many.
-        command: returns what each runs, asked for before each start.
-        retries: how often all are started again when one fails.
-        go_on: returns what to do then, for messages.
+        workers: number of processes.
+        command: returns the command of each process; called before each start.
+        retries: number of restarts of all processes after one fails.
+        advice: returns what to do after a failure, for messages.
 
     Raises:
-        BadOption: a number of workers that cannot be.
-        WorkerFailed: one failed, and there were no retries left; all others are stopped.
-        Stopped: SIGTERM or SIGINT came, and was passed on.
+        BadOption: `workers` or `retries` is out of range.
+        WorkerFailed: a process failed after the last retry; the others are stopped.
+        Stopped: SIGTERM or SIGINT was received, and passed on.
     """
-    if not 1 <= workers <= MOST or retries < 0:
-        raise BadOption(f"workers must be from 1 to {MOST}, retries at least 0. Received: {workers=}, {retries=}")
-    with _received() as received:
+    if not 1 <= workers <= MAX_WORKERS or retries < 0:
+        raise BadOption(
+            f"workers must be from 1 to {MAX_WORKERS}, retries at least 0. Received: {workers=}, "
+            f"{retries=}. Change them."
+        )
+    with _collect_signals() as received:
         for attempt in range(retries + 1):
             index, code = _attempt(workers, command(), received)
             if received:
-                raise Stopped(f"Stopped, and so are all workers. {go_on()}".strip(), 128 + received[0])
+                raise Stopped(f"Stopped all workers. {advice()}".strip(), 128 + received[0])
             if code == 0:
                 return
-            how = f"worker {index} ended {_ending(code)}, and the others were stopped"
-            if code == REFUSED or attempt == retries:
-                raise WorkerFailed(f"{how[0].upper()}{how[1:]}. {go_on()}".strip(), code if code > 0 else 128 - code)
-            _say(f"zoo: {how}; starting all again ({attempt + 1} of {retries})\n", sys.stderr)
+            failure = f"worker {index} ended {_ending(code)}, and the others were stopped"
+            if code == USER_ERROR or attempt == retries:
+                raise WorkerFailed(
+                    f"{failure[0].upper()}{failure[1:]}. {advice()}".strip(), code if code > 0 else 128 - code
+                )
+            _write(f"zoo: {failure}; restarting all ({attempt + 1} of {retries})\n", sys.stderr)
 
 
 def _ending(code: int) -> str:
@@ -88,8 +92,8 @@ def _ending(code: int) -> str:
 
 
 @contextlib.contextmanager
-def _received() -> Iterator[list[int]]:
-    """Collect the signals that ask to stop."""
+def _collect_signals() -> Iterator[list[int]]:
+    """Collect the signals that request a stop."""
     found: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda n, _: found.append(n)) for number in numbers}
@@ -101,25 +105,25 @@ def _received() -> Iterator[list[int]]:
 
 
 def _attempt(count: int, command: Sequence[str], received: Sequence[int]) -> tuple[int, int]:
-    """Run all workers to their end; return the number and the code of the first that failed, (0, 0) if none did."""
+    """Run all workers; return the number and the exit code of the first that failed, (0, 0) if none did."""
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
-    found: list[_Worker] = []
+    started: list[_Worker] = []
     try:
         for i in range(count):
-            found.append(_Worker(i, command, addresses))
-        failed = _watch(found, received)
-        _stop(found, received[0] if received else signal.SIGTERM, SAVING if received else FAILED)
+            started.append(_Worker(i, command, addresses))
+        failed = _wait(started, received)
+        _stop(started, received[0] if received else signal.SIGTERM, SAVE_TIMEOUT if received else FAILURE_TIMEOUT)
         return failed
     finally:
-        for worker in found:
+        for worker in started:
             worker.kill()
 
 
-def _watch(workers: Sequence[_Worker], received: Sequence[int]) -> tuple[int, int]:
-    """Wait until all are through, one has failed, or a signal came."""
+def _wait(workers: Sequence[_Worker], received: Sequence[int]) -> tuple[int, int]:
+    """Wait until all end, one fails, or a signal is received."""
     while not received:
         codes = {worker.index: worker.process.poll() for worker in workers}
-        # Who was killed comes first: others may have failed because of it.
+        # A killed worker comes first: others may have failed because of it.
         failed = sorted((code > 0, i, code) for i, code in codes.items() if code)
         if failed:
             return failed[0][1:]
@@ -130,9 +134,9 @@ def _watch(workers: Sequence[_Worker], received: Sequence[int]) -> tuple[int, in
 
 
 def _stop(workers: Sequence[_Worker], number: int, grace: float) -> None:
-    """Ask all to end, and wait for it."""
+    """Send a signal to all workers, and wait for them."""
     for worker in workers:
-        worker.ask(number)
+        worker.send(number)
     until = time.monotonic() + grace
     for worker in workers:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -140,7 +144,7 @@ def _stop(workers: Sequence[_Worker], number: int, grace: float) -> None:
 
 
 class _Worker:
-    """One process, whose output is passed on line by line with its number."""
+    """A worker process; its output is printed line by line with its number."""
 
     def __init__(self, index: int, command: Sequence[str], addresses: Sequence[str]) -> None:
         self.index = index
@@ -151,25 +155,25 @@ class _Worker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # A group of its own: Ctrl-C reaches the launcher alone, which passes it on once.
+            # In a new session, Ctrl-C reaches only the launcher, which passes it on once.
             start_new_session=True,
         )
         streams = ((self.process.stdout, sys.stdout), (self.process.stderr, sys.stderr))
-        self._readers = [threading.Thread(target=self._pass_on, args=pair, daemon=True) for pair in streams]
+        self._readers = [threading.Thread(target=self._print, args=pair, daemon=True) for pair in streams]
         for reader in self._readers:
             reader.start()
 
-    def _pass_on(self, source: IO[bytes], target: Any) -> None:
+    def _print(self, source: IO[bytes], target: Any) -> None:
         for line in source:
-            _say(f"[{self.index}] {line.decode(errors='replace').rstrip()}\n", target)
+            _write(f"[{self.index}] {line.decode(errors='replace').rstrip()}\n", target)
 
-    def ask(self, number: int) -> None:
-        """Send a signal, if it still runs."""
+    def send(self, number: int) -> None:
+        """Send a signal if the process is running."""
         if self.process.poll() is None:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """End it, with all that it started, and pass on the rest of what it said."""
+        """Kill the process and its children, and print the rest of its output."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -179,15 +183,15 @@ class _Worker:
             stream.close()
 
 
-def _say(line: str, target: Any) -> None:
-    """Write a line whole; nobody may be reading any more."""
+def _write(line: str, target: Any) -> None:
+    """Write a whole line; ignore a closed stream."""
     with contextlib.suppress(BrokenPipeError, ValueError):
         target.write(line)
         target.flush()
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports of this machine that nobody listens on."""
+    """Return free ports of this machine."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -198,35 +202,35 @@ def _free_ports(count: int) -> list[int]:
 def launch_training(
     run: Run | Path, start: Sequence[str] = (), *, workers: int, retries: int = 0, quiet: bool = False
 ) -> None:
-    """Let several processes run `zoo train`, and go on with the run when they are started again.
+    """Run `zoo train` in several processes; a restart resumes the run.
 
     Args:
-        run: the run to go on with, or where a new one is made.
-        start: what begins a new one: recipe and changes, as `zoo train` takes them.
-        workers: how many.
-        retries: how often all are started again when one fails.
-        quiet: no progress.
+        run: the run to resume, or the directory of a new one.
+        start: arguments of `zoo train` for a new run: recipe and overrides.
+        workers: number of processes.
+        retries: number of restarts of all processes after one fails.
+        quiet: do not show progress.
 
     Raises:
-        BadOption: a run that is not trained by several processes.
+        BadOption: the strategy of the run does not use several processes.
         WorkerFailed: see `launch`.
-        Stopped: SIGTERM or SIGINT came.
+        Stopped: SIGTERM or SIGINT was received.
     """
     path = run.path if isinstance(run, Run) else run
     if isinstance(run, Run) and run.recipe.strategy not in ("auto", "multiworker"):
         raise BadOption(
-            f"Several processes train a run of strategy=multiworker. Received: {path}, of {run.recipe.strategy}. "
-            f"Go on with: zoo train --resume {path}"
+            f"Expected a run with strategy=multiworker. Received: run={str(path)!r}, strategy={run.recipe.strategy}. "
+            f"Resume it with: zoo train --resume {path}"
         )
 
-    def there() -> bool:
+    def exists() -> bool:
         return (path / "recipe.json").is_file()
 
     def command() -> list[str]:
-        what = ["--resume", str(path)] if there() else [*start, "--run", str(path)]
+        what = ["--resume", str(path)] if exists() else [*start, "--run", str(path)]
         return [sys.executable, "-m", "zoo", "train", *what, *(["--quiet"] if quiet else [])]
 
-    def go_on() -> str:
-        return f"Go on with: zoo launch --workers {workers} --resume {path}" if there() else ""
+    def advice() -> str:
+        return f"Resume with: zoo launch --workers {workers} --resume {path}" if exists() else ""
 
-    launch(workers, command, retries=retries, go_on=go_on)
+    launch(workers, command, retries=retries, advice=advice)

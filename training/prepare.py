@@ -1,4 +1,4 @@
-"""What a training begins with: the device, the data, and the network that is ready to learn."""
+"""Prepare a training: the device, the data and the compiled model."""
 
 from __future__ import annotations
 
@@ -10,28 +10,33 @@ from training.data.pipeline.pipeline import Pipeline
 from training.distributed.device import Device
 from training.distributed.devices import open_device
 from training.learning.build import build_training_model, compile_model, seeded
-from training.learning.eval_resolution import make_view
+from training.learning.eval_resolution import make_evaluation_model
 from training.learning.evaluation import open_data
-from training.optim.lbfgs import check_lbfgs, in_float32, is_asked, remember
+from training.optim.lbfgs import add_search_state, check_lbfgs, in_float32, is_lbfgs
 from training.recipe.recipe import Recipe
 from training.runs.run import Run
 from zoo.build import dtype_policy
 
 
 def prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, Any, Any]:
-    """Return the device, the data, the compiled model, its initial weights drawn from the seed, and its view."""
-    asked = is_asked(recipe)
-    device = open_device(in_float32(recipe) if asked else recipe)
+    """Return the device, the data, the compiled TrainingModel with initial weights, and the evaluation model or None.
+
+    Args:
+        recipe: the recipe; its seed determines the initial weights.
+        run: the run to resume; None for a new one.
+    """
+    lbfgs = is_lbfgs(recipe)
+    device = open_device(in_float32(recipe) if lbfgs else recipe)
     pipeline = open_data(run) if run else open_pipeline(recipe, zoo.spec(recipe.model.name))
-    pipeline.check(device.share)
+    pipeline.check(device.shard)
     device.check(pipeline)
     with device.running(), device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
-        model = build_training_model(recipe, pipeline.learning, start=run is None)
-        if asked:
-            check_lbfgs(recipe, pipeline, device, model)
-            remember(model)
-        compile_model(model, recipe, pipeline, device.jit_compile, device.share)
+        model = build_training_model(recipe, pipeline.for_training, start=run is None)
+        if lbfgs:
+            check_lbfgs(recipe, pipeline, model, precision=device.precision, replicas=device.replicas)
+            add_search_state(model)
+        compile_model(model, recipe, pipeline, device.jit_compile, device.shard, device.adapt_optimizer)
         model.optimizer.build(model.trainable_variables)
         device.prepare(model)
-        view = make_view(model, recipe, pipeline)
-    return device, pipeline, model, view
+        resized = make_evaluation_model(model, recipe, pipeline)
+    return device, pipeline, model, resized

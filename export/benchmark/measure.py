@@ -1,270 +1,149 @@
-"""What artifacts take: latency with one and with all threads, cold start, memory and throughput, each in its runtime.
+"""Measure artifacts in their runtimes: latency by number of threads, cold start, memory and throughput.
 
-A runtime's threads belong to its process (TensorFlow's to all of it), so that there is one process for each runtime
-and number of threads. They take turns: never do two of them work at once. All are forked from one that has imported
-what they have in common and no runtime.
+The threads of a runtime belong to its process, so that there is one process for each runtime and number of threads.
+The processes take turns; never do two of them compute at once. All are forked from one that has imported their common
+modules and no runtime.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from export.benchmark.latency import in_turns, sum_up
-from export.convert_worker import child_environment, foreign_modules
+from export.benchmark.processes import ForkServer, WorkerProcess
+from export.benchmark.statistics import run_rounds, summarize
 from export.core.manifest import SAMPLES
-from export.pipeline import Artifact
-from training.runs.run import processor
-from zoo.common.errors import ExportError
+from export.verification.artifact import Artifact
+from training.runs.environment import processor
 
-# Above so many bytes of artifacts in all, each is loaded for its turn and leaves memory after it.
-HELD = 1 << 30
-# A cold start that took longer is not repeated.
-QUICK = 1.5
-# Runtimes that are another one within.
-WITHIN = {"keras": "tensorflow"}
+# If the artifacts have more bytes together, each is unloaded after its turn.
+MAX_LOADED_BYTES = 1 << 30
+# Cold starts that take longer are not repeated.
+REPEAT_SECONDS = 1.5
+# Runtimes that run inside another one.
+SHARED_RUNTIME = {"keras": "tensorflow"}
 # Packages that run artifacts.
-RUNTIMES = ("ai-edge-litert", "keras", "numpy", "onnxruntime", "openvino", "tensorflow")
+RUNTIME_PACKAGES = ("ai-edge-litert", "keras", "numpy", "onnxruntime", "openvino", "tensorflow")
+KEYS = ("latency", "batch", "cold", "memory", "throughput")
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine() -> dict[str, Any]:
-    """Return what measurements depend on beside the artifacts: the processor and the versions of the runtimes."""
+def describe_machine() -> dict[str, Any]:
+    """Return the processor, the number of cores and the versions of the runtimes."""
     versions = {}
-    for package in RUNTIMES:
+    for package in RUNTIME_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    return {"processor": processor(), "cores": cores(), "versions": versions}
+    return {"processor": processor(), "cores": count_cores(), "versions": versions}
 
 
 def measure(artifacts: Mapping[str, Artifact], threads: Iterable[int] = ()) -> dict[str, dict[str, Any]]:
     """Measure artifacts in their runtimes, in turns.
 
     Args:
-        artifacts: by any names.
-        threads: numbers of threads to measure the latency with; 1 and as many as there are processors by default. The
-            rest is measured with the largest.
+        artifacts: the artifacts by any names.
+        threads: numbers of threads for the latency; 1 and the number of processors by default. Cold start, memory and
+            throughput use the largest.
 
     Returns:
-        By name: "latency", by the number of threads as a string what `export.benchmark.latency.sum_up` returns, of a call at the
-        artifact's batch ("batch", 1 where it is free) in milliseconds; "cold", milliseconds to import the runtime, load
-        and answer first, and their "total", in a fresh process; "memory", bytes at the "peak" of that process, and what
-        of it came "over_import"; "throughput", "per_second" examples in batches of "batch" from "callers" at once.
+        By name: "latency", for each number of threads as a string the result of
+        `export.benchmark.statistics.summarize`, in milliseconds of a call with "batch" examples (1 if dynamic); "cold",
+        milliseconds to "import" the runtime, "load" and run the "first" call, and their "total", in a fresh process;
+        "memory", bytes at the "peak" of that process, and the part "over_import"; "throughput", examples "per_second"
+        in batches of "batch" from "callers" at once.
 
     Raises:
         ExportError: a runtime failed or died.
     """
     if not artifacts:
         return {}
-    counts = sorted(set(threads) or {1, cores()})
-    keep = sum(a.manifest["bytes"] for a in artifacts.values()) <= HELD
-    orders = {name: _order(name, artifact, keep) for name, artifact in artifacts.items()}
+    counts = sorted(set(threads) or {1, count_cores()})
+    keep_loaded = sum(a.manifest["bytes"] for a in artifacts.values()) <= MAX_LOADED_BYTES
+    requests = {name: _open_request(name, artifact, keep_loaded) for name, artifact in artifacts.items()}
     with contextlib.ExitStack() as stack:
-        nursery = stack.enter_context(Nursery())
-        children, found = _start(orders, counts[-1], nursery, stack)
-        timed = {(name, counts[-1]): child for name, child in children.items()}
+        server = stack.enter_context(ForkServer())
+        workers, results = _cold_starts(requests, counts[-1], server, stack)
+        by_threads = {(name, counts[-1]): worker for name, worker in workers.items()}
         for count in counts[:-1]:
-            opened = _open_all(_gathered(orders, found), count, nursery, stack)
-            timed |= {(name, count): child for name, child in opened.items()}
-        jobs = {key: _burst(child, key[0], keep) for key, child in timed.items()}
-        for (name, count), bursts in in_turns(jobs).items():
-            found[name]["latency"][str(count)] = sum_up(bursts)
-        for name, child in children.items():
-            found[name]["throughput"] = child.ask("rate", name=name, keep=keep)
-    return {name: {key: row[key] for key in KEYS} for name, row in found.items()}
+            opened = _open_all(_by_runtime(requests, results), count, server, stack)
+            by_threads |= {(name, count): worker for name, worker in opened.items()}
+        jobs = {key: _latency_job(worker, key[0], keep_loaded) for key, worker in by_threads.items()}
+        for (name, count), rounds in run_rounds(jobs).items():
+            results[name]["latency"][str(count)] = summarize(rounds)
+        for name, worker in workers.items():
+            results[name]["throughput"] = worker.call("throughput", name=name, keep_loaded=keep_loaded)
+    return {name: {key: result[key] for key in KEYS} for name, result in results.items()}
 
 
-KEYS = ("latency", "batch", "cold", "memory", "throughput")
+def _latency_job(worker: WorkerProcess, name: str, keep_loaded: bool) -> Callable[[], list[float]]:
+    return lambda: worker.call("latency", name=name, keep_loaded=keep_loaded)
 
 
-def _burst(child: Child, name: str, keep: bool) -> Callable[[], list[float]]:
-    return lambda: child.ask("burst", name=name, keep=keep)
-
-
-def _start(orders: Mapping[str, Any], threads: int, nursery: Nursery, stack: contextlib.ExitStack) -> tuple[dict, dict]:
-    """Start each artifact cold, the quick ones twice; returns the process that has each, and what was measured."""
-    kept: dict[str, Child] = {}
-    children, found = {}, {}
-    for name, order in orders.items():
+def _cold_starts(
+    requests: Mapping[str, Any], threads: int, server: ForkServer, stack: contextlib.ExitStack
+) -> tuple[dict[str, WorkerProcess], dict[str, dict[str, Any]]]:
+    """Open each artifact in a fresh process, fast ones twice; returns the process that keeps each, and the results."""
+    kept: dict[str, WorkerProcess] = {}
+    workers, results = {}, {}
+    for name, request in requests.items():
         with contextlib.ExitStack() as own:
-            child = own.enter_context(Child(nursery))
-            cold = [child.ask("open", **order, threads=threads)]
-            if sum(cold[0]["seconds"].values()) < QUICK:
-                with Child(nursery) as again:
-                    cold.append(again.ask("open", **order, threads=threads))
-            library = cold[0]["library"]
+            worker = own.enter_context(WorkerProcess(server))
+            starts = [worker.call("open", **request, threads=threads)]
+            if sum(starts[0]["seconds"].values()) < REPEAT_SECONDS:
+                with WorkerProcess(server) as second:
+                    starts.append(second.call("open", **request, threads=threads))
+            library = starts[0]["library"]
             if library not in kept:
-                kept[library] = child
+                kept[library] = worker
                 stack.push(own.pop_all())
-        children[name] = kept[library]
-        if kept[library] is not child:
-            kept[library].ask("open", **order, threads=threads)
-        found[name] = {**_cold(cold), "latency": {}, "batch": cold[0]["batch"] or 1, "library": library}
-    return children, found
+        workers[name] = kept[library]
+        if kept[library] is not worker:
+            kept[library].call("open", **request, threads=threads)
+        results[name] = {**_fastest_start(starts), "latency": {}, "batch": starts[0]["batch"] or 1, "library": library}
+    return workers, results
 
 
-def _cold(opened: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the better of the starts: what came between only made one longer."""
-    best = min(opened, key=lambda one: sum(one["seconds"].values()))
+def _fastest_start(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the faster cold start: noise only adds time."""
+    best = min(starts, key=lambda start: sum(start["seconds"].values()))
     parts = {part: 1e3 * seconds for part, seconds in best["seconds"].items()}
     return {"cold": {**parts, "total": sum(parts.values())}, "memory": best["memory"]}
 
 
-def _gathered(orders: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the orders by the runtime that one process has."""
-    together: dict[str, list[Any]] = {}
-    for name, order in orders.items():
-        library = found[name]["library"]
-        together.setdefault(WITHIN.get(library, library), []).append(order)
-    return together
+def _by_runtime(requests: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the requests by the runtime of their process."""
+    grouped: dict[str, list[Any]] = {}
+    for name, request in requests.items():
+        library = results[name]["library"]
+        grouped.setdefault(SHARED_RUNTIME.get(library, library), []).append(request)
+    return grouped
 
 
 def _open_all(
-    orders: Mapping[str, list[Any]], threads: int, nursery: Nursery, stack: contextlib.ExitStack
-) -> dict[str, Child]:
-    """Open every artifact with so many threads, those of a runtime in one process; the runtimes start side by side."""
-    children = {library: stack.enter_context(Child(nursery)) for library in orders}
-    for library, child in children.items():
-        for order in orders[library]:
-            child.send("open", **order, threads=threads)
-    found = {}
-    for library, child in children.items():
-        for order in orders[library]:
-            child.receive()
-            found[order["name"]] = child
-    return found
+    requests: Mapping[str, list[Any]], threads: int, server: ForkServer, stack: contextlib.ExitStack
+) -> dict[str, WorkerProcess]:
+    """Open every artifact with a number of threads, one process per runtime; the processes start concurrently."""
+    workers = {library: stack.enter_context(WorkerProcess(server)) for library in requests}
+    for library, worker in workers.items():
+        for request in requests[library]:
+            worker.send("open", **request, threads=threads)
+    by_name = {}
+    for library, worker in workers.items():
+        for request in requests[library]:
+            worker.receive()
+            by_name[request["name"]] = worker
+    return by_name
 
 
-def _order(name: str, artifact: Artifact, keep: bool) -> dict[str, Any]:
-    """Return what a process must know to open an artifact."""
+def _open_request(name: str, artifact: Artifact, keep_loaded: bool) -> dict[str, Any]:
+    """Return the arguments of `Worker.open` for an artifact."""
     task = artifact.manifest["metadata"].get("task", "classify")
-    places = {"path": str(artifact.path.resolve()), "samples": str((artifact.folder / SAMPLES).resolve())}
-    return {"name": name, "artifact": {"format": artifact.format, "task": task, **places}, "keep": keep}
-
-
-class Nursery:
-    """A process that forks others to measure in; leaving the context ends it."""
-
-    def __enter__(self) -> Nursery:
-        self._log = tempfile.TemporaryFile()
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "export.benchmark.worker", str(theirs.fileno())]
-            pipes = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
-            self._process = subprocess.Popen(command, env=child_environment(), pass_fds=[theirs.fileno()], **pipes)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._control.close()
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
-
-    def fork(self, line: socket.socket, log: int) -> int:
-        """Return the number of a new process that takes orders from a socket and writes to a file."""
-        return self._asked(lambda: socket.send_fds(self._control, [b"f"], [line.fileno(), log]))
-
-    def wait(self, number: int) -> int:
-        """Return how a process ended, negative for a signal."""
-        return self._asked(lambda: self._control.sendall(number.to_bytes(4, "big")))
-
-    def _asked(self, ask: Callable[[], Any]) -> int:
-        """Ask, and return the answer, a number of four bytes; raises ExportError if there is none to be had."""
-        found = b""
-        with contextlib.suppress(OSError):
-            ask()
-            found = self._control.recv(4, socket.MSG_WAITALL)
-        if len(found) < 4:
-            raise ExportError(f"Nothing could be measured: {last_words(self._process.wait(), self._log)}")
-        return int.from_bytes(found, "big", signed=True)
-
-
-class Child:
-    """A process that measures; see `export.benchmark.worker.Probe` for what can be asked of it. Leaving the context ends it.
-
-    Args:
-        nursery: what forks it.
-    """
-
-    def __init__(self, nursery: Nursery) -> None:
-        self._nursery = nursery
-        self.code: int | None = None
-
-    def __enter__(self) -> Child:
-        self._log = tempfile.TemporaryFile()
-        line, theirs = socket.socketpair()
-        with theirs, line:
-            self.number = self._nursery.fork(theirs, self._log.fileno())
-            self._line = line.makefile("rw", encoding="utf-8")
-        self._names: list[str] = []
-        self.send("begin", modules=foreign_modules())
-        self.receive()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ExportError, ProcessLookupError):
-            # Nobody is left to tell where the nursery has died.
-            if self.code is None:
-                os.kill(self.number, signal.SIGKILL)
-                self.code = self._nursery.wait(self.number)
-        with contextlib.suppress(OSError):
-            # An order that nobody took is still to be written.
-            self._line.close()
-        self._log.close()
-
-    def ask(self, do: str, **order: Any) -> Any:
-        """Send an order and return the answer."""
-        self.send(do, **order)
-        return self.receive()
-
-    def send(self, do: str, **order: Any) -> None:
-        """Send an order; `receive` returns the answers in the same order."""
-        self._names.append(order.get("name", "an artifact"))
-        with contextlib.suppress(OSError):
-            # A dead process has no answer, which `receive` tells with its last words.
-            self._line.write(json.dumps({"do": do, **order}) + "\n")
-            self._line.flush()
-
-    def receive(self) -> Any:
-        """Return an answer.
-
-        Raises:
-            ExportError: it failed, or the process died.
-        """
-        name, line = self._names.pop(0), self._read()
-        answer = json.loads(line) if line else {"error": self._last_words()}
-        if "error" in answer:
-            raise ExportError(f"{name} could not be measured: {answer['error']}")
-        return answer["answer"]
-
-    def _read(self) -> str:
-        try:
-            return self._line.readline()
-        except OSError:
-            return ""
-
-    def _last_words(self) -> str:
-        if self.code is None:
-            self.code = self._nursery.wait(self.number)
-        return last_words(self.code, self._log)
-
-
-def last_words(code: int, log: Any) -> str:
-    """Say in one line how a process ended, negative codes being signals, and what it wrote last."""
-    log.seek(0)
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    return f"the process {how}. Its last words: {(lines or ['none'])[-1][:300]}"
+    paths = {"path": str(artifact.path.resolve()), "samples": str((artifact.folder / SAMPLES).resolve())}
+    return {"name": name, "artifact": {"format": artifact.format, "task": task, **paths}, "keep_loaded": keep_loaded}

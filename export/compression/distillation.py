@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from training.learning.distillation import divergence
+from training.learning.training_model import training_model_class
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 
@@ -75,7 +76,7 @@ def distillation_model(teacher: _keras.Model, student: _keras.Model, distillatio
     # As an attribute, the teacher would be trained and saved with the model.
     predict = functools.partial(teacher, training=False)
 
-    class Student(keras.Model):
+    class Student(training_model_class()):
         """A model with the distillation loss."""
 
         def compute_loss(

@@ -1,9 +1,9 @@
-"""Checkpoints: everything that training goes on from, in one safetensors file, whole or not there.
+"""Checkpoints: the complete training state in one safetensors file, written atomically.
 
-The file holds every variable of the model (weights, batch-norm averages, states of random generators), of the
-optimizer (moments, step) and of the running metrics, and as metadata the place in the data and a checksum, which
-safetensors has none of. It is CRC-32, which finds every damage of up to four bytes in a row; on one Zen 5 core 4,030
-MB/s, against 1,684 of SHA-256 and 905 of BLAKE2b.
+The file contains every variable of the model (weights, batch-norm averages, states of random generators), of the
+optimizer (moments, step) and of the running metrics. Its metadata contains the progress and a checksum, as safetensors
+has none: CRC-32, which detects every damage of up to four consecutive bytes, at 4,030 MB/s on one Zen 5 core (SHA-256:
+1,684, BLAKE2b: 905).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zoo.common.errors import RunError
 from zoo.common.files import write_atomic
 from zoo.common.lazy import np
 
-# What safetensors calls a dtype, and its bytes.
+# The safetensors name of a dtype, and its bytes.
 DTYPES = {
     "bool": ("BOOL", 1),
     "int32": ("I32", 4),
@@ -36,24 +36,24 @@ DTYPES = {
 
 
 CHECKSUM = "crc32"
-# What stands in its place while the rest is written, and is counted.
+# The placeholder of the checksum while the file is written; the checksum includes it.
 UNKNOWN = "-" * 8
 _BLANK = f'"{CHECKSUM}": "{UNKNOWN}"'.encode()
 
 
 class DamagedCheckpoint(RunError):
-    """A checkpoint that is missing, or not what was written."""
+    """A missing or damaged checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where training stands.
+    """The progress of a training.
 
     Args:
-        epoch: epochs completed.
-        step: steps completed in the epoch after them; all of them where it is still to be validated.
-        best: best validation figure so far, by which the task tells the best weights; -1 before the first.
-        best_epoch: the epoch, from 1, that reached it.
+        epoch: completed epochs.
+        step: completed steps of the next epoch; all of them if only its validation is missing.
+        best: best value of the validation metric that selects the best weights; -1 before the first.
+        best_epoch: the epoch, from 1, of the best value.
         seconds: time spent training, over all sessions.
     """
 
@@ -68,18 +68,18 @@ def save_checkpoint(path: Path, model: Any, progress: Progress, *, before: Calla
     """Write the state of a compiled model.
 
     Args:
-        path: where; if it cannot be written, it stays as it was.
-        model: compiled and built.
-        progress: where its training stands.
-        before: called once the file is on the disk, right before it takes its place.
+        path: the file; it stays unchanged if writing fails.
+        model: a compiled and built model.
+        progress: the progress of its training.
+        before: called once the new file is on the disk, right before it replaces the old one.
 
     Raises:
-        RunError: it could not be written.
+        RunError: the file cannot be written.
     """
     variables = dict(_variables(model))
 
-    def write(beside: Path) -> None:
-        _write(beside, variables, json.dumps(dataclasses.asdict(progress)))
+    def write(temporary: Path) -> None:
+        _write(temporary, variables, json.dumps(dataclasses.asdict(progress)))
         before()
 
     write_atomic(path, write)
@@ -88,7 +88,7 @@ def save_checkpoint(path: Path, model: Any, progress: Progress, *, before: Calla
 def _write(path: Path, variables: dict[str, Any], progress: str) -> None:
     """Write a safetensors file and sync it, one variable after the other.
 
-    The library's own writer holds all of them three times over, which a training has no memory for.
+    The writer of the library needs memory for three copies of all variables.
     """
     header: dict[str, Any] = {"__metadata__": {CHECKSUM: UNKNOWN, "progress": progress}}
     end = 0
@@ -97,7 +97,7 @@ def _write(path: Path, variables: dict[str, Any], progress: str) -> None:
         start, end = end, end + int(np.prod(variable.shape)) * size
         header[name] = {"dtype": dtype, "shape": list(variable.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    # The data begins at a multiple of 8.
+    # The data starts at a multiple of 8.
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
     with open(path, "wb") as file:
@@ -114,53 +114,58 @@ def _write(path: Path, variables: dict[str, Any], progress: str) -> None:
 
 
 def _check(path: Path) -> None:
-    """Raise ValueError if a file is not what its checksum says; those of before there were checksums have none."""
-    # Read from the same opened file as the content: a training may just put the next checkpoint in its place.
+    """Raise ValueError if a file does not match its checksum; files of earlier versions have none."""
+    # Map the file once: a training may replace it by the next checkpoint at any moment.
     content = np.memmap(path, "uint8", "r")
     header = content[: 8 + int.from_bytes(content[:8], "little")].tobytes()
-    stated = json.loads(header[8:])["__metadata__"].get(CHECKSUM)
-    if stated is None:
+    stored = json.loads(header[8:])["__metadata__"].get(CHECKSUM)
+    if stored is None:
         return
-    # It is that of the file before the checksum was put in.
-    checksum = zlib.crc32(header.replace(f'"{CHECKSUM}": "{stated}"'.encode(), _BLANK, 1))
-    if f"{zlib.crc32(content[len(header) :], checksum):08x}" != stated:
-        raise ValueError("its content does not fit its checksum, so that it was damaged on the disk")
+    # The checksum is of the file with the placeholder.
+    checksum = zlib.crc32(header.replace(f'"{CHECKSUM}": "{stored}"'.encode(), _BLANK, 1))
+    if f"{zlib.crc32(content[len(header) :], checksum):08x}" != stored:
+        raise ValueError("the content does not match the checksum: the file is damaged")
 
 
 def load_checkpoint(path: Path, model: Any) -> Progress:
-    """Put a saved state into a compiled and built model.
+    """Load a checkpoint into a compiled and built model.
 
     Returns:
-        Where training stood.
+        The progress of the training.
 
     Raises:
-        DamagedCheckpoint: the file is not what was written.
-        RunError: it is of another model.
+        DamagedCheckpoint: the file is damaged.
+        RunError: it belongs to another model.
     """
     arrays, progress = _read(path)
     variables = dict(_variables(model))
-    # What L-BFGS remembers was not kept at first.
+    # Checkpoints of earlier versions do not include the state of L-BFGS.
     expected = {name for name in variables if name in arrays or not name.startswith("search/")}
     if set(arrays) != expected or any(arrays[n].shape != tuple(v.shape) for n, v in variables.items() if n in expected):
-        raise RunError(f"Expected a checkpoint of the model {model.name!r}. Received: {path}, of another one.")
+        raise RunError(
+            f"Expected a checkpoint of the model {model.name!r}. Received: {path}, of another model. Use its own run."
+        )
     for name in expected:
         variables[name].assign(arrays[name])
     return progress
 
 
 def load_weights(path: Path, model: Any) -> None:
-    """Put only the weights of a checkpoint into a model, compiled or not; raises RunError."""
+    """Load only the weights of a checkpoint into a model, compiled or not; raises RunError."""
     arrays, _ = _read(path)
     variables = dict(_named("model", model.variables))
     for name, variable in variables.items():
         if name not in arrays or arrays[name].shape != tuple(variable.shape):
-            raise RunError(f"Expected a checkpoint of the model {model.name!r}. Received: {path}, which lacks {name}.")
+            raise RunError(
+                f"Expected a checkpoint of the model {model.name!r}. Received: {path}, which lacks {name}. "
+                "Use its own run."
+            )
     for name, variable in variables.items():
         variable.assign(arrays[name])
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Progress]:
-    """Return the arrays and the progress of a file, or raise DamagedCheckpoint in one line."""
+    """Return the arrays and the progress of a file, or raise DamagedCheckpoint."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -173,7 +178,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Progress]:
 
 
 def _variables(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every variable that training changes, under a name of its own."""
+    """Yield every variable that training changes, with a unique name."""
     sync_state(model)
     yield from _named("model", model.variables)
     yield from _named("optimizer", model.optimizer.variables)
@@ -182,6 +187,6 @@ def _variables(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _named(group: str, variables: Any) -> Iterator[tuple[str, Any]]:
-    # Positions are fixed by the model's code; paths hold numbers that count what the process has built before.
+    # The model's code determines positions; paths contain numbers that depend on what the process built before.
     for i, variable in enumerate(variables):
         yield f"{group}/{i:04d}/{variable.name}", variable

@@ -1,4 +1,4 @@
-"""What is kept on disk while a run trains: its two newest checkpoints and its best, and when the next one is due."""
+"""Save the two newest checkpoints and the best of a run, and schedule the next one."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from zoo.common.lazy import np
 class CheckpointManager:
     """The checkpoints of a run.
 
-    A new one is written aside, synced, and takes the place of `last`, which becomes `previous`: at any moment at least
-    one of the two is whole.
+    A new checkpoint is written to a temporary file, synced, and replaces `last`, which becomes `previous`: at least one
+    of the two is complete at any moment.
 
     Args:
         run: the run.
-        writes: whether this process writes. One that does not takes part in all the same: reading a variable may need
-            every worker.
+        writes: whether this process writes. Other processes call the same methods: reading a variable may need every
+            worker.
 
     Attributes:
         last: the newest checkpoint.
-        previous: the one before it.
-        best: the one whose weights were the best.
-        writing: whether one is being written.
-        damage: what was wrong with the last one, where that was gone on from which came before; else "".
+        previous: the checkpoint before it.
+        best: the checkpoint with the best weights.
+        writing: whether a checkpoint is being written.
+        damage: a description of the damaged last checkpoint if training resumed from the previous one; else "".
     """
 
     def __init__(self, run: Run, *, writes: bool = True) -> None:
@@ -45,17 +45,17 @@ class CheckpointManager:
         self._saved = time.monotonic()
 
     @property
-    def begun(self) -> bool:
-        """Whether there is something to go on from."""
+    def exists(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
         return self.last.is_file() or self.previous.is_file()
 
     def load(self, model: Any) -> Progress:
-        """Put the newest whole checkpoint into a compiled model, and say so if it is not the last; leave it if none is.
+        """Load the newest undamaged checkpoint, if there is one, into a compiled model; warn if it is not the last.
 
         Raises:
-            RunError: neither can be read, or they are of another model.
+            RunError: neither checkpoint can be read, or they belong to another model.
         """
-        if self._chosen is None and not self.begun:
+        if self._chosen is None and not self.exists:
             return Progress()
         if self._chosen:
             return load_checkpoint(self._chosen, model)
@@ -73,19 +73,19 @@ class CheckpointManager:
         try:
             progress = load_checkpoint(self.previous, model)
         except DamagedCheckpoint as error:
-            raise RunError(f"Neither checkpoint of this run can be read. {broken}; {error}. Train anew.") from error
+            raise RunError(f"Expected one readable checkpoint. Received: {broken}; {error}. Train again.") from error
         self._chosen = self.previous
         where = f"epoch {progress.epoch}, step {progress.step}"
-        self.damage = f"{broken}. Going on from the one before it, {where}: {self.previous}"
+        self.damage = f"{broken}. Resuming from the previous checkpoint, {where}: {self.previous}"
         if self.writes:
             warnings.warn(self.damage, stacklevel=2)
         return progress
 
-    def due(self, step: int) -> bool:
-        """Tell whether it is time for a checkpoint.
+    def is_scheduled(self, step: int) -> bool:
+        """Return whether a checkpoint is scheduled after a step.
 
         Args:
-            step: steps completed in the whole training, in this session and before.
+            step: completed steps of the whole training, over all sessions.
         """
         every = self._recipe.checkpoint_steps
         if every and step % every == 0:
@@ -93,7 +93,7 @@ class CheckpointManager:
         return time.monotonic() - self._saved > self._recipe.checkpoint_seconds
 
     def save(self, model: Any, progress: Progress) -> None:
-        """Write the newest checkpoint; raises RunError, and then those that were there are as they were."""
+        """Write the newest checkpoint; raises RunError and leaves the existing ones unchanged if that fails."""
         self._write(self.last, model, progress, self._rotate)
         self._chosen, self._saved = self.last, time.monotonic()
 
@@ -112,21 +112,21 @@ class CheckpointManager:
             self.writing = False
 
     def _rotate(self) -> None:
-        """Keep the last checkpoint as the one before; not a damaged one."""
+        """Rename the last checkpoint to the previous one, unless it is damaged."""
         if self._chosen == self.previous or not self.last.is_file():
             return
-        beside = self.last.with_name(f".writing-{os.getpid()}-{self.previous.name}")
+        linked = self.last.with_name(f".writing-{os.getpid()}-{self.previous.name}")
         try:
-            # A second name for the same file: at no moment is there no last one.
-            os.link(self.last, beside)
-            os.replace(beside, self.previous)
+            # A hard link: the last checkpoint exists at every moment.
+            os.link(self.last, linked)
+            os.replace(linked, self.previous)
         except OSError:
             with contextlib.suppress(FileNotFoundError):
-                beside.unlink()
+                linked.unlink()
             os.replace(self.last, self.previous)
 
 
 def read_all(model: Any) -> None:
-    """Read every variable that a checkpoint holds, in its order, as those who write do."""
+    """Read every variable of a checkpoint in its order, as the process that writes does."""
     for variable in (*model.variables, *model.optimizer.variables, *model.metrics_variables):
         np.asarray(variable)

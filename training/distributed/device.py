@@ -1,4 +1,4 @@
-"""What a run computes on, and how its steps are taken there: by Keras' own `fit` on one device."""
+"""The device of a run, and how it takes steps: by Keras' own `fit` on one device."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from training.common.sharding import WHOLE, Shard
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What a run computes on.
+    """The hardware that a run computes on.
 
     Args:
         strategy: the tf.distribute strategy.
         name: "one", "mirrored", "multiworker" or "tpu".
         precision: a Keras dtype policy.
         jit_compile: whether XLA compiles the step.
-        backend: that of Keras.
-        share: which part of each batch this process computes.
-        interruptible: whether an evaluation may be left off at any moment.
-        repeatable: whether a step can be taken again, on a batch at hand, to look for what was not finite first.
+        backend: the Keras backend.
+        shard: the part of each batch that this process computes.
+        interruptible: whether an evaluation can be interrupted at any moment.
+        repeatable: whether a step can be repeated on its batch, to find the first value that is not finite.
     """
 
     strategy: Any
@@ -30,45 +30,49 @@ class Device:
     precision: str
     jit_compile: bool
     backend: str = "tensorflow"
-    share: Shard = WHOLE
+    shard: Shard = WHOLE
     interruptible: bool = True
     repeatable: bool = True
 
     @property
     def replicas(self) -> int:
-        """How many devices share a batch, over all workers."""
+        """Number of devices that share a batch, over all workers."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def workers(self) -> int:
-        """How many processes train together."""
-        return self.share.workers
+        """Number of processes that train together."""
+        return self.shard.workers
 
     @property
     def worker(self) -> int:
-        """Which of them this is, from 0."""
-        return self.share.worker
+        """Index of this process, from 0."""
+        return self.shard.worker
 
     @property
     def chief(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this process writes files."""
         return self.worker == 0
 
     def check(self, pipeline: Any) -> None:
-        """Raise BadOption for data that this device cannot learn from."""
+        """Raise BadOption for data that this device does not support."""
 
     def running(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context in which a model is built, and steps are compiled and taken."""
+        """Return the context in which models are built, and steps are compiled and taken."""
         return contextlib.nullcontext()
 
+    def adapt_optimizer(self, cls: Any) -> Any:
+        """Return a Keras optimizer class, or a subclass of it that this device needs."""
+        return cls
+
     def prepare(self, model: Any) -> None:
-        """Let a compiled and built model learn on this device."""
+        """Prepare a compiled and built TrainingModel for steps on this device."""
 
     def fit(self, model: Any, pipeline: Any, epoch: int, skip: int, callbacks: Sequence[Any]) -> dict[str, float]:
         """Train one epoch (from 0) after its first `skip` steps.
 
         Returns:
-            The figures of the epoch.
+            The metrics of the epoch.
         """
         history = model.fit(
             pipeline.train(epoch, skip),
@@ -81,21 +85,21 @@ class Device:
         return {name: float(values[-1]) for name, values in history.history.items()}
 
     def evaluate(self, model: Any, pipeline: Any, split: str) -> dict[str, Any]:
-        """Return the figures of a compiled model on a split."""
+        """Return the metrics of a compiled model on a split."""
         return model.evaluate(pipeline.evaluate(split), return_dict=True, verbose=0)
 
-    def agree(self, signal: int, due: bool, *, now: bool = False) -> tuple[int, bool]:
-        """Tell all workers what this one is asked for, and return what all of them are to do after this step.
+    def synchronize(self, signal: int, save: bool, *, wait: bool = False) -> tuple[int, bool]:
+        """Share this worker's requests with all workers; return what all of them do after this step.
 
         Args:
-            signal: the signal that asks to stop, 0 if none does.
-            due: whether it is time for a checkpoint.
-            now: wait for the others; else what is told is heard with the next step, which costs nothing.
+            signal: the signal that requests a stop, 0 for none.
+            save: whether a checkpoint is scheduled.
+            wait: wait for the other workers; else they receive the requests with the next step, at no cost.
         """
-        return signal, due
+        return signal, save
 
     def barrier(self) -> None:
-        """Wait until all workers have come here."""
+        """Wait until all workers reach this point."""
 
     def save_reference_logits(self, run: Any, pipeline: Any, build: Callable[[], Any]) -> None:
-        """Leave what an export needs to prove that another backend computes the same; see `training.distributed.jax_device`."""
+        """Save logits to verify a rebuild on another backend with; see `training.distributed.jax_device`."""

@@ -1,4 +1,4 @@
-"""Devices by the backend of Keras."""
+"""Open the device of a recipe, by the Keras backend."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from zoo.common.lazy import keras
 
 
 def open_device(recipe: Recipe, *, alone: bool = False) -> Device:
-    """Set up devices and strategy; must come before anything touches the TensorFlow context, a seed included.
+    """Set up devices and strategy; call it before anything initializes the TensorFlow context, such as a seed.
 
     Args:
-        recipe: what is to be trained.
-        alone: in this process only, whatever cluster it is in.
+        recipe: the recipe.
+        alone: use this process only, also in a cluster.
 
     Raises:
-        BadOption: the machine cannot do what the recipe asks for.
+        BadOption: the machine does not support an option of the recipe.
     """
     backend = keras.backend.backend()
     if backend == "jax":
         return open_jax_device(recipe)
     if backend != "tensorflow":
-        raise BadOption(f"Training needs Keras on tensorflow or jax. Received: KERAS_BACKEND={backend}")
+        raise BadOption(
+            f"KERAS_BACKEND must be tensorflow or jax to train. Received: KERAS_BACKEND={backend}. Set one of these."
+        )
     return open_tensorflow_device(recipe, alone=alone)

@@ -1,7 +1,7 @@
-"""Training under KERAS_BACKEND=jax: one program over all devices, each of which computes its share of a batch.
+"""Training under KERAS_BACKEND=jax: one program over all devices; each computes its shard of a batch.
 
-keras.distribution puts the weights on every device and divides the batch; XLA sees the whole batch, so that a mean, the
-statistics of batch normalization and the draws of dropout are those of one device. Data still comes through tf.data.
+keras.distribution puts the weights on every device and shards the batch; XLA sees the whole batch, so that a mean, the
+statistics of batch normalization and dropout masks equal those of one device. tf.data still reads the data.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from zoo.common.lazy import LazyModule, keras, np, tf
 
 jax = LazyModule("jax", extra="jax")
 
-# Examples, and bytes of them, whose logits a run leaves for the export to compare with.
-WITNESSES, WITNESS_BYTES = 48, 8 << 20
-# Tasks whose losses are Keras' own; those of others are written for TensorFlow.
+# Largest number, and bytes, of the examples with reference logits that a run saves for the export.
+REFERENCES, REFERENCE_BYTES = 48, 8 << 20
+# Tasks with losses of Keras' own; other losses use TensorFlow.
 KNOWN_TASKS = ("classify", "regress")
-SAY = "Leave it out, or train with KERAS_BACKEND=tensorflow."
+ADVICE = "Leave it out, or train with KERAS_BACKEND=tensorflow."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,68 +35,68 @@ class JaxDevice(Device):
     """Devices of JAX; `strategy` is a keras.distribution.DataParallel."""
 
     backend: str = "jax"
-    # The state is in no variable while a batch is looked at.
+    # The state is in no variable during a step.
     interruptible: bool = False
     repeatable: bool = False
 
     @property
     def replicas(self) -> int:
-        """How many devices share a batch."""
+        """Number of devices that share a batch."""
         return self.strategy.num_model_replicas
 
     def check(self, pipeline: Any) -> None:
-        """Raise BadOption for data that this device cannot learn from."""
+        """Raise BadOption for data that this device does not support."""
         task = pipeline.dataset.task
         if task not in KNOWN_TASKS:
             raise BadOption(
-                f"Training on JAX knows the tasks {' and '.join(KNOWN_TASKS)}. Received: "
+                f"Training on JAX supports the tasks {' and '.join(KNOWN_TASKS)}. Received: "
                 f"data.name={pipeline.dataset.name}, of the task {task!r}. Train with KERAS_BACKEND=tensorflow."
             )
 
     def running(self) -> Any:
-        """Return the context in which a model is built, steps are compiled and batches divided."""
+        """Return the context in which models are built, steps are compiled and batches sharded."""
         return self.strategy.scope()
 
     def evaluate(self, model: Any, pipeline: Any, split: str) -> dict[str, Any]:
-        """Return the figures of a compiled model on a split.
+        """Return the metrics of a compiled model on a split.
 
-        The rest after the whole batches need not divide by the devices: each of them computes all of it, and its
-        figures go on from those of the whole batches.
+        The size of the last batch may not divide by the devices: each device computes all of it, and adds to the
+        metrics of the whole batches.
         """
         batches, whole = pipeline.evaluate(split), pipeline.dataset.splits[split].count // pipeline.batch_size
-        found = None
+        metrics = None
         if whole:
-            found = model.evaluate(batches.take(whole), return_dict=True, verbose=0)
+            metrics = model.evaluate(batches.take(whole), return_dict=True, verbose=0)
         if whole * pipeline.batch_size == pipeline.dataset.splits[split].count:
-            return found
+            return metrics
         before = [np.asarray(v) for v in model.metrics_variables] if whole else []
-        with _undivided():
-            return model.evaluate(batches.skip(whole), return_dict=True, verbose=0, callbacks=[_going_on(before)])
+        with _unsharded():
+            return model.evaluate(batches.skip(whole), return_dict=True, verbose=0, callbacks=[_start_metrics(before)])
 
     def save_reference_logits(self, run: Any, pipeline: Any, build: Any) -> None:
-        """Leave what the network says to some examples, in float32, which its rebuild on TensorFlow has to repeat.
+        """Save the float32 logits of some examples, to verify the rebuilt model on TensorFlow with.
 
         Args:
-            run: whose model is saved.
+            run: the run with the saved model.
             pipeline: its data.
-            build: returns the network with random weights.
+            build: returns the model with random weights.
         """
-        with _undivided(), dtype_policy("float32"):
-            network = build()
-        network.load_weights(run.model_path)
+        with _unsharded(), dtype_policy("float32"):
+            model = build()
+        model.load_weights(run.model_path)
         x = _examples(pipeline)
-        logits = np.asarray(network.predict_on_batch(x), "float32")
+        logits = np.asarray(model.predict_on_batch(x), "float32")
         write_atomic(run.logits_path, lambda path: np.savez_compressed(path, inputs=x, logits=logits))
 
 
 def open_jax_device(recipe: Recipe) -> JaxDevice:
-    """Return the devices that a recipe trains on under JAX.
+    """Return the devices that train a recipe on JAX.
 
     Raises:
-        BadOption: the machine cannot do what the recipe asks for, or JAX cannot.
+        BadOption: the machine, or training on JAX, does not support an option of the recipe.
     """
-    check_known(recipe)
-    # TensorFlow only reads the data here, and would take all of a GPU's memory.
+    check_supported(recipe)
+    # TensorFlow only reads the data here, and would allocate all of a GPU's memory.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     devices = jax.devices()
@@ -108,8 +108,8 @@ def open_jax_device(recipe: Recipe) -> JaxDevice:
     return JaxDevice(strategy, "mirrored" if count > 1 else "one", precision, jit_compile=True)
 
 
-def check_known(recipe: Recipe) -> None:
-    """Raise BadOption for what a recipe asks for and only the TensorFlow backend has."""
+def check_supported(recipe: Recipe) -> None:
+    """Raise BadOption for options that only the TensorFlow backend supports."""
     optimizer, regularize, augment, cluster = recipe.optimizer, recipe.regularize, recipe.data.augment, find_cluster()
     reasons = {
         f"strategy={recipe.strategy}": recipe.strategy not in ("auto", "one", "mirrored"),
@@ -125,24 +125,24 @@ def check_known(recipe: Recipe) -> None:
     }
     for reason, holds in reasons.items():
         if holds:
-            raise BadOption(f"Training on JAX does not know this. Received: {reason}. {SAY}")
+            raise BadOption(f"Training on JAX does not support this option. Received: {reason}. {ADVICE}")
 
 
 def _count(recipe: Recipe, devices: list[Any]) -> int:
-    """Return how many devices share a batch: all of them, as many as asked for, or one."""
+    """Return the number of devices that share a batch: all, the recipe's replicas, or one."""
     if recipe.strategy == "one" and recipe.replicas > 1:
         raise BadOption(f"strategy=one has one replica. Received: replicas={recipe.replicas}. Use strategy=mirrored.")
     if recipe.replicas > len(devices):
-        more = f" XLA_FLAGS=--xla_force_host_platform_device_count={recipe.replicas} divides a CPU."
+        more = f" Set XLA_FLAGS=--xla_force_host_platform_device_count={recipe.replicas} to split a CPU."
         raise BadOption(
             f"replicas must be at most the {len(devices)} devices that JAX has here. Received: "
-            f"replicas={recipe.replicas}.{more if devices[0].platform == 'cpu' else ''}"
+            f"replicas={recipe.replicas}.{more if devices[0].platform == 'cpu' else ' Lower it.'}"
         )
     return 1 if recipe.strategy == "one" else recipe.replicas or len(devices)
 
 
 def _precision(device: Any) -> str:
-    """Return the fastest dtype policy that needs no care on a device."""
+    """Return the fastest dtype policy of a device that trains as float32 does."""
     if device.platform == "gpu":
         capability = tuple(map(int, str(device.compute_capability).split(".")))
         return "mixed_bfloat16" if capability >= AMPERE else "mixed_float16" if capability >= VOLTA else "float32"
@@ -150,8 +150,8 @@ def _precision(device: Any) -> str:
 
 
 @contextlib.contextmanager
-def _undivided() -> Iterator[None]:
-    """Let batches stay whole for a while."""
+def _unsharded() -> Iterator[None]:
+    """Turn off the sharding of batches inside."""
     before = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -160,20 +160,20 @@ def _undivided() -> Iterator[None]:
         keras.distribution.set_distribution(before)
 
 
-def _going_on(values: list[Any]) -> Any:
-    """Return a callback by which an evaluation goes on from the running metrics of another one."""
+def _start_metrics(values: list[Any]) -> Any:
+    """Return a callback that starts an evaluation from the running metrics of another."""
 
-    class GoOn(keras.callbacks.Callback):
+    class StartMetrics(keras.callbacks.Callback):
         def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
             if batch == 0 and values:
                 for variable, value in zip(self.model.metrics_variables, values, strict=True):
                     variable.assign(value)
 
-    return GoOn()
+    return StartMetrics()
 
 
 def _examples(pipeline: Any) -> Any:
     """Return some preprocessed examples of the test split."""
     split = "test" if "test" in pipeline.dataset.splits else "validation"
-    x = np.concatenate([np.asarray(x) for x, _ in pipeline.evaluate(split).take(WITNESSES)])[:WITNESSES]
-    return x[: max(1, WITNESS_BYTES // x[0].nbytes)]
+    x = np.concatenate([np.asarray(x) for x, _ in pipeline.evaluate(split).take(REFERENCES)])[:REFERENCES]
+    return x[: max(1, REFERENCE_BYTES // x[0].nbytes)]

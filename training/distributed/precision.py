@@ -1,4 +1,4 @@
-"""In which precision training computes where a recipe leaves it open: the fastest that needs no care."""
+"""Choose the precision of training for `precision=auto`: the fastest that trains as float32 does."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from zoo.common.lazy import tf
 
-# Compute capabilities from which a GPU multiplies bfloat16, and float16, in hardware.
+# Smallest compute capabilities of GPUs that multiply bfloat16, and float16, in hardware.
 AMPERE, VOLTA = (8, 0), (7, 0)
 
 
-def choose_precision(asked: str, gpus: list[Any], tpu: bool = False) -> str:
-    """Return a Keras dtype policy; "auto" takes the fastest that needs no care on this machine."""
-    if asked != "auto":
-        return asked
+def choose_precision(requested: str, gpus: list[Any], tpu: bool = False) -> str:
+    """Return a Keras dtype policy; "auto" selects the fastest on this machine."""
+    if requested != "auto":
+        return requested
     if tpu:
         return "mixed_bfloat16"
     if gpus:
@@ -24,7 +24,7 @@ def choose_precision(asked: str, gpus: list[Any], tpu: bool = False) -> str:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Tell whether the processor multiplies bfloat16 in hardware; without, it is emulated and slow."""
+    """Return whether the processor multiplies bfloat16 in hardware; otherwise it is emulated and slow."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,30 +1,41 @@
-"""How several devices learn as one: each step's batch is divided, and into how many parts makes no difference.
+"""Train on several devices as on one: the result does not depend on the number of parts of a batch.
 
 Keras' own `fit` does not train under MultiWorkerMirroredStrategy (Keras 3.15: its symbolic build converts a value of
-several replicas, and scalar logs are reduced over an axis that they do not have). Elsewhere it clips gradients before
-they are added up, draws one mask of dropout for all replicas, and cannot accumulate. So the steps are taken here.
+several replicas, and it reduces scalar logs over an axis that they do not have). Under other strategies it clips
+gradients before they are summed, draws one dropout mask for all replicas, and cannot accumulate. So this module takes
+the steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal as signals
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from training.distributed.device import Device
+from training.optim.step_hooks import sum_gradients_first
+from zoo.common import compat
 from zoo.common.lazy import keras, np, tf
 
-# What workers tell each other with each step.
-TOLD = ("SIGTERM", "SIGINT", "due")
+# Requests that workers share with each step.
+REQUESTS = ("SIGTERM", "SIGINT", "save")
 
 
 @dataclasses.dataclass
-class Poll:
-    """What this worker tells with its next step, and what all told with the last one; see `TOLD`."""
+class Exchange:
+    """The requests that this worker sends with its next step, and the sums of the last step; see `REQUESTS`.
 
-    told: Sequence[float] = (0.0,) * len(TOLD)
-    heard: Sequence[float] = (0.0,) * len(TOLD)
+    Attributes:
+        sent: this worker's requests.
+        received: the sum of all workers' requests.
+        evaluation_steps: compiled evaluation steps by model.
+    """
+
+    sent: Sequence[float] = (0.0,) * len(REQUESTS)
+    received: Sequence[float] = (0.0,) * len(REQUESTS)
+    evaluation_steps: dict[int, tuple[Any, Callable[[Any], None]]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,98 +44,104 @@ class Replicated(Device):
 
     # A batch at hand is one replica's part.
     repeatable: bool = False
-    poll: Poll = dataclasses.field(default_factory=Poll)
+    exchange: Exchange = dataclasses.field(default_factory=Exchange)
+
+    def adapt_optimizer(self, cls: Any) -> Any:
+        """Return a subclass of an optimizer that sums gradients over replicas first."""
+        return sum_gradients_first(cls)
 
     def prepare(self, model: Any) -> None:
-        """Let a compiled and built model learn on all devices."""
-        add_up_first(model.optimizer)
-        draw_apart(model)
-        normalize_together(model)
-        model.train_function = self._stepper(model)
+        """Prepare a compiled and built TrainingModel for steps on all devices."""
+        use_replica_seeds(model)
+        use_global_batch_norm(model)
+        model.hooks.make_step = self._make_step
 
     def fit(self, model: Any, pipeline: Any, epoch: int, skip: int, callbacks: Sequence[Any]) -> dict[str, float]:
-        """Train one epoch (from 0) after its first `skip` steps; return its figures."""
-        told = keras.callbacks.CallbackList(list(callbacks), model=model)
-        batches = self._divided(pipeline.train(epoch, skip, self.share))
-        told.on_train_begin()
+        """Train one epoch (from 0) after its first `skip` steps; return its metrics."""
+        model.make_train_function()
+        events = keras.callbacks.CallbackList(list(callbacks), model=model)
+        batches = self._distributed(pipeline.train(epoch, skip, self.shard))
+        events.on_train_begin()
         model.reset_metrics()
-        told.on_epoch_begin(epoch)
+        events.on_epoch_begin(epoch)
         for step in range(pipeline.steps_per_epoch - skip):
-            told.on_train_batch_begin(step)
-            told.on_train_batch_end(step, model.train_function(batches))
-        figures = _figures(model)
-        told.on_epoch_end(epoch, figures)
-        told.on_train_end(figures)
-        return figures
+            events.on_train_batch_begin(step)
+            events.on_train_batch_end(step, model.train_function(batches))
+        metrics = _metrics(model)
+        events.on_epoch_end(epoch, metrics)
+        events.on_train_end(metrics)
+        return metrics
 
     def evaluate(self, model: Any, pipeline: Any, split: str) -> dict[str, Any]:
-        """Return the figures of a compiled model on a split, each example looked at by one replica."""
-        if model.test_function is None:
-            model.test_function = self._judger(model)
+        """Return the metrics of a compiled model on a split; one replica evaluates each example."""
+        steps = self.exchange.evaluation_steps
+        if id(model) not in steps:
+            steps[id(model)] = (model, self._make_evaluation_step(model))
         model.reset_metrics()
-        for batch in self._divided(pipeline.evaluate(split, self.share)):
-            model.test_function(batch)
-        return _figures(model)
+        for batch in self._distributed(pipeline.evaluate(split, self.shard)):
+            steps[id(model)][1](batch)
+        return _metrics(model)
 
-    def agree(self, signal: int, due: bool, *, now: bool = False) -> tuple[int, bool]:
-        """Tell all workers what this one is asked for, and return what all of them are to do after this step."""
+    def synchronize(self, signal: int, save: bool, *, wait: bool = False) -> tuple[int, bool]:
+        """Share this worker's requests with all workers; return what all of them do after this step."""
         if self.workers == 1:
-            return signal, due
-        # The clocks of workers differ: the chief's is the one that counts.
-        mine = [float(signal == signals.SIGTERM), float(signal == signals.SIGINT), float(due and self.chief)]
-        if now:
-            heard = self._added_up(mine)
+            return signal, save
+        # The clocks of workers differ: the chief's decides.
+        sent = [float(signal == signals.SIGTERM), float(signal == signals.SIGINT), float(save and self.chief)]
+        if wait:
+            received = self._sum(sent)
         else:
-            heard, self.poll.told = self.poll.heard, mine
-        terminate, interrupt, save = (value > 0 for value in heard)
+            received, self.exchange.sent = self.exchange.received, sent
+        terminate, interrupt, save = (value > 0 for value in received)
         return (signals.SIGTERM if terminate else signals.SIGINT if interrupt else 0), save
 
     def barrier(self) -> None:
-        """Wait until all workers have come here."""
+        """Wait until all workers reach this point."""
         if self.workers > 1:
-            self._added_up([0.0])
+            self._sum([0.0])
 
-    def _added_up(self, values: Sequence[float]) -> Any:
+    def _sum(self, values: Sequence[float]) -> Any:
         """Return the sums of numbers over all replicas."""
         total = self.strategy.run(_all_reduce, args=(tf.constant(values, tf.float32),))
         return self.strategy.experimental_local_results(total)[0].numpy()
 
-    def _divided(self, batches: Any) -> Iterator[Any]:
-        """Yield what the replicas here compute together, a part of a batch each; they come one after the other."""
-        for parts in zip(*[iter(batches)] * self.share.replicas, strict=False):
+    def _distributed(self, batches: Any) -> Iterator[Any]:
+        """Yield the parts of a batch that the replicas here compute together; parts come one after the other."""
+        for parts in zip(*[iter(batches)] * self.shard.replicas, strict=False):
             yield self.strategy.experimental_distribute_values_from_function(
-                lambda context, parts=parts: parts[context.replica_id_in_sync_group % self.share.replicas]
+                lambda context, parts=parts: parts[context.replica_id_in_sync_group % self.shard.replicas]
             )
 
-    def _stepper(self, model: Any) -> Callable[[Iterator[Any]], dict[str, Any]]:
-        """Return what takes a step on the next batch of an iterator, and returns the running figures as Keras does."""
+    def _make_step(self, model: Any) -> Callable[[Iterator[Any]], dict[str, Any]]:
+        """Return a function that takes a step on an iterator's next batch and returns the running metrics."""
         names: list[str] = []
 
-        def replica(batch: Any, told: Any) -> Any:
+        def replica(batch: Any, requests: Any) -> Any:
             logs = model.train_step(batch)
             names[:] = logs
-            # Figures of replicas have equal weights, as their parts of a batch are equal.
+            # Metrics of replicas have equal weights, as their parts of a batch have equal sizes.
             values = [tf.cast(logs[name], tf.float32) / self.replicas for name in names]
-            return _all_reduce(tf.concat([tf.stack(values), told], 0))
+            return _all_reduce(tf.concat([tf.stack(values), requests], 0))
 
         @tf.function(reduce_retracing=True, autograph=False)
-        def step(batch: Any, told: Any) -> Any:
-            return self.strategy.run(replica, args=(batch, told))
+        def step(batch: Any, requests: Any) -> Any:
+            return self.strategy.run(replica, args=(batch, requests))
 
         def take(batches: Iterator[Any]) -> dict[str, Any]:
-            found = step(next(iter(batches)), tf.constant(self.poll.told, tf.float32))
-            values = self.strategy.experimental_local_results(found)[0].numpy()
-            self.poll.heard = values[len(names) :]
+            sums = step(next(iter(batches)), tf.constant(self.exchange.sent, tf.float32))
+            values = self.strategy.experimental_local_results(sums)[0].numpy()
+            self.exchange.received = values[len(names) :]
             return dict(zip(names, values.tolist(), strict=False))
 
         return take
 
-    def _judger(self, model: Any) -> Callable[[Any], None]:
-        """Return what looks at a batch, so that the metrics of a model know of it, as Keras' test_step does.
+    def _make_evaluation_step(self, model: Any) -> Callable[[Any], None]:
+        """Return a function that updates the metrics of a model with a batch, as Keras' test_step does.
 
-        Where a replica has no rows, the network is shown one of zeros: TensorFlow's fused convolutions give an empty
-        batch another shape.
+        A replica without rows computes one row of zeros: TensorFlow's fused convolutions give an empty batch another
+        shape.
         """
+        loss_metric = next(metric for metric in model.metrics if metric.name == "loss")
 
         def replica(batch: Any) -> None:
             x, y = batch
@@ -132,7 +149,7 @@ class Replicated(Device):
             outputs = model(tf.nest.map_structure(_not_empty, x), training=False)
             outputs = tf.nest.map_structure(lambda t: t[:rows], outputs)
             loss = model.compute_loss(x, y, outputs, None, training=False) * self.replicas
-            model._loss_tracker.update_state(loss, sample_weight=rows)
+            loss_metric.update_state(loss, sample_weight=rows)
             model.compute_metrics(x, y, outputs)
 
         return tf.function(
@@ -141,103 +158,61 @@ class Replicated(Device):
 
 
 def _not_empty(values: Any) -> Any:
-    """Return rows (n, ...), or one of zeros if there are none."""
-    lacking = tf.cast(tf.equal(tf.shape(values)[0], 0), tf.int32)
-    return tf.concat([values, tf.zeros([lacking, *values.shape[1:]], values.dtype)], 0)
+    """Return rows (n, ...), or one row of zeros if there are none."""
+    missing = tf.cast(tf.equal(tf.shape(values)[0], 0), tf.int32)
+    return tf.concat([values, tf.zeros([missing, *values.shape[1:]], values.dtype)], 0)
 
 
 def _all_reduce(values: Any) -> Any:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
-def _figures(model: Any) -> dict[str, float]:
-    """Return what the metrics of a model hold, of all replicas together."""
+def _metrics(model: Any) -> dict[str, float]:
+    """Return the metrics of a model over all replicas."""
     return {name: float(np.asarray(value)) for name, value in model.get_metrics_result().items()}
 
 
-def add_up_first(optimizer: Any) -> None:
-    """Let an optimizer add gradients up over all replicas before anything else happens to them.
-
-    Keras adds them up last: it clips, accumulates and looks for infinities of a replica's own.
-    """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    add_up, apply = inner._all_reduce_sum_gradients, optimizer.apply_gradients
-    optimizer.apply_gradients = lambda pairs: apply(add_up(pairs))
-    inner._all_reduce_sum_gradients = list
-    if inner.gradient_accumulation_steps:
-        _accumulate_together(inner)
-
-
-def _accumulate_together(optimizer: Any) -> None:
-    """Let an optimizer choose for all replicas at once between adding gradients to its sums and updating weights.
-
-    Keras chooses inside of a replica, where no other can be waited for.
-    """
-    every = optimizer.gradient_accumulation_steps
-
-    def update(gradients: Any, variables: Any) -> None:
-        sums = [optimizer._accumulated_gradients[optimizer._get_variable_index(v)] for v in variables]
-        means = [(gradient + sum_) / every for gradient, sum_ in zip(gradients, sums, strict=True)]
-        means = optimizer._clip_gradients(means)
-        optimizer._apply_weight_decay(variables)
-        optimizer._backend_update_step(means, variables, optimizer.learning_rate)
-        optimizer._backend_reset_gradient_accumulators()
-
-    def add(gradients: Any, variables: Any) -> None:
-        sums = [optimizer._accumulated_gradients[optimizer._get_variable_index(v)] for v in variables]
-        optimizer._backend_increment_gradient_accumulators(gradients, sums)
-
-    def choose(strategy: Any, gradients: Any, variables: Any) -> None:
-        each = strategy.extended.call_for_each_replica
-        last = tf.equal((tf.convert_to_tensor(optimizer._iterations) + 1) % every, 0)
-
-        def chosen(way: Callable[[Any, Any], None]) -> bool:
-            each(way, args=(gradients, variables))
-            return True
-
-        tf.cond(last, lambda: chosen(update), lambda: chosen(add))
-
-    def apply(gradients: Any, variables: Any) -> None:
-        tf.distribute.get_replica_context().merge_call(choose, args=(gradients, variables))
-
-    optimizer._backend_apply_gradients = apply
-
-
-def draw_apart(model: Any) -> None:
-    """Let each replica draw masks of dropout of its own; the first one draws those of a single device."""
+def use_replica_seeds(model: Any) -> None:
+    """Draw another dropout mask on each replica; the first replica draws that of a single device."""
     for generator in seed_generators(model):
-        generator.next = _apart(generator.next)
-
-
-def _apart(plain: Callable[..., Any]) -> Callable[..., Any]:
-    def drawn(ordered: bool = True) -> Any:
-        seed, context = plain(ordered=ordered), tf.distribute.get_replica_context()
-        if context is None:
-            return seed
-        return seed + tf.stack([tf.cast(context.replica_id_in_sync_group, seed.dtype), tf.zeros([], seed.dtype)])
-
-    return drawn
+        # Layers hold their generators, and saved models do not include them.
+        generator.__class__ = _replica_seed_generator()
 
 
 def seed_generators(model: Any) -> list[Any]:
     """Return the random generators of a model's layers."""
     kind = keras.random.SeedGenerator
-    found = {id(v): v for layer in model._flatten_layers() for v in vars(layer).values() if isinstance(v, kind)}
+    found = {id(v): v for layer in compat.flatten_layers(model) for v in vars(layer).values() if isinstance(v, kind)}
     return list(found.values())
 
 
-def normalize_together(model: Any) -> None:
-    """Let Keras' own batch normalizations, where a model has some beside ours, normalize over all replicas."""
+@functools.cache
+def _replica_seed_generator() -> Any:
+    class ReplicaSeedGenerator(keras.random.SeedGenerator):
+        """A generator whose seeds differ between replicas."""
+
+        def next(self, ordered: bool = True) -> Any:
+            """Return the next seed, plus the index of the replica."""
+            seed, context = super().next(ordered=ordered), tf.distribute.get_replica_context()
+            if context is None:
+                return seed
+            return seed + tf.stack([tf.cast(context.replica_id_in_sync_group, seed.dtype), tf.zeros([], seed.dtype)])
+
+    return ReplicaSeedGenerator
+
+
+def use_global_batch_norm(model: Any) -> None:
+    """Let Keras' own batch normalization layers, which third-party models may have, normalize over all replicas."""
     from zoo.layers.core import BatchNormalization
     from zoo.layers.synchronized import shared_batch, shared_moments
 
-    def together(layer: Any, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def over_replicas(layer: Any, plain: Callable[..., Any]) -> Callable[..., Any]:
         def moments(inputs: Any, mask: Any) -> Any:
             alone = mask is not None or not shared_batch()
             return plain(inputs, mask) if alone else shared_moments(layer, inputs)
 
         return moments
 
-    for layer in model._flatten_layers():
+    for layer in compat.flatten_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization) and not isinstance(layer, BatchNormalization):
-            layer._moments = together(layer, layer._moments)
+            compat.set_batch_moments(layer, over_replicas(layer, compat.batch_moments(layer)))

@@ -1,4 +1,4 @@
-"""Processes that train together: the chief writes, the others look on; one that is lost ends them all."""
+"""Processes that train together: the chief writes, followers do not; all stop when one is lost."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from training.runs.run import Run
 from zoo.common.errors import RunError
 from zoo.common.lazy import tf
 
-# How long the others wait for the chief's run directory, which it makes once they all are ready; a disk may be slow.
-PATIENCE = 120.0
+# Seconds that followers wait for the run directory, which the chief creates once all are ready; a disk may be slow.
+TIMEOUT = 120.0
 
 
 class WorkerLost(RunError):
-    """Another worker ended, or cannot be reached; all of them can go on from the last checkpoint."""
+    """Another worker ended, or cannot be reached; all workers can resume from the last checkpoint."""
 
-    # sysexits.h: a failure that may be over when it is tried again.
+    # EX_TEMPFAIL of sysexits.h: a retry may succeed.
     code = 75
 
 
 @contextlib.contextmanager
-def together(worker: int, workers: int) -> Iterator[None]:
-    """Raise WorkerLost where another worker than this one of so many cannot be reached."""
+def detect_lost_worker(worker: int, workers: int) -> Iterator[None]:
+    """Raise WorkerLost if another worker cannot be reached; this is the `worker`-th of `workers`."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError):
@@ -36,8 +36,8 @@ def together(worker: int, workers: int) -> Iterator[None]:
     except tf.errors.OpError as error:
         reason = " ".join(str(error.message).split())[:160]
         raise WorkerLost(
-            f"Another worker is gone, or cannot be reached. Received: worker {worker} of {workers}: "
-            f"{reason}. Start all of them again, with --resume once the run is there."
+            f"Expected all workers to respond. Received: worker {worker} of {workers} lost another: "
+            f"{reason}. Start all of them again, with --resume if the run directory exists."
         ) from error
 
 
@@ -45,16 +45,16 @@ def together(worker: int, workers: int) -> Iterator[None]:
 class MultiWorker(Replicated):
     """The devices of several processes."""
 
-    # They have to go through an evaluation together.
+    # All processes take part in an evaluation.
     interruptible: bool = False
 
     def running(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context in which WorkerLost is raised where another worker cannot be reached."""
-        return together(self.worker, self.workers)
+        """Return a context that raises WorkerLost if another worker cannot be reached."""
+        return detect_lost_worker(self.worker, self.workers)
 
 
 class Follower(Run):
-    """A run directory in the eyes of a worker that writes nothing: what it would add it keeps for itself."""
+    """The run directory of a worker that writes nothing; it keeps its metrics in memory."""
 
     writes = False
 
@@ -63,38 +63,38 @@ class Follower(Run):
         self._rows = super().metrics()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return one row an epoch: those of before, and those that this worker computed, which are the chief's."""
+        """Return one row for each epoch: those of the file, and those of this worker, which equal the chief's."""
         return list(self._rows)
 
     def add_metrics(self, row: dict[str, Any]) -> None:
-        """Keep the row of an epoch in mind."""
+        """Keep the row of an epoch in memory."""
         self._rows = [r for r in self._rows if r["epoch"] < row["epoch"]] + [row]
 
     def add_diagnostics(self, row: dict[str, Any]) -> None:
-        """Leave it to the chief."""
+        """Do nothing: the chief writes."""
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Leave it to the chief."""
+        """Do nothing: the chief writes."""
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Leave it to the chief."""
+        """Do nothing: the chief writes."""
         yield
 
 
 def wait_for_run(path: str | os.PathLike[str]) -> Follower:
-    """Return the run that the chief makes, as soon as it is there; raises RunError if it does not come."""
-    end = time.monotonic() + PATIENCE
+    """Return the run as soon as the chief has created it; raises RunError after a timeout."""
+    end = time.monotonic() + TIMEOUT
     while not (Path(path) / "recipe.json").is_file():
         if time.monotonic() > end:
             raise RunError(
-                f"Expected the run directory that the first worker makes. Received: run={str(path)!r}, where nothing "
-                f"came in {PATIENCE:g} seconds. All workers need one disk."
+                f"Expected the first worker to create the run directory. Received: run={str(path)!r}, still missing "
+                f"after {TIMEOUT:g} seconds. Use a disk that all workers share."
             )
         time.sleep(0.2)
     return follow(Run.open(path))
 
 
 def follow(run: Run) -> Follower:
-    """Return a run as a worker that writes nothing has it."""
+    """Return a run for a worker that writes nothing."""
     return Follower(Path(os.path.abspath(run.path)), run.recipe)

@@ -1,4 +1,4 @@
-"""A network in the size of the images that it is judged on, where those of training have another (arXiv:1906.06423)."""
+"""Evaluate a model on images of another size than in training (arXiv:1906.06423)."""
 
 from __future__ import annotations
 
@@ -7,36 +7,46 @@ from typing import Any
 from training.data.pipeline.pipeline import Pipeline
 from training.learning.build import build_model, compile_model
 from training.learning.regularization import take_weights
-from training.learning.training_model import product
+from training.learning.training_model import inference_model
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 
 
-def make_view(model: Any, recipe: Recipe, pipeline: Pipeline) -> Any:
-    """Return a compiled network for `pipeline.shape` that `look` gives the weights of a model; None if none is needed.
+def make_evaluation_model(model: Any, recipe: Recipe, pipeline: Pipeline) -> Any:
+    """Return a compiled model for `pipeline.shape`; None if training uses the same size.
+
+    Args:
+        model: the model in training.
+        recipe: the recipe.
+        pipeline: its data.
 
     Raises:
-        BadOption: the network has weights that depend on the size of its images.
+        BadOption: the shapes of the model's weights depend on the size of its images.
     """
-    if pipeline.learning is pipeline:
+    if pipeline.for_training is pipeline:
         return None
-    network = build_model(recipe, pipeline)
-    theirs = {weight.path: weight.shape for weight in product(model).weights}
-    differing = [weight.path for weight in network.weights if theirs.get(weight.path) != weight.shape]
+    resized = build_model(recipe, pipeline)
+    shapes = {weight.path: weight.shape for weight in inference_model(model).weights}
+    differing = [weight.path for weight in resized.weights if shapes.get(weight.path) != weight.shape]
     if differing:
         raise BadOption(
-            "data.train_size needs a network whose weights do not depend on the size of its images. "
-            f"Received: data.train_size={list(recipe.data.train_size)}, model.name={recipe.model.name!r}, whose "
+            "data.train_size needs a model whose weights do not depend on the size of its images. "
+            f"Received: data.train_size={list(recipe.data.train_size)}, model.name={recipe.model.name!r}, where "
             f"{differing[0]} does. Leave it empty."
         )
-    compile_model(network, recipe, pipeline, jit_compile=False)
-    return network
+    compile_model(resized, recipe, pipeline, jit_compile=False)
+    return resized
 
 
-def look(view: Any, model: Any) -> Any:
-    """Return what is judged and kept of a model: its product, in the view's size if there is a view."""
-    kept = product(model)
-    if view is None:
-        return kept
-    take_weights(view, kept)
-    return view
+def evaluation_model(resized: Any, model: Any) -> Any:
+    """Return the model to evaluate and save, with the present weights of a model in training.
+
+    Args:
+        resized: the result of `make_evaluation_model`.
+        model: the model in training.
+    """
+    trained = inference_model(model)
+    if resized is None:
+        return trained
+    take_weights(resized, trained)
+    return resized

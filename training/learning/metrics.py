@@ -1,4 +1,4 @@
-"""What answers are worth: figures of several labels at once, and of numbers on a scale."""
+"""Metrics of multi-label classification and of regression."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def average_precisions(truth: _np.ndarray, logits: _np.ndarray) -> list[float | 
     """Return the average precision of each label, the area under its curve of precision and recall in steps.
 
     Args:
-        truth: (n, labels), 1 where a label applies, 0 where it does not, -1 where that is not known and not counted.
+        truth: (n, labels), 1 where a label applies, 0 where it does not, -1 where it is unknown and not counted.
         logits: (n, labels).
 
     Returns:
-        One a label, None where no example has it.
+        One number for each label, None for a label that no example has.
     """
     from sklearn.metrics import average_precision_score
 
@@ -31,16 +31,16 @@ def average_precisions(truth: _np.ndarray, logits: _np.ndarray) -> list[float | 
 
 
 def label_metrics(truth: _np.ndarray, logits: _np.ndarray) -> dict[str, Any]:
-    """Return the figures of several labels at once, those that are not known left out.
+    """Return the metrics of multi-label classification, without unknown labels.
 
     Args:
         truth: (n, labels); see `average_precisions`.
-        logits: (n, labels); a label is given where its logit is above 0.
+        logits: (n, labels); a logit above 0 predicts its label.
 
     Returns:
-        mean_average_precision: over the labels that some example has, what the papers on VOC state as mAP.
-        micro_f1: of all decisions together, 2 TP / (2 TP + FP + FN).
-        accuracy: share of decisions that are right.
+        mean_average_precision: the mean over the labels that some example has, mAP in the papers on VOC.
+        micro_f1: F1 of all decisions together, 2 TP / (2 TP + FP + FN).
+        accuracy: fraction of correct decisions.
     """
     known, given, applies = truth >= 0, logits > 0, truth == 1
     precisions = [precision for precision in average_precisions(truth, logits) if precision is not None]
@@ -53,15 +53,15 @@ def label_metrics(truth: _np.ndarray, logits: _np.ndarray) -> dict[str, Any]:
 
 
 def value_metrics(truth: _np.ndarray, values: _np.ndarray) -> dict[str, float]:
-    """Return the figures of numbers on a scale.
+    """Return the metrics of regression.
 
     Args:
-        truth: (n, targets), in the data's own units.
-        values: the same.
+        truth: (n, targets), in the units of the data.
+        values: (n, targets), the predictions.
 
     Returns:
-        rmse: root of the mean squared error, mae: mean absolute error, both in the data's own units; r2: share of the
-        variance of a target that is explained, the mean over targets; of what does not vary it is 0.
+        rmse: root mean squared error, mae: mean absolute error, both in the units of the data; r2: fraction of the
+        explained variance of a target, the mean over targets; 0 for a constant target.
     """
     error = values.astype("float64") - truth
     spread = ((truth.astype("float64") - truth.mean(0, dtype="float64")) ** 2).mean(0)

@@ -1,4 +1,4 @@
-"""What keeps a network from learning its examples by heart: options it has, and what is put around it in training."""
+"""Regularization: options of the model, and what is added to it in training."""
 
 from __future__ import annotations
 
@@ -9,117 +9,121 @@ import zoo
 from training.recipe.config import RegularizeConfig
 from training.recipe.recipe import Recipe
 from zoo.build import options_of
+from zoo.common import compat
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, np
 from zoo.specs.registry import models
 
-# Keys of the configuration that are options of networks.
+# Keys of the configuration that are options of models.
 ROUTED = ("dropout", "drop_connect", "drop_path")
-# Iterations that find the largest singular value of fresh kernels; later ones change little, and one a step is enough.
+# Power iterations for the largest singular value of fresh kernels; later kernels change little: one a step is enough.
 FIRST_ITERATIONS = 100
 
 
 def routed_options(recipe: Recipe) -> dict[str, Any]:
-    """Return the options of the network that the regularizers of a recipe stand for.
+    """Return the model options that correspond to the regularizers of a recipe.
 
     Raises:
-        BadOption: the network has no such option, or the recipe gives it twice.
+        BadOption: the model has no such option, or the recipe sets it twice.
     """
     given = {key: getattr(recipe.regularize, key) for key in ROUTED if getattr(recipe.regularize, key)}
     for key, value in given.items():
         if key in recipe.model.options:
             raise BadOption(
-                f"{key} is given twice. Received: regularize.{key}={value}, "
+                f"{key} must be set once. Received: regularize.{key}={value}, "
                 f"model.options.{key}={recipe.model.options[key]}. Leave one out."
             )
         if key not in options_of(models[recipe.model.name]):
-            have = sorted({models[name].spec.family for name in zoo.names() if key in options_of(models[name])})
+            have = sorted({models[name].spec.family for name in zoo.list_models() if key in options_of(models[name])})
             raise BadOption(
-                f"{recipe.model.name} has no {key}. Received: regularize.{key}={value}. Networks of these families "
-                f"have it: {', '.join(have)}."
+                f"{recipe.model.name} has no {key}. Received: regularize.{key}={value}. Use a model of these families: "
+                f"{', '.join(have)}."
             )
     return given
 
 
-def kernels(network: Any) -> list[Any]:
-    """Return the kernels of a network, of dense layers and of convolutions."""
-    return [v for v in network.trainable_variables if v.name == "kernel" and len(v.shape) > 1]
+def kernels(model: Any) -> list[Any]:
+    """Return the kernels of a model, of dense layers and of convolutions."""
+    return [v for v in model.trainable_variables if v.name == "kernel" and len(v.shape) > 1]
 
 
-def add_norms(network: Any, config: RegularizeConfig) -> None:
-    """Add L1 and L2 of all kernels to the loss of a network.
+def add_norms(model: Any, config: RegularizeConfig) -> None:
+    """Add L1 and L2 norms of all kernels to the loss of a model.
 
-    They hang on the variables, in float32 whatever the precision of the step, and not in the configuration of the
-    layers, so that what is saved knows nothing of them.
+    They are attributes of the variables, in float32 for any precision of the step, and not in the configuration of the
+    layers, so that a saved model does not include them.
     """
     if config.l1 or config.l2:
-        for kernel in kernels(network):
+        for kernel in kernels(model):
             kernel.regularizer = keras.regularizers.L1L2(config.l1, config.l2)
 
 
-def with_spatial_dropout(network: Any, recipe: Recipe, levels: list[str]) -> Any:
-    """Return a copy of a network that drops whole channels behind each stage; the network itself if none are.
+def with_spatial_dropout(model: Any, recipe: Recipe, stages: list[str]) -> Any:
+    """Return a copy of a model that drops whole channels after each stage; the model itself at a rate of 0.
 
     Args:
-        network: a functional network.
-        recipe: whose `regularize.spatial_dropout` is the share.
-        levels: names of the last layers of the stages.
+        model: a functional model.
+        recipe: its `regularize.spatial_dropout` is the rate.
+        stages: names of the last layers of the stages.
 
     Raises:
-        BadOption: the network has no stages of feature maps.
+        BadOption: the model has no stages of feature maps.
     """
     rate = recipe.regularize.spatial_dropout
     if not rate:
-        return network
-    _check_levels(network, levels, f"regularize.spatial_dropout={rate}")
+        return model
+    _check_stages(model, stages, f"regularize.spatial_dropout={rate}")
 
     def call(layer: Any, *arguments: Any, **options: Any) -> Any:
         outputs = layer(*arguments, **options)
-        if layer.name not in levels:
+        if layer.name not in stages:
             return outputs
         return keras.layers.SpatialDropout2D(rate, name=f"{layer.name}_spatial_dropout")(outputs)
 
-    copy = keras.models.clone_model(network, call_function=call)
-    take_weights(copy, network)
+    copy = keras.models.clone_model(model, call_function=call)
+    take_weights(copy, model)
     return copy
 
 
-def level_names(recipe: Recipe, shape: tuple[int, ...]) -> list[str]:
-    """Return the names of the last layers of the stages of a recipe's network; none if it has no feature maps."""
+def stage_outputs(recipe: Recipe, shape: tuple[int, ...]) -> list[str]:
+    """Return the names of the last layers of the stages of a recipe's model; none if it has no feature maps."""
     if len(shape) != 3:
         return []
     options = {**recipe.model.options, **routed_options(recipe)}
     maps = zoo.features(recipe.model.name, input_shape=shape, **options)
-    return [tensor._keras_history.operation.name for tensor in maps.outputs]
+    return [compat.producer(tensor).name for tensor in maps.outputs]
 
 
-def _check_levels(network: Any, levels: list[str], what: str) -> None:
-    known = {layer.name for layer in network.layers}
-    if not levels or not set(levels) <= known:
-        raise BadOption(f"Stages of feature maps are needed. Received: {what}, {network.name}, which has none.")
+def _check_stages(model: Any, stages: list[str], option: str) -> None:
+    known = {layer.name for layer in model.layers}
+    if not stages or not set(stages) <= known:
+        raise BadOption(
+            f"Expected a model with stages of feature maps. Received: {option}, {model.name} without stages. "
+            "Use a convolutional model."
+        )
 
 
-def take_weights(network: Any, source: Any) -> None:
-    """Copy the weights of the layers that two networks share by name."""
-    theirs = {layer.name: layer for layer in source.layers}
-    for layer in network.layers:
-        if layer.name in theirs and layer.weights:
-            for variable, value in zip(layer.weights, theirs[layer.name].weights, strict=True):
+def take_weights(model: Any, source: Any) -> None:
+    """Copy weights between the layers of two models that have the same name."""
+    layers = {layer.name: layer for layer in source.layers}
+    for layer in model.layers:
+        if layer.name in layers and layer.weights:
+            for variable, value in zip(layer.weights, layers[layer.name].weights, strict=True):
                 variable.assign(np.asarray(value))
 
 
-def normalize_kernels(network: Any) -> list[Any]:
-    """Divide each kernel of a network by its largest singular value, now and after each update (arXiv:1802.05957).
+def normalize_kernels(model: Any) -> list[Any]:
+    """Divide each kernel of a model by its largest singular value, now and after each update (arXiv:1802.05957).
 
-    A kernel (height, width, in, out) counts as the matrix (height x width x in, out). As in Keras'
-    SpectralNormalization, the kernel itself is what is divided; here it is the constraint of its variable that does it,
-    so that layers, names and what is saved stay as they are.
+    A kernel (height, width, in, out) is treated as the matrix (height x width x in, out). As in Keras'
+    SpectralNormalization, the kernel itself is divided; here the constraint of its variable divides it, so that layers,
+    names and saved files stay unchanged.
 
     Returns:
-        The vectors of the power iterations, which belong into a checkpoint.
+        The vectors of the power iterations, to include in checkpoints.
     """
     vectors = []
-    for i, kernel in enumerate(kernels(network)):
+    for i, kernel in enumerate(kernels(model)):
         start = np.random.default_rng(i).standard_normal((1, kernel.shape[-1]))
         vector = keras.Variable(start, dtype="float32", trainable=False, aggregation="mean", name=f"spectral_vector{i}")
         kernel.constraint = spectral()(vector)
@@ -132,10 +136,10 @@ def normalize_kernels(network: Any) -> list[Any]:
 
 @functools.cache
 def spectral() -> Any:
-    """Return the class of a Keras constraint, Spectral(vector): a kernel of spectral norm 1."""
+    """Return the class of a Keras constraint, Spectral(vector), that scales a kernel to spectral norm 1."""
 
     class Spectral(keras.constraints.Constraint):
-        """One power iteration a call."""
+        """A constraint with one power iteration a call."""
 
         def __init__(self, vector: Any) -> None:
             self._vector = vector

@@ -1,4 +1,4 @@
-"""What a trained network gets wrong, for people to look at: validation examples with truth, prediction and score."""
+"""Show misclassified validation examples with truth, prediction and score in TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 import zoo
 from training.data.pipeline.pipeline import Pipeline
-from training.monitor.tensorboard import Board
+from training.monitor.tensorboard import TensorBoardWriter
 from training.recipe.recipe import Recipe
 from zoo.common.lazy import np, tf
 from zoo.specs.text import SPECIAL
 
-# Examples, spread over the split, among which mistakes are looked for.
-LOOK = 512
+# Number of predicted examples, spread over the split.
+EXAMPLES = 512
 COLUMNS = 4
 SHOWN = 100  # characters of a text
 
 
 @dataclasses.dataclass(frozen=True)
-class Mistake:
-    """One example that is answered wrongly.
+class Misclassified:
+    """A misclassified example.
 
     Args:
-        number: its place among those looked at.
-        truth: what it is.
-        prediction: what the network says.
-        score: how sure the network is, or how far off; the largest come first.
+        number: its index among the predicted examples.
+        truth: its label.
+        prediction: the model's prediction.
+        score: the confidence of the prediction, or its error; the largest come first.
     """
 
     number: int
@@ -37,19 +37,19 @@ class Mistake:
     score: float
 
 
-def show_mistakes(model: Any, pipeline: Pipeline, board: Board, recipe: Recipe) -> None:
-    """Tell TensorBoard the worst mistakes among validation examples: images as a grid, all else as a table."""
-    if not recipe.log.mistakes:
+def show_misclassified(model: Any, pipeline: Pipeline, board: TensorBoardWriter, recipe: Recipe) -> None:
+    """Write the worst misclassified validation examples to TensorBoard: images as a grid, others as a table."""
+    if not recipe.log.misclassified:
         return
-    x, y = pipeline.raw("validation", LOOK)
+    x, y = pipeline.raw("validation", EXAMPLES)
     find = FINDERS[pipeline.dataset.task]
-    found = sorted(find(model, pipeline, x, np.asarray(y)), key=lambda m: -m.score)[: recipe.log.mistakes]
+    found = sorted(find(model, pipeline, x, np.asarray(y)), key=lambda m: -m.score)[: recipe.log.misclassified]
     if not found:
         return
     if len(pipeline.shape) == 3:
-        board.image("mistakes", grid(x, found), recipe.epochs)
+        board.image("misclassified", grid(x, found), recipe.epochs)
     else:
-        board.text("mistakes", _table(_described(pipeline, x), found), recipe.epochs)
+        board.text("misclassified", _table(_described(pipeline, x), found), recipe.epochs)
 
 
 def _outputs(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Any:
@@ -64,93 +64,95 @@ def _outputs(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Any:
     return np.concatenate(found).astype("float32")
 
 
-def _classes(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Mistake]:
-    """Yield the examples whose class is another one, scored by the probability of the wrong one."""
+def _classes(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclassified]:
+    """Yield examples with another predicted class, scored by its probability."""
     scores = _softmax(_outputs(model, pipeline, x, y))
     labels, predicted = pipeline.dataset.labels, scores.argmax(-1)
     for i in np.flatnonzero(predicted != y):
-        yield Mistake(int(i), labels[y[i]], labels[predicted[i]], float(scores[i, predicted[i]]))
+        yield Misclassified(int(i), labels[y[i]], labels[predicted[i]], float(scores[i, predicted[i]]))
 
 
-def _tags(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Mistake]:
-    """Yield the texts with a wrong tag, scored by the share of wrong ones."""
+def _tags(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclassified]:
+    """Yield texts with a wrong tag, scored by the fraction of wrong ones."""
     predicted, labels = _outputs(model, pipeline, x, y).argmax(-1), pipeline.dataset.labels
     for i in np.flatnonzero(((predicted != y) & (y >= 0)).any(-1)):
         real = y[i] >= 0
         truth, found = (" ".join(labels[n] for n in row[real]) for row in (y[i], predicted[i]))
-        yield Mistake(int(i), truth, found, float((predicted[i] != y[i])[real].mean()))
+        yield Misclassified(int(i), truth, found, float((predicted[i] != y[i])[real].mean()))
 
 
-def _several(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Mistake]:
-    """Yield the examples with a label too many or too few, scored by the share of wrong ones."""
-    said, truth, labels = _outputs(model, pipeline, x, y) > 0, y == 1, pipeline.dataset.labels
-    # -1 stands for a label that nobody knows of an example.
-    wrong = (said != truth) & (y >= 0)
+def _labels(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclassified]:
+    """Yield examples with missing or extra labels, scored by the fraction of wrong ones."""
+    predicted, truth, labels = _outputs(model, pipeline, x, y) > 0, y == 1, pipeline.dataset.labels
+    # -1 is an unknown label.
+    wrong = (predicted != truth) & (y >= 0)
 
     def names(row: Any) -> str:
         return ", ".join(label for label, there in zip(labels, row, strict=True) if there) or "none"
 
     for i in np.flatnonzero(wrong.any(-1)):
-        yield Mistake(int(i), names(truth[i]), names(said[i]), float(wrong[i].mean()))
+        yield Misclassified(int(i), names(truth[i]), names(predicted[i]), float(wrong[i].mean()))
 
 
-def _numbers(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Mistake]:
-    """Yield all examples, scored by how far the answer is off."""
-    said = _outputs(model, pipeline, x, y).reshape(len(y), -1)
+def _numbers(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclassified]:
+    """Yield all examples, scored by the absolute error."""
+    predicted = _outputs(model, pipeline, x, y).reshape(len(y), -1)
     truth = y.reshape(len(y), -1)
-    for i, distance in enumerate(np.abs(said - truth).mean(-1)):
-        yield Mistake(i, *(", ".join(f"{v:.4g}" for v in row) for row in (truth[i], said[i])), float(distance))
+    for i, distance in enumerate(np.abs(predicted - truth).mean(-1)):
+        yield Misclassified(
+            i, *(", ".join(f"{v:.4g}" for v in row) for row in (truth[i], predicted[i])), float(distance)
+        )
 
 
-def _written(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Mistake]:
-    """Yield what is not written as it should be, scored by the share of other tokens."""
+def _sequences(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclassified]:
+    """Yield sequences that are not generated exactly, scored by the fraction of wrong tokens."""
     few = slice(0, pipeline.batch_size)
-    written, y, vocabulary = np.asarray(zoo.generate(model, x["source"][few])), y[few], pipeline.text.vocabulary
+    generated, y, vocabulary = np.asarray(zoo.generate(model, x["source"][few])), y[few], pipeline.text.vocabulary
 
     def words(row: Any) -> str:
         return " ".join(vocabulary[n] for n in row if n >= len(SPECIAL))
 
-    for i in np.flatnonzero((written != y).any(-1)):
-        yield Mistake(int(i), words(y[i]), words(written[i]), float((written[i] != y[i]).mean()))
+    for i in np.flatnonzero((generated != y).any(-1)):
+        yield Misclassified(int(i), words(y[i]), words(generated[i]), float((generated[i] != y[i]).mean()))
 
 
-FINDERS: dict[str, Callable[..., Iterator[Mistake]]] = {
+FINDERS: dict[str, Callable[..., Iterator[Misclassified]]] = {
     "classify": _classes,
     "tag": _tags,
-    "generate": _written,
-    "multilabel": _several,
+    "generate": _sequences,
+    "multilabel": _labels,
     "regress": _numbers,
 }
 
 
 def _softmax(logits: Any) -> Any:
-    shares = np.exp(logits - logits.max(-1, keepdims=True))
-    return shares / shares.sum(-1, keepdims=True)
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
 
 
 def _described(pipeline: Pipeline, x: Any) -> list[str]:
-    """Return the texts, or the values of features."""
+    """Return the texts, or the feature values."""
     if pipeline.text is not None:
-        return pipeline.strings("validation", LOOK)
+        return pipeline.strings("validation", EXAMPLES)
     return [", ".join(f"{value:.4g}" for value in np.ravel(row)) for row in x]
 
 
-def _table(texts: list[str], mistakes: list[Mistake]) -> str:
+def _table(texts: list[str], examples: list[Misclassified]) -> str:
     """Return a table in Markdown."""
     lines = ["| input | truth | prediction | score |", "|---|---|---|---|"]
-    for mistake in mistakes:
-        cells = (texts[mistake.number], mistake.truth, mistake.prediction)
+    for example in examples:
+        cells = (texts[example.number], example.truth, example.prediction)
         safe = [" ".join(cell.split()).replace("|", "\\|")[:SHOWN] for cell in cells]
-        lines.append(f"| {' | '.join(safe)} | {mistake.score:.2f} |")
+        lines.append(f"| {' | '.join(safe)} | {example.score:.2f} |")
     return "\n".join(lines)
 
 
-def grid(images: Any, mistakes: list[Mistake]) -> Any:
-    """Return one picture of mistakes, each with "truth: prediction score" above it.
+def grid(images: Any, examples: list[Misclassified]) -> Any:
+    """Return one image of examples, each with "truth: prediction score" above it.
 
     Args:
         images: raw values, 0 to 255, (n, height, width, channels).
-        mistakes: which of them, the first at the top left.
+        examples: which of them, the first at the top left.
 
     Returns:
         uint8 (height, width, 3).
@@ -158,18 +160,18 @@ def grid(images: Any, mistakes: list[Mistake]) -> Any:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    rows = -(-len(mistakes) // COLUMNS)
+    rows = -(-len(examples) // COLUMNS)
     figure = Figure((2 * COLUMNS, 2.3 * rows), dpi=80)
     # One plot for all: a plot each takes ten times as long.
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, COLUMNS), ylim=(rows, 0))
     axes.set_axis_off()
-    for i, mistake in enumerate(mistakes):
+    for i, example in enumerate(examples):
         left, top = i % COLUMNS, i // COLUMNS
-        pixels = np.clip(images[mistake.number], 0, 255).astype("uint8")
+        pixels = np.clip(images[example.number], 0, 255).astype("uint8")
         pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels[..., :3]
         place = (left + 0.05, left + 0.95, top + 0.97, top + 0.17)
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=place, aspect="auto")
-        title = f"{mistake.truth}: {mistake.prediction} {mistake.score:.2f}"
+        title = f"{example.truth}: {example.prediction} {example.score:.2f}"
         axes.text(left + 0.5, top + 0.14, title, fontsize=9, ha="center", parse_math=False)
     axes.set(xlim=(0, COLUMNS), ylim=(rows, 0))
     file = io.BytesIO()

@@ -1,7 +1,7 @@
-"""Which layer went wrong first, when a loss or a weight is not finite.
+"""Find the first layer with a value that is not finite, after a loss or a weight is not.
 
-While all is well nothing is measured. Once it is not, the steps since the last checkpoint are taken again, which are
-the same as before, up to the first whose loss or weights are not finite; and that one is then taken layer by layer.
+Healthy steps are not measured. After a failure, the steps since the last checkpoint are repeated, with the same
+results, up to the first whose loss or weights are not finite; that step is then run layer by layer.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from training.checkpoints.files import Progress
-from training.common.finite import broken_weight
+from training.common.compat import step_count
+from training.common.finite import nonfinite_weight
 from training.data.pipeline.pipeline import Pipeline
+from zoo.common import compat
 from zoo.common.lazy import keras, np, tf
 
-# Seconds of steps that are taken again, at most.
-LONGEST = 600.0
+# Maximum seconds of repeated steps.
+TIMEOUT = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One layer, or operation, of a network's graph at work.
+    """One call of a layer or operation of a model's graph.
 
     Args:
-        operation: what was called.
-        inputs: the tensors that it was given, its own alone.
-        outputs: the tensors that it returned.
+        operation: the layer or operation.
+        inputs: copies of its input tensors.
+        outputs: its output tensors.
     """
 
     operation: Any
@@ -37,38 +39,39 @@ class Call:
 
     @property
     def shown(self) -> str:
-        """What it is called, for people."""
+        """Its name and class."""
         return f"{self.operation.name} ({type(self.operation).__name__})"
 
 
 def find_first(model: Any, pipeline: Pipeline, progress: Progress) -> str:
-    """Return a sentence on what was not finite first after a checkpoint, which the model was just given.
+    """Return a sentence on the first value after a checkpoint that is not finite.
 
     Args:
-        model: compiled and functional; it is left in some other state.
-        pipeline: what it learns from.
-        progress: where the checkpoint stands.
+        model: a compiled functional TrainingModel with the state of the checkpoint; its state changes.
+        pipeline: its data.
+        progress: progress of the checkpoint.
 
     Returns:
-        "" where the steps after it are good, or take too long.
+        The sentence; "" if the steps after the checkpoint are finite, or take too long.
     """
-    if not hasattr(model, "_run_through_graph"):
+    if not compat.is_functional(model):
         return ""
+    model.make_train_function()
     start = time.monotonic()
     step = progress.epoch * pipeline.steps_per_epoch + progress.step
     for batch in pipeline.train(progress.epoch, progress.step):
-        if time.monotonic() - start > LONGEST:
+        if time.monotonic() - start > TIMEOUT:
             break
         before = [np.asarray(variable).copy() for variable in model.variables]
-        drawn = tf.constant([pipeline.recipe.seed, int(model.optimizer._iterations)], tf.int64)
+        drawn = tf.constant([pipeline.recipe.seed, int(step_count(model.optimizer))], tf.int64)
         model.reset_metrics()
-        loss, broken = float(model.train_function(iter([batch]))["loss"]), broken_weight(model)
+        loss, broken = float(model.train_function(iter([batch]))["loss"]), nonfinite_weight(model)
         if broken or not math.isfinite(loss):
             for variable, value in zip(model.variables, before, strict=True):
                 variable.assign(value)
-            x, y, *_ = pipeline.change(*batch[:2], drawn) if pipeline.in_step else batch
+            x, y, *_ = pipeline.augment_batch(*batch[:2], drawn) if pipeline.augments_on_device else batch
             where = f"epoch {progress.epoch + 1}, step {step - progress.epoch * pipeline.steps_per_epoch + 1}"
-            return f"First to go, in {where}: {_first(model, x, y) or _updated(broken)}"
+            return f"First value that is not finite, in {where}: {_first(model, x, y) or _updated(broken)}"
         step += 1
     return ""
 
@@ -78,10 +81,10 @@ def _updated(broken: str | None) -> str:
 
 
 def _first(model: Any, x: Any, y: Any) -> str | None:
-    """Return what is not finite first when a model learns from a batch: data, activation, loss or gradient."""
+    """Return the first value that is not finite in a step on a batch: data, activation, loss or gradient."""
     for name, values in (("the images or features", x), ("the labels", y)):
         if kind := _kind(values):
-            return f"the data; {name} of the batch hold {kind}"
+            return f"the data; {name} of the batch contain {kind}"
     with tf.GradientTape() as tape:
         calls, outputs = _run(model, x)
         loss = model.compute_loss(x, y, outputs, None, training=True)
@@ -94,14 +97,14 @@ def _first(model: Any, x: Any, y: Any) -> str | None:
 
 
 def _run(model: Any, x: Any) -> tuple[list[Call], Any]:
-    """Take a functional model forward in training; return each call of its graph in turn, and its outputs."""
+    """Run a functional model forward in training; return each call of its graph in order, and its outputs."""
     calls: list[Call] = []
 
-    def watched(operation: Any) -> Any:
+    def recorded(operation: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
-            # Copies, so that what goes back to this operation is told from what goes back to others.
+            # Copies separate the gradients of this operation's inputs from those of other operations.
             arguments, options = keras.tree.map_structure(_copied, (arguments, options))
-            if getattr(operation, "_call_has_training_arg", False):
+            if compat.has_training_argument(operation):
                 options["training"] = True
             outputs = operation(*arguments, **options)
             calls.append(Call(operation, _floats((arguments, options)), _floats(outputs)))
@@ -109,7 +112,7 @@ def _run(model: Any, x: Any) -> tuple[list[Call], Any]:
 
         return call
 
-    outputs = model._run_through_graph(model._standardize_inputs(x), operation_fn=watched)
+    outputs = compat.run_graph(model, x, recorded)
     return calls, outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
 
 
@@ -117,28 +120,28 @@ def _copied(value: Any) -> Any:
     if not isinstance(value, tf.Tensor):
         return value
     copy = tf.identity(value)
-    mask = getattr(value, "_keras_mask", None)
+    mask = compat.get_mask(value)
     if mask is not None:
-        copy._keras_mask = mask
+        compat.set_mask(copy, mask)
     return copy
 
 
 def _gradients(tape: Any, loss: Any, calls: list[Call], outputs: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what gradients are of, and what they are, going back through a network."""
+    """Yield names of gradients and the gradients, backwards through a model."""
     stages = [("the output", _floats(outputs))]
     for call in reversed(calls):
         weights = getattr(call.operation, "trainable_weights", ())
         stages += [(f"the {w.name} of {call.shown}", [w.value]) for w in weights]
         stages.append((f"the input of {call.shown}", call.inputs))
-    found = tape.gradient(loss, [sources for _, sources in stages], unconnected_gradients="none")
-    return zip((name for name, _ in stages), found, strict=True)
+    gradients = tape.gradient(loss, [sources for _, sources in stages], unconnected_gradients="none")
+    return zip((name for name, _ in stages), gradients, strict=True)
 
 
 def _first_gradient(gradients: Iterator[tuple[str, Any]]) -> str | None:
-    for name, found in gradients:
-        dense = [g.values if isinstance(g, tf.IndexedSlices) else g for g in found if g is not None]
+    for name, tensors in gradients:
+        dense = [g.values if isinstance(g, tf.IndexedSlices) else g for g in tensors if g is not None]
         if kind := _kind(dense):
-            return f"the gradient by {name}, {kind}; all activations are finite"
+            return f"the gradient of {name}, {kind}; all activations are finite"
     return None
 
 
@@ -147,7 +150,7 @@ def _floats(values: Any) -> list[Any]:
 
 
 def _kind(values: Any) -> str:
-    """Return "nan" or "inf" if one of some tensors is not finite, nan before inf; else ""."""
+    """Return "nan" or "inf" if a tensor is not finite, nan before inf; else ""."""
     for kind, holds in (("nan", tf.math.is_nan), ("inf", tf.math.is_inf)):
         if any(bool(tf.reduce_any(holds(v))) for v in _floats(values)):
             return kind

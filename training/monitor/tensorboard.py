@@ -1,4 +1,4 @@
-"""TensorBoard's event files: figures of each epoch, of measured steps, histograms, profiles and mistakes."""
+"""Write TensorBoard event files: metrics by epoch, measured steps, histograms, profiles and examples."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from zoo.common.lazy import np, tf
 
-# Of a measured step, what is no figure.
-UNTOLD = ("step", "epoch", "classes")
+# Keys of a measured step that are no metric.
+EXCLUDED = ("step", "epoch", "classes")
 
 
-class Board:
+class TensorBoardWriter:
     """Writes a run's event files.
 
-    Figures of an epoch go to "train" and "validation", by epoch; what is measured at steps goes to "steps", by step.
+    Metrics of an epoch go to "train" and "validation", by epoch; measurements of steps go to "steps", by step.
 
     Args:
-        folder: where they go.
-        writes: whether this process writes any.
+        folder: the folder of the files.
+        writes: whether this process writes them.
     """
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
@@ -34,16 +34,16 @@ class Board:
                     tf.summary.scalar(key.removeprefix("val_"), value, step=row["epoch"])
 
     def step(self, row: dict[str, Any]) -> None:
-        """Write what was measured at a step: numbers, and numbers by layer."""
+        """Write the measurements of a step: numbers, and numbers by layer."""
         with self._writer("steps").as_default():
             for key, value in row.items():
                 named = {f"{key}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
                 for tag, number in named.items():
-                    if number is not None and tag not in UNTOLD:
+                    if number is not None and tag not in EXCLUDED:
                         tf.summary.scalar(tag, number, step=row["step"])
 
     def histograms(self, model: Any, epoch: int, every: int) -> None:
-        """Write a histogram of every weight, if an epoch (from 1) is one of each `every`."""
+        """Write a histogram of every weight if `every` divides an epoch (from 1); 0 for never."""
         if every and epoch % every == 0:
             with self._writer("weights").as_default():
                 for variable in model.weights:
@@ -60,7 +60,7 @@ class Board:
             tf.summary.text(name, content, step=epoch)
 
     def profile(self, step: int, bounds: tuple[int, ...]) -> None:
-        """Profile from before the first step to before the one after the last; `bounds` are the two, or nothing."""
+        """Profile the steps from the first to the last of `bounds`; empty for none."""
         if not (bounds and self._writes):
             return
         if step == bounds[0] and not self._profiling:
@@ -71,7 +71,7 @@ class Board:
             self._profiling = False
 
     def close(self) -> None:
-        """Write what is left and close the files."""
+        """Flush and close the files."""
         if self._profiling:
             tf.profiler.experimental.stop()
             self._profiling = False

@@ -1,7 +1,7 @@
-"""The running mean of weights (Polyak and Juditsky 1992), which is evaluated and kept instead of the last weights.
+"""Exponential moving average of weights (Polyak and Juditsky 1992), evaluated and saved instead of the last weights.
 
-The mean is held by the optimizer, so that a checkpoint has both. It follows the statistics of batch normalization too:
-those of the last weights are not those of their mean.
+The optimizer holds the average, so that a checkpoint has both. The average includes the statistics of batch
+normalization: those of the last weights do not fit the averaged ones.
 """
 
 from __future__ import annotations
@@ -11,92 +11,92 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from training.common.compat import UPDATE_AVERAGES, step_count, weight_averages
 from zoo.common.lazy import keras, np, tf
 
-# What a layer measures in training beside its weights.
-MEASURED = ("moving_mean", "moving_variance")
+# Variables of batch normalization that training estimates, in addition to its weights.
+STATISTICS = ("moving_mean", "moving_variance")
 
 
 @functools.cache
-def averaging(base: Any) -> Any:
-    """Return a class like a Keras optimizer whose `use_ema` starts early, and counts updates and not steps.
+def with_ema(base: Any) -> Any:
+    """Return a subclass of a Keras optimizer with an average that starts early and counts updates, not steps.
 
-    Keras keeps `ema_momentum` of the mean from the second step on, so that a short run's mean is mostly its first
-    weights, and moves it at each step of an accumulation. Here update t keeps min(ema_momentum, (1 + t) / (10 + t)),
-    as TensorFlow's ExponentialMovingAverage does.
+    Keras keeps `ema_momentum` of the average from the second step on, so that the average of a short run is mostly its
+    initial weights, and moves it at each step of an accumulation. Here update t keeps
+    min(ema_momentum, (1 + t) / (10 + t)), as TensorFlow's ExponentialMovingAverage does.
 
-    An instance has `follow(variables)`, to be called before `build`, which adds variables that are no weights, and
-    `averages()`, which returns each variable with its mean.
+    An instance has `track(variables)`, to be called before `build`, which averages variables that are no weights, and
+    `averages()`, which returns pairs (variable, average).
     """
 
     def init(self: Any, *arguments: Any, **options: Any) -> None:
         base.__init__(self, *arguments, use_ema=True, **options)
-        self.follow([])
+        self.track([])
 
-    def follow(self: Any, variables: list[Any]) -> None:
-        # Keras takes all variables in an attribute of an optimizer for a part of its state; these are the model's.
-        vars(self)["followed"] = variables
+    def track(self: Any, variables: list[Any]) -> None:
+        # Keras adds all variables in an attribute of an optimizer to its state; these belong to the model.
+        vars(self)["tracked"] = variables
 
     def build(self: Any, variables: Any) -> None:
-        """Make the means beside the state of the optimizer."""
+        """Create the averages after the state of the optimizer."""
         if self.built:
             return
         base.build(self, variables)
-        vars(self)["means"] = [self.add_variable_from_reference(v, name="average") for v in self.followed]
+        vars(self)["tracked_averages"] = [self.add_variable_from_reference(v, name="average") for v in self.tracked]
 
-    def pairs(self: Any) -> list[tuple[Any, Any]]:
-        """Return each variable with its mean."""
-        means = [*self._model_variables_moving_average, *self.means]
-        return list(zip([*self._trainable_variables, *self.followed], means, strict=True))
+    def averages(self: Any) -> list[tuple[Any, Any]]:
+        """Return pairs (variable, average)."""
+        return [*weight_averages(self), *zip(self.tracked, self.tracked_averages, strict=True)]
 
     def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
-        """Take a step; the mean is of the weights after their constraints, such as the masks of pruning."""
+        """Update weights, then average them after their constraints, such as pruning masks."""
         base.apply(self, grads, trainable_variables)
         every = self.gradient_accumulation_steps or 1
         update = tf.cast(self.iterations, "float32")
-        due = tf.equal(tf.math.floormod(self._iterations.value, every), 0)
-        kept = tf.minimum(self.ema_momentum, (1.0 + update) / (10.0 + update))
-        # The very first mean is the first weights.
-        moved = tf.where(due, 1.0 - tf.where(update > 1.0, kept, 0.0), 0.0)
-        found = [(variable.value, mean.value) for variable, mean in self.averages()]
-        once(_move_all, found, moved)
+        is_update = tf.equal(tf.math.floormod(step_count(self).value, every), 0)
+        momentum = tf.minimum(self.ema_momentum, (1.0 + update) / (10.0 + update))
+        # The first average is the first weights.
+        rate = tf.where(is_update, 1.0 - tf.where(update > 1.0, momentum, 0.0), 0.0)
+        pairs = [(variable.value, average.value) for variable, average in self.averages()]
+        call_once(_update_averages, pairs, rate)
 
     def nothing(self: Any, _variables: Any) -> None:
-        """Keras would move the mean a second time, and put it into the model whenever `fit` ends."""
+        """Skip what Keras does: move the average a second time, and assign it to the model whenever `fit` ends."""
 
-    members = {"__init__": init, "follow": follow, "build": build, "averages": pairs, "apply": apply}
-    members |= dict.fromkeys(("_update_model_variables_moving_average", "finalize_variable_values"), nothing)
+    members = {"__init__": init, "track": track, "build": build, "averages": averages, "apply": apply}
+    members |= dict.fromkeys((UPDATE_AVERAGES, "finalize_variable_values"), nothing)
     return type(base.__name__, (base,), {"__doc__": base.__doc__, **members})
 
 
-def once(function: Callable[..., None], *arguments: Any) -> None:
+def call_once(function: Callable[..., None], *arguments: Any) -> None:
     """Call `function(strategy, *arguments)` once for all replicas of a step, where it may update their variables."""
     tf.distribute.get_replica_context().merge_call(function, args=arguments)
 
 
-def _move_all(strategy: Any, pairs: Iterable[tuple[Any, Any]], moved: Any) -> None:
-    for variable, mean in pairs:
-        strategy.extended.update(mean, _move, args=(variable, moved), group=False)
+def _update_averages(strategy: Any, pairs: Iterable[tuple[Any, Any]], rate: Any) -> None:
+    for variable, average in pairs:
+        strategy.extended.update(average, _update_average, args=(variable, rate), group=False)
 
 
-def _move(mean: Any, variable: Any, moved: Any) -> None:
-    # With a share of 1 the difference would leave a rounding error of what the mean was.
-    value = tf.cast(variable, mean.dtype)
-    share = tf.cast(moved, mean.dtype)
-    mean.assign(tf.where(share < 1.0, mean + share * (value - mean), value))
+def _update_average(average: Any, variable: Any, rate: Any) -> None:
+    # At a rate of 1 the difference would leave a rounding error of the previous average.
+    value = tf.cast(variable, average.dtype)
+    rate = tf.cast(rate, average.dtype)
+    average.assign(tf.where(rate < 1.0, average + rate * (value - average), value))
 
 
-def measured(model: Any) -> list[Any]:
-    """Return the statistics of a model's normalization layers."""
-    return [v for v in model.non_trainable_variables if v.name in MEASURED]
+def batch_statistics(model: Any) -> list[Any]:
+    """Return the statistics of a model's batch normalization layers."""
+    return [v for v in model.non_trainable_variables if v.name in STATISTICS]
 
 
 @contextlib.contextmanager
-def averaged(model: Any) -> Iterator[None]:
-    """Let a compiled model have its mean weights for a while, if its optimizer takes a mean; restored to the bit."""
-    pairs = _pairs(model)
+def averaged_weights(model: Any) -> Iterator[None]:
+    """Give a compiled model its averaged weights inside, if its optimizer averages; restore the others bit by bit."""
+    pairs = _averages(model)
     before = [np.asarray(variable) for variable, _ in pairs]
-    put_average(model)
+    assign_averages(model)
     try:
         yield
     finally:
@@ -104,15 +104,15 @@ def averaged(model: Any) -> Iterator[None]:
             variable.assign(value)
 
 
-def put_average(model: Any) -> None:
-    """Give a compiled model its mean weights for good, if its optimizer takes a mean."""
-    for variable, mean in _pairs(model):
-        variable.assign(np.asarray(mean))
+def assign_averages(model: Any) -> None:
+    """Give a compiled model its averaged weights for good, if its optimizer averages."""
+    for variable, average in _averages(model):
+        variable.assign(np.asarray(average))
 
 
-def _pairs(model: Any) -> list[tuple[Any, Any]]:
-    """Return each variable with its mean; none before the first update, when there is no mean yet."""
+def _averages(model: Any) -> list[tuple[Any, Any]]:
+    """Return pairs (variable, average); none before the first update, when there is no average yet."""
     optimizer = model.optimizer
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    found = getattr(inner, "averages", None)
-    return found() if found and int(keras.ops.convert_to_numpy(inner.iterations)) else []
+    averages = getattr(inner, "averages", None)
+    return averages() if averages and int(keras.ops.convert_to_numpy(inner.iterations)) else []

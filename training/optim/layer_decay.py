@@ -1,4 +1,4 @@
-"""Layer-wise learning-rate decay (Clark et al. 2020, arXiv:2003.10555): the nearer to the input, the slower."""
+"""Layer-wise learning-rate decay (Clark et al. 2020, arXiv:2003.10555): layers near the input learn more slowly."""
 
 from __future__ import annotations
 
@@ -6,83 +6,84 @@ import functools
 import re
 from typing import Any
 
-from training.optim.ema import once
+from training.common.compat import APPLY_WEIGHT_DECAY, is_decayed, variable_index
+from training.optim.ema import call_once
 from zoo.common.lazy import tf
 
-# A step of depth is a block, which the names of its layers begin with, or a layer that stands alone.
-STEP = re.compile(r"(?:stage\d+_)?[^_]+")
-# What makes a step; norms, scales, tokens and places without one belong to the step before them.
-MAKING = "kernel"
+# A depth is a block, which is the prefix of its layers' names, or a layer outside of blocks.
+BLOCK = re.compile(r"(?:stage\d+_)?[^_]+")
+# Only a variable of this name makes a depth; norms, scales and tokens without one belong to the depth before them.
+KERNEL = "kernel"
 
 
 @functools.cache
-def by_depth(base: Any) -> Any:
-    """Return a class like a Keras optimizer in which each variable has a share of the learning rate of its own.
+def with_layer_decay(base: Any) -> Any:
+    """Return a subclass of a Keras optimizer in which each variable has its own multiplier of the learning rate.
 
-    It is the rate that is multiplied, and the decay with it: multiplied gradients would change nothing in Adam and its
-    kin.
+    The multiplier applies to the rate, and so to the weight decay: Adam is invariant to multiplied gradients.
 
     Attributes of an instance:
-        shares: one number for each variable, in the order of `build`; to be set before the first step.
+        multipliers: one number for each variable, in the order of `build`; set it before the first step.
     """
 
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable by its own rate."""
-        base.update_step(self, gradient, variable, learning_rate * self.shares[self._get_variable_index(variable)])
+        """Update one variable with its own rate."""
+        base.update_step(self, gradient, variable, learning_rate * self.multipliers[variable_index(self, variable)])
 
     def apply_weight_decay(self: Any, variables: Any) -> None:
-        """Shrink each variable by its own rate times the decay."""
+        """Decay each variable by its own rate times the weight decay."""
         if self.weight_decay is None:
             return
-        once(functools.partial(_decay_all, self), [v.value for v in variables])
+        call_once(functools.partial(_decay_all, self), [v.value for v in variables])
 
-    members = {"__doc__": base.__doc__, "shares": (), "update_step": update_step}
-    return type(base.__name__, (base,), members | {"_apply_weight_decay": apply_weight_decay})
+    members = {"__doc__": base.__doc__, "multipliers": (), "update_step": update_step}
+    return type(base.__name__, (base,), members | {APPLY_WEIGHT_DECAY: apply_weight_decay})
 
 
 def _decay_all(optimizer: Any, strategy: Any, variables: Any) -> None:
-    """Shrink variables on every device."""
+    """Decay variables on every device."""
 
     def decay(variable: Any) -> None:
-        if optimizer._use_weight_decay(variable):
-            share = optimizer.shares[optimizer._get_variable_index(variable)]
-            rate = tf.cast(optimizer.learning_rate * share * optimizer.weight_decay, variable.dtype)
+        if is_decayed(optimizer, variable):
+            multiplier = optimizer.multipliers[variable_index(optimizer, variable)]
+            rate = tf.cast(optimizer.learning_rate * multiplier * optimizer.weight_decay, variable.dtype)
             variable.assign_sub(variable * rate)
 
     for variable in variables:
         strategy.extended.update(variable, decay, group=False)
 
 
-def shares(model: Any, decay: float) -> list[float]:
-    """Return the share of the learning rate of each of a model's trainable variables.
+def rate_multipliers(model: Any, decay: float) -> list[float]:
+    """Return the multiplier of the learning rate of each trainable variable of a model.
 
     Args:
-        model: a functional network.
-        decay: share of a step as against the one behind it.
+        model: a functional model.
+        decay: multiplier of a depth relative to the next one.
 
     Returns:
-        1.0 for the last step and for what is no layer of the network, `decay` for the one before it, and so on.
+        1.0 for the last depth and for variables outside of the model's layers, `decay` for the depth before it, and so
+        on.
     """
-    steps = _steps(model)
-    last = max(steps.values(), default=0)
-    return [decay ** (last - steps.get(v.path, last)) for v in model.trainable_variables]
+    depths = _depths(model)
+    last = max(depths.values(), default=0)
+    return [decay ** (last - depths.get(v.path, last)) for v in model.trainable_variables]
 
 
-def _steps(model: Any) -> dict[str, int]:
-    """Return the number of the step of each trainable variable, by its path, in the order of the network."""
-    steps: dict[str, int] = {}
+def _depths(model: Any) -> dict[str, int]:
+    """Return the depth of each trainable variable, by its path, in the order of the model."""
+    depths: dict[str, int] = {}
     numbers: dict[str, int] = {}
     layers = [layer for layer in model.layers if layer.trainable_variables]
-    made = {_step(layer) for layer in layers if any(v.name == MAKING for v in layer.trainable_variables)}
+    blocks = {_block(layer) for layer in layers if any(v.name == KERNEL for v in layer.trainable_variables)}
     for layer in layers:
-        name = _step(layer)
+        name = _block(layer)
         if name not in numbers:
-            # The first step is 0 even if nothing in it makes one.
-            numbers[name] = max(numbers.values(), default=-1) + int(name in made or not numbers)
-        steps |= {v.path: numbers[name] for v in layer.trainable_variables}
-    return steps
+            # The first depth is 0 even without a kernel.
+            numbers[name] = max(numbers.values(), default=-1) + int(name in blocks or not numbers)
+        depths |= {v.path: numbers[name] for v in layer.trainable_variables}
+    return depths
 
 
-def _step(layer: Any) -> str:
-    found = STEP.match(layer.name)
-    return found[0] if found else layer.name
+def _block(layer: Any) -> str:
+    match = BLOCK.match(layer.name)
+    return match[0] if match else layer.name

@@ -1,34 +1,35 @@
-"""SGD with momentum through TensorFlow's fused kernel."""
+"""SGD with momentum with TensorFlow's fused kernel."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
+from training.common.compat import variable_index
 from zoo.common.lazy import keras, tf
 
 
 @functools.cache
 def fused_sgd() -> Any:
-    """Return a class like keras.optimizers.SGD whose momentum step is one operation, with Keras' own formula.
+    """Return a subclass of keras.optimizers.SGD that computes a momentum step in one operation.
 
-    Keras takes seven operations that each read and write all weights; on ResNet-50 in bfloat16 on CPU the fused one,
-    ResourceApplyKerasMomentum, is worth 6% of the images/s. Plain SGD, sparse gradients and weights that are not
-    float32 take Keras' way.
+    The formula is Keras'. Keras takes seven operations, each of which reads and writes all weights; with the fused
+    one, ResourceApplyKerasMomentum, ResNet-50 in bfloat16 on CPU trains 6% more images/s. Plain SGD, sparse gradients
+    and weights other than float32 use Keras' step.
     """
 
     class SGD(keras.optimizers.SGD):
         """SGD with a fused momentum step."""
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            """Move one variable: m = momentum * m - rate * g; then w += m, or momentum * m - rate * g by Nesterov."""
+            """Update one variable: m = momentum * m - rate * g; then w += m, or momentum * m - rate * g by Nesterov."""
             if not self.momentum or not isinstance(gradient, tf.Tensor) or variable.dtype != tf.float32:
                 super().update_step(gradient, variable, learning_rate)
                 return
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
-                # Under a strategy both handles are those of the device that is being updated.
-                accum=self.momentums[self._get_variable_index(variable)].value.handle,
+                # Under a strategy both handles belong to the device that is updated.
+                accum=self.momentums[variable_index(self, variable)].value.handle,
                 lr=tf.cast(learning_rate, tf.float32),
                 grad=tf.cast(gradient, tf.float32),
                 momentum=tf.constant(self.momentum, tf.float32),

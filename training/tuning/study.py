@@ -1,10 +1,10 @@
-"""The directory of a study: the only file that knows its files.
+"""The directory of a study; no other module knows its files.
 
 studies/<recipe>/<time>-<4 hex>/
   study.json      recipe, spaces, seed and pruner
-  trials.log      Optuna's journal, one line a change
+  trials.log      Optuna's journal, one line for each change
   trials/<n>/     the run of each trial
-  importance.png history.png    what mattered, and what was reached
+  importance.png history.png    plots of the importance of each key and of the metric by trial
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from training.recipe.recipe import Recipe
-from training.runs.run import Run, locked, new_path
+from training.runs.folder import locked, new_path
+from training.runs.run import Run
 from training.tuning.space import Space
 from zoo.common.errors import RunError
 from zoo.common.files import read_json, whole_folder, write_atomic, write_json
@@ -29,7 +30,7 @@ class Study:
 
     Attributes:
         path: the directory.
-        settings: what it was begun with, JSON-safe.
+        settings: recipe, spaces, seed and pruner, JSON-safe.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -39,17 +40,17 @@ class Study:
     def open(
         cls, path: str | os.PathLike[str] | None, recipe: Recipe, spaces: list[Space], seed: int, pruner: str
     ) -> Study:
-        """Make a study, or go on with one that was begun with the same settings.
+        """Create a study, or open one with the same settings.
 
         Args:
             path: the directory; `studies/<recipe>/<time>-<4 hex>` if None.
-            recipe: what is varied.
-            spaces: what may vary.
-            seed: of the draws.
+            recipe: the recipe.
+            spaces: the search spaces.
+            seed: the seed of the sampler.
             pruner: the name of one of Optuna's pruners.
 
         Raises:
-            RunError: something else is there, or a study with other settings.
+            RunError: the directory has other content, or a study with other settings.
         """
         place = Path(os.path.abspath(path or new_path("studies", recipe.name)))
         settings = {
@@ -63,46 +64,49 @@ class Study:
             _check_same(place, read_json(place / "study.json"), settings)
         else:
             if place.exists() and (not place.is_dir() or any(place.iterdir())):
-                raise RunError(f"A new study needs a folder that is not there yet. Received: study={str(place)!r}")
-            with whole_folder(place) as beside:
-                write_json(beside / "study.json", settings)
-                (beside / "trials").mkdir()
+                raise RunError(
+                    f"Expected an empty or missing folder for a new study. Received: study={str(place)!r}. "
+                    "Choose another folder."
+                )
+            with whole_folder(place) as folder:
+                write_json(folder / "study.json", settings)
+                (folder / "trials").mkdir()
         return cls(place, settings)
 
     def run_path(self, number: int) -> Path:
-        """Return where the run of a trial lies."""
+        """Return the run directory of a trial."""
         return self.path / "trials" / f"{number:03d}"
 
     def run(self, number: int) -> Run | None:
-        """Return the run of a trial, None if it has not been made."""
+        """Return the run of a trial, None before it is created."""
         path = self.run_path(number)
         return Run.open(path) if path.is_dir() else None
 
     @contextlib.contextmanager
     def storage(self) -> Iterator[Any]:
-        """Hold the study for this process, and give Optuna's storage.
+        """Lock the study for this process, and yield Optuna's storage.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process uses the study.
         """
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-        with locked(self.path, f"Another process is at this study. Received: study={str(self.path)!r}."):
+        with locked(self.path, f"Expected no other process in this study. Received: study={str(self.path)!r}."):
             journal = self.path / "trials.log"
             _trim(journal)
-            # What a killed process held; ours is the only one.
-            for left in self.path.glob("trials.log.lock*"):
-                left.unlink()
+            # Lock files of a killed process; this process has the only valid lock.
+            for file in self.path.glob("trials.log.lock*"):
+                file.unlink()
             yield JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
 
-    def draw(self, name: str, figure: Any) -> None:
-        """Write a plot, `name`.png."""
+    def save_plot(self, name: str, figure: Any) -> None:
+        """Save a plot as `name`.png."""
         write_atomic(self.path / f"{name}.png", lambda path: figure.savefig(path, dpi=120))
 
 
 def _trim(journal: Path) -> None:
-    """Cut off a line that a killed process did not finish, which would spoil the next."""
+    """Remove the truncated last line of a killed process."""
     content = journal.read_bytes() if journal.is_file() else b""
     if content and not content.endswith(b"\n"):
         os.truncate(journal, content.rfind(b"\n") + 1)
@@ -112,6 +116,6 @@ def _check_same(place: Path, have: dict[str, Any], want: dict[str, Any]) -> None
     for key, value in want.items():
         if have.get(key) != value:
             raise RunError(
-                f"A study goes on with the {key} it began with. Received: study={str(place)!r} with another {key}. "
-                "Leave --study out to begin a new one."
+                f"Expected the {key} of the existing study. Received: study={str(place)!r} with another {key}. "
+                "Leave --study out to start a new one."
             )

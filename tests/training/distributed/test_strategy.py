@@ -9,7 +9,7 @@ import pytest
 import training.prepare as prepare_module
 from training.distributed.cluster import Cluster, find_cluster
 from training.distributed.precision import choose_precision, cpu_has_bfloat16
-from training.distributed.strategy import check_together
+from training.distributed.strategy import check_run_path
 from training.recipe.recipe import recipes
 from zoo.common.errors import BadOption
 
@@ -108,7 +108,7 @@ REFUSED = {
     ),
     "no TPU": (["strategy=tpu"], {}, "strategy=tpu needs a TPU"),
     "replicas and rows": (["strategy=mirrored", "replicas=8", "data.batch_size=4"], {}, "replicas=8, a batch of 4"),
-    "batch": (["strategy=mirrored", "replicas=3"], {}, "divided evenly"),
+    "batch": (["strategy=mirrored", "replicas=3"], {}, "multiple of the number of replicas"),
     "unknown": (["strategy=horovod"], {}, "strategy must be one of"),
 }
 
@@ -133,11 +133,11 @@ def test_refused_before_anything_is_built(case, tmp_path, monkeypatch, zoo_comma
 def test_one_process_alone_needs_no_directory(monkeypatch):
     """A recipe for one device does not look for a cluster, and a cluster of one is none."""
     monkeypatch.setenv("TF_CONFIG", TWO["TF_CONFIG"])
-    check_together(recipes["digits_mlp"].override(strategy="one"), None)
+    check_run_path(recipes["digits_mlp"].override(strategy="one"), None)
     with pytest.raises(BadOption):
-        check_together(recipes["digits_mlp"].override(strategy="auto"), None)
+        check_run_path(recipes["digits_mlp"].override(strategy="auto"), None)
     monkeypatch.setenv("TF_CONFIG", tf_config(worker=["a:1"])["TF_CONFIG"])
-    check_together(recipes["digits_mlp"].override(strategy="auto"), None)
+    check_run_path(recipes["digits_mlp"].override(strategy="auto"), None)
 
 
 def test_precision_is_what_the_device_is_fast_in():

@@ -13,7 +13,7 @@ from training import Run
 from training.data.dataset import datasets
 from zoo.common.errors import RunError, TrainingError
 
-MLP = {"epochs": 2, "schedule.warmup_epochs": 0, "log.every": 5, "log.mistakes": 0, "data.batch_size": 128}
+MLP = {"epochs": 2, "schedule.warmup_epochs": 0, "log.every": 5, "log.misclassified": 0, "data.batch_size": 128}
 
 
 def faults(run):

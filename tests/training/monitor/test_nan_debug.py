@@ -41,7 +41,7 @@ def data(spoilt=None):
     batches = tf.data.Dataset.from_tensor_slices((x, y))
     recipe = types.SimpleNamespace(seed=1)
     return types.SimpleNamespace(
-        train=lambda _, skip: batches.skip(skip), steps_per_epoch=COUNT, in_step=False, recipe=recipe
+        train=lambda _, skip: batches.skip(skip), steps_per_epoch=COUNT, augments_on_device=False, recipe=recipe
     )
 
 

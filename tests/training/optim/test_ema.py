@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 import training
 from training import OptimizerConfig, Recipe, Run, ScheduleConfig
 from training.learning.evaluation import load_model
-from training.optim.ema import averaged, put_average
-from training.optim.optimizer import fit_optimizer, make_optimizer
+from training.optim.ema import averaged_weights, assign_averages
+from training.optim.optimizer import connect_optimizer, make_optimizer
 
 # A network with batch normalization, in seconds.
 SMALL = {
@@ -24,7 +24,7 @@ SMALL = {
     "schedule.warmup_epochs": 0,
     "optimizer.ema": 0.95,
     "log.every": 0,
-    "log.mistakes": 0,
+    "log.misclassified": 0,
 }
 
 
@@ -37,7 +37,7 @@ def compiled(ema=0.9, accumulate=1, name="sgd"):
     config = OptimizerConfig(name, learning_rate=0.1, ema=ema, accumulate=accumulate)
     recipe = Recipe("test", optimizer=config, schedule=ScheduleConfig("constant"), epochs=10)
     optimizer = make_optimizer(recipe, 10)
-    fit_optimizer(optimizer, model, config)
+    connect_optimizer(optimizer, model, config)
     model.compile(optimizer, "mse", jit_compile=False)
     optimizer.build(model.trainable_variables)
     return model
@@ -58,7 +58,7 @@ def test_mean_follows_the_formula(name):
         kept = min(0.3, (1 + t) / (10 + t)) if t > 1 else 0.0
         now = model.get_weights()
         means = [kept * m + (1 - kept) * w for m, w in zip(means or now, now, strict=True)]
-        with averaged(model):
+        with averaged_weights(model):
             for found, wanted in zip(model.get_weights(), means, strict=True):
                 np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
         for found, wanted in zip(model.get_weights(), now, strict=True):
@@ -75,7 +75,7 @@ def test_accumulated_steps_move_the_mean_once():
     seen = []
     for x, y in data:
         model.train_on_batch(x, y)
-        with averaged(model):
+        with averaged_weights(model):
             seen.append(np.asarray(model.get_layer("dense").kernel).copy())
     # After the first update, the third step, it is the weights; then it changes with each third step only.
     assert [np.array_equal(a, b) for a, b in itertools.pairwise(seen[2:])] == [True, True, False] * 2
@@ -85,8 +85,8 @@ def test_without_a_mean_nothing_is_swapped():
     """A model of an optimizer without a mean keeps its weights, and so does one before its first step."""
     for model in (compiled(0.0), compiled(0.9)):
         before = model.get_weights()
-        put_average(model)
-        with averaged(model):
+        assign_averages(model)
+        with averaged_weights(model):
             pass
         for one, other in zip(before, model.get_weights(), strict=True):
             assert one.tobytes() == other.tobytes()
@@ -106,7 +106,7 @@ def test_fit_leaves_the_last_weights_in_place():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run that keeps the best mean."""
-    return training.train("digits_resnet", {**SMALL, "keep": "best"}, run=tmp_path_factory.mktemp("runs") / "mean")
+    return training.train("digits_resnet", {**SMALL, "save": "best"}, run=tmp_path_factory.mktemp("runs") / "mean")
 
 
 def test_the_mean_is_evaluated_and_kept(run):
@@ -135,7 +135,7 @@ def test_killed_run_ends_the_same_to_the_bit(run, tmp_path):
     from training.loop import resume_run, train_new
     from training.recipe.recipe import resolve
 
-    recipe = resolve("digits_resnet", {**SMALL, "keep": "best"}.items())
+    recipe = resolve("digits_resnet", {**SMALL, "save": "best"}.items())
     with pytest.raises(Killed):
         train_new(recipe, tmp_path / "run", observe=kill)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")

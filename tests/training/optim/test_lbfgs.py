@@ -24,9 +24,9 @@ FULL = {
     "optimizer.weight_decay": 0.0,
     "data.batch_size": 1293,
     "epochs": 25,
-    "keep": "last",
+    "save": "last",
     "log.every": 0,
-    "log.mistakes": 0,
+    "log.misclassified": 0,
     "loss.label_smoothing": 0.0,
 }
 

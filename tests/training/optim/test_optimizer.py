@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from training import OptimizerConfig, Recipe, ScheduleConfig
-from training.optim.layer_decay import shares
-from training.optim.optimizer import fit_optimizer, make_optimizer
+from training.optim.layer_decay import rate_multipliers
+from training.optim.optimizer import connect_optimizer, make_optimizer
 from zoo.common.errors import BadOption
 
 WRAPPERS = ("lossscaleoptimizer", "multioptimizer")
@@ -223,7 +223,7 @@ def network():
 
 def test_shares_follow_the_depth():
     """A norm goes with its layer, the last step has the whole rate."""
-    found = dict(zip((v.path for v in network().trainable_variables), shares(network(), 0.5), strict=True))
+    found = dict(zip((v.path for v in network().trainable_variables), rate_multipliers(network(), 0.5), strict=True))
     assert {path.partition("/")[0]: share for path, share in found.items()} == {
         "dense1": 0.25,
         "dense2": 0.5,
@@ -237,7 +237,7 @@ def test_blocks_are_one_step():
     import zoo
 
     model = zoo.get("vit_micro_tiny")
-    found = {v.path: s for v, s in zip(model.trainable_variables, shares(model, 0.5), strict=True)}
+    found = {v.path: s for v, s in zip(model.trainable_variables, rate_multipliers(model, 0.5), strict=True)}
     by_layer = {path.partition("/")[0]: share for path, share in found.items()}
     assert {by_layer[n] for n in ("patches", "token", "positions")} == {0.5**4}
     assert {s for n, s in by_layer.items() if n.startswith("block2")} == {0.5**2}
@@ -254,7 +254,7 @@ def test_rate_by_depth_is_a_rate_of_ones_own(name):
         options = {"name": name, "learning_rate": rate, "weight_decay": 0.01, "layer_decay": decay}
         config = OptimizerConfig(**options)
         optimizer = made(**options)
-        fit_optimizer(optimizer, model, config)
+        connect_optimizer(optimizer, model, config)
         optimizer.build(model.trainable_variables)
         random = np.random.default_rng(0)
         for _ in range(4):

@@ -13,7 +13,7 @@ from training import Run
 from training.checkpoints.files import _read
 from zoo.common.errors import BadOption
 
-SMALL = {"model.options": {"widths": [24, 16], "dropout": 0.3}, "epochs": 2, "log.every": 5, "log.mistakes": 0}
+SMALL = {"model.options": {"widths": [24, 16], "dropout": 0.3}, "epochs": 2, "log.every": 5, "log.misclassified": 0}
 # One step of plain SGD a measurement, so that an update is the rate times the gradient.
 PLAIN = {"optimizer.name": "sgd", "optimizer.momentum": 0.0, "optimizer.nesterov": False, "optimizer.weight_decay": 0.0}
 
@@ -21,7 +21,7 @@ PLAIN = {"optimizer.name": "sgd", "optimizer.momentum": 0.0, "optimizer.nesterov
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
     """A run whose steps are measured, all that TensorBoard can be told, and dropout."""
-    changes = {**SMALL, **PLAIN, "log.histograms": 1, "log.profile": [2, 3], "log.mistakes": 8}
+    changes = {**SMALL, **PLAIN, "log.histograms": 1, "log.profile": [2, 3], "log.misclassified": 8}
     changes |= {"optimizer.learning_rate": 0.05, "schedule.name": "constant", "schedule.warmup_epochs": 0}
     return training.train("digits_mlp", changes, run=tmp_path_factory.mktemp("watch") / "run")
 
@@ -86,7 +86,7 @@ def test_mistakes_are_shown_as_images(watched):
 
 def test_measuring_changes_nothing(tmp_path, watched):
     """The same training without any of it ends in the same weights to the bit, dropout included."""
-    changes = watched.recipe.override(**{"log.every": 0, "log.histograms": 0, "log.profile": [], "log.mistakes": 0})
+    changes = watched.recipe.override(**{"log.every": 0, "log.histograms": 0, "log.profile": [], "log.misclassified": 0})
     plain = training.train(changes, run=tmp_path / "run")
     assert plain.diagnostics() == []
     ours, theirs = (_read(run.checkpoints / "last.safetensors")[0] for run in (watched, plain))
@@ -95,7 +95,7 @@ def test_measuring_changes_nothing(tmp_path, watched):
 
 def test_network_with_batch_norm_is_left_alone(tmp_path):
     """Looking at its units moves no statistics: measured at every step or never, the weights are the same."""
-    changes = {"model.name": "resnet_tiny", "epochs": 1, "data.batch_size": 256, "log.mistakes": 0}
+    changes = {"model.name": "resnet_tiny", "epochs": 1, "data.batch_size": 256, "log.misclassified": 0}
     runs = [
         training.train("digits_resnet", {**changes, "schedule.warmup_epochs": 0, "log.every": n}, run=tmp_path / str(n))
         for n in (0, 2)

@@ -1,7 +1,7 @@
-"""What is measured beside the steps: gradients, updates, units that died or saturate, and the wait for data.
+"""Measure steps: gradients, updates, dead and saturated units, and the wait for data.
 
-Nothing here changes what is learnt: gradients are those that the step has anyway, weights are only read, and units are
-looked at in inference mode, which draws no dropout and moves no average of a batch normalization.
+Measurements do not change the training: gradients are those of the step, weights are only read, and units are computed
+in inference mode, which draws no dropout and moves no averages of batch normalization.
 """
 
 from __future__ import annotations
@@ -12,39 +12,37 @@ from training.checkpoints.files import Progress
 from training.common.preprocess import normalize
 from training.data.pipeline.pipeline import Pipeline
 from training.distributed.device import Device
-from training.monitor.step_tools import TOOLS, Tools
-from training.monitor.tensorboard import Board
+from training.monitor.step_tools import TOOLS, StepTools
+from training.monitor.tensorboard import TensorBoardWriter
 from training.recipe.config import LogConfig
 from training.runs.run import Run
 from zoo.common.lazy import keras, np
 
-# Weights of a layer that its update is measured on: a ratio of norms is known to a few percent from as many.
-SAMPLE = 4096
-# Tasks that choose one of several classes.
-CLASSES = ("classify", "tag")
+# Tasks that predict one of several classes.
+CLASS_TASKS = ("classify", "tag")
 
 
-def _tools(backend: str) -> Tools:
+def _tools(backend: str) -> StepTools:
     if backend != "jax":
         return TOOLS
-    from training.monitor.jax_watch import TOOLS as JAX_TOOLS
+    from training.monitor.jax_step_tools import TOOLS as JAX_TOOLS
 
     return JAX_TOOLS
 
 
-class Watch:
-    """Measures a training at some of its steps, and tells the run and TensorBoard.
+class StepMonitor:
+    """Measures some steps of a training, and writes to the run and to TensorBoard.
 
     Attributes:
-        feed: what hands the batches to the steps.
+        feed: passes the batches to the steps.
     """
 
-    def __init__(self, run: Run, model: Any, device: Device, board: Board, pipeline: Pipeline) -> None:
+    def __init__(self, run: Run, model: Any, device: Device, board: TensorBoardWriter, pipeline: Pipeline) -> None:
         self._run, self._model, self._board = run, model, board
         self._config: LogConfig = run.recipe.log
         self._steps = pipeline.steps_per_epoch
         self._total = run.recipe.epochs * self._steps
-        self._classes = len(pipeline.dataset.labels) if pipeline.dataset.task in CLASSES else 0
+        self._classes = len(pipeline.dataset.labels) if pipeline.dataset.task in CLASS_TASKS else 0
         self._before: dict[str, Any] = {}
         self._step, self._pipeline, self._strategy = 0, pipeline, device.strategy
         tools = _tools(device.backend)
@@ -55,57 +53,57 @@ class Watch:
 
     def callback(self, epoch: int, skip: int) -> Any:
         """Return a Keras callback for one epoch (from 0) after its first `skip` steps."""
-        first, watch = epoch * self._steps + skip + 1, self
+        first, monitor = epoch * self._steps + skip + 1, self
 
         class Measure(keras.callbacks.Callback):
             def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-                watch._begin(first + batch)
+                monitor._begin(first + batch)
 
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                watch._end(first + batch)
+                monitor._end(first + batch)
 
         return Measure()
 
     @property
     def busy(self) -> Any:
-        """A lock that is held but while nothing changes; None on a backend that has none."""
+        """A lock that is held except while nothing changes; None on a backend without it."""
         return getattr(self.feed, "busy", None)
 
-    def begin(self, progress: Progress, damage: str) -> None:
-        """Begin, or go on, where training stands; `damage` says what was wrong with its last checkpoint."""
+    def start(self, progress: Progress, damage: str) -> None:
+        """Start at the progress of a checkpoint; `damage` describes a damaged newer one, "" if there is none."""
         self._step = progress.epoch * self._steps + progress.step
         if damage:
             self._run.add_diagnostics({"step": self._step, "epoch": progress.epoch + 1, "damaged": damage})
 
-    def failed(self, reason: str) -> None:
-        """Keep why the training could not go on."""
+    def record_failure(self, reason: str) -> None:
+        """Record why the training failed."""
         self._run.add_diagnostics({"step": self._step + 1, "epoch": self._step // self._steps + 1, "failed": reason})
 
-    def _due(self, step: int) -> bool:
-        """Tell whether a step of the whole training, from 1, is measured: the first, every so many steps, the last."""
-        # Steps between two that change the weights leave nothing to measure.
+    def _is_measured(self, step: int) -> bool:
+        """Return whether a step of the whole training, from 1, is measured: the first, the last, and each `every`."""
+        # Steps that only accumulate gradients do not change the weights.
         update = self._run.recipe.optimizer.accumulate
         every = -(-self._config.every // update) * update
         return bool(every) and (step % every == 0 or step in (update, self._total - self._total % update))
 
     def _begin(self, step: int) -> None:
         self._board.profile(step, self._config.profile)
-        if self._due(step):
-            self._gradients.ask(True)
+        if self._is_measured(step):
+            self._gradients.enable(True)
             self.feed.keep, self._before = True, self._weights.sample()
 
     def _end(self, step: int) -> None:
         self._board.profile(step + 1, self._config.profile)
         self._step = step
-        if self._due(step):
-            self._gradients.ask(False)
+        if self._is_measured(step):
+            self._gradients.enable(False)
             row = {"step": step, "epoch": (step - 1) // self._steps + 1, **self._measure()}
             self.feed.keep, self.feed.batch, self._before = False, None, {}
             self._run.add_diagnostics(row)
             self._board.step(row)
 
     def _measure(self) -> dict[str, Any]:
-        """Return what a step was like, layer by layer in the order of the network."""
+        """Return the measurements of a step, layer by layer in the order of the model."""
         norms, after = self._gradients.norms(), self._weights.sample()
         kernels = [path for path in norms if path in after]
         sizes = {path: float(np.linalg.norm(self._before[path])) for path in kernels}
@@ -116,22 +114,22 @@ class Watch:
             "gradient_norm": _short(np.linalg.norm(list(norms.values()))),
             "gradients": {_layer(path): _short(norms[path]) for path in kernels},
             "updates": {_layer(path): _short(moved[path] / sizes[path]) if sizes[path] else None for path in kernels},
-            **self._units.measure(self._given()),
+            **self._units.measure(self._model_batch()),
         }
 
-    def _given(self) -> Any:
-        """Return the batch that was kept as the network is given it; what is random about images is left out."""
+    def _model_batch(self) -> Any:
+        """Return the kept batch as inputs of the model, without random augmentation."""
         x, *rest = self.feed.batch
-        if self._pipeline.in_step:
+        if self._pipeline.augments_on_device:
             x = normalize(self._strategy.experimental_local_results(x)[0], self._pipeline.preprocessing)
         return (x, *rest)
 
 
 def _layer(path: str) -> str:
-    """Return the layer of a variable; those with several kernels say which."""
+    """Return the layer of a variable; of a layer with several kernels, the path."""
     return path.removesuffix("/kernel")
 
 
 def _short(value: float) -> float | None:
-    """Return four digits of a number, None where it is not finite."""
+    """Return a number with four digits, None if it is not finite."""
     return float(f"{value:.4g}") if np.isfinite(value) else None
