@@ -1,4 +1,4 @@
-"""How two finished runs are compared: to the bit, or but for the rounding of a mean."""
+"""Compare two finished runs bit for bit, or except for the rounding of a mean."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class Broken(Exception):
-    """Something is not as it should be."""
+    """A check failed."""
 
 
 def check(holds: bool, what: str) -> None:
-    """Raise Broken unless something holds."""
+    """Raise Broken unless a condition holds."""
     if not holds:
         raise Broken(what)
 
@@ -27,19 +27,19 @@ def contents(run: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """Return the figures of each epoch, without those of the clock."""
+    """Return the metrics of each epoch, without times."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     clock = ("seconds", "images_per_second", "data_wait")
     return [{key: value for key, value in row.items() if key not in clock} for row in found]
 
 
 def same(run: Path, reference: Path, *, rounding: float = 0.0) -> None:
-    """Raise Broken unless two finished runs are equal: to the bit, and in every figure.
+    """Raise Broken unless two finished runs are equal, bit for bit and in every metric.
 
     Args:
         run: one of them.
         reference: the other.
-        rounding: how far apart, as a share of them, the running means of training and what they are made of may be.
+        rounding: largest relative difference of the running means of training and of their sums.
     """
     for name in ("last", "best"):
         (ours, mine), (theirs, wanted) = (contents(each, name) for each in (run, reference))
@@ -47,16 +47,16 @@ def same(run: Path, reference: Path, *, rounding: float = 0.0) -> None:
         differing = [key for key in exact if ours[key].tobytes() != theirs[key].tobytes()]
         check(not differing and set(ours) == set(theirs), f"{name}.safetensors differs in {differing[:3]}")
         mine, wanted = ({k: v for k, v in each.items() if k != "seconds"} for each in (mine, wanted))
-        check(mine == wanted, f"{name}.safetensors stands at {mine}, and not at {wanted}")
+        check(mine == wanted, f"{name}.safetensors is at {mine}, expected {wanted}")
     pairs = list(zip(rows(run), rows(reference), strict=False))
     alike = len(rows(run)) == len(rows(reference)) and all(_alike(*pair, rounding) for pair in pairs)
-    check(alike, "the figures of epochs differ")
+    check(alike, "the metrics of epochs differ")
     tests = [json.loads((each / "done.json").read_text())["test"] for each in (run, reference)]
-    check(tests[0] == tests[1], "the figures of the test split differ")
+    check(tests[0] == tests[1], "the metrics of the test split differ")
 
 
 def _alike(row: dict[str, Any], wanted: dict[str, Any], rounding: float) -> bool:
-    """Tell whether the figures of an epoch are equal, but for the rounding of the running mean of its loss."""
+    """Return whether the metrics of an epoch are equal, except for the rounding of the mean loss."""
     return set(row) == set(wanted) and all(
         math.isclose(row[key], value, rel_tol=rounding) if key == "loss" else row[key] == value
         for key, value in wanted.items()

@@ -1,7 +1,7 @@
-"""What makes networks smaller, measured on digits_resnet: `compression.py [FOLDER]`, which keeps the runs if given.
+"""Measure compression on digits_resnet: `compression.py [FOLDER]` saves its runs in FOLDER.
 
-Trains three seeds, takes each through every chain, and prints accuracy, size, zeros, multiply-adds and latency as a
-JSON object, and what masks cost a step of training. Runs, steps and artifacts that FOLDER holds are not made again.
+Trains three seeds, applies every compression pipeline to each, and prints accuracy, size, zeros, multiply-adds and
+latency as a JSON object, with the cost of masks in a training step. Runs, steps and artifacts in FOLDER are used again.
 """
 
 from __future__ import annotations
@@ -21,61 +21,60 @@ import numpy as np
 import export
 import training
 from export.compression.pipeline import parse_pipeline
-from export.reporting.content import gzipped
+from export.reporting.artifact_sets import gzip_bytes
 from training.runs.run import Run
 
 SEEDS = (1, 2, 3)
 FORMATS = ("tflite", "tflite_int8", "onnx")
-CHAINS = ("prune:0.8", "prune:2:4,skip=stem", "cluster:32", "structured:0.5", "prune:0.8 | qat")
+PIPELINES = ("prune:0.8", "prune:2:4,skip=stem", "cluster:32", "structured:0.5", "prune:0.8 | qat")
 TIMED = ("prune:0.8", "structured:0.5")
 CALLS, STEPS = 1500, 300
 
 
 def main(folder: Path) -> dict[str, Any]:
-    """Return every figure, by chain and seed."""
-    rows: dict[str, dict[str, Any]] = {chain: {} for chain in CHAINS}
+    """Return every metric, by pipeline and seed."""
+    rows: dict[str, dict[str, Any]] = {pipeline: {} for pipeline in PIPELINES}
     for seed in SEEDS:
         run = trained(folder / f"digits_resnet-{seed}", seed)
-        dense = made(run, "")
-        for chain in CHAINS:
-            say(f"seed {seed}: {chain}")
-            rows[chain][str(seed)] = figures(dense, made(run, chain))
-            if chain in TIMED:
-                rows[chain][str(seed)]["latency"] = latencies(dense, made(run, chain))
-    return {"chains": rows, "masks": mask_overhead(run)}
+        dense = artifacts_of(run, "")
+        for pipeline in PIPELINES:
+            log(f"seed {seed}: {pipeline}")
+            rows[pipeline][str(seed)] = metrics(dense, artifacts_of(run, pipeline))
+            if pipeline in TIMED:
+                rows[pipeline][str(seed)]["latency"] = latencies(dense, artifacts_of(run, pipeline))
+    return {"pipelines": rows, "masks": mask_overhead(run)}
 
 
-def say(text: str) -> None:
-    """Tell how far it is, beside the result."""
+def log(text: str) -> None:
+    """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def trained(path: Path, seed: int) -> Run:
-    """Return a run, trained unless it is there."""
+    """Return a run; train it if there is none."""
     return Run.open(path) if path.is_dir() else training.train("digits_resnet", {"seed": seed}, run=path)
 
 
-def made(run: Run, chain: str) -> dict[str, export.Artifact]:
-    """Return the artifacts of a chain by format, made unless they are there."""
-    slug = f"-{parse_pipeline(chain).slug}" if chain else ""
+def artifacts_of(run: Run, pipeline: str) -> dict[str, export.Artifact]:
+    """Return the artifacts of a compression pipeline by format; export those that are missing."""
+    slug = f"-{parse_pipeline(pipeline).slug}" if pipeline else ""
     missing = [name for name in FORMATS if not (run.exports / f"{name}{slug}").is_dir()]
     if missing:
-        export.convert(run, missing, compress=chain)
+        export.convert(run, missing, compress=pipeline)
     return {name: export.verify(run.exports / f"{name}{slug}") for name in FORMATS}
 
 
-def figures(dense: dict[str, export.Artifact], small: dict[str, export.Artifact]) -> dict[str, Any]:
-    """Return what a chain cost and gained; sizes and multiply-adds as shares of those before."""
-    made_of = small["tflite"].manifest["compression"]
-    before, after = made_of["before"], made_of["steps"][-1]
-    # A step that folds counts other parameters; what it is claimed to keep, it has kept.
+def metrics(dense: dict[str, export.Artifact], small: dict[str, export.Artifact]) -> dict[str, Any]:
+    """Return accuracy, and sizes and multiply-adds relative to the uncompressed model."""
+    record = small["tflite"].manifest["compression"]
+    before, after = record["before"], record["steps"][-1]
     zeros = {name: found_zeros(artifact) for name, artifact in small.items()}
     return {
         "before": before["accuracy"],
         "after": after["accuracy"],
         "by_format": {name: artifact.parity["accuracy"] for name, artifact in small.items()},
-        "gzip": {name: gzipped(artifact) / gzipped(dense[name]) for name, artifact in small.items()},
-        "claimed_zeros": sum(made_of["guarantees"].get("zeros", {}).values()),
+        "gzip": {name: gzip_bytes(artifact) / gzip_bytes(dense[name]) for name, artifact in small.items()},
+        "guaranteed_zeros": sum(record["guarantees"].get("zeros", {}).values()),
         "zeros": zeros,
         "distinct": {name: most_values(artifact) for name, artifact in small.items()},
         "multiply_adds": after["multiply_adds"] / before["multiply_adds"],
@@ -83,17 +82,17 @@ def figures(dense: dict[str, export.Artifact], small: dict[str, export.Artifact]
 
 
 def found_zeros(artifact: export.Artifact) -> int:
-    """Return how many zeros the kernels that are claimed to have some have in the artifact."""
+    """Return the number of zeros in the kernels of an artifact that guarantee some."""
     return sum(artifact.manifest["compression"]["found"].get("zeros", {}).values())
 
 
 def most_values(artifact: export.Artifact) -> int:
-    """Return how many different values the richest kernel has; 0 where nothing is claimed of that."""
+    """Return the largest number of distinct values in a kernel; 0 without such a guarantee."""
     return max(artifact.manifest["compression"]["found"].get("distinct", {}).values(), default=0)
 
 
 def latencies(dense: dict[str, export.Artifact], small: dict[str, export.Artifact]) -> dict[str, float]:
-    """Return the latency of artifacts as a share of the dense ones', by format and threads, measured in turns."""
+    """Return latency relative to the uncompressed artifacts, by format and threads, measured in turns."""
     shape = dense["onnx"].manifest["inputs"][0]["shape"]
     image = np.random.default_rng(0).integers(0, 256, (1, *shape[1:])).astype("float32")
     found = {}
@@ -106,7 +105,7 @@ def latencies(dense: dict[str, export.Artifact], small: dict[str, export.Artifac
 
 
 def in_turns(calls: list[Callable[[], Any]], count: int) -> list[float]:
-    """Return the median seconds of calls that take turns."""
+    """Return the median seconds of each call; the calls take turns."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(count // 10 + count):
         for call, known in zip(calls, times, strict=True):
@@ -117,7 +116,7 @@ def in_turns(calls: list[Callable[[], Any]], count: int) -> list[float]:
 
 
 def mask_overhead(run: Run) -> float:
-    """Return how much longer a step of training takes with masks, as a share, measured in turns."""
+    """Return the relative cost of masks in a training step, measured in turns."""
     from export.compression.masks import Masks
     from export.compression.pruning import Pruning
     from export.compression.workbench import load_compressed
@@ -129,18 +128,18 @@ def mask_overhead(run: Run) -> float:
     batch = next(iter(pipeline.train(0)))
 
     def stepper(masked: bool) -> Callable[[], Any]:
-        network = load_compressed(run.model_path)
-        compile_model(network, recipe, pipeline, jit_compile=False)
-        network.optimizer.build(network.trainable_variables)
+        model = load_compressed(run.model_path)
+        compile_model(model, recipe, pipeline, jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
         if not masked:
-            return lambda: network.train_on_batch(*batch)
-        masks = Masks(network, Pruning(0.8), 40 * pipeline.steps_per_epoch)
+            return lambda: model.train_on_batch(*batch)
+        masks = Masks(model, Pruning(0.8), 40 * pipeline.steps_per_epoch)
         attached = masks.attached()
         attached.__enter__()
 
         def step() -> None:
-            network.train_on_batch(*batch)
-            masks.update(int(network.optimizer.iterations.numpy()))
+            model.train_on_batch(*batch)
+            masks.update(int(model.optimizer.iterations.numpy()))
 
         return step
 

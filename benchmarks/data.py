@@ -1,10 +1,10 @@
-"""JPEG files to batches at 224 pixels with ResNet-50's training augmentation: `python benchmarks/data.py`.
+"""Compare input pipelines, from JPEG files to batches at 224 pixels with augmentation: `python benchmarks/data.py`.
 
-Ours is the pipeline of a recipe with flip and crop_scale; Keras' is `image_dataset_from_directory` with layers mapped
-over its batches, as its documentation shows: RandomFlip and Normalization after either RandomZoom, the nearest that
-Keras has to a crop of random size, or RandomCrop, which is cheaper and draws no size. All read the same generated
-photographs of 400x500 pixels, in turns, one epoch each. With --waiting also the share of its time for which a network
-for digits waits for data.
+Ours is the pipeline of a recipe with flip and crop_scale. Keras' is `image_dataset_from_directory` with layers mapped
+over its batches, as its documentation shows: RandomFlip and Normalization after RandomZoom, the nearest that Keras has
+to a crop of random size, or after RandomCrop, which is cheaper and has a fixed size. All read the same generated
+photographs of 400x500 pixels, in turns, one epoch each. With --waiting, it also measures the fraction of time that a
+model for digits waits for data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILES, CLASSES, SIZE, BATCH, TURNS = 512, 8, 224, 64, 5
 
 
 def photograph(number: int, height: int = 400, width: int = 500) -> Any:
-    """Return gradients, middling detail and noise, a PIL image; as a JPEG it has the 85 kB of a photograph."""
+    """Return a PIL image of gradients, detail and noise; its JPEG has the size of a photograph, 85 kB."""
     import numpy as np
     from PIL import Image
 
@@ -39,7 +39,7 @@ def photograph(number: int, height: int = 400, width: int = 500) -> Any:
 
 
 def generate(folder: Path, files: int = FILES) -> None:
-    """Write photographs as JPEGs, a sub-folder a class."""
+    """Write photographs as JPEGs, one sub-folder for each class."""
     for i in range(files):
         place = folder / f"class{i % CLASSES}"
         place.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def generate(folder: Path, files: int = FILES) -> None:
 
 
 def ours(folder: Path) -> Callable[[int], Any]:
-    """Return what gives the batches of an epoch, by recipe."""
+    """Return a function from an epoch to batches, by recipe."""
     import zoo
     from training import AugmentConfig, DataConfig, ModelConfig, Recipe
     from training.data.pipeline.opening import open_pipeline
@@ -60,7 +60,7 @@ def ours(folder: Path) -> Callable[[int], Any]:
 
 
 def keras(folder: Path, crop: bool) -> Callable[[int], Any]:
-    """Return what gives the batches of an epoch, by Keras."""
+    """Return a function from an epoch to batches, by Keras."""
     import keras
     import tensorflow as tf
 
@@ -84,28 +84,28 @@ def epoch(batches: Any) -> tuple[float, float]:
 
 
 def processor() -> float:
-    """Return the seconds that this process has computed for, which other programs do not change."""
+    """Return the processor seconds of this process, which other programs do not change."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def pipelines() -> dict[str, Any]:
-    """Return medians of images/s and of images per second of processor time, by who made the batches."""
+    """Return medians of images/s and of images per second of processor time, by pipeline."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(folder)
-        ways = {"ours": ours(folder), "keras zoom": keras(folder, crop=False), "keras crop": keras(folder, crop=True)}
-        found: dict[str, list[tuple[float, float]]] = {who: [] for who in ways}
+        makers = {"ours": ours(folder), "keras zoom": keras(folder, crop=False), "keras crop": keras(folder, crop=True)}
+        found: dict[str, list[tuple[float, float]]] = {who: [] for who in makers}
         for turn in range(TURNS + 1):
-            for who, batches in ways.items():
+            for who, batches in makers.items():
                 found[who].append(epoch(batches(turn)))
-    # The first turn traces, and brings the files into memory.
+    # The first turn traces, and reads the files into the cache.
     medians = {who: [statistics.median(c) for c in zip(*rows[1:], strict=True)] for who, rows in found.items()}
     return {who: {"images_per_second": wall, "per_processor_second": cpu} for who, (wall, cpu) in medians.items()}
 
 
 def waiting() -> float:
-    """Return the share of its time for which a digits-size network waits for data, the median over epochs."""
+    """Return the median fraction of an epoch that a small model waits for data."""
     import training
 
     with tempfile.TemporaryDirectory() as folder:

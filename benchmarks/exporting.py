@@ -1,9 +1,9 @@
-"""What exporting costs: `python benchmarks/exporting.py` times formats of large networks and watches memory.
+"""Measure the time and memory of exports: `python benchmarks/exporting.py`.
 
-First the conversion alone, in processor time, which others on the machine disturb less. Then all that a user meets,
-`zoo export MODEL --weights random --format …` on images made of noise: wall time and peak memory of the process and its
-children, beside those of a network that weighs nothing, which is what TensorFlow itself takes. The last part exports a
-small network again and again and tells how the parent's memory grew.
+It measures the conversion alone, in processor time, which other programs disturb less. Then it measures the whole
+command, `zoo export MODEL --weights random --format …` on random images: wall time and peak memory of the process and
+its children, next to those of a tiny model, which are TensorFlow's own. The last part exports a tiny model repeatedly
+and prints how the memory of the parent grows.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import zoo
 IMAGES, PIXELS = 48, 256
 ROW = 50  # exports in a row
 SMALL = "resnet_tiny"
-PAUSE = 0.05  # seconds between looks at memory
+PAUSE = 0.05  # seconds between measurements of memory
 
 
 def images(folder: Path) -> Path:
-    """Make images to calibrate on."""
+    """Write images for calibration."""
     import numpy as np
     from PIL import Image
 
@@ -42,7 +42,7 @@ def images(folder: Path) -> Path:
 
 
 def resident(process: int) -> int:
-    """Return the bytes of memory that a process and its children hold, what they share counted once for each."""
+    """Return the resident bytes of a process and its children; shared memory counts for each."""
     total, waiting = 0, [process]
     while waiting:
         place = Path("/proc") / str(waiting.pop())
@@ -56,7 +56,7 @@ def resident(process: int) -> int:
 
 
 def measured(command: Sequence[str]) -> tuple[float, float, str]:
-    """Run a command; returns its seconds, its peak memory in megabytes, and what it printed."""
+    """Run a command; returns its seconds, its peak memory in megabytes, and its output."""
     start, peak, ended = time.monotonic(), 0, threading.Event()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -76,7 +76,7 @@ def measured(command: Sequence[str]) -> tuple[float, float, str]:
 
 
 def convert(models: Sequence[str], folder: Path) -> None:
-    """Convert networks to ONNX, and print the processor time of it."""
+    """Convert models to ONNX, and print the processor time."""
     script = Path(__file__).parent.parent / "tests" / "export" / "convert_families.py"
     subprocess.run([sys.executable, str(script), str(folder / "converted"), "onnx", *models], check=True)
     for model in models:
@@ -85,30 +85,28 @@ def convert(models: Sequence[str], folder: Path) -> None:
 
 
 def export_one(model: str, names: Sequence[str], folder: Path, calibrate: Path, base: float = 0.0) -> float:
-    """Export a network to some formats, print what that took, and return its peak memory in megabytes.
+    """Export a model to some formats, print time and memory, and return the peak memory in megabytes.
 
     Args:
         model: its name.
         names: the formats.
         folder: for the artifacts.
         calibrate: images.
-        base: what a small network took.
+        base: peak memory of a tiny model, megabytes.
     """
     out = folder / f"{model}-{len(names)}-{names[0]}"
     command = [sys.executable, "-m", "zoo", "export", model, "--weights", "random", "--out", str(out), "--json"]
     seconds, peak, printed = measured([*command, "--calibration", str(calibrate), "--format", *names])
     size = zoo.spec(model).params * 4 / 1e6
     files = sum(manifest["bytes"] for manifest in json.loads(printed)) / 1e6
-    more = (
-        f", {peak - base:.0f} more than a small network ({(peak - base) / size:.1f} times the {size:.0f} MB of weights)"
-    )
-    told = f"{model} {' '.join(names)}: {seconds:.1f} s, peak {peak:.0f} MB{more if base else ''}"
-    print(f"{told}, {files:.1f} MB written", flush=True)
+    more = f", {peak - base:.0f} more than a tiny model ({(peak - base) / size:.1f} times the {size:.0f} MB of weights)"
+    text = f"{model} {' '.join(names)}: {seconds:.1f} s, peak {peak:.0f} MB{more if base else ''}"
+    print(f"{text}, {files:.1f} MB written", flush=True)
     return peak
 
 
 def in_a_row(folder: Path) -> None:
-    """Export a small network again and again, and print how this process grew."""
+    """Export a tiny model repeatedly, and print how the memory of this process grows."""
     sizes = []
     for _ in range(ROW):
         export.convert("mlp_tiny", "onnx", weights="random", out=folder / "row")
@@ -121,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="*", default=["resnet50", "vgg16"], help="to export to ONNX alone")
-    parser.add_argument("--all", default="resnet50", help="the network to export to all formats, '' for none")
-    parser.add_argument("--row", action="store_true", help="export a small network again and again, too")
+    parser.add_argument("--all", default="resnet50", help="the model to export to all formats, '' for none")
+    parser.add_argument("--row", action="store_true", help="also export a tiny model repeatedly")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as place:
         calibrate = images(Path(place))

@@ -1,16 +1,16 @@
-"""Latency of a network's artifacts at batch 1, ours against peers in the same runtime and precision, in turns.
+"""Compare latencies at batch 1 with peers in the same runtime and precision, in turns.
 
     python benchmarks/inference.py [MODEL…] [--folder DIR] [--threads N] [--again] [--profile]
 
-Peers are what Keras' own `model.export` makes of our network with its preprocessing, which our artifacts hold too
-(ONNX, LiteRT, SavedModel, OpenVINO; LiteRT in 8 bits by the converter's own quantization), timm's ONNX as PyTorch
-exports it, without any preprocessing, what ONNX Runtime's quantizers make of that by their defaults, what OpenVINO
-converts it to, and what NNCF makes of that. timm's need torch, timm and onnx in this Python or in the one that
-PEER_PYTHON names, OpenVINO's need openvino and nncf; what cannot be had is named and left out.
+The peers are exports of our model with its preprocessing by Keras' own `model.export` (ONNX, LiteRT, SavedModel,
+OpenVINO; LiteRT in 8 bits by the converter's own quantization); timm's ONNX as PyTorch exports it, without
+preprocessing; and this ONNX file after ONNX Runtime's quantizers with their defaults, OpenVINO's conversion and NNCF.
+timm's need torch, timm and onnx in this Python or in the one of PEER_PYTHON; OpenVINO's need openvino and nncf. Missing
+peers are printed and left out.
 
-Weights are random, which changes no latency; all see the same values from 0 to 255. Files are made in child processes
-and kept in DIR, so that a second call measures at once; --again makes them anew. Each runtime has a process of its own,
-twice; its files take turns in it. Prints a table for people on standard error, and JSON as the last line.
+Weights are random, which does not change latencies; all models get the same values from 0 to 255. Files are made in
+child processes and saved in DIR, to use them again; --again makes them anew. Each runtime has two separate processes,
+and its files take turns in them. Prints a table on standard error, and JSON as the last line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PEER_PYTHON = os.environ.get("PEER_PYTHON", sys.executable)
-# Our name, and timm's.
+# Name of this zoo, and of timm.
 MODELS = {
     "resnet50": "resnet50",
     "vgg16": "vgg16",
@@ -35,7 +35,7 @@ MODELS = {
     "mobilenet_v2": "mobilenetv2_100",
     "vit_small_patch16_224": "vit_small_patch16_224",
 }
-# By runtime and precision: our format, and the peers' files.
+# By runtime and precision: the format, and the files of peers.
 PAIRS = {
     "LiteRT": {
         "float32": ("tflite", ["keras.tflite"]),
@@ -60,28 +60,28 @@ MOST, INT8_SHARE = 1.05, 6.5 / 18.5
 MOST_SECONDS = {"resnet50": 5, "vgg16": 8}
 
 
-def say(text: str) -> None:
-    """Tell people."""
+def log(text: str) -> None:
+    """Print on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def child(script: str, *arguments: object, python: str = sys.executable) -> dict[str, Any]:
-    """Run a script in a process of its own; returns what it prints last, or {"error": its last words}."""
+    """Run a script in a separate process; returns the JSON in its last line, or {"error": its last line}."""
     command = [python, str(HERE / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment())
     if done.returncode:
-        words = [line for line in done.stderr.splitlines() if line.strip()]
-        return {"error": (words or [f"ended with code {done.returncode}"])[-1][:300]}
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        return {"error": (lines or [f"ended with code {done.returncode}"])[-1][:300]}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child, which finds our packages where this process does."""
+    """Return the environment of a child, with the same packages."""
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(HERE.parent)}
 
 
 def make(model: str, folder: Path, again: bool) -> dict[str, Any]:
-    """Make the files that are not there; returns seconds by maker and file, and the reason of what cannot be had."""
+    """Make missing files; returns seconds by maker and file, or the reason of a failure."""
     notes = folder / "made.json"
     made = json.loads(notes.read_text()) if notes.is_file() and not again else {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,27 +95,27 @@ def make(model: str, folder: Path, again: bool) -> dict[str, Any]:
     for maker, job in jobs.items():
         if maker not in made or "error" in made[maker]:
             made[maker] = child(*job, python=PEER_PYTHON if maker == "timm" else sys.executable)
-            say(f"made      {model}  {maker:9} {told(made[maker])}")
+            log(f"made      {model}  {maker:9} {described(made[maker])}")
             notes.write_text(json.dumps(made, indent=1))
     return made
 
 
 def model_size(model: str) -> int:
-    """Return the pixels a side of a model's images."""
+    """Return the image size of a model, pixels."""
     import zoo
 
     return zoo.spec(model).input_shape[0]
 
 
-def told(found: dict[str, Any]) -> str:
-    """Return what a maker says, in a line."""
+def described(found: dict[str, Any]) -> str:
+    """Return the result of a maker in one line."""
     return ", ".join(
         f"{key} {value:.2f} s" if isinstance(value, float) else f"{key}: {value}" for key, value in found.items()
     )
 
 
 def files_of(model: str, folder: Path, runtime: str) -> dict[str, dict[str, str]]:
-    """Return name and path of the files of a runtime that are there, by precision; ours first."""
+    """Return name and path of existing files of a runtime by precision, ours first."""
     found: dict[str, dict[str, str]] = {}
     for precision, (ours, peers) in PAIRS[runtime].items():
         if precision == "dynamic" and not model.startswith(DYNAMIC):
@@ -128,7 +128,7 @@ def files_of(model: str, folder: Path, runtime: str) -> dict[str, dict[str, str]
 
 
 def measure(model: str, folder: Path, threads: int) -> dict[str, Any]:
-    """Measure all files of a network; returns by runtime what each took."""
+    """Measure all files of a model; returns seconds by runtime and file."""
     found: dict[str, Any] = {}
     for runtime in PAIRS:
         files = files_of(model, folder, runtime)
@@ -136,7 +136,7 @@ def measure(model: str, folder: Path, threads: int) -> dict[str, Any]:
         for _ in range(PROCESSES if wanted else 0):
             times = child("inference_time.py", model, threads, json.dumps(wanted))
             if "error" in times:
-                say(f"time      {model}  {runtime}: {times['error']}")
+                log(f"time      {model}  {runtime}: {times['error']}")
                 break
             for name, bursts in times.items():
                 found.setdefault(runtime, {}).setdefault(name, []).extend(bursts)
@@ -144,26 +144,26 @@ def measure(model: str, folder: Path, threads: int) -> dict[str, Any]:
 
 
 def compare(model: str, folder: Path, times: dict[str, Any]) -> list[dict[str, Any]]:
-    """Hold ours against the best peer of the same runtime and precision; returns a row each, and prints it."""
-    from export.benchmark.latency import ratio, sum_up
+    """Compare with the best peer of the same runtime and precision; returns and prints a row for each."""
+    from export.benchmark.statistics import latency_ratio, summarize
 
     rows = []
     for runtime, by_name in times.items():
-        latency = {name: sum_up(bursts) for name, bursts in by_name.items()}
+        latency = {name: summarize(bursts) for name, bursts in by_name.items()}
         for precision, files in files_of(model, folder, runtime).items():
             ours, *peers = (name for name in files if name in latency)
             row = {"model": model, "runtime": runtime, "precision": precision, "format": ours, **latency[ours]}
             row["peers"] = {peer: latency[peer]["p50"] for peer in peers}
             if peers:
                 best = min(peers, key=lambda peer: latency[peer]["p50"])
-                row |= {"best": best, "ratio": ratio(latency[ours]["rounds"], latency[best]["rounds"])}
+                row |= {"best": best, "ratio": latency_ratio(latency[ours]["rounds"], latency[best]["rounds"])}
             rows.append(row)
-            say(line(row))
+            log(line(row))
     return rows
 
 
 def line(row: dict[str, Any]) -> str:
-    """Return a row for people."""
+    """Return the text of a row."""
     what = (
         f"latency   {row['model']:22} {row['runtime']:12} {row['precision']:8} {row['format']:15} {row['p50']:8.2f} ms"
     )
@@ -175,54 +175,54 @@ def line(row: dict[str, Any]) -> str:
     return f"{what}   {middle:.3f} ({low:.3f} to {high:.3f}) of {row['best']}; {peers} ms{verdict}"
 
 
-def shares(model: str, times: dict[str, Any]) -> dict[str, list[float]]:
-    """Return what int8 takes of float32's time, by runtime; and print it."""
-    from export.benchmark.latency import ratio, sum_up
+def int8_ratios(model: str, times: dict[str, Any]) -> dict[str, list[float]]:
+    """Return and print the ratio of int8 to float32 latency, by runtime."""
+    from export.benchmark.statistics import latency_ratio, summarize
 
     found = {}
     for runtime, by_name in times.items():
         names = [PAIRS[runtime][precision][0] for precision in ("int8", "float32") if precision in PAIRS[runtime]]
         if len(names) == 2 and all(name in by_name for name in names):
-            found[runtime] = list(ratio(*(sum_up(by_name[name])["rounds"] for name in names)))
+            found[runtime] = list(latency_ratio(*(summarize(by_name[name])["rounds"] for name in names)))
             asked = f" (at most {INT8_SHARE:.3f})" if model == "resnet50" else ""
-            say(f"int8      {model:22} {runtime:12} {found[runtime][1]:.3f} of float32{asked}")
+            log(f"int8      {model:22} {runtime:12} {found[runtime][1]:.3f} of float32{asked}")
     return found
 
 
 def exports(model: str, made: dict[str, Any]) -> None:
-    """Print how long exports took."""
+    """Print the seconds of exports."""
     ours = {name: value for name, value in made["ours"].items() if isinstance(value, float)}
     asked = f" (at most {MOST_SECONDS[model]})" if model in MOST_SECONDS else ""
     theirs = {"Keras": made["keras"].get("keras.onnx"), "timm": made["timm"].get("seconds")}
-    beside = ", ".join(f"{who} {value:.2f} s" for who, value in theirs.items() if isinstance(value, float))
+    peers = ", ".join(f"{who} {value:.2f} s" for who, value in theirs.items() if isinstance(value, float))
     if "onnx" in ours:
         every = f"all {len(ours)} formats {sum(ours.values()):.1f} s"
-        say(f"export    {model:22} onnx {ours['onnx']:.2f} s{asked}; {beside}; {every}")
+        log(f"export    {model:22} onnx {ours['onnx']:.2f} s{asked}; {peers}; {every}")
 
 
-def lost(rows: list[dict[str, Any]], folder: Path, threads: int, every: bool) -> None:
-    """Print where the time goes in ours and in the best peer, where ours is slower or for every pair."""
+def print_profiles(rows: list[dict[str, Any]], folder: Path, threads: int, every: bool) -> None:
+    """Print the time of each operator, ours and the best peer's, where ours is slower or for every pair."""
     for row in rows:
         if "best" in row and (every or row["ratio"][1] > MOST):
             files = files_of(row["model"], folder, row["runtime"])[row["precision"]]
             for name in (row["format"], row["best"]):
                 parts = child("inference_time.py", row["model"], threads, json.dumps({name: files[name]}), "profile")
-                told_ = (
+                text = (
                     ", ".join(f"{op} {ms:.2f}" for op, ms in list(parts.items())[:10])
                     if "error" not in parts
                     else parts
                 )
-                say(f"profile   {row['model']}  {row['runtime']} {row['precision']}  {name}: {told_}")
+                log(f"profile   {row['model']}  {row['runtime']} {row['precision']}  {name}: {text}")
 
 
 def main() -> None:
-    """Make, measure and compare each network."""
+    """Make, measure and compare the files of each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}, or any with images")
-    parser.add_argument("--folder", type=Path, help="where files are kept; a temporary folder by default")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"one of {', '.join(MODELS)}, or others")
+    parser.add_argument("--folder", type=Path, help="folder of the files; a temporary folder by default")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--again", action="store_true", help="make the files anew")
-    parser.add_argument("--profile", action="store_true", help="tell where the time goes also where ours is as fast")
+    parser.add_argument("--profile", action="store_true", help="print the time of each operator for every pair")
     given = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -232,9 +232,9 @@ def main() -> None:
             times = measure(model, folder, given.threads)
             (folder / "times.json").write_text(json.dumps(times))
             rows = compare(model, folder, times)
-            found[model] = {"made": made, "rows": rows, "int8": shares(model, times)}
+            found[model] = {"made": made, "rows": rows, "int8": int8_ratios(model, times)}
             exports(model, made)
-            lost(rows, folder, given.threads, given.profile)
+            print_profiles(rows, folder, given.threads, given.profile)
     print(json.dumps(found))
 
 

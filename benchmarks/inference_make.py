@@ -1,6 +1,6 @@
 """Make the files that inference.py measures: `inference_make.py ours|keras|openvino|quantized MODEL FOLDER`.
 
-Prints the seconds that each took, or why it cannot be had, as a JSON object. Files that are there are left alone.
+Prints the seconds of each file, or the error, as a JSON object. Existing files are left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import zoo
 
 CALIBRATION = 16
-# What every network is exported to, and what transformers are too.
+# Formats of every model, and more of transformers.
 FORMATS = ("onnx", "onnx_int8", "tflite", "tflite_int8", "openvino", "openvino_int8", "saved_model")
 DYNAMIC = ("onnx_dynamic", "tflite_dynamic")
 TRANSFORMERS = ("vit_", "deit_")
@@ -34,10 +34,10 @@ def images(model: str) -> np.ndarray:
 
 
 def attempt(write: Callable[[Path], Any], path: Path) -> float | str:
-    """Write a file or folder unless it is there, whole or not at all; returns the seconds or what was wrong."""
+    """Write a file or folder atomically unless it exists; returns the seconds or the error."""
     if path.exists():
-        return "is there"
-    # The suffix stays, for exporters look at it; OpenVINO keeps weights in a file of the same name.
+        return "exists"
+    # Exporters need the suffix; OpenVINO saves weights in a file of the same name.
     place = path.parent / f".making-{os.getpid()}-{path.name}"
     place.mkdir(parents=True)
     start = time.perf_counter()
@@ -54,7 +54,7 @@ def attempt(write: Callable[[Path], Any], path: Path) -> float | str:
 
 
 def ours(model: str, folder: Path) -> dict[str, Any]:
-    """Every format of the zoo's network; those that are made from another follow it."""
+    """Write every format; formats derived from another come after it."""
     from export.core.format import formats
     from export.source.source import SourceModel
 
@@ -63,12 +63,12 @@ def ours(model: str, folder: Path) -> dict[str, Any]:
     scratch = folder / f".source-{os.getpid()}"
     source = SourceModel(zoo.get(model), spec.preprocessing, labels, lambda count: images(model)[:count], scratch)
     known = [name for name in (*FORMATS, *(DYNAMIC if model.startswith(TRANSFORMERS) else ())) if name in formats]
-    found = {name: attempt(functools.partial(_share, source, name), folder / "ours" / name) for name in known}
+    found = {name: attempt(functools.partial(_write, source, name), folder / "ours" / name) for name in known}
     shutil.rmtree(scratch, ignore_errors=True)
     return found
 
 
-def _share(source: Any, name: str, path: Path) -> None:
+def _write(source: Any, name: str, path: Path) -> None:
     """Write a format into a folder."""
     from export.core.format import formats
 
@@ -82,65 +82,65 @@ def _share(source: Any, name: str, path: Path) -> None:
 
 
 def keras(model: str, folder: Path) -> dict[str, Any]:
-    """What Keras' own exporters make of our network with its preprocessing, which our artifacts hold too."""
+    """Write the files of Keras' own exporters for our model with its preprocessing."""
     from export.source.source import SourceModel
 
     spec, few = zoo.spec(model), images(model)
-    network = SourceModel(zoo.get(model), spec.preprocessing, [], lambda count: few[:count], folder).model
-    network(few[:1])  # the ONNX exporter takes only what was called
+    keras_model = SourceModel(zoo.get(model), spec.preprocessing, [], lambda count: few[:count], folder).model
+    keras_model(few[:1])  # the ONNX exporter needs a called model
 
     def converted(path: Path, **options: Any) -> None:
         import tensorflow as tf
 
-        network.export(str(path), "litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT], **options)
+        keras_model.export(str(path), "litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT], **options)
 
     def examples() -> Any:
         return ([few[i : i + 1]] for i in range(len(few)))
 
-    ways: dict[str, Callable[[Path], Any]] = {
-        "keras.onnx": lambda path: network.export(str(path), "onnx", verbose=False),
-        "keras.tflite": lambda path: network.export(str(path), "litert", verbose=False),
+    writers: dict[str, Callable[[Path], Any]] = {
+        "keras.onnx": lambda path: keras_model.export(str(path), "onnx", verbose=False),
+        "keras.tflite": lambda path: keras_model.export(str(path), "litert", verbose=False),
         "keras_int8.tflite": lambda path: converted(path, representative_dataset=examples),
-        "keras_openvino.xml": lambda path: network.export(str(path), "openvino", verbose=False),
-        "keras_saved_model": lambda path: network.export(str(path), "tf_saved_model", verbose=False),
+        "keras_openvino.xml": lambda path: keras_model.export(str(path), "openvino", verbose=False),
+        "keras_saved_model": lambda path: keras_model.export(str(path), "tf_saved_model", verbose=False),
     }
     if model.startswith(TRANSFORMERS):
-        ways["keras_dynamic.tflite"] = converted
-    return {name: attempt(write, folder / name) for name, write in ways.items()}
+        writers["keras_dynamic.tflite"] = converted
+    return {name: attempt(write, folder / name) for name, write in writers.items()}
 
 
 def openvino(model: str, folder: Path) -> dict[str, Any]:
-    """What OpenVINO makes of timm's ONNX, and NNCF of that."""
+    """Write OpenVINO's conversion of timm's ONNX file, and its quantization by NNCF."""
     tool = importlib.import_module("openvino")
-    network = tool.convert_model(str(folder / "timm.onnx"))
+    keras_model = tool.convert_model(str(folder / "timm.onnx"))
 
     def quantize(path: Path) -> None:
         nncf = importlib.import_module("nncf")
         kind = {"model_type": nncf.ModelType.TRANSFORMER} if model.startswith(TRANSFORMERS) else {}
-        small = nncf.quantize(network, nncf.Dataset(channels_first(model)), **kind)
+        small = nncf.quantize(keras_model, nncf.Dataset(channels_first(model)), **kind)
         tool.save_model(small, str(path), compress_to_fp16=False)
 
     return {
         "timm_openvino.xml": attempt(
-            lambda path: tool.save_model(network, str(path), compress_to_fp16=False), folder / "timm_openvino.xml"
+            lambda path: tool.save_model(keras_model, str(path), compress_to_fp16=False), folder / "timm_openvino.xml"
         ),
         "timm_nncf.xml": attempt(quantize, folder / "timm_nncf.xml"),
     }
 
 
 def channels_first(model: str) -> list[np.ndarray]:
-    """Return the pixels one by one as PyTorch's networks take them, (1, 3, height, width)."""
+    """Return the images one by one, channels first: (1, 3, height, width)."""
     return [np.ascontiguousarray(image.transpose(2, 0, 1)[None]) for image in images(model)]
 
 
 def quantized(model: str, folder: Path) -> dict[str, Any]:
-    """What ONNX Runtime's quantizers make of timm's ONNX by their defaults."""
+    """Write timm's ONNX file after ONNX Runtime's quantizers with their defaults."""
     tool = importlib.import_module("onnxruntime.quantization")
     floating = str(folder / "timm.onnx")
     name = _input_name(floating)
 
     class Reader(tool.CalibrationDataReader):
-        """Gives the calibration images one by one."""
+        """Returns the calibration images one by one."""
 
         def __init__(self) -> None:
             self._rest = iter([{name: image} for image in channels_first(model)])

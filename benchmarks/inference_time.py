@@ -58,10 +58,10 @@ def tflite(path: Path, threads: int, pixels: np.ndarray) -> Callable[[], Any]:
 def xml(path: Path, threads: int, pixels: np.ndarray, **settings: Any) -> Callable[[], Any]:
     """Return a call of an OpenVINO model, compiled as `export.backends.openvino.runtime` does."""
     tool = importlib.import_module("openvino")
-    network = tool.Core().read_model(str(path))
+    model = tool.Core().read_model(str(path))
     wanted = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    request = tool.compile_model(network, "CPU", wanted | settings).create_infer_request()
-    (given,) = network.inputs
+    request = tool.compile_model(model, "CPU", wanted | settings).create_infer_request()
+    (given,) = model.inputs
     shape = [None if size.is_dynamic else size.get_length() for size in given.partial_shape]
     feed = {0: fitting(pixels, shape)}
 

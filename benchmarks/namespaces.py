@@ -1,4 +1,4 @@
-"""Workers on one machine, each with a network card of its own: namespaces on a bridge, sending at a limited rate."""
+"""Connect workers on one machine through network namespaces on a bridge, with a limited rate."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 NAME, NETWORK = f"zoo-scaling-{os.getpid()}", "10.77.0"
-# Bytes that may leave at once: more than the 64 KiB which the kernel hands over in a piece.
+# Bytes that may be sent at once: more than the 64 KiB of one kernel buffer.
 BURST = 256 * 1024
 
 
 def run(*command: str) -> None:
-    """Run a command; raises OSError with what it said."""
+    """Run a command; raises OSError with its output."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
 
 
 def inside(worker: int) -> list[str]:
-    """Return what goes before a command that is to run on a worker."""
+    """Return the prefix of a command that runs on a worker."""
     return ["ip", "netns", "exec", f"{NAME}-{worker}"]
 
 
@@ -31,10 +31,10 @@ def address(worker: int) -> str:
 
 @contextlib.contextmanager
 def joined(workers: int) -> Iterator[None]:
-    """Give each worker a namespace, joined to the others by a bridge; all of it goes in the end.
+    """Create a namespace for each worker, connected by a bridge; remove all of them at the end.
 
     Raises:
-        OSError: the kernel does not allow it; says what it said.
+        OSError: the kernel does not allow it.
     """
     middle = f"{NAME}-bridge"
     try:
@@ -52,12 +52,12 @@ def joined(workers: int) -> Iterator[None]:
         yield
     finally:
         for name in (middle, *(f"{NAME}-{worker}" for worker in range(workers))):
-            # What is inside goes with it.
+            # Its interfaces are removed with it.
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
 def limit(workers: Sequence[int], megabits: float) -> None:
-    """Let workers send at so many Mbit/s each, 0 for as fast as the machine can; raises OSError."""
+    """Limit the rate of each worker in Mbit/s, 0 for no limit; raises OSError."""
     for worker in workers:
         shape = ["tc", "-n", f"{NAME}-{worker}", "qdisc"]
         subprocess.run([*shape, "del", "dev", "eth0", "root"], capture_output=True)

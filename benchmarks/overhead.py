@@ -1,9 +1,9 @@
-"""What our training loop costs beside a bare `fit`: `python benchmarks/overhead.py time|ours|keras MODEL SIZE BATCH`.
+"""Measure the training loop against a plain `fit`: `python benchmarks/overhead.py time|ours|keras MODEL SIZE BATCH`.
 
-Time: one process holds two networks, compiled alike, on the same batches; one is trained by our loop with logging and
-health as they are by default, the other by `fit` without any callback, epoch by epoch in turns. A checkpoint is timed
-by itself, as one is due every ten minutes and not every few steps. Beside wall time stands processor time, which other
-processes on the machine disturb less. Ours and keras: the same training in a process of its own, for its peak memory.
+Time: one process has two models, compiled alike, on the same batches. One is trained by the training loop with logging
+and diagnostics at their defaults, the other by `fit` without callbacks, epoch by epoch in turns. A checkpoint is timed
+separately, because it is scheduled every ten minutes and not every few steps. Processor time is printed next to wall
+time: other programs disturb it less. Ours and keras: the same training in a separate process, for its peak memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# One measurement of gradients, updates and units falls into each epoch, as by default one into every 50 steps.
+# Each epoch has one measurement of gradients, updates and units; the default is one in 50 steps.
 STEPS, TURNS, CLASSES = 50, 3, 1000
 MEMORY_STEPS = 6
 CHECKPOINT_SECONDS = 600
@@ -55,8 +55,8 @@ def noisy(model: str, size: int, batch: int, steps: int, epochs: int) -> Any:
     )
 
 
-def bare(pipeline: Any, model: Any, epoch: int) -> None:
-    """Train one epoch and validate, as Keras does by itself."""
+def plain_epoch(pipeline: Any, model: Any, epoch: int) -> None:
+    """Train one epoch and validate, with Keras alone."""
     model.fit(pipeline.train(epoch), shuffle=False, verbose=0)
     model.evaluate(pipeline.evaluate("validation"), verbose=0)
 
@@ -70,7 +70,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, float]:
 
 
 def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
-    """Return seconds by epoch, ours and Keras', the share that ours takes longer, and what a checkpoint takes."""
+    """Return images/s, ours and Keras', the relative cost of ours, and the cost of a checkpoint."""
     from training.loop import Session
     from training.monitor.progress import Display
     from training.prepare import prepare
@@ -84,7 +84,7 @@ def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
         taken: dict[str, list[tuple[float, float]]] = {"ours": [], "keras": [], "checkpoint": []}
         for epoch in range(TURNS + 1):
             rows: list[dict[str, Any]] = []
-            taken["keras"].append(seconds(lambda e=epoch: bare(pipeline, plain, e)))
+            taken["keras"].append(seconds(lambda e=epoch: plain_epoch(pipeline, plain, e)))
             taken["ours"].append(seconds(lambda e=epoch, r=rows: r.append(session._epoch(e, display))))
             taken["checkpoint"].append(seconds(lambda r=rows: session._end_epoch(r[0], display, None)))
             print(epoch, {name: times[-1] for name, times in taken.items()}, file=sys.stderr, flush=True)
@@ -93,7 +93,7 @@ def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
     median = {name: [statistics.median(t[i] for t in times[1:]) for i in (0, 1)] for name, times in taken.items()}
     return {
         "images_per_second": {name: STEPS * batch / median[name][0] for name in ("ours", "keras")},
-        "logging_and_health": {
+        "logging_and_diagnostics": {
             kind: median["ours"][i] / median["keras"][i] - 1 for i, kind in enumerate(("wall", "processor"))
         },
         "checkpoint_seconds": median["checkpoint"][0],
@@ -102,7 +102,7 @@ def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
 
 
 def measure_memory(who: str, model: str, size: int, batch: int) -> dict[str, Any]:
-    """Return the peak memory of a process, MiB, that trains two short epochs: of fit, and once the model is saved."""
+    """Return the peak memory of this process in MiB, after two short epochs and after saving the model."""
     from training.loop import Session
     from training.monitor.progress import Display
     from training.prepare import prepare
@@ -110,7 +110,7 @@ def measure_memory(who: str, model: str, size: int, batch: int) -> dict[str, Any
 
     recipe = noisy(model, size, batch, MEMORY_STEPS, 2)
     prepared = prepare(recipe)
-    _, pipeline, network = prepared
+    _, pipeline, keras_model = prepared
     with tempfile.TemporaryDirectory() as folder:
         if who == "ours":
             session = Session(Run.create(recipe, Path(folder) / "run"), *prepared)
@@ -120,14 +120,14 @@ def measure_memory(who: str, model: str, size: int, batch: int) -> dict[str, Any
         else:
             for epoch in range(2):
                 validation = pipeline.evaluate("validation")
-                network.fit(pipeline.train(epoch), validation_data=validation, shuffle=False, verbose=0)
+                keras_model.fit(pipeline.train(epoch), validation_data=validation, shuffle=False, verbose=0)
             fit = peak()
-            network.save(Path(folder) / "model.keras", include_optimizer=False)
+            keras_model.save(Path(folder) / "model.keras", include_optimizer=False)
     return {"fit": fit, "saved": peak()}
 
 
 def peak() -> float:
-    """Return the largest memory of this process so far, MiB."""
+    """Return the peak memory of this process so far, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

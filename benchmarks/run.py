@@ -1,12 +1,12 @@
-"""Measure training, export and inference, ours against peers in turns, each in a process of its own.
+"""Measure training, export and inference against peers, in turns, each in a separate process.
 
     python benchmarks/run.py [listing] [building] [training] [overhead] [data] [latency] [compression] [pytorch]
         [inference]
 
-The last two need torch, torchvision, timm and onnx, in this Python or in the one that PEER_PYTHON names; `inference`,
-and `latency` of one network, leave out what they lack, and keep their files in the folder that INFERENCE_FILES names.
-Prints one line a measurement and, at the end, the ratios that the project promises. Machines are noisy: read the
-ratios, which are of medians over turns.
+The last two need torch, torchvision, timm and onnx, in this Python or in the one of PEER_PYTHON. `inference`, and
+`latency` of one model, leave out missing peers, and save their files in the folder INFERENCE_FILES. Prints one line for
+each measurement, and the ratios that the project promises. Machines are noisy: read the ratios, which compare medians
+over turns.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TURNS = 3
-# Where the runs that compression makes are kept, for the next time; a temporary folder otherwise.
-KEPT = os.environ.get("COMPRESSION_RUNS", "")
-# Where the files that inference measures are kept, for the next time; a temporary folder otherwise.
+# Folder of the runs of the compression benchmark, to use them again; a temporary folder by default.
+RUNS = os.environ.get("COMPRESSION_RUNS", "")
+# Folder of the files of the inference benchmark, to use them again; a temporary folder by default.
 FILES = os.environ.get("INFERENCE_FILES", "")
-# Of the best peer's latency.
+# Largest acceptable ratio to the latency of the best peer.
 SLOWER = 1.05
 PEER_PYTHON = os.environ.get("PEER_PYTHON", sys.executable)
-# Model, pixels, batch, and how many times eager PyTorch we promise.
+# Model, pixels, batch size, and the smallest ratio to the speed of eager PyTorch.
 PYTORCH = (
     ("resnet50", 160, 16, 1.2),
     ("densenet121", 160, 16, 1.2),
@@ -39,7 +39,7 @@ PYTORCH = (
 
 
 def measure(script: str, *arguments: str, python: str = sys.executable) -> dict:
-    """Run a benchmark in a process of its own and return what it prints last, a JSON object."""
+    """Run a benchmark in a separate process and return the JSON object in its last line."""
     command = [python, str(HERE / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent)
     if done.returncode:
@@ -48,7 +48,7 @@ def measure(script: str, *arguments: str, python: str = sys.executable) -> dict:
 
 
 def rates(peer: str, model: str, size: int, batch: int) -> tuple[list[float], list[float]]:
-    """Return images/s by epoch, ours and the peer's, measured in turns."""
+    """Return images/s of each epoch, ours and the peer's, measured in turns."""
     found: dict[str, list[float]] = {"ours": [], peer: []}
     for turn in range(TURNS):
         for who, epochs in found.items():
@@ -60,7 +60,7 @@ def rates(peer: str, model: str, size: int, batch: int) -> tuple[list[float], li
 
 
 def compare(peer: str, model: str, size: int, batch: int, least: float) -> None:
-    """Print how many times faster ours trains, by medians and by the best epochs."""
+    """Print the ratio of training speeds, by medians and by the best epochs."""
     ours, theirs = rates(peer, model, size, batch)
     by_median = statistics.median(ours) / statistics.median(theirs)
     print(
@@ -72,18 +72,18 @@ def compare(peer: str, model: str, size: int, batch: int, least: float) -> None:
 
 
 def training() -> None:
-    """ResNet-50: our training in bfloat16 against keras.applications with `fit` as it comes."""
+    """Compare ResNet-50: training in bfloat16 against keras.applications with a plain `fit`."""
     compare("keras", "resnet50", 160, 16, 3.0)
 
 
 def pytorch() -> None:
-    """Six networks: our training in bfloat16 against eager PyTorch; needs torch, torchvision and timm."""
+    """Compare six models: training in bfloat16 against eager PyTorch; needs torch, torchvision and timm."""
     for model, size, batch, least in PYTORCH:
         compare("torch", model, size, batch, least)
 
 
 def building() -> None:
-    """How long a network takes to build, in turns with keras.applications: random, and with weights to load."""
+    """Compare the time to build a model with keras.applications: random weights, and weights to load."""
     for name, row in measure("building.py").items():
         print(
             f"building  {name:10} ours {row['random']:.3f} s, with weights {row['weights']:.3f} s, Keras "
@@ -93,12 +93,13 @@ def building() -> None:
 
 
 def overhead() -> None:
-    """ResNet-50: what logging, health and checkpoints cost beside a bare `fit`, in time and in memory."""
+    """Measure the cost of logging, diagnostics and checkpoints over a plain `fit`, for ResNet-50."""
     size = ("resnet50", "160", "16")
     found = measure("overhead.py", "time", *size)
-    for kind, share in found["logging_and_health"].items():
+    for kind, share in found["logging_and_diagnostics"].items():
         together = share + found["checkpoint"]
-        print(f"overhead  {kind} time: logging and health {100 * share:+.2f}%, all {100 * together:+.2f}% (at most 3%)")
+        both = f"logging and diagnostics {100 * share:+.2f}%, with checkpoints {100 * together:+.2f}%"
+        print(f"overhead  {kind} time: {both} (at most 3%)")
     print(
         f"overhead  a checkpoint: {found['checkpoint_seconds']:.2f} s, {100 * found['checkpoint']:.2f}% of ten minutes"
     )
@@ -109,62 +110,62 @@ def overhead() -> None:
 
 
 def data() -> None:
-    """JPEG files to batches at 224 pixels, against Keras' own loader and layers; and the wait of a small network."""
+    """Compare the input pipeline with Keras' loader and layers; measure how long a small model waits for data."""
     found = measure("data.py", "--waiting")
     rates, work = "images_per_second", "per_processor_second"
     ours = found["pipelines"].pop("ours")
     print(f"data      ours {ours[rates]:.0f} images/s, {ours[work]:.0f} by second of processor time")
-    promised = ("at least 2", "which draws no size of a crop")
+    promised = ("at least 2", "a crop of fixed size")
     for (who, theirs), least in zip(found["pipelines"].items(), promised, strict=True):
         print(
             f"data      {who} {theirs[rates]:.0f} images/s: ours {ours[rates] / theirs[rates]:.2f} times ({least}), "
             f"by processor time {ours[work] / theirs[work]:.2f} times"
         )
-    print(f"data      a network for digits waits {100 * found['waiting']:.1f}% of its time (at most 10%)")
+    print(f"data      a model for digits waits {100 * found['waiting']:.1f}% of its time (at most 10%)")
 
 
 def inference(*models: str) -> None:
-    """Every format of six networks at batch 1 against the best peer of its runtime and precision; export times."""
+    """Compare every format of six models at batch 1 with the best peer of its runtime and precision."""
     command = [sys.executable, str(HERE / "inference.py"), *models, *(["--folder", FILES] if FILES else [])]
-    # It tells people on standard error how far it is, and what it found.
+    # Its progress and tables are on standard error.
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed")
     rows = [row for found in json.loads(done.stdout.splitlines()[-1]).values() for row in found["rows"]]
     compared = [row for row in rows if "best" in row]
     slower = [f"{row['model']} {row['format']} {row['ratio'][1]:.2f}" for row in compared if row["ratio"][1] > SLOWER]
-    kept = len(compared) - len(slower)
-    print(f"inference  {kept} of {len(compared)} take at most {SLOWER} times the best peer", flush=True)
+    fast = len(compared) - len(slower)
+    print(f"inference  {fast} of {len(compared)} take at most {SLOWER} times the best peer", flush=True)
     if slower:
         print(f"inference  slower: {', '.join(slower)}", flush=True)
 
 
 def latency() -> None:
-    """The same of ResNet-50 alone."""
+    """Compare the formats of ResNet-50 alone."""
     inference("resnet50")
 
 
 def compression() -> None:
-    """digits_resnet with three seeds through each chain: accuracy, size, zeros, multiply-adds, latency, mask cost."""
-    found = measure("compression.py", *([KEPT] if KEPT else []))
-    for chain, seeds in found["chains"].items():
+    """Measure digits_resnet with three seeds after each compression pipeline, and the cost of masks."""
+    found = measure("compression.py", *([RUNS] if RUNS else []))
+    for pipeline, seeds in found["pipelines"].items():
         rows = list(seeds.values())
         before, after = (statistics.mean(row[key] for row in rows) for key in ("before", "after"))
         each = ", ".join(f"{row['after']:.4f}" for row in rows)
-        print(f"compress  {chain}: accuracy {each}, mean {after:.4f}, {100 * (after - before):+.2f} points")
+        print(f"compress  {pipeline}: accuracy {each}, mean {after:.4f}, {100 * (after - before):+.2f} points")
         shares = {f"gzip {name}": [row["gzip"][name] for row in rows] for name in rows[0]["gzip"]}
         shares["multiply-adds"] = [row["multiply_adds"] for row in rows]
         for name in rows[0].get("latency", ()):
             shares[f"latency {name}"] = [row["latency"][name] for row in rows]
         for name, values in shares.items():
-            print(f"compress    {name}: {statistics.mean(values):.3f} of the dense one's")
+            print(f"compress    {name}: {statistics.mean(values):.3f} of the uncompressed model")
         for key in ("zeros", "distinct"):
-            print(f"compress    {key}: {rows[0][key]}, claimed zeros {rows[0]['claimed_zeros']}")
+            print(f"compress    {key}: {rows[0][key]}, guaranteed zeros {rows[0]['guaranteed_zeros']}")
     print(f"compress  a step of training with masks: {100 * found['masks']:+.1f}% (at most 10%)")
 
 
 def listing() -> None:
-    """`zoo list` and `zoo show` from a cold start of Python."""
+    """Time `zoo list` and `zoo show` in new processes."""
     import time
 
     for command in (["list"], ["show", "resnet50"]):
@@ -190,7 +191,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Run the parts named on the command line; by default all that need nothing beside the zoo."""
+    """Run the named parts; by default all that need no other packages."""
     wanted = sys.argv[1:] or [name for name in PARTS if name not in ("pytorch", "inference")]
     unknown = [name for name in wanted if name not in PARTS]
     if unknown:

@@ -1,9 +1,9 @@
-"""How training scales over machines, on paper and in simulation: `python benchmarks/scaling.py` writes docs/scaling.md.
+"""Predict and simulate how training scales over machines: `python benchmarks/scaling.py` writes docs/scaling.md.
 
-On paper: the time of a step through `zoo train` and the bytes of its gradients, measured here, put into the formula of
-a ring all-reduce. In simulation: 1, 2 and 4 workers on this machine, each in a network namespace that sends at a
-limited rate, whose all-reduce of the same bytes is timed by itself, so that sharing the processor does not count as
-sending. It needs to be root.
+Prediction: the time of a step of `zoo train` and the bytes of its gradients, measured here, are inserted into the
+formula of a ring all-reduce. Simulation: 1, 2 and 4 workers on this machine, each in a network namespace with a limited
+rate, run an all-reduce of the same bytes, timed alone, so that sharing the processor does not count as sending. It
+needs root.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 PAGE = HERE.parent / "docs/scaling.md"
-# Networks, pixels and images a step.
-NETWORKS = (("resnet50", 160, 16), ("resnet20", 32, 128))
+# Model, pixels and images in a step.
+MODELS = (("resnet50", 160, 16), ("resnet20", 32, 128))
 WORKERS, GIGABITS = (8, 64, 512), (10, 100)
-# A device on which a step takes so many times less.
+# Speed of a faster device, relative to this one.
 FASTER = 10
-# What a message between two machines of a data centre takes, seconds; an assumption.
+# Assumed seconds of a message between two machines of a data center.
 LATENCY = 50e-6
-# Of a step, what comes after the first gradient is there: the backward pass has twice the work of the forward one.
+# Fraction of a step after the first gradient: the backward pass takes twice as long as the forward pass.
 BACKWARD = 2 / 3
-# Of a packet of 1,514 bytes, what is not headers.
+# Fraction of a packet of 1,514 bytes without headers.
 PAYLOAD = 1448 / 1514
-# In simulation: workers, and Mbit/s of each, 0 for no limit.
+# Simulation: numbers of workers, and Mbit/s of each, 0 for no limit.
 LOCAL, MEGABITS = (1, 2, 4), (100.0, 1000.0, 0.0)
 SMALL = ("resnet20", 32, 32)
 
 
 def ring_seconds(size: float, workers: int, bits: float, latency: float = 0.0) -> float:
-    """Return how long a ring all-reduce takes, in seconds.
+    """Return the seconds of a ring all-reduce.
 
     Each worker sends 2 (n - 1) pieces of 1 / n of the bytes, one after the other (Patarasuk and Yuan 2009,
     doi:10.1016/j.jpdc.2008.09.002).
 
     Args:
-        size: bytes that are added up.
-        workers: how many there are.
-        bits: that each worker can send in a second.
-        latency: of a message, seconds.
+        size: bytes of the gradients.
+        workers: number of workers.
+        bits: bits that each worker sends in a second.
+        latency: seconds of a message.
     """
     return 2 * (workers - 1) / workers * 8 * size / bits + 2 * (workers - 1) * latency
 
 
 def efficiency(step: float, sending: float, *, overlap: bool) -> float:
-    """Return the share of its time that a worker spends learning.
+    """Return the fraction of time that a worker computes.
 
     Args:
         step: seconds of a step of one worker alone.
@@ -68,15 +68,15 @@ def efficiency(step: float, sending: float, *, overlap: bool) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A network on one worker.
+    """A model on one worker.
 
     Args:
-        name: of the network.
+        name: name of the model.
         pixels: height and width.
-        batch: images a step.
+        batch: images in a step.
         step: seconds of a step through `zoo train`.
         size: bytes of its gradients, in float32.
-        tensors: how many there are.
+        tensors: number of gradient tensors.
     """
 
     name: str
@@ -87,8 +87,8 @@ class Measured:
     tensors: int
 
 
-def measure_network(name: str, pixels: int, batch: int) -> dict[str, Any]:
-    """Return what `Measured` holds, measured in this process."""
+def measure_model(name: str, pixels: int, batch: int) -> dict[str, Any]:
+    """Return the measured fields of `Measured`, from this process."""
     import statistics
 
     from throughput import CLASSES, ours
@@ -97,13 +97,13 @@ def measure_network(name: str, pixels: int, batch: int) -> dict[str, Any]:
 
     rates = ours(name, pixels, batch)[1:]
     weights = zoo.get(name, input_shape=(pixels, pixels, 3), classes=CLASSES).trainable_variables
-    # Gradients are cast to float32 before they are added up.
+    # Gradients are summed in float32.
     size = sum(4 * int(v.value.shape.num_elements()) for v in weights)
     return {"step": batch / statistics.median(rates), "size": size, "tensors": len(weights)}
 
 
 def child(*arguments: str) -> dict[str, Any]:
-    """Return what this file prints last, in a process of its own."""
+    """Run this file in a separate process, and return the JSON in its last line."""
     command = [sys.executable, str(HERE / "scaling.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment())
     if done.returncode:
@@ -112,13 +112,13 @@ def child(*arguments: str) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a worker: no proxy stands between them."""
-    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    return {**kept, "PYTHONPATH": str(HERE.parent), "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
+    """Return the environment of a worker, without proxies."""
+    variables = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    return {**variables, "PYTHONPATH": str(HERE.parent), "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
 
 
 def simulate(workers: int, plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what so many workers measured at each of `MEGABITS`; raises OSError."""
+    """Return the measurements of so many workers at each rate of `MEGABITS`; raises OSError."""
     from namespaces import address, inside, joined, limit
 
     addresses = ",".join(map(address, range(workers)))
@@ -146,7 +146,7 @@ def simulate(workers: int, plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def listen(first: subprocess.Popen, limit: Any) -> list[dict[str, Any]]:
-    """Set the rates that the first worker asks for, and return what it finds."""
+    """Set the rates that the first worker requests, and return its measurements."""
     found = []
     for line in first.stdout:
         if line.startswith('{"rate"'):
@@ -161,67 +161,67 @@ def listen(first: subprocess.Popen, limit: Any) -> list[dict[str, Any]]:
     return found
 
 
-def expected_rows(network: Measured) -> list[str]:
-    """Return the table of what is expected of a network."""
+def expected_rows(model: Measured) -> list[str]:
+    """Return the table of predictions for a model."""
     rows = []
     for gigabits in GIGABITS:
         for workers in WORKERS:
-            sending = ring_seconds(network.size, workers, gigabits * 1e9, LATENCY)
-            shares = [
-                efficiency(network.step / faster, sending, overlap=overlap)
+            sending = ring_seconds(model.size, workers, gigabits * 1e9, LATENCY)
+            fractions = [
+                efficiency(model.step / faster, sending, overlap=overlap)
                 for faster in (1, FASTER)
                 for overlap in (False, True)
             ]
-            told = " | ".join(f"{100 * share:.1f}%" for share in shares)
-            rows.append(f"| {gigabits} Gbit/s | {workers} | {1e3 * sending:.1f} ms | {told} |")
+            cells = " | ".join(f"{100 * fraction:.1f}%" for fraction in fractions)
+            rows.append(f"| {gigabits} Gbit/s | {workers} | {1e3 * sending:.1f} ms | {cells} |")
     return rows
 
 
 def shown_rate(megabits: float) -> str:
-    """Return a rate in words."""
+    """Return a rate as text."""
     return f"{megabits:g} Mbit/s" if megabits else "no limit"
 
 
 def checked_rows(found: dict[int, list[dict[str, Any]]], sizes: Sequence[int]) -> list[str]:
-    """Return the table of all-reduces in simulation, against the formula, and that plus the time of the cores."""
+    """Return the table of simulated all-reduces, compared with the formula, and with it plus the processor time."""
     rows = []
     for workers, rates in found.items():
         for row in rates if workers > 1 else []:
-            pairs = zip(row["found"]["adding"], rates[-1]["found"]["adding"], strict=True)
+            pairs = zip(row["found"]["all_reduce"], rates[-1]["found"]["all_reduce"], strict=True)
             for size, (took, cores) in zip(sizes, pairs, strict=True):
-                told = " | |"
+                cells = " | |"
                 if row["rate"]:
                     paper = ring_seconds(size, workers, row["rate"] * 1e6 * PAYLOAD, message_seconds(workers, rates))
-                    told = f"{paper:.3f} s | {took / (paper + cores):.2f} | {took / paper:.2f}"
-                rows.append(f"| {workers} | {shown_rate(row['rate'])} | {size / 1e6:.2f} MB | {took:.3f} s | {told} |")
+                    cells = f"{paper:.3f} s | {took / (paper + cores):.2f} | {took / paper:.2f}"
+                rows.append(f"| {workers} | {shown_rate(row['rate'])} | {size / 1e6:.2f} MB | {took:.3f} s | {cells} |")
     return rows
 
 
 def message_seconds(workers: int, rates: list[dict[str, Any]]) -> float:
-    """Return what a message takes: the smallest all-reduce, without a limit, is 2 (n - 1) of them."""
+    """Return the seconds of a message: the smallest all-reduce without a limit has 2 (n - 1) of them."""
     return rates[-1]["found"]["latency"] / max(1, 2 * (workers - 1))
 
 
 def step_rows(found: dict[int, list[dict[str, Any]]]) -> list[str]:
-    """Return the table of whole steps in simulation: computing alone, and with all gradients added up."""
+    """Return the table of simulated steps: computation alone, and with the all-reduce of all gradients."""
     rows = []
     for workers, rates in found.items():
         for row in rates:
             one = row["found"]
             bits, latency = row["rate"] * 1e6 * PAYLOAD, message_seconds(workers, rates)
             paper = one["alone"] + (ring_seconds(one["size"], workers, bits, latency) if bits else 0.0)
-            told = f"{1e3 * paper:.0f} ms | {one['together'] / paper:.2f}" if bits or workers == 1 else " |"
+            cells = f"{1e3 * paper:.0f} ms | {one['together'] / paper:.2f}" if bits or workers == 1 else " |"
             rows.append(
                 f"| {workers} | {shown_rate(row['rate'])} | {1e3 * one['alone']:.0f} ms | "
-                f"{1e3 * one['together']:.0f} ms | {told} |"
+                f"{1e3 * one['together']:.0f} ms | {cells} |"
             )
     return rows
 
 
 def worst(rows: Sequence[str]) -> tuple[float, float]:
-    """Return the smallest and the largest share of measured against expected time in a table."""
-    shares = [float(cell) for row in rows if (cell := row.split("|")[-2].strip())]
-    return min(shares), max(shares)
+    """Return the smallest and the largest ratio of measured to expected time in a table."""
+    ratios = [float(cell) for row in rows if (cell := row.split("|")[-2].strip())]
+    return min(ratios), max(ratios)
 
 
 def processor() -> str:
@@ -231,18 +231,18 @@ def processor() -> str:
 
 
 def simulation(sizes: Sequence[int]) -> str:
-    """Return the part of the page on local workers that add up so many bytes, or why there is none."""
+    """Return the part of the page about the simulation, or the reason why there is none."""
     from scaling_page import REFUSED
 
     plan = {"bytes": [[size] for size in sizes], "step": SMALL}
     try:
-        return told({workers: simulate(workers, plan) for workers in LOCAL}, sizes)
+        return simulated({workers: simulate(workers, plan) for workers in LOCAL}, sizes)
     except OSError as error:
         return REFUSED.format(error=" ".join(str(error).split()))
 
 
-def told(found: dict[int, list[dict[str, Any]]], sizes: Sequence[int]) -> str:
-    """Return the part of the page on what local workers measured."""
+def simulated(found: dict[int, list[dict[str, Any]]], sizes: Sequence[int]) -> str:
+    """Return the part of the page with the measurements of local workers."""
     from scaling_page import SIMULATED
 
     checked, steps = checked_rows(found, sizes), step_rows(found)
@@ -260,13 +260,13 @@ def told(found: dict[int, list[dict[str, Any]]], sizes: Sequence[int]) -> str:
     )
 
 
-def paper(networks: Sequence[Measured], load: float) -> list[str]:
-    """Return the parts of the page on what is expected, measured while so many processes wanted the cores."""
+def predictions(models: Sequence[Measured], load: float) -> list[str]:
+    """Return the parts of the page with predictions, measured under a load average."""
     from scaling_page import NETWORK, PAGE_HEAD
 
     hardware, date = f"{processor()}, {os.cpu_count()} cores", datetime.date.today().isoformat()
     parts = [PAGE_HEAD.format(date=date, hardware=hardware, load=load, latency=1e6 * LATENCY, faster=FASTER)]
-    for n in networks:
+    for n in models:
         size = f"{n.size / 1e6:.1f} MB in {n.tensors} tensors"
         rows = "\n".join(expected_rows(n))
         parts.append(NETWORK.format(n=n, milliseconds=1e3 * n.step, size=size, rows=rows, faster=FASTER))
@@ -274,22 +274,22 @@ def paper(networks: Sequence[Measured], load: float) -> list[str]:
 
 
 def main() -> None:
-    """Measure, and write the page."""
-    # Who is asked to end leaves no namespaces behind.
+    """Measure and write the page."""
+    # SIGTERM removes the namespaces too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     load = os.getloadavg()[0]
-    networks = [Measured(*n, **child("network", *map(str, n))) for n in NETWORKS]
-    print(*networks, sep="\n", flush=True)
-    parts = paper(networks, load)
-    parts.append(simulation([network.size for network in networks]))
+    models = [Measured(*n, **child("model", *map(str, n))) for n in MODELS]
+    print(*models, sep="\n", flush=True)
+    parts = predictions(models, load)
+    parts.append(simulation([model.size for model in models]))
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n".join(parts))
     print(f"wrote {PAGE}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["network"]:
+    if sys.argv[1:2] == ["model"]:
         name, pixels, batch = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-        print(json.dumps(measure_network(name, pixels, batch)))
+        print(json.dumps(measure_model(name, pixels, batch)))
     else:
         main()

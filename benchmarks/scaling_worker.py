@@ -1,8 +1,8 @@
 """One worker of `benchmarks/scaling.py`: `python benchmarks/scaling_worker.py WORKER ADDRESS,… MEGABITS,… PLAN`.
 
-PLAN is JSON: "bytes", sizes of tensors that are added up over all workers, and "step", (model, pixels, batch) of a
-network that all train. Everything is measured at each rate of the wires in turn; the first worker asks for a rate by
-a line of JSON on standard output and waits for a line on standard input, then prints a line of what it measured.
+PLAN is JSON: "bytes", sizes of tensors that are summed over all workers, and "step", (model, pixels, batch) of a model
+that all train. Everything is measured at each rate in turn. The first worker requests a rate with a line of JSON on
+standard output, waits for a line on standard input, and then prints a line with its measurements.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-TIMES = 3  # of which the median counts
-SECONDS = 4.0  # that steps are measured for
+TIMES = 3  # repetitions, for the median
+SECONDS = 4.0  # of measured steps
 CLASSES = 10
 PORT = 23_456
 
 
 def connect(worker: int, addresses: list[str]) -> Any:
-    """Return the strategy of all workers, which add up in a ring over gRPC."""
+    """Return the strategy of all workers, with a ring all-reduce over gRPC."""
     import tensorflow as tf
 
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -38,35 +38,35 @@ def connect(worker: int, addresses: list[str]) -> Any:
 
 
 def adder(strategy: Any, sizes: list[int]) -> Callable[[], Any]:
-    """Return what adds up float32 tensors of so many bytes each over all workers."""
+    """Return a function that sums float32 tensors of so many bytes over all workers."""
     import tensorflow as tf
 
     values = [tf.ones([max(1, size // 4)]) for size in sizes]
 
     def replica() -> Any:
         found = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
-        # A number of each, so that nothing is left out, and nothing large is copied.
+        # One number of each tensor: nothing is optimized away, and nothing large is copied.
         return tf.add_n([value[0] for value in found])
 
     return tf.function(lambda: strategy.run(replica), autograph=False)
 
 
 def steps(strategy: Any, model: str, size: int, batch: int) -> tuple[list[Callable[[], Any]], int]:
-    """Return a step of this worker alone and one whose gradients are added up over all, and the bytes of these."""
+    """Return a step of this worker alone, one with an all-reduce of gradients, and the bytes of the gradients."""
     import numpy as np
     import tensorflow as tf
 
     import zoo
 
     with strategy.scope():
-        network = zoo.get(model, input_shape=(size, size, 3), classes=CLASSES)
+        keras_model = zoo.get(model, input_shape=(size, size, 3), classes=CLASSES)
     x = tf.constant(np.random.default_rng(0).standard_normal((batch, size, size, 3)), tf.float32)
     y = tf.zeros([batch], tf.int32)
 
     def step(together: bool) -> Any:
         with tf.GradientTape() as tape:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, network(x, training=False))
-        gradients = tape.gradient(losses, [v.value for v in network.trainable_variables])
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, keras_model(x, training=False))
+        gradients = tape.gradient(losses, [v.value for v in keras_model.trainable_variables])
         if together:
             gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         return tf.add_n([tf.reduce_sum(g) for g in gradients])
@@ -75,7 +75,7 @@ def steps(strategy: Any, model: str, size: int, batch: int) -> tuple[list[Callab
         tf.function(lambda together=together: strategy.run(step, args=(together,)), autograph=False)
         for together in (False, True)
     ]
-    return calls, sum(4 * int(v.value.shape.num_elements()) for v in network.trainable_variables)
+    return calls, sum(4 * int(v.value.shape.num_elements()) for v in keras_model.trainable_variables)
 
 
 def seconds(call: Callable[[], Any], times: int) -> float:
@@ -89,17 +89,17 @@ def seconds(call: Callable[[], Any], times: int) -> float:
 
 
 def measure(calls: dict[str, Any]) -> dict[str, Any]:
-    """Return what takes how long at the present rate."""
-    calls["meet"]().numpy()
-    found: dict[str, Any] = {"latency": seconds(calls["meet"], 10 * TIMES)}
-    found["adding"] = [seconds(call, TIMES) for call in calls["adding"]]
-    # The same number of steps for all, which the slowest of them decides.
+    """Return the seconds of each call at the present rate."""
+    calls["barrier"]().numpy()
+    found: dict[str, Any] = {"latency": seconds(calls["barrier"], 10 * TIMES)}
+    found["all_reduce"] = [seconds(call, TIMES) for call in calls["all_reduce"]]
+    # All workers take the same number of steps; the slowest decides.
     alone, together = calls["steps"]
     rough = max(seconds(alone, 2), seconds(together, 1), 1e-3)
     count = int(max(2, min(50, calls["agree"](SECONDS / rough))))
-    calls["meet"]().numpy()
+    calls["barrier"]().numpy()
     found["alone"] = seconds(alone, count)
-    calls["meet"]().numpy()
+    calls["barrier"]().numpy()
     found["together"] = seconds(together, count)
     return found
 
@@ -119,24 +119,24 @@ def main(worker: int, addresses: list[str], rates: list[float], plan: dict[str, 
 
     both, size = steps(strategy, *plan["step"])
     calls = {
-        "meet": adder(strategy, [4]),
-        "adding": [adder(strategy, sizes) for sizes in plan["bytes"]],
+        "barrier": adder(strategy, [4]),
+        "all_reduce": [adder(strategy, sizes) for sizes in plan["bytes"]],
         "steps": both,
         "agree": agree,
     }
-    calls["meet"]().numpy()
-    # Traced, and all connections made, before anything is slow.
-    for call in (*calls["adding"], *calls["steps"]):
+    calls["barrier"]().numpy()
+    # Trace and connect before the rate is limited.
+    for call in (*calls["all_reduce"], *calls["steps"]):
         call().numpy()
     for rate in rates:
-        calls["meet"]().numpy()
+        calls["barrier"]().numpy()
         if worker == 0:
             print(json.dumps({"rate": rate}), flush=True)
             sys.stdin.readline()
         found = {"size": size, **measure(calls)}
         if worker == 0:
             print(json.dumps({"found": found, "rate": rate}), flush=True)
-    calls["meet"]().numpy()
+    calls["barrier"]().numpy()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Training images/s of one network: `python benchmarks/throughput.py ours|keras|torch MODEL SIZE BATCH`.
+"""Measure training images/s of one model: `python benchmarks/throughput.py ours|keras|torch MODEL SIZE BATCH`.
 
-Ours is `training.train` itself, with its pipeline, checks, metrics and checkpoints, under mixed_bfloat16. Keras' is the
-network of keras.applications with compile and fit as they come. PyTorch's is torchvision's, or timm's for vision
-transformers, eager, channels_last, under bfloat16 autocast; it needs `pip install torch torchvision timm`. All see the
-same random images and take SGD with momentum, or AdamW for transformers. Beside images/s stand images by second of
-processor time, which other programs on the machine disturb less.
+Ours is `training.train`, with its pipeline, checks, metrics and checkpoints, under mixed_bfloat16. Keras' is the model
+of keras.applications with plain compile and fit. PyTorch's is torchvision's, or timm's for vision transformers, eager,
+channels_last, under bfloat16 autocast; it needs `pip install torch torchvision timm`. All train on the same random
+images with SGD with momentum, or AdamW for transformers. Images per second of processor time are printed too: other
+programs disturb them less.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def images(size: int, batch: int) -> tuple:
 
 
 def optimizer_of(model: str) -> str:
-    """Return the name of the optimizer that a model is trained with."""
+    """Return the name of the optimizer of a model."""
     return "adamw" if model.startswith(TRANSFORMERS) else "sgd"
 
 
 def ours(model: str, size: int, batch: int) -> list[float]:
-    """Train by recipe; the figures are those of the run's metrics."""
+    """Train by recipe; return the images/s of the run's metrics."""
     import tensorflow as tf
 
     import training
@@ -64,13 +64,13 @@ def ours(model: str, size: int, batch: int) -> list[float]:
         keep="last",
     )
     with tempfile.TemporaryDirectory() as folder:
-        # A mark an epoch, with its validation and checkpoint, which the others do not have.
+        # A mark for each epoch, which includes validation and checkpoint; the peers have neither.
         run = training.train(recipe, run=Path(folder) / "run", observe=lambda _: MARKS.append(time.process_time()))
         return [row["images_per_second"] for row in run.metrics()]
 
 
 def keras(model: str, size: int, batch: int) -> list[float]:
-    """Train the network of keras.applications as its documentation shows; timed from first to last step only."""
+    """Train the model of keras.applications as its documentation shows; time the steps only."""
     import keras
 
     class Timer(keras.callbacks.Callback):
@@ -84,14 +84,16 @@ def keras(model: str, size: int, batch: int) -> list[float]:
     rates: list[float] = []
     x, y = images(size, batch)
     build = getattr(keras.applications, KERAS[model])
-    network = build(weights=None, input_shape=(size, size, 3), classes=CLASSES)
-    network.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    network.fit(x.astype("float32"), y, batch_size=batch, epochs=EPOCHS, verbose=0, callbacks=[Timer()])
+    keras_model = build(weights=None, input_shape=(size, size, 3), classes=CLASSES)
+    keras_model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    keras_model.fit(x.astype("float32"), y, batch_size=batch, epochs=EPOCHS, verbose=0, callbacks=[Timer()])
     return rates
 
 
 def peer(model: str) -> Any:
-    """Return the network that PyTorch trains."""
+    """Return the PyTorch model."""
     if model.startswith(TRANSFORMERS):
         import timm
 
@@ -103,14 +105,14 @@ def peer(model: str) -> Any:
 
 
 def torch(model: str, size: int, batch: int) -> list[float]:
-    """Train torchvision's or timm's network eagerly, as fast as PyTorch does without compiling."""
+    """Train torchvision's or timm's model eagerly, without compilation."""
     import torch
 
-    network = peer(model).train().to(memory_format=torch.channels_last)
+    module = peer(model).train().to(memory_format=torch.channels_last)
     if optimizer_of(model) == "adamw":
-        optimizer = torch.optim.AdamW(network.parameters(), RATE["adamw"], fused=True)
+        optimizer = torch.optim.AdamW(module.parameters(), RATE["adamw"], fused=True)
     else:
-        optimizer = torch.optim.SGD(network.parameters(), RATE["sgd"], momentum=0.9, nesterov=True)
+        optimizer = torch.optim.SGD(module.parameters(), RATE["sgd"], momentum=0.9, nesterov=True)
     pixels, labels = images(size, batch)
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     x, y = x.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels)
@@ -119,7 +121,7 @@ def torch(model: str, size: int, batch: int) -> list[float]:
         part = slice(i * batch, (i + 1) * batch)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = torch.nn.functional.cross_entropy(network(x[part]), y[part])
+            loss = torch.nn.functional.cross_entropy(module(x[part]), y[part])
         loss.backward()
         optimizer.step()
 

@@ -58,7 +58,7 @@ def test_differences_are_found(chaos, reference, tmp_path):
     shutil.copytree(reference, tmp_path / "run")
     rows = (tmp_path / "run/metrics.jsonl").read_text()
     (tmp_path / "run/metrics.jsonl").write_text(rows.replace('"loss": ', '"loss": 1', 1))
-    with pytest.raises(chaos.Broken, match="figures of epochs"):
+    with pytest.raises(chaos.Broken, match="metrics of epochs"):
         chaos.same(tmp_path / "run", reference)
     (tmp_path / "run/metrics.jsonl").write_text(rows)
     done = json.loads((tmp_path / "run/done.json").read_text())

@@ -19,7 +19,7 @@ def check(found, code, cases, hows):
     """Check that everything was compared, and stayed below what is allowed but for what leaves something out."""
     compared = [row for row in found if "without" not in row]
     assert {(row["case"], row["how"]) for row in compared} == {(case, how) for case in cases for how in hows}
-    assert max(row[key] for row in compared for key in ("losses", "weights", "figures")) <= 1e-4
+    assert max(row[key] for row in compared for key in ("losses", "weights", "metrics")) <= 1e-4
     assert all(row["ok"] for row in found)
     assert code == 0
 

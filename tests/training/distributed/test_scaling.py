@@ -49,7 +49,7 @@ def test_tables(scaling):
     paper = scaling.ring_seconds(1e6, 2, 100e6 * scaling.PAYLOAD, 0.001)
 
     def measured(rate, seconds):
-        return {"rate": rate, "found": {"latency": 0.002, "adding": [seconds]}}
+        return {"rate": rate, "found": {"latency": 0.002, "all_reduce": [seconds]}}
 
     found = {2: [measured(100.0, 2 * paper), measured(0.0, paper)]}
     limited, unlimited = scaling.checked_rows(found, [1e6])
