@@ -53,16 +53,17 @@ work at the same time. The faster the network, the more the cores decide.
 
 ### Whole steps
 
-{small} of gradients. Alone: all workers compute at the same time and send nothing, which includes sharing the cores.
-Together: gradients are summed after the step. Expected: alone plus the formula.
+{small} of gradients.
+Alone: all workers compute at the same time and send nothing, which includes sharing the cores. Together: gradients are
+summed after the step. Expected: alone plus the formula.
 
 | workers | rate of each | alone | together | expected | together / expected |
 |--:|---|--:|--:|--:|--:|
 {steps}
 
-Measured steps are {step_low:.2f} to {step_high:.2f} times the expected ones. Each gradient tensor is a message of its own.
-The ratio is below 1 where the ring sends the first while the last is still computed, and above 1 where many small
-messages cost more than their bytes.
+Measured steps are {step_low:.2f} to {step_high:.2f} times the expected ones. Each gradient tensor is one message. The
+ratio is below 1 where the ring sends the first while the last is still computed, and above 1 where many small messages
+cost more than their bytes.
 """
 
 REFUSED = """
