@@ -67,12 +67,12 @@ def check_installation(
     Args:
         hidden: modules that the checks cannot import, to simulate a broken installation.
         progress: print each format on standard error when it is done.
-        names: formats and compressions to check; all by default.
+        names: formats and compressions to check, with wildcards; all by default.
 
     Returns:
         One result each, formats first.
     """
-    results = [_format_result(name) for name in formats.names() if not names or name in names]
+    results = [_installed(name, "format", formats[name].packages) for name in formats.names(*names)]
     installed = [result.name for result in results if result.status == WORKS]
     replies = {}
     for name, reply in _check_formats(installed, hidden):
@@ -80,13 +80,7 @@ def check_installation(
         if progress:
             click.echo(f"{name}: {'works' if not reply['error'] else 'broken'}", err=True)
     checked = [_with_reply(result, replies.get(result.name)) for result in results]
-    chosen = [name for name in compressions.names() if not names or name in names]
-    return checked + [_compression_result(name) for name in chosen]
-
-
-def _format_result(name: str) -> DoctorResult:
-    """Return whether the packages of a format are installed."""
-    return _installed(name, "format", formats[name].packages)
+    return checked + [_compression_result(name) for name in compressions.names(*names)]
 
 
 def _installed(name: str, kind: str, modules: Sequence[str]) -> DoctorResult:

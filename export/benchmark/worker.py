@@ -1,8 +1,7 @@
-"""The processes that artifacts are measured in: forked for `export.benchmark.measure`, ordered by lines of JSON.
+"""The worker processes of the benchmark: forked for `export.benchmark.measure`, they obey requests in lines of JSON.
 
-Called as `python -m export.benchmark.worker SOCKET`. What is measured of the first artifact that one opens is a cold start:
-nothing of the runtime has been imported before. The files are in the system's cache, for their digests were just
-checked.
+Called as `python -m export.benchmark.worker SOCKET`, it is the fork server. The first artifact that a worker opens is a
+cold start: no runtime was imported before. The files are in the page cache, because their digests were just verified.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import importlib
 import json
 import os
 import pkgutil
-import resource
 import socket
 import sys
 import threading
@@ -23,238 +21,212 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export.benchmark.latency import burst
-from export.convert_worker import _import_modules
-from export.core.format import Runtime, formats
-from export.core.samples import count_of, head, read_samples
+from export.benchmark.memory import peak_memory, reset_peak_memory
+from export.benchmark.statistics import time_calls
+from export.convert_worker import import_modules
+from export.core.format import formats
+from export.core.runtime import Runtime
+from export.core.samples import count_examples, read_samples, take_examples
 from zoo.common.lazy import np
 
-AT_ONCE = 32  # examples in a batch, where the batch is free
-RATE_SECONDS = 0.2
-# What loads faster is loaded anew each round, for where it comes to lie in memory may make it faster or slower.
-RENEWED = 0.05
+BATCH = 32  # examples of a call, if the batch is dynamic
+THROUGHPUT_SECONDS = 0.2
+# Artifacts that load faster are loaded again each round, because their address may change the latency.
+RELOAD_SECONDS = 0.05
 
 
 @dataclasses.dataclass
-class Opened:
+class OpenArtifact:
     """An artifact in this process.
 
     Args:
         load: `load(threads=…)` loads it.
         threads: threads of its runtime.
-        inputs: examples as it takes them.
-        runtime: it, while it is loaded.
-        seconds: how long loading took.
+        inputs: example inputs.
+        runtime: the loaded artifact; None while it is unloaded.
+        load_seconds: duration of the last load.
     """
 
     load: Callable[..., Runtime]
     threads: int
     inputs: Any
     runtime: Runtime | None = None
-    seconds: float = 0.0
+    load_seconds: float = 0.0
 
-    def ready(self) -> Runtime:
-        """Return it loaded."""
-        if self.runtime is None or self.seconds < RENEWED:
+    def loaded(self) -> Runtime:
+        """Return the loaded artifact."""
+        if self.runtime is None or self.load_seconds < RELOAD_SECONDS:
             start = time.perf_counter()
             self.runtime = self.load(threads=self.threads)
-            self.seconds = time.perf_counter() - start
+            self.load_seconds = time.perf_counter() - start
         return self.runtime
 
-    def one(self) -> Any:
-        """Return the inputs of a call."""
-        return take(self.inputs, (self.runtime and self.runtime.batch) or 1)
+    def call_inputs(self) -> Any:
+        """Return the inputs of one call."""
+        return resize_inputs(self.inputs, (self.runtime and self.runtime.batch) or 1)
 
 
-class Probe:
-    """Does what it is ordered to, by method; each returns JSON-safe values."""
+class Worker:
+    """Handles requests, each by the method of its name; methods return JSON-safe values."""
 
     def __init__(self) -> None:
-        self._opened: dict[str, Opened] = {}
+        self._artifacts: dict[str, OpenArtifact] = {}
 
-    def begin(self, modules: dict[str, str]) -> dict[str, Any]:
-        """Import what registered formats in the parent."""
-        _import_modules(modules)
+    def start(self, modules: dict[str, str]) -> dict[str, Any]:
+        """Import the modules that registered formats in the parent."""
+        import_modules(modules)
         return {}
 
-    def open(self, name: str, artifact: dict[str, str], threads: int, keep: bool) -> dict[str, Any]:
-        """Load an artifact and run it once; returns seconds of each part and bytes of memory.
+    def open(self, name: str, artifact: dict[str, str], threads: int, keep_loaded: bool) -> dict[str, Any]:
+        """Load an artifact and call it once; returns the seconds of each part and bytes of memory.
 
-        Memory is what the process holds at its peak (resident set), and what of that came after the import.
+        Memory is the peak resident memory of the process, and the part of it after the import.
         """
-        load = formats[artifact["format"]].way(artifact["task"]).load
+        load = formats[artifact["format"]].backend(artifact["task"]).load
         library = getattr(load, "library", "")
         start = time.perf_counter()
         if library:
             importlib.import_module(library)
-        imported = time.perf_counter() - start
-        inputs = examples(Path(artifact["samples"]))
-        before = _reset_peak()
-        opened = self._opened[name] = Opened(_loader(load, artifact["path"]), threads, inputs)
-        runtime, one = opened.ready(), opened.one()
+        import_seconds = time.perf_counter() - start
+        inputs = read_examples(Path(artifact["samples"]))
+        before = reset_peak_memory()
+        opened = self._artifacts[name] = OpenArtifact(_loader(load, artifact["path"]), threads, inputs)
+        runtime, call_inputs = opened.loaded(), opened.call_inputs()
         start = time.perf_counter()
-        runtime.step(one)
-        seconds = {"import": imported, "load": opened.seconds, "first": time.perf_counter() - start}
-        memory = {"peak": _peak(), "over_import": max(0, _peak() - before)}
-        self._release(opened, keep)
+        runtime.step(call_inputs)
+        seconds = {"import": import_seconds, "load": opened.load_seconds, "first": time.perf_counter() - start}
+        memory = {"peak": peak_memory(), "over_import": max(0, peak_memory() - before)}
+        _unload(opened, keep_loaded)
         return {"seconds": seconds, "memory": memory, "batch": runtime.batch, "library": library or load.__module__}
 
-    def burst(self, name: str, keep: bool) -> list[float]:
-        """Return the seconds of some calls; unless it is to be kept, the artifact leaves memory again."""
-        opened = self._opened[name]
-        runtime, one = opened.ready(), opened.one()
-        times = burst(lambda: runtime.step(one))
-        self._release(opened, keep)
+    def latency(self, name: str, keep_loaded: bool) -> list[float]:
+        """Return the seconds of some calls."""
+        opened = self._artifacts[name]
+        runtime, call_inputs = opened.loaded(), opened.call_inputs()
+        times = time_calls(lambda: runtime.step(call_inputs))
+        _unload(opened, keep_loaded)
         return times
 
-    def rate(self, name: str, keep: bool) -> dict[str, Any]:
-        """Return how many examples a second it answers: in batches where its batch is free, else by several callers."""
-        opened = self._opened[name]
-        runtime = opened.ready()
+    def throughput(self, name: str, keep_loaded: bool) -> dict[str, Any]:
+        """Return the examples per second: in batches if the batch is dynamic, else with several callers."""
+        opened = self._artifacts[name]
+        runtime = opened.loaded()
         batched = runtime.batch is None and not isinstance(opened.inputs, dict)
-        found = _batches(runtime, opened.inputs) if batched else _callers(opened)
-        self._release(opened, keep)
-        return found
-
-    def _release(self, opened: Opened, keep: bool) -> None:
-        if not keep:
-            opened.runtime = None
-            gc.collect()
+        result = _batched_throughput(runtime, opened.inputs) if batched else _concurrent_throughput(opened)
+        _unload(opened, keep_loaded)
+        return result
 
 
-def take(inputs: Any, count: int) -> Any:
-    """Return so many inputs, the same ones again where there are fewer."""
-    if count_of(inputs) >= count:
-        return head(inputs, count)
+def _unload(opened: OpenArtifact, keep_loaded: bool) -> None:
+    if not keep_loaded:
+        opened.runtime = None
+        gc.collect()
+
+
+def resize_inputs(inputs: Any, count: int) -> Any:
+    """Return a number of inputs; repeats them if there are fewer."""
+    if count_examples(inputs) >= count:
+        return take_examples(inputs, count)
     if isinstance(inputs, dict):
-        return {name: take(values, count) for name, values in inputs.items()}
+        return {name: resize_inputs(values, count) for name, values in inputs.items()}
     return np.resize(inputs, (count, *inputs.shape[1:]))
 
 
-def examples(path: Path) -> Any:
-    """Return as many of the inputs among the samples as a call takes; copies, for all of them may be many."""
-    few = head(read_samples(path)["inputs"], AT_ONCE)
-    return {name: np.array(values) for name, values in few.items()} if isinstance(few, dict) else np.array(few)
+def read_examples(path: Path) -> Any:
+    """Return copies of the sample inputs of one call, so that the other samples can be freed."""
+    inputs = take_examples(read_samples(path)["inputs"], BATCH)
+    return {name: np.array(values) for name, values in inputs.items()} if isinstance(inputs, dict) else np.array(inputs)
 
 
 def _loader(load: Callable[..., Runtime], path: str) -> Callable[..., Runtime]:
     return lambda threads: load(Path(path), threads=threads)
 
 
-def _batches(runtime: Runtime, inputs: Any) -> dict[str, Any]:
-    """Return the rate of whole batches."""
-    many = take(inputs, AT_ONCE)
-    runtime.step(many)
+def _batched_throughput(runtime: Runtime, inputs: Any) -> dict[str, Any]:
+    """Return the throughput of whole batches."""
+    batch = resize_inputs(inputs, BATCH)
+    runtime.step(batch)
     start, calls = time.perf_counter(), 0
-    while calls < 2 or time.perf_counter() - start < RATE_SECONDS:
-        runtime.step(many)
+    while calls < 2 or time.perf_counter() - start < THROUGHPUT_SECONDS:
+        runtime.step(batch)
         calls += 1
-    return {"per_second": calls * AT_ONCE / (time.perf_counter() - start), "batch": AT_ONCE, "callers": 1}
+    return {"per_second": calls * BATCH / (time.perf_counter() - start), "batch": BATCH, "callers": 1}
 
 
-def _callers(opened: Opened) -> dict[str, Any]:
-    """Return the rate of as many callers as there are threads, each with a runtime of one thread."""
-    one, size = opened.one(), (opened.runtime and opened.runtime.batch) or 1
-    loaded = [opened.load(threads=1) for _ in range(opened.threads)]
-    for runtime in loaded:
-        runtime.step(one)
-    counts, end = [0] * len(loaded), time.perf_counter() + RATE_SECONDS
+def _concurrent_throughput(opened: OpenArtifact) -> dict[str, Any]:
+    """Return the throughput of one caller per thread, each with a runtime of one thread."""
+    inputs, batch = opened.call_inputs(), (opened.runtime and opened.runtime.batch) or 1
+    runtimes = [opened.load(threads=1) for _ in range(opened.threads)]
+    for runtime in runtimes:
+        runtime.step(inputs)
+    counts, end = [0] * len(runtimes), time.perf_counter() + THROUGHPUT_SECONDS
 
     def call(number: int) -> None:
         while not counts[number] or time.perf_counter() < end:
-            loaded[number].step(one)
+            runtimes[number].step(inputs)
             counts[number] += 1
 
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(len(loaded))]
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(len(runtimes))]
     start = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return {
-        "per_second": sum(counts) * size / (time.perf_counter() - start),
-        "batch": size,
-        "callers": len(loaded),
-    }
+    per_second = sum(counts) * batch / (time.perf_counter() - start)
+    return {"per_second": per_second, "batch": batch, "callers": len(runtimes)}
 
 
-def _status(key: str) -> int | None:
-    """Return a figure of memory of this process in bytes, None where the system has no such file."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)
-
-
-def _peak() -> int:
-    """Return the most memory that was resident, in bytes."""
-    # What getrusage says on Linux begins with the peak of the process that started this one.
-    known = _status("VmHWM")
-    return known if known is not None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _reset_peak() -> int:
-    """Let the peak begin anew, and return the resident memory in bytes."""
-    gc.collect()
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return _peak()
-    return _status("VmRSS") or _peak()
-
-
-def obey(line: socket.socket) -> None:
-    """Obey orders until there are no more."""
-    probe = Probe()
-    with line.makefile("r", encoding="utf-8") as orders, line.makefile("w", encoding="utf-8") as answers:
-        for text in orders:
-            order = json.loads(text)
+def serve(connection: socket.socket) -> None:
+    """Handle requests until the connection closes."""
+    worker = Worker()
+    with connection.makefile("r", encoding="utf-8") as requests, connection.makefile("w", encoding="utf-8") as replies:
+        for line in requests:
+            request = json.loads(line)
             try:
-                answer = {"answer": getattr(probe, order.pop("do"))(**order)}
+                reply = {"result": getattr(worker, request.pop("method"))(**request)}
             except Exception as error:
-                # Runtimes raise whatever they raise; the parent names it.
-                answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
-            print(json.dumps(answer), file=answers, flush=True)
+                # Runtimes raise any class; the parent prints it.
+                reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
+            print(json.dumps(reply), file=replies, flush=True)
 
 
-def fork(line: int, log: int, control: socket.socket) -> int:
-    """Return the number of a new process that obeys orders from a socket and writes to a file what it prints."""
-    number = os.fork()
-    if number:
-        os.close(line)
+def fork(connection: int, log: int, control: socket.socket) -> int:
+    """Return the process id of a new worker that serves a connection and writes its output to a file."""
+    pid = os.fork()
+    if pid:
+        os.close(connection)
         os.close(log)
-        return number
+        return pid
     code = 1
     try:
         control.close()
         os.dup2(log, 1)
         os.dup2(log, 2)
-        obey(socket.socket(fileno=line))
+        serve(socket.socket(fileno=connection))
         code = 0
     except BaseException:
         traceback.print_exc()
     finally:
-        # Nothing that the runtimes would do at their end is waited for.
+        # Skips the shutdown code of the runtimes.
         os._exit(code)
 
 
 def main(control: socket.socket) -> None:
-    """Fork a process for each "f", told its socket and its file; say of a process that is named how it ended."""
-    _import_own()
+    """Run the fork server: fork a worker for each "f" with its handles, and return the exit code of a given process."""
+    _import_formats()
     while True:
-        order, handles, _, _ = socket.recv_fds(control, 4, 2)
-        if not order:
+        request, handles, _, _ = socket.recv_fds(control, 4, 2)
+        if not request:
             return
         if handles:
-            answer = fork(*handles, control)
+            reply = fork(*handles, control)
         else:
-            answer = os.waitstatus_to_exitcode(os.waitpid(int.from_bytes(order, "big"), 0)[1])
-        control.sendall(answer.to_bytes(4, "big", signed=True))
+            reply = os.waitstatus_to_exitcode(os.waitpid(int.from_bytes(request, "big"), 0)[1])
+        control.sendall(reply.to_bytes(4, "big", signed=True))
 
 
-def _import_own() -> None:
-    """Import our own formats, none of which imports a runtime; what others registered is imported after the fork."""
+def _import_formats() -> None:
+    """Import the formats of this package, which import no runtime; others are imported after the fork."""
     package = importlib.import_module("export.formats")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")

@@ -44,7 +44,7 @@ def sparse_cluster_weights() -> Callable[..., Any]:
 
 
 def quantize_registry() -> Any:
-    """Return tfmot's `Default8BitQuantizeRegistry`, whose `supports(layer)` tells if QAT supports a layer."""
+    """Return tfmot's `Default8BitQuantizeRegistry`; `supports(layer)` is whether QAT supports a layer."""
     import_tfmot()
     return importlib.import_module(QUANTIZE_REGISTRY).Default8BitQuantizeRegistry()
 

@@ -1,7 +1,7 @@
 """mixed_precision: if int8 loses too much accuracy, equalize channels, then exclude the fewest layers from int8.
 
-An activation has one scale, so that excluding a layer whose channels differ much in size does not help alone: the next
-layer reads the same activation in int8. Equalizing the two layers avoids a float fallback.
+An activation has one scale. If its channels differ much in size, excluding its layer is not enough: the next layer
+reads the same activation in int8. Equalizing the two layers avoids a float fallback.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def writers(options: Options, workbench: Workbench) -> Mapping[str, Callable[...
 
 
 def _layers_to_equalize(evaluator: Evaluator, plain: Trial, budget: float) -> tuple[str, ...]:
-    """Return the fewest layers whose equalization meets the budget; else all layers, if that reduces the cost."""
+    """Return the fewest layers to equalize within the budget; else all layers, if that reduces the cost."""
     names = plain.equalizable()
     try:
         return select_layers(list(names), lambda chosen: Trial(evaluator, chosen).cost(), budget).excluded

@@ -22,10 +22,10 @@ MAX_NAMES = 8  # layers and operators to print by name
 @click.argument("path")
 @json_option
 def inspect(path: str, as_json: bool) -> None:
-    """Inspect a model file without running it.
+    """Inspect a model file (.tflite, .onnx, .keras, SavedModel, OpenVINO) without running it.
 
-    PATH is a .tflite, .onnx or .keras file, OpenVINO's .xml, a SavedModel, or the folder of an artifact. Prints
-    operators, weights, shapes, sizes and sparsity.
+    PATH is the file, the SavedModel, or the folder of an artifact. Prints operators, weights, shapes, sizes and
+    sparsity.
     """
     inspection = inspect_file(Path(path))
     if as_json:
@@ -67,7 +67,7 @@ def _shortened(names: Sequence[str]) -> str:
 @click.command("doctor")
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check which converters and runtimes work here.
+    """Check every converter and runtime of this environment.
 
     Converts, loads and runs a small model in every format, and imports the packages of every compression. Exits with
     code 2 if one is broken.

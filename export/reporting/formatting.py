@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Formatting of values for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def artifact_name(artifact: dict) -> str:
-    """Name an artifact as it is called, or as its folder is named: format, or format-compression."""
+    """Return the name of an artifact, or of its folder: format, or format-compression."""
     return (
         artifact.get("name")
         or "-".join(filter(None, (artifact.get("format"), artifact.get("compression"))))
@@ -15,7 +15,7 @@ def artifact_name(artifact: dict) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Format a share as a percentage; only what is exactly 1 reads 100%."""
+    """Format a fraction as a percentage; only exactly 1 becomes 100%."""
     if value is None:
         return "–"
     text = f"{100 * value:.{digits}f}%"
@@ -43,7 +43,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Format a number of seconds for people."""
+    """Format a duration in seconds."""
     if seconds is None:
         return "–"
     if seconds < 100:
@@ -53,7 +53,7 @@ def duration(seconds: float | None) -> str:
 
 
 def points(value: float | None) -> str:
-    """Format a difference of shares in percentage points, with its sign."""
+    """Format a difference of fractions in percentage points, with its sign."""
     if value is None:
         return "–"
     text = f"{100 * value:+.1f}".replace("-", "−")
@@ -61,23 +61,23 @@ def points(value: float | None) -> str:
 
 
 def parity(passed: bool | None) -> str:
-    """Say in a word, with a sign for quick eyes, how the comparison with the source ended."""
+    """Format the result of the verification."""
     return {True: "✓ passed", False: "✗ failed", None: "not checked"}[passed]
 
 
-def rate(found: dict[str, Any] | None) -> str:
-    """Say how many examples a second were answered, and how they came."""
-    if not found:
+def throughput(measured: dict[str, Any] | None) -> str:
+    """Format a throughput: examples per second, batch size and number of callers."""
+    if not measured:
         return "–"
-    count = f"{found['per_second']:,.0f}" if found["per_second"] >= 100 else f"{found['per_second']:.3g}"
-    callers = f"{found['callers']} callers" if found["callers"] > 1 else ""
-    batches = f"{found['batch']} at once" if found["batch"] > 1 else ""
-    return f"{count}/s, {' of '.join(filter(None, (callers, batches))) or 'one by one'}"
+    count = f"{measured['per_second']:,.0f}" if measured["per_second"] >= 100 else f"{measured['per_second']:.3g}"
+    callers = f"{measured['callers']} callers" if measured["callers"] > 1 else ""
+    batch = f"batch {measured['batch']}" if measured["batch"] > 1 else ""
+    return f"{count}/s, {', '.join(filter(None, (callers, batch))) or 'batch 1'}"
 
 
-def listed(found: Any, most: int = 2) -> str:
-    """Name the first few of several things by the ends of their names, and count the rest."""
-    if found is None or isinstance(found, (int, float, str)):
-        return "–" if found is None else str(found)
-    names = ["/".join(str(name).split("/")[-2:]) for name in found]
+def name_list(values: Any, most: int = 2) -> str:
+    """Format a list of names: the ends of the first few, and the number of others."""
+    if values is None or isinstance(values, (int, float, str)):
+        return "–" if values is None else str(values)
+    names = ["/".join(str(name).split("/")[-2:]) for name in values]
     return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "none"

@@ -1,4 +1,4 @@
-"""What the page of a report shows, from a content of which anything may be missing."""
+"""The context of the report page, from a content in which any value may be missing."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from export.reporting import plots
-from export.reporting.curves import confusion, curves
+from export.reporting.comparison import fastest_rows, wilson_interval
 from export.reporting.formatting import artifact_name, milliseconds, size
-from export.reporting.tradeoffs import fastest, wilson_interval
+from export.reporting.plots.tradeoff import Point, draw_tradeoff, is_dominated
+from export.reporting.training_plots import confusion_section, training_curves
 
 ENVIRONMENT = ("hardware", "precision", "strategy", "seed", "versions")
-# What figures are called where they are no accuracy.
-FIGURES = {"mean_average_precision": "mean average precision", "r2": "R²", "agreement": "agreement"}
+# Names of the metrics other than accuracy.
+METRIC_NAMES = {"mean_average_precision": "mean average precision", "r2": "R²", "agreement": "agreement"}
 
 
-def view(content: dict[str, Any]) -> dict[str, Any]:
-    """Return all that the template asks for."""
-    summary = _gaps(content.get("summary"))
+def page_context(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the variables of the template."""
+    summary = _with_defaults(content.get("summary"))
     artifacts = list(map(_artifact, content.get("artifacts") or []))
     run, runs = content.get("run"), list(map(_run, content.get("runs") or []))
     return {
@@ -31,17 +31,17 @@ def view(content: dict[str, Any]) -> dict[str, Any]:
         "runs": runs,
         "run_argument": shlex.quote(run) if run else "RUN",
         "recipe_argument": shlex.quote(Path(run).parent.name or "RECIPE") if run else "RECIPE",
-        "created": _moment(content.get("created")),
+        "created": _time_text(content.get("created")),
         "summary": summary,
-        "figure": _figure(summary["figure"]),
+        "metric": _metric_name(summary["metric"]),
         "compared": _compared(summary, artifacts),
         "interval": _interval(summary),
-        "curves": curves(content.get("curves") or []),
-        "confusion": confusion(content),
+        "curves": training_curves(content.get("curves") or []),
+        "confusion": confusion_section(content),
         "artifacts": artifacts,
         "best": _best(content.get("artifacts") or [], artifacts),
-        "shipped": [artifact for artifact in artifacts if artifact["passed"]],
-        "conditions": _conditions(artifacts, _gaps(content.get("machine"))),
+        "passed": [artifact for artifact in artifacts if artifact["passed"]],
+        "conditions": _conditions(artifacts, _with_defaults(content.get("machine"))),
         "tradeoffs": _tradeoffs(artifacts),
         "compressions": [_compression(found) for found in content.get("compressions") or []],
         "recipe": list(_dotted(content.get("recipe") or {})),
@@ -50,72 +50,72 @@ def view(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _artifact(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with what is worked out of it, and None for all that is missing."""
-    artifact = _gaps(row)
-    artifact["tolerance"] = _gaps(artifact["tolerance"])
+    """Return a row with derived values, and None for missing ones."""
+    artifact = _with_defaults(row)
+    artifact["tolerance"] = _with_defaults(artifact["tolerance"])
     artifact["name"] = artifact_name(row)
     artifact["difference"] = _minus(artifact["accuracy"], artifact["reference"], artifact["source_accuracy"])
     artifact["parity_difference"] = _minus(artifact["accuracy"], artifact["source_accuracy"])
-    measured = artifact["measured"] = _gaps(artifact["measured"])
-    measured["latency"] = {int(count): _gaps(found) for count, found in (measured["latency"] or {}).items()}
+    measured = artifact["measured"] = _with_defaults(artifact["measured"])
+    measured["latency"] = {int(count): _with_defaults(found) for count, found in (measured["latency"] or {}).items()}
     for key in ("cold", "memory"):
-        measured[key] = _gaps(measured[key])
+        measured[key] = _with_defaults(measured[key])
     artifact["inspection"] = _inspection(artifact["inspection"])
     return artifact
 
 
 def _inspection(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return what stands in an artifact, in words where it is a list of many."""
+    """Return the inspection of an artifact, with long lists as text."""
     if not found:
         return None
-    told = _gaps(found)
-    told["weights"] = ", ".join(f"{dtype} {count:,}" for dtype, count in (told["weights"] or {}).items())
-    shares = [share for share in (told["sparsity"] or {}).values() if share is not None]
-    told["sparsity"] = (min(shares), max(shares)) if shares else None
-    return told
+    text = _with_defaults(found)
+    text["weights"] = ", ".join(f"{dtype} {count:,}" for dtype, count in (text["weights"] or {}).items())
+    sparsities = [value for value in (text["sparsity"] or {}).values() if value is not None]
+    text["sparsity"] = (min(sparsities), max(sparsities)) if sparsities else None
+    return text
 
 
 def _run(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return one of several runs."""
-    run = _gaps(summary)
+    """Return the summary of one of several runs."""
+    run = _with_defaults(summary)
     run["interval"] = _interval(run)
-    run["figure_name"] = _figure(run["figure"])
+    run["metric_name"] = _metric_name(run["metric"])
     return run
 
 
 def _compression(found: dict[str, Any]) -> dict[str, Any]:
-    made = _gaps(found)
-    made["steps"] = list(map(_gaps, made["steps"] or []))
-    made["gains"] = list(map(_gaps, made["gains"] or []))
+    made = _with_defaults(found)
+    made["steps"] = list(map(_with_defaults, made["steps"] or []))
+    made["gains"] = list(map(_with_defaults, made["gains"] or []))
     return made
 
 
-def _figure(name: str | None) -> str:
-    return FIGURES.get(name or "", "accuracy")
+def _metric_name(name: str | None) -> str:
+    return METRIC_NAMES.get(name or "", "accuracy")
 
 
 def _compared(summary: dict[str, Any], artifacts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what artifacts are held against each other by: its key and its name, and whether that is one question."""
+    """Return the metric that compares artifacts: its key, its name, and the evaluations of the rows."""
     key = "accuracy" if not artifacts or any(a["accuracy"] is not None for a in artifacts) else "agreement"
-    names = {a["figure"] for a in artifacts} - {None} or {summary["figure"]}
-    name = "agreement" if key == "agreement" else _figure(names.pop()) if len(names) == 1 else "figure"
-    questions = sorted({a["question"] for a in artifacts} - {None})
-    return {"key": key, "name": name, "questions": questions}
+    names = {a["metric"] for a in artifacts} - {None} or {summary["metric"]}
+    name = "agreement" if key == "agreement" else _metric_name(names.pop()) if len(names) == 1 else "metric"
+    evaluations = sorted({a["evaluation"] for a in artifacts} - {None})
+    return {"key": key, "name": name, "evaluations": evaluations}
 
 
-def _gaps(values: dict | None) -> dict:
-    """Copy a dict so that what is missing reads None."""
+def _with_defaults(values: dict | None) -> dict:
+    """Return a copy of a dict in which missing keys are None."""
     return collections.defaultdict(lambda: None, values or {})
 
 
 def _minus(a: float | None, *others: float | None) -> float | None:
-    """Subtract the first that is known, where there is something to subtract."""
+    """Subtract the first known value; None without one."""
     b = next((other for other in others if other is not None), None)
     return None if a is None or b is None else a - b
 
 
-def _moment(created: str | None) -> str | None:
-    """Write a time in ISO 8601 for people, in UTC; anything else as it came."""
+def _time_text(created: str | None) -> str | None:
+    """Format a time in ISO 8601 as UTC; other texts are returned unchanged."""
     try:
         moment = datetime.datetime.fromisoformat(created or "").astimezone(datetime.timezone.utc)
     except ValueError:
@@ -124,16 +124,16 @@ def _moment(created: str | None) -> str | None:
 
 
 def _interval(summary: dict[str, Any]) -> tuple[float, float] | None:
-    """Give the interval of the test accuracy, if that is a share of a known number of examples."""
+    """Return the interval of the test accuracy, if the metric is an accuracy of a known number of examples."""
     accuracy, count = summary["test_accuracy"], summary["test_images"]
-    known = accuracy is not None and count and summary["figure"] not in FIGURES
+    known = accuracy is not None and count and summary["metric"] not in METRIC_NAMES
     return wilson_interval(accuracy, count) if known else None
 
 
 def _best(rows: list[dict[str, Any]], artifacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what is best in a respect: a word, the value as text, the artifact, and how many others are as good.
+    """Return the smallest and the fastest artifact: a word, the value as text, and the number of equally good ones.
 
-    Of those that nothing is faster than beyond the spread of the rounds, the most accurate counts as the fastest.
+    Of those that are not significantly slower than the fastest, the most accurate one is returned.
     """
     passed = [(row, shown) for row, shown in zip(rows, artifacts, strict=True) if shown["passed"]]
     sized = [shown for _, shown in passed if shown["bytes"] is not None]
@@ -141,7 +141,7 @@ def _best(rows: list[dict[str, Any]], artifacts: list[dict[str, Any]]) -> list[d
     if sized:
         small = min(sized, key=lambda a: a["bytes"])
         found.append({"word": "Smallest", "value": size(small["bytes"]), "artifact": small, "others": 0})
-    level = fastest([row for row, _ in passed]) or [row for row in (_quickest(passed),) if row]
+    level = fastest_rows([row for row, _ in passed]) or [row for row in (_quickest(passed),) if row]
     if level:
         quick = [shown for row, shown in passed if any(row is one for one in level)]
         best = min(quick, key=lambda a: (-(a["accuracy"] or 0), a["latency_ms"]))
@@ -151,22 +151,22 @@ def _best(rows: list[dict[str, Any]], artifacts: list[dict[str, Any]]) -> list[d
 
 
 def _quickest(passed: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any] | None:
-    """Return the row with the shortest latency where nothing is known of rounds."""
+    """Return the row with the lowest latency, for rows without rounds."""
     known = [(shown["latency_ms"], number) for number, (_, shown) in enumerate(passed) if shown["latency_ms"]]
     return passed[min(known)[1]][0] if known else None
 
 
 def _conditions(artifacts: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str, Any]:
-    """Say under which conditions the artifacts were measured, each value once."""
+    """Return the conditions of the measurements, each value once."""
     found = {key: sorted({a[key] for a in artifacts if a[key] is not None}) for key in ("images", "batch", "threads")}
-    told = {key: " or ".join(f"{value:,}" for value in values) for key, values in found.items()}
+    text = {key: " or ".join(f"{value:,}" for value in values) for key, values in found.items()}
     counts = sorted({count for a in artifacts for count in a["measured"]["latency"]})
-    return {**told, "counts": counts, "machine": machine["processor"], "cores": machine["cores"]}
+    return {**text, "counts": counts, "machine": machine["processor"], "cores": machine["cores"]}
 
 
 def _tradeoffs(artifacts: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Draw accuracy against size and against latency, from the artifacts that have both."""
-    key = _compared(_gaps(None), artifacts)["key"]
+    """Draw accuracy against size and against latency, for the artifacts that have both."""
+    key = _compared(_with_defaults(None), artifacts)["key"]
     sources = {a["reference"] if a["reference"] is not None else a["source_accuracy"] for a in artifacts} - {None}
     source = sources.pop() if len(sources) == 1 and key == "accuracy" else None
     drawn = []
@@ -174,11 +174,11 @@ def _tradeoffs(artifacts: list[dict[str, Any]]) -> list[dict[str, str]]:
         shown = [
             a for a in artifacts if a[key] is not None and a[cost] and (cost == "bytes" or a["batch"] in (None, 1))
         ]
-        dots = [plots.Point(a["name"], a[cost], a[key], a["passed"] is not False, a["run"] or "") for a in shown]
+        dots = [Point(a["name"], a[cost], a[key], a["passed"] is not False, a["run"] or "") for a in shown]
         if dots:
-            best = [dot.label for dot in dots if dot.passed and not plots.dominated(dot, dots)]
+            best = [dot.label for dot in dots if dot.passed and not is_dominated(dot, dots)]
             alt = f"Accuracy against {name}, {len(dots)} artifacts; not dominated: {', '.join(best) or 'none'}."
-            svg = plots.tradeoff(name, dots, alt=alt, tick=tick, source=source)
+            svg = draw_tradeoff(name, dots, alt=alt, tick=tick, source=source)
             drawn.append({"name": name, "svg": svg})
     return drawn
 

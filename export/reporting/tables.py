@@ -1,4 +1,4 @@
-"""Artifacts in the terminal."""
+"""Tables of artifacts for the terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def artifact_table(artifacts: list[dict], title: str = "") -> Table:
-    """Sum up artifacts for the terminal.
+    """Return a table of artifacts.
 
     Args:
-        artifacts: As in the content of `write_report`.
-        title: Heading of the table, none if empty.
+        artifacts: Rows as in the content of `write_report`.
+        title: Title of the table, none if empty.
 
     Returns:
         A table with the columns format, size, latency, accuracy and parity.
@@ -24,8 +24,8 @@ def artifact_table(artifacts: list[dict], title: str = "") -> Table:
     from rich.text import Text
 
     table = Table(title=Text(title) if title else None, title_justify="left")
-    for heading in ("format", "size", "latency", "accuracy", "parity"):
-        table.add_column(heading, justify="left" if heading in ("format", "parity") else "right")
+    for column in ("format", "size", "latency", "accuracy", "parity"):
+        table.add_column(column, justify="left" if column in ("format", "parity") else "right")
     styles = {True: "green", False: "bold red", None: "dim"}
     for row in artifacts:
         passed = row.get("passed")
@@ -35,6 +35,6 @@ def artifact_table(artifacts: list[dict], title: str = "") -> Table:
             milliseconds(row.get("latency_ms")),
             percent(row.get("accuracy")),
         )
-        # As Text, for a name in square brackets would be read as markup.
+        # As Text, because a name in square brackets would be parsed as markup.
         table.add_row(*map(Text, cells), Text(parity(passed), style=styles[passed]))
     return table

@@ -95,7 +95,7 @@ class Trial:
         self._content = links.content()
 
     def equalizable(self) -> dict[str, str]:
-        """Return the layers whose channels can be equalized, each with the name of its operator."""
+        """Return the layers with equalizable channels, each with the name of its operator."""
         operators = Links(self._content).found
         return {layer: name for layer, matched in self._operators().items() for name in matched if name in operators}
 

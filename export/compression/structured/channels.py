@@ -84,8 +84,8 @@ def prune_structure(
 ) -> _keras.Model:
     """Return the untrained model without its least important channels, the same fraction of each channel group.
 
-    Branches are removed first if `pruning.branches` is set. The result is compared on random examples with the model
-    whose kernels ignore the removed channels.
+    Branches are removed first if `pruning.branches` is set. The outputs are compared on random examples with those of
+    the full model with silenced channels.
 
     Raises:
         BadOption: the target cannot be reached.
@@ -215,7 +215,7 @@ def _reduced_layer(layer: Any, inputs: Any, outputs: Any) -> Change | None:
 
 
 def silence_channels(model: _keras.Model, groups: ChannelGroups, kept: Any) -> _keras.Model:
-    """Return a copy of the model with the same size, whose kernels ignore the removed channels."""
+    """Return a copy of the full model in which no kernel reads the removed channels."""
     changes = {}
     for layer in {call.layer.name: call.layer for call in calls(model)}.values():
         if _has_kernel(layer) and not _is_depthwise(layer) and not kept[groups.inputs[layer.name]].all():

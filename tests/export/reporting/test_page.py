@@ -1,4 +1,4 @@
-"""The report of a run: what is in its two files, and that nothing in its content can break them."""
+"""The files of a report, and their robustness against any content."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from export.reporting import plots as plots_module
-from export.reporting.curves import confused_pairs
+from export.reporting.comparison import wilson_interval
 from export.reporting.formatting import percent, size
+from export.reporting.plots.tradeoff import Point, is_dominated
 from export.reporting.report import write_report
 from export.reporting.tables import artifact_table
-from export.reporting.tradeoffs import wilson_interval
+from export.reporting.training_plots import confused_pairs
 from zoo.common.errors import RunError
 
 HOSTILE = "<script>alert('x')</script> --> ]]> $\\frac{ \x00\x1b"
 
 
 def artifact(name, count=312344, **changes):
-    made = {
+    row = {
         "format": name,
         "compression": None,
         "path": f"exports/{name}/model",
@@ -44,7 +44,7 @@ def artifact(name, count=312344, **changes):
         "tolerance": {"relative": 0.25, "agreement": 0.97, "drop": 0.006},
         "passed": True,
     }
-    return {**made, **changes}
+    return {**row, **changes}
 
 
 def confusion(classes):
@@ -87,7 +87,7 @@ def content():
 
 
 class Page(HTMLParser):
-    """Collects elements, links and visible text, and checks that elements close in the order they opened."""
+    """Collects elements, links and visible text, and checks that elements are closed in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -120,7 +120,7 @@ def render(content, folder):
     return page
 
 
-def test_both_files_say_what_was_measured(content, tmp_path):
+def test_both_files_have_the_metrics(content, tmp_path):
     page = render(content, tmp_path)
     for words in (
         "97.8%",
@@ -150,7 +150,7 @@ def test_json_is_strict(content, tmp_path):
     assert math.isinf(content["artifacts"][1]["max_difference"]), "the caller's content was changed"
 
 
-def test_page_needs_nothing_from_outside(content, tmp_path):
+def test_page_has_no_external_resources(content, tmp_path):
     page = render(content, tmp_path)
     assert page.tags.isdisjoint({"script", "link", "iframe", "object", "embed", "img", "image", "base"})
     assert all(link.startswith("#") for link in page.links)
@@ -160,7 +160,7 @@ def test_page_needs_nothing_from_outside(content, tmp_path):
     assert all(target.startswith("#") for target in re.findall(r"url\(\s*([^)]*)\)", text))
 
 
-def test_plots_take_their_colours_from_the_page(content, tmp_path):
+def test_plots_use_the_colors_of_the_page(content, tmp_path):
     page = render(content, tmp_path)
     assert len(page.ids) == len(set(page.ids))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -171,13 +171,13 @@ def test_plots_take_their_colours_from_the_page(content, tmp_path):
 
 
 def test_hostile_text_stays_text(content, tmp_path):
-    calm = render(content, tmp_path).tags
+    expected = render(content, tmp_path).tags
     content.update(title=HOSTILE, run=HOSTILE, created=HOSTILE, labels=[HOSTILE] * 4)
     content["summary"].update(model=HOSTILE, dataset=HOSTILE, hardware=HOSTILE)
     content["recipe"] = {HOSTILE: {HOSTILE: HOSTILE}}
     content["artifacts"] = [artifact(HOSTILE, compression=HOSTILE, path=HOSTILE)]
     page = render(content, tmp_path)
-    assert page.tags <= calm
+    assert page.tags <= expected
     assert page.text.count("alert('x')") > 10
 
 
@@ -192,30 +192,30 @@ def measured(latency):
     }
 
 
-INSIDE = {
+INSPECTION = {
     "opset": 17,
     "weights": {"int8": 270_000, "float32": 1234},
     "int8_weights": 0.995,
     "int8_operators": 0.98,
-    "float_islands": ["softmax", "gelu_1"],
-    "foreign": [],
+    "float_fallback": ["softmax", "gelu_1"],
+    "unsupported": [],
     "sparsity": {"conv1": 0.801, "conv2": 0.8},
 }
 
 
-def test_what_decides_is_told(content, tmp_path):
-    """What was measured, what stands inside, what is dominated and by what."""
+def test_measurements_and_inspection(content, tmp_path):
+    """Measurements, inspection, and dominated artifacts."""
     rows = [
-        artifact("onnx_int8", measured=measured(0.2), inspection=INSIDE, interval=[0.953, 0.987]),
+        artifact("onnx_int8", measured=measured(0.2), inspection=INSPECTION, interval=[0.953, 0.987]),
         artifact("onnx", 1_100_000, measured=measured(0.4), dominated_by="onnx_int8"),
     ]
     content.update(artifacts=rows, machine={"processor": "EPYC", "cores": 2})
     page = render(content, tmp_path)
     for words in (
         "95.3% to 98.7%",
-        "rather onnx_int8",
+        "dominated by onnx_int8",
         "Measured on 2 cores, EPYC",
-        *("171 ms", "150 + 20 + 1", "72.5 MB", "10.7 MB", "25,134/s, 32 at once", "0.6 ms"),
+        *("171 ms", "150 + 20 + 1", "72.5 MB", "10.7 MB", "25,134/s, batch 32", "0.6 ms"),
         *("int8 270,000, float32 1,234", "99.5%", "98.0%", "softmax, gelu_1", "80% to 80%"),
     ):
         assert words in page.text, words
@@ -223,40 +223,40 @@ def test_what_decides_is_told(content, tmp_path):
     assert "nine rounds" not in render({**content, "artifacts": [artifact("onnx")]}, tmp_path).text
 
 
-def test_the_fastest_is_the_best_of_those_that_are_as_fast(content, tmp_path):
-    """A lead within the spread makes nobody the fastest."""
+def test_the_fastest_artifact(content, tmp_path):
+    """Of artifacts without a significant difference of latency, the most accurate one is shown."""
     pruned = artifact("pruned", measured=measured(0.199), latency_ms=0.199, accuracy=0.8)
     content["artifacts"] = [artifact("plain", measured=measured(0.2), latency_ms=0.2), pruned]
-    assert "0.2 ms plain, 97.5%; 1 as fast" in render(content, tmp_path).text
+    assert "0.2 ms plain, 97.5%; 1 not slower" in render(content, tmp_path).text
     content["artifacts"][1] |= {"measured": measured(0.1), "latency_ms": 0.1}
     assert "0.1 ms pruned, 80.0%" in render(content, tmp_path).text
 
 
-def test_figures_that_are_no_accuracy(content, tmp_path):
-    """The page says which it is, gives no interval, and tells when artifacts answer different questions."""
-    content["summary"]["figure"] = "r2"
-    content["artifacts"] = [artifact("onnx", figure="r2", question="r2 on 40 examples of diabetes")]
+def test_metrics_other_than_accuracy(content, tmp_path):
+    """The page names the metric, has no interval, and lists different evaluations."""
+    content["summary"]["metric"] = "r2"
+    content["artifacts"] = [artifact("onnx", metric="r2", evaluation="r2 on 40 examples of diabetes")]
     text = render(content, tmp_path).text
     assert "R² against size" in text
-    assert "The figure is R², no accuracy" in text
+    assert "The metric is R² instead of accuracy" in text
     assert "95% interval 9" not in text
-    content["artifacts"].append(artifact("tflite", question="accuracy on 360 examples of digits"))
+    content["artifacts"].append(artifact("tflite", evaluation="accuracy on 360 examples of digits"))
     text = render(content, tmp_path).text
-    assert "2 questions (accuracy on 360 examples of digits; r2 on 40 examples of diabetes)" in text
+    assert "2 evaluations (accuracy on 360 examples of digits; r2 on 40 examples of diabetes)" in text
 
 
 def test_artifacts_without_labels(tmp_path):
-    """Where nothing is known of accuracy, agreement is what is shown and drawn."""
+    """Without labels, agreement is shown and drawn."""
     rows = [artifact("onnx", accuracy=None, source_accuracy=None, agreement=0.98)]
-    summary = {"model": "resnet50", "figure": None, "trained": False}
+    summary = {"model": "resnet50", "metric": None, "trained": False}
     page = render({"title": "resnet50", "summary": summary, "artifacts": rows}, tmp_path)
-    assert "No labels are known" in page.text
+    assert "There are no labels" in page.text
     assert "Agreement against size" in page.text
     assert "zoo train" not in page.text
 
 
 def test_several_runs(content, tmp_path):
-    """A table of runs in place of one run's curves, and shapes in the plots."""
+    """A table of runs instead of curves, and a marker for each run in the plots."""
     run = {"model": "resnet20", "dataset": "digits", "test_accuracy": 0.978, "test_images": 360, "path": "runs/a"}
     rows = [{**artifact("onnx"), "name": f"{name}: onnx", "run": name} for name in ("first", "second")]
     runs = [{**run, "name": "first"}, {**run, "name": "second"}]
@@ -271,7 +271,7 @@ EMPTY = {"artifacts": [], "curves": [], "confusion": [], "recipe": {}}
 
 
 @pytest.mark.parametrize("bare", [{}, EMPTY, {"summary": {"test_accuracy": None}, **EMPTY}])
-def test_without_content_it_says_what_to_do(bare, tmp_path):
+def test_without_content_it_shows_commands(bare, tmp_path):
     page = render(bare, tmp_path)
     for command in ("zoo evaluate RUN", "zoo train RECIPE", "zoo export RUN --format tflite_int8"):
         assert command in page.text
@@ -286,7 +286,7 @@ def test_commands_name_the_run(content, tmp_path):
 
 
 def gaps(value):
-    """Yield copies of nested dicts and lists, each with one of its values missing or None."""
+    """Yield copies of nested dicts and lists, each with one value missing or None."""
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(value, dict):
             yield {name: kept for name, kept in value.items() if name != key}
@@ -300,7 +300,7 @@ def gaps(value):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["summary", "recipe", "curves", "artifacts"])
 def test_any_value_may_be_absent(content, part, tmp_path):
-    # One row of each, and no other part beside it: drawing is what takes the time.
+    # One row of one part only: drawing takes most of the time.
     rows = content[part][:1] if isinstance(content[part], list) else content[part]
     for changed in gaps({part: rows}):
         page = render({"title": "digits_resnet", **changed}, tmp_path)
@@ -324,7 +324,7 @@ def test_two_writes_are_equal(content, tmp_path):
     assert (tmp_path / "report.json").read_bytes() == (tmp_path / "other" / "report.json").read_bytes()
 
 
-def test_a_failed_write_leaves_the_old_report(content, tmp_path):
+def test_a_failed_write_preserves_the_old_report(content, tmp_path):
     write_report(content, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     content["title"] = "another"
@@ -334,13 +334,13 @@ def test_a_failed_write_leaves_the_old_report(content, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_folder_that_is_none(content, tmp_path):
+def test_a_missing_folder(content, tmp_path):
     with pytest.raises(RunError, match="Received: folder="):
         write_report(content, tmp_path / "missing")
 
 
 def test_wilson_interval():
-    # 8 of 10: (0.8 + 0.19207 ± 1.96 * sqrt(0.016 + 0.0096036)) / 1.38415, worked by hand.
+    # 8 of 10: (0.8 + 0.19207 ± 1.96 * sqrt(0.016 + 0.0096036)) / 1.38415.
     assert wilson_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert wilson_interval(1.0, 5)[1] == 1.0
     assert wilson_interval(0.0, 5)[0] == 0.0
@@ -353,11 +353,11 @@ def test_confused_pairs_are_ordered():
         ("b", "a", 2),
         ("b", "c", 2),
     ]
-    assert pairs[0]["share"] == 0.75
+    assert pairs[0]["fraction"] == 0.75
 
 
 @pytest.mark.parametrize(("value", "text"), [(1, "100.0%"), (0.99999, ">99.9%"), (0.5, "50.0%"), (None, "–")])
-def test_only_all_reads_as_all(value, text):
+def test_only_one_is_100_percent(value, text):
     assert percent(value) == text
 
 
@@ -367,10 +367,10 @@ def test_sizes(count, text):
 
 
 def test_dominated_artifacts():
-    small, good, worse = (plots_module.Point(*values) for values in (("a", 1, 0.90), ("b", 2, 0.95), ("c", 3, 0.95)))
-    broken = plots_module.Point("d", 1, 0.99, passed=False)
+    small, good, worse = (Point(*values) for values in (("a", 1, 0.90), ("b", 2, 0.95), ("c", 3, 0.95)))
+    broken = Point("d", 1, 0.99, passed=False)
     points = [small, good, worse, broken, small]
-    assert [plots_module.dominated(point, points) for point in points[:3]] == [False, False, True]
+    assert [is_dominated(point, points) for point in points[:3]] == [False, False, True]
 
 
 def test_table_for_the_terminal(content):

@@ -1,10 +1,10 @@
-"""Picking the artifact to ship: what keeps to the limits, what is preferred, and what is said if nothing does."""
+"""Selection of an artifact: limits, preferences, and the message if none fits."""
 
 from __future__ import annotations
 
 import pytest
 
-from export.reporting.pick import Limits, _best, _nothing, _up, _why, misses_of
+from export.reporting.pick import Limits, _best, _no_fit_message, _rounded_up, _why, misses_of
 from zoo.common.errors import BadOption
 
 
@@ -25,7 +25,7 @@ def fails(row, **limits):
     return [miss.text for miss in misses_of(row, Limits(**limits))]
 
 
-def test_each_limit_is_kept():
+def test_each_limit_is_checked():
     assert fails(INT8, max_drop=0.5, max_mb=2, max_ms=5, max_memory=10) == []
     assert fails(PRUNED, max_drop=0.5, max_mb=2, max_ms=5, max_memory=10) == [
         "2 points lost > 0.5",
@@ -33,25 +33,25 @@ def test_each_limit_is_kept():
         "6 ms > 5",
         "20 MB of memory > 10",
     ]
-    # As much as allowed is allowed, in points as computers count them.
+    # The limit itself is allowed, also with rounding errors.
     assert fails(row("a", drop=0.3 - 0.1), max_drop=20) == []
 
 
-def test_bytes_may_be_counted_compressed():
+def test_size_after_gzip():
     assert fails(PRUNED, max_mb=2, gzip=True) == []
 
 
-def test_latency_is_that_of_the_threads():
+def test_latency_by_threads():
     assert fails(FLOAT, max_ms=5) == []
     assert fails(FLOAT, max_ms=5, threads=1) == ["8 ms > 5"]
 
 
-def test_what_is_not_known_fails():
+def test_unknown_values_fail():
     bare = {**FLOAT, "measured": None, "drop": None}
     assert fails(bare, max_drop=1, max_ms=5, max_memory=9) == [
-        "accuracy not known",
-        "latency not known",
-        "memory not known",
+        "accuracy unknown",
+        "latency unknown",
+        "memory unknown",
     ]
     assert fails(bare, max_mb=4) == []
 
@@ -64,25 +64,25 @@ def test_preferences():
     assert _best(ROWS, Limits(prefer="speed", threads=1))["name"] == "tflite_int8"
 
 
-def test_what_is_as_fast_is_chosen_by_size():
-    """A difference within the spread is none, so that the smaller one ships, and that is said."""
+def test_equal_latency_is_decided_by_size():
+    """Without a significant difference of latency the smaller artifact is selected, with a reason."""
     larger, smaller = row("larger", size=900, ms=1.00), row("smaller", size=800, ms=1.02)
     assert _best([larger, smaller], Limits())["name"] == "smaller"
-    assert "larger is no faster beyond the spread" in _why(smaller, [larger, smaller], Limits())
+    assert "larger is larger and not significantly faster" in _why(smaller, [larger, smaller], Limits())
     assert _best([larger, row("slower", size=800, ms=1.2)], Limits())["name"] == "larger"
 
 
-def test_why_states_each_limit():
-    why = _why(INT8, [INT8, FLOAT], Limits(max_drop=0.5, max_mb=2))
-    assert "0.28 points lost (at most 0.5), 0.8 MB (at most 2), 1 ms, 5 MB of memory" in why
-    assert why.endswith("the fastest of 2 that fit")
+def test_the_reason_has_each_limit():
+    reason = _why(INT8, [INT8, FLOAT], Limits(max_drop=0.5, max_mb=2))
+    assert "0.28 points lost (at most 0.5), 0.8 MB (at most 2), 1 ms, 5 MB of memory" in reason
+    assert reason.endswith("the fastest of 2 that fit")
 
 
-def test_nothing_fits():
-    """One line: what was asked, the nearest miss, and what to relax, which then fits."""
+def test_no_artifact_fits():
+    """One line: the limits, the nearest artifact, and the limits to relax, with which it fits."""
     limits = Limits(max_drop=0.2, max_mb=0.79)
     misses = {one["name"]: misses_of(one, limits) for one in ROWS}
-    message = _nothing(ROWS, misses, limits)
+    message = _no_fit_message(ROWS, misses, limits)
     assert "\n" not in message
     assert "--max-drop 0.2 --max-mb 0.79" in message
     assert "Nearest: tflite_int8 (0.28 points lost > 0.2, 0.8 MB > 0.79)" in message
@@ -91,8 +91,8 @@ def test_nothing_fits():
 
 
 @pytest.mark.parametrize("value", [0.001234567, 0.28, 1.0, 999.4, 12345.6, 3.2000001])
-def test_advice_is_enough(value):
-    assert value <= float(_up(value)) <= 1.01 * value
+def test_relaxed_limits_are_sufficient(value):
+    assert value <= float(_rounded_up(value)) <= 1.01 * value
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_advice_is_enough(value):
         ({"runtime": "onxn"}, "Did you mean 'onnx'"),
     ],
 )
-def test_limits_that_cannot_be(wrong, message):
+def test_invalid_limits(wrong, message):
     with pytest.raises(BadOption, match="Received") as error:
         Limits(**wrong)
     assert message in str(error.value)
 
 
-def test_runtime_is_a_format_or_what_several_begin_with():
+def test_runtime_is_a_format_or_a_prefix():
     for name in ("tflite", "tflite_int8", "onnx", "saved_model"):
         assert Limits(runtime=name).runtime == name
     with pytest.raises(BadOption):

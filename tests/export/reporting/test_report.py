@@ -1,4 +1,4 @@
-"""The report of a real run, and the demo from its beginning to its end."""
+"""The report of a real run, and the demo."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 import export
-from export.benchmark.latency import ROUNDS
-from export.benchmark.measure import Child, Nursery, _gathered, cores, machine
-from export.benchmark.worker import AT_ONCE, examples
+from export.benchmark.measure import _by_runtime, count_cores, describe_machine
+from export.benchmark.processes import ForkServer, WorkerProcess
+from export.benchmark.statistics import ROUNDS
+from export.benchmark.worker import BATCH, read_examples
+from export.reporting.artifact_sets import open_artifact_sets
 from export.reporting.pick import known_measurements
-from export.reporting.sources import open_subjects
 from training.runs.run import Run
 from zoo.common.errors import BadOption, ExportError
 
@@ -36,15 +37,15 @@ def few(artifacts, digits_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reported(few):
-    """What the command returns for it, and the content of the report."""
-    from zoo.__main__ import COMMANDS
+    """The result of the command, and the content of the report."""
+    from zoo.__main__ import cli
 
-    found = CliRunner().invoke(zoo, ["report", str(few)])
+    found = CliRunner().invoke(cli, ["report", str(few)])
     return found, json.loads((few / "report.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_report_says_what_the_run_and_its_artifacts_say(few, reported, artifacts, digits_run):
-    """Accuracy, confusion, curves and one row an artifact."""
+def test_report_has_the_metrics_of_the_run(few, reported, artifacts, digits_run):
+    """Accuracy, confusion, curves and one row per artifact."""
     found, content = reported
     assert (found.exit_code, found.output.strip()) == (0, str(few / "report.html"))
     result = digits_run.result()
@@ -66,88 +67,88 @@ def test_report_says_what_the_run_and_its_artifacts_say(few, reported, artifacts
     assert page.count("<svg") >= 4
 
 
-def test_report_says_what_was_measured(reported):
-    """Each artifact with one and with all threads, cold, and how much memory it took."""
+def test_report_has_measurements(reported):
+    """Latency with one and with all threads, cold start, memory and throughput."""
     _, content = reported
-    assert content["machine"]["cores"] == cores()
+    assert content["machine"]["cores"] == count_cores()
     for row in content["artifacts"]:
         measured = row["measured"]
-        assert set(measured["latency"]) == {"1", str(cores())}
+        assert set(measured["latency"]) == {"1", str(count_cores())}
         assert 0 < row["latency_ms"] <= row["latency_p95_ms"]
-        assert row["latency_ms"] == measured["latency"][str(cores())]["p50"]
+        assert row["latency_ms"] == measured["latency"][str(count_cores())]["p50"]
         for latency in measured["latency"].values():
             assert 0 < latency["p50"] <= latency["p95"]
             assert len(latency["rounds"]) == ROUNDS
         cold = measured["cold"]
         assert cold["total"] == pytest.approx(cold["import"] + cold["load"] + cold["first"])
-        # Each was started cold: its runtime had not been imported in the process that measured it.
+        # A cold start imports the runtime.
         assert cold["import"] > 10
         assert 0 < measured["memory"]["over_import"] < measured["memory"]["peak"]
         assert measured["throughput"]["per_second"] > 0
     rows = {row["name"]: row["measured"]["throughput"] for row in content["artifacts"]}
-    assert (rows["tflite"]["batch"], rows["tflite"]["callers"]) == (1, cores())
+    assert (rows["tflite"]["batch"], rows["tflite"]["callers"]) == (1, count_cores())
     assert (rows["onnx"]["batch"], rows["onnx"]["callers"]) == (32, 1)
 
 
-def test_what_cannot_be_loaded_is_named(artifacts, tmp_path):
-    """A runtime's own complaint in one line; so is the death of a process, by name."""
+def test_failures_of_a_worker_are_one_line(artifacts, tmp_path):
+    """The error of a runtime, and the death of a process, with the artifact's name."""
     artifact = artifacts["tflite"]
     order = {"format": "tflite", "task": "classify", "samples": str(artifact.folder / "samples.npz")}
     broken = tmp_path / "model.tflite"
     shutil.copy(artifact.path, broken)
     broken.write_bytes(broken.read_bytes()[:1000])
-    with Nursery() as nursery, Child(nursery) as child, Child(nursery) as other:
+    with ForkServer() as server, WorkerProcess(server) as child, WorkerProcess(server) as other:
         with pytest.raises(ExportError, match=r"^it could not be measured: ") as error:
-            child.ask("open", name="it", artifact={**order, "path": str(broken)}, threads=1, keep=True)
+            child.call("open", name="it", artifact={**order, "path": str(broken)}, threads=1, keep_loaded=True)
         assert "\n" not in str(error.value)
-        os.kill(child.number, signal.SIGKILL)
+        os.kill(child.pid, signal.SIGKILL)
         with pytest.raises(ExportError, match="it could not be measured: the process was killed by signal 9"):
-            child.ask("burst", name="it", keep=True)
-        assert other.ask("open", name="it", artifact={**order, "path": str(artifact.path)}, threads=1, keep=True)
+            child.call("latency", name="it", keep_loaded=True)
+        assert other.call(
+            "open", name="it", artifact={**order, "path": str(artifact.path)}, threads=1, keep_loaded=True
+        )
     assert (child.code, other.code) == (-signal.SIGKILL, -signal.SIGKILL)
 
 
-def test_a_nursery_that_died_is_named():
-    """One line, and no waiting; those that it forked end with it."""
-    with Nursery() as nursery, Child(nursery) as child:
-        nursery._process.kill()
-        with pytest.raises(
-            ExportError, match=r"^Nothing could be measured: the process was killed by signal 9"
-        ) as error:
-            Child(nursery).__enter__()
+def test_a_dead_fork_server_is_one_line():
+    """One line, without waiting; its workers end with it."""
+    with ForkServer() as server, WorkerProcess(server) as child:
+        server.process.kill()
+        with pytest.raises(ExportError, match=r"^The benchmark failed: the process was killed by signal 9") as error:
+            WorkerProcess(server).__enter__()
         assert "\n" not in str(error.value)
     assert child.code is None
 
 
-def test_processes_have_a_runtime_each():
-    """Keras is TensorFlow within, which is not imported twice for it; the order of artifacts stays."""
+def test_one_process_per_runtime():
+    """Keras shares TensorFlow's process; the order of artifacts is preserved."""
     libraries = {"a": "keras", "b": "onnxruntime", "c": "tensorflow", "d": "onnxruntime"}
     orders = {name: {"name": name} for name in libraries}
-    found = _gathered(orders, {name: {"library": library} for name, library in libraries.items()})
+    found = _by_runtime(orders, {name: {"library": library} for name, library in libraries.items()})
     named = {library: [order["name"] for order in given] for library, given in found.items()}
     assert named == {"tensorflow": ["a", "c"], "onnxruntime": ["b", "d"]}
 
 
-def test_few_examples_are_held(artifacts):
-    """As many as a call takes, whatever lies beside the artifact, and not as a part of all of them."""
+def test_few_examples_are_read(artifacts):
+    """A copy of the examples of one call, not a view of all samples."""
     place = artifacts["tflite"].folder / "samples.npz"
-    few = examples(place)
+    few = read_examples(place)
     with np.load(place) as file:
-        assert len(file["inputs"]) > AT_ONCE == len(few)
-        np.testing.assert_array_equal(few, file["inputs"][:AT_ONCE])
+        assert len(file["inputs"]) > BATCH == len(few)
+        np.testing.assert_array_equal(few, file["inputs"][:BATCH])
     assert few.base is None
 
 
 @pytest.mark.slow
 def test_every_runtime_is_measured(artifacts, digits_run):
-    """TensorFlow and Keras too, whose threads belong to the process."""
-    content = export.report(digits_run)
-    assert {row["format"] for row in content["artifacts"]} == set(artifacts)
-    assert all(set(row["measured"]["latency"]) == {"1", str(cores())} for row in content["artifacts"])
+    """Also TensorFlow and Keras, with threads that belong to the process."""
+    report = export.report(digits_run)
+    assert {row["format"] for row in report.artifacts} == set(artifacts)
+    assert all(set(row["measured"]["latency"]) == {"1", str(count_cores())} for row in report.artifacts)
 
 
 def test_several_runs_are_compared(few, reported, tmp_path, zoo_command):
-    """Each with a name of its own, in a report of its own; the first run's stays as it was."""
+    """Each with a unique name, in a new report; the first run's report is not changed."""
     other = tmp_path / "other"
     shutil.copytree(few, other, ignore=shutil.ignore_patterns("report.*"))
     before = (few / "report.json").read_bytes()
@@ -158,7 +159,7 @@ def test_several_runs_are_compared(few, reported, tmp_path, zoo_command):
     assert {row["name"] for row in content["artifacts"]} == {
         f"{run}: {name}" for run in ("run", "other") for name in FEW
     }
-    assert len({row["question"] for row in content["artifacts"]}) == 1
+    assert len({row["evaluation"] for row in content["artifacts"]}) == 1
     page = (tmp_path / "both" / "report.html").read_text()
     assert "other: tflite_int8" in page
     assert 'id="confusion"' not in page
@@ -166,7 +167,7 @@ def test_several_runs_are_compared(few, reported, tmp_path, zoo_command):
 
 
 def test_artifacts_without_a_run(few, tmp_path, zoo_command):
-    """A folder of artifacts is reported on too; one of anything else is not."""
+    """A folder of artifacts has a report; another folder is refused."""
     shutil.copytree(few / "exports", tmp_path / "shipped")
     code, out, _ = zoo_command("report", tmp_path / "shipped", "--no-latency", "--json")
     assert code == 0
@@ -179,7 +180,7 @@ def test_artifacts_without_a_run(few, tmp_path, zoo_command):
 
 
 def test_pick_reads_the_report(few, reported, tmp_path, zoo_command):
-    """What was measured of these very files is not measured again, and what is asked for is picked by it."""
+    """Measurements of the same files are reused, and the limits apply to them."""
     run = tmp_path / "run"
     shutil.copytree(few, run)
     content = json.loads((run / "report.json").read_text())
@@ -201,17 +202,18 @@ def test_pick_reads_the_report(few, reported, tmp_path, zoo_command):
     relaxed = err.strip().rpartition("Relax: ")[2].rstrip(".").split()
     code, out, _ = zoo_command("pick", run, "--max-drop", "0.5", "--json", *relaxed)
     assert code == 0
-    assert json.loads(out)["artifact"] in FEW
+    assert json.loads(out)["name"] in FEW
 
 
-def test_pick_measures_what_the_report_does_not_know(few, reported):
-    """An altered file is refused; measurements of other files or of another machine are none."""
-    subject = open_subjects([few])[0]
-    wanted = {subject.label(artifact): artifact for artifact in subject.artifacts}
+def test_measurements_of_other_files_are_ignored(few, reported):
+    """Measurements of other files, of another machine, or in a damaged report are ignored."""
+    (found,) = open_artifact_sets([few])
+    wanted = {found.label(artifact): artifact for artifact in found.artifacts}
     assert set(known_measurements(few, wanted)) == set(FEW)
     path, text = few / "report.json", (few / "report.json").read_text()
     try:
-        for key, value in (("digest", wanted["onnx"].manifest["digest"]), ("processor", machine()["processor"])):
+        digest, processor = wanted["onnx"].manifest["digest"], describe_machine()["processor"]
+        for key, value in (("digest", digest), ("processor", processor)):
             path.write_text(text.replace(f'"{key}": "{value}"', f'"{key}": "another"'))
             assert known_measurements(few, wanted) == {}
         path.write_text("{")
@@ -230,7 +232,7 @@ def test_pick_without_artifacts_or_with_wrong_limits(digits_run, tmp_path, zoo_c
 
 
 def test_report_without_artifacts(tmp_path, digits_run, zoo_command):
-    """A run that was not exported has a report too, which says how to."""
+    """The report of a run without artifacts shows the command to export."""
     shutil.copytree(digits_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("exports", "report.*"))
     code, out, _ = zoo_command("report", tmp_path / "run", "--json")
     assert code == 0
@@ -238,8 +240,8 @@ def test_report_without_artifacts(tmp_path, digits_run, zoo_command):
     assert "zoo export" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_report_of_a_spoilt_artifact_is_refused(tmp_path, artifacts, digits_run, zoo_command):
-    """A report never quotes figures of a file that has changed since."""
+def test_report_of_a_changed_artifact_is_refused(tmp_path, artifacts, digits_run, zoo_command):
+    """A report has no metrics of a file that was changed."""
     shutil.copytree(digits_run.path, tmp_path / "run")
     with open(tmp_path / "run" / "exports" / "onnx" / "model.onnx", "ab") as file:
         file.write(b"x")
@@ -261,7 +263,7 @@ def test_demo(tmp_path, quick, zoo_command):
 
 
 def test_formats_command(zoo_command):
-    """Every format with a line for people, and JSON for machines."""
+    """Every format, as a table and as JSON."""
     code, out, _ = zoo_command("formats", "--json")
     assert code == 0
     assert [f["name"] for f in json.loads(out)] == export.list_formats()
