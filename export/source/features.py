@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.common.compat import producer
 from zoo.common.lazy import keras
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _last_dense(model: _keras.Model) -> Any:
     """Return the dense layer that computes the only output of a model, possibly before an activation."""
     if not hasattr(model.output, "shape"):
         return None
-    layer = model.output._keras_history.operation
+    layer = producer(model.output)
     if isinstance(layer, (keras.layers.Activation, keras.layers.Softmax)):
-        layer = layer.input._keras_history.operation
+        layer = producer(layer.input)
     return layer if isinstance(layer, keras.layers.Dense) else None

@@ -186,7 +186,7 @@ def open_job(
     if not isinstance(source, (Run, str, os.PathLike)):
         raise BadOption(
             "source must be a trained run, its directory, or the name of a registry model with weights. "
-            f"Received: source={type(source).__name__}. Register your model with zoo.register_model, then pass its name."
+            f"Received: source={type(source).__name__}. Register your model with zoo.register_model and pass its name."
         )
     if is_registry_name(source):
         request = RegistryRequest(

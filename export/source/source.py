@@ -16,7 +16,7 @@ from export.core.samples import SEQUENCE_INPUTS, count_examples, pad_batch, take
 from export.source.operators import operators
 from training.common.preprocess import decode
 from zoo.common.lazy import keras
-from zoo.decoding import Parts, split
+from zoo.decoding import EncoderDecoder, split_model
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.text import TextConfig
 
@@ -121,9 +121,9 @@ class SourceModel:
         return operators(self.model)
 
     @functools.cached_property
-    def encoder_decoder(self) -> Parts:
+    def encoder_decoder(self) -> EncoderDecoder:
         """Encoder and decoder step of a sequence-to-sequence model."""
-        return split(self.model)
+        return split_model(self.model)
 
     @functools.cached_property
     def parts(self) -> tuple[Part, ...]:

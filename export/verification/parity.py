@@ -141,18 +141,17 @@ def require(parity: Parity, name: str) -> None:
     if parity.passed:
         return
     tolerance = parity.tolerance
-    parts = [f"max error {parity.relative:.3g} (tolerance {tolerance.relative:g})"]
+    scale = " of the value range" if parity.agreement is None else ""
+    parts = [f"max error {parity.relative:.3g}{scale} (tolerance {tolerance.relative:g})"]
     agreement = {"accuracy": "top-1 agreement", "mean_average_precision": "label agreement"}.get(parity.metric)
     if agreement:
-        minimum = f"(minimum {percent(tolerance.agreement)})"
-        parts.append(f"{agreement} {percent(parity.agreement)} {minimum}")
+        parts.append(f"{agreement} {percent(parity.agreement)} (minimum {percent(tolerance.agreement)})")
     if parity.sequence_agreement is not None:
         parts.append(f"sequence agreement {percent(parity.sequence_agreement)}")
     if parity.accuracy is not None:
-        metric, source = parity.metric.replace("_", " "), percent(parity.source_accuracy)
-        parts.append(
-            f"{metric} {percent(parity.accuracy)} (source {source}, largest drop {100 * tolerance.drop:g} points)"
-        )
+        metric, points = parity.metric.replace("_", " "), f"{100 * tolerance.drop:g} points"
+        source = percent(parity.source_accuracy)
+        parts.append(f"{metric} {percent(parity.accuracy)} (source {source}, largest drop {points})")
     raise ParityError(f"{name} failed verification on {parity.n} examples: {', '.join(parts)}")
 
 

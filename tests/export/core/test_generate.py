@@ -119,7 +119,7 @@ def test_saved_model_writes_strings_without_python(shipped, samples, root):
     spec.loader.exec_module(text_tests)
     out = text_tests.served(shipped["saved_model"].path, "generate_text", samples["texts"].tolist())
     np.testing.assert_array_equal(out["tokens"], samples["tokens"][:SECOND_PASS])
-    assert out["text"] == samples["written"].tolist()
+    assert out["text"] == samples["generated"].tolist()
     right = [text[::-1] for text in samples["texts"].tolist()]
     assert np.mean([a == b for a, b in zip(out["text"], right, strict=True)]) > 0.5
 
@@ -187,7 +187,7 @@ def forgetful(kind):
 @pytest.mark.parametrize(("name", "kind"), [("onnx", OnnxGenerator), ("tflite", LiteRtGenerator)])
 def test_wrong_steps_are_seen(shipped, samples, name, kind, spoil):
     """A wrong place or a lost cache is no equal artifact, at float's tolerance nor at int8's."""
-    few = {k: take_examples(v, 16) for k, v in samples.items() if k not in ("texts", "written")}
+    few = {k: take_examples(v, 16) for k, v in samples.items() if k not in ("texts", "generated")}
     artifact = shipped[name]
     right = compare(kind(artifact.path), few, Tolerance(1e-4, 1.0, 0.0), artifact.manifest["metadata"])
     wrong = compare(spoil(kind)(artifact.path), few, Tolerance(1.0, 0.97, 0.006), artifact.manifest["metadata"])
@@ -210,7 +210,7 @@ def test_one_wrong_token_is_seen(shipped, samples):
 
 def test_wrong_strings_are_seen(shipped, samples):
     """What is written for texts is compared as text."""
-    spoilt = {**samples, "written": samples["written"][::-1]}
+    spoilt = {**samples, "generated": samples["generated"][::-1]}
     runtime = export.load(shipped["saved_model"].path)
     assert not compare(runtime, spoilt, Tolerance(1e-4, 1.0, 0.0), runtime.metadata).passed
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export.source.origin import RegistryJob, RegistryRequest
+from export.source.job import RegistryJob
+from export.source.request import RegistryRequest
 
 import export
 import zoo
@@ -248,3 +249,16 @@ def test_weights_are_asked_for():
     """Random ones are never taken for granted."""
     with pytest.raises(BadOption, match="Give --weights"):
         export.convert(NAME_OF, "onnx", weights="")
+
+
+def test_other_sources_are_one_line():
+    """A keras.Model, and arguments that do not apply to the source, are refused by name."""
+    from zoo.common.lazy import keras
+
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(BadOption, match=r"^source must be a trained run, .*Received: source=Sequential\. [^\n]*$"):
+        export.convert(model, "onnx")
+    with pytest.raises(BadOption, match="compress applies to trained runs"):
+        export.convert(NAME_OF, "onnx", weights="random", compress="fold")
+    with pytest.raises(BadOption, match=r"formats must name one or more of .*Received: formats=\[\]"):
+        export.convert(NAME_OF, [], weights="random")
