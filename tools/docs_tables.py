@@ -12,7 +12,7 @@ import zoo
 from export.core.compression import compressions as compression_registry
 from export.core.format import formats as format_registry
 from export.core.options import choices
-from training.recipe.docstrings import note
+from training.recipe.docstrings import recipe_metadata
 from training.recipe.recipe import recipes as recipe_registry
 from zoo import counts
 from zoo.__main__ import SECTIONS
@@ -83,7 +83,7 @@ def recipes() -> str:
 
 
 def _recipe_row(name: str) -> tuple[str, ...]:
-    recipe, result = recipe_registry[name], note(name)
+    recipe, result = recipe_registry[name], recipe_metadata(name)
     accuracy = result.shown or result.result
     cells = (f"`{name}`", f"`{recipe.model.name}`", f"`{recipe.data.name}`", accuracy, result.time, result.hardware)
     return tuple(cell.rstrip(".") for cell in cells)

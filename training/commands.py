@@ -16,7 +16,7 @@ import click
 import training
 from training.common.stopping import Stopped
 from training.learning.tasks import describe_metrics
-from training.recipe.docstrings import note
+from training.recipe.docstrings import recipe_metadata
 from training.recipe.recipe import Recipe, recipes, resolve
 from training.recipe.starter import SUFFIX, read_recipe, write_starter
 from training.runs.folder import check_free, new_path
@@ -61,9 +61,9 @@ def list_recipes(patterns: tuple[str, ...], as_json: bool) -> None:
 
     PATTERNS are wildcards, such as "digits_*".
     """
-    found = [(recipes[name], note(name)) for name in recipes.names(*patterns)]
+    found = [(recipes[name], recipe_metadata(name)) for name in recipes.names(*patterns)]
     if as_json:
-        print_json([{**recipe.to_json(), "stated": stated.to_json()} for recipe, stated in found])
+        print_json([{**recipe.to_json(), "metadata": metadata.to_json()} for recipe, metadata in found])
         return
     rows = [(r.name, r.model.name, r.data.name, n.shown, _short(n.time), _short(n.hardware)) for r, n in found]
     print_table(("recipe", "model", "data", "accuracy", "time", "hardware"), rows)

@@ -94,17 +94,18 @@ def test_evaluate_gives_what_the_result_says(digits_run):
     """Judging the saved model again gives the figures of done.json."""
     wanted = digits_run.result()["test"]
     found = training.evaluate(digits_run.path)
-    assert found["confusion"] == wanted["confusion"]
-    assert found["accuracy"] == wanted["accuracy"]
-    assert found["examples"] == wanted["examples"] == 360
-    assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-6)
+    assert found.to_json().keys() == wanted.keys()
+    assert found.to_json()["confusion"] == wanted["confusion"]
+    assert found.accuracy == wanted["accuracy"]
+    assert found.examples == wanted["examples"] == 360
+    assert found.loss == pytest.approx(wanted["loss"], rel=1e-6)
 
 
 def test_evaluate_judges_other_splits(digits_run):
     """The validation split gives the accuracy of the last epoch; a split that is not there is refused."""
     found = training.evaluate(digits_run, "validation")
-    assert found["examples"] == 144
-    assert found["accuracy"] == pytest.approx(digits_run.metrics()[-1]["val_accuracy"])
+    assert found.examples == 144
+    assert found.accuracy == pytest.approx(digits_run.metrics()[-1]["val_accuracy"])
     with pytest.raises(RunError, match=r"train, validation, test. Received: split='tset'"):
         training.evaluate(digits_run, "tset")
 
@@ -188,19 +189,19 @@ def test_checkpoint_within_an_epoch_is_good(tmp_path):
     assert all(np.isfinite(a).all() for a in arrays.values())
 
 
-@pytest.mark.parametrize("keep", ["best", "last"])
-def test_kept_weights_are_those_asked_for(tmp_path, keep):
+@pytest.mark.parametrize("save", ["best", "last"])
+def test_kept_weights_are_those_asked_for(tmp_path, save):
     """The model holds the weights of the best epoch, or of the last, which are not the same here."""
-    changes = {"keep": keep, "epochs": 4, "optimizer.name": "sgd", "optimizer.learning_rate": 1.5}
+    changes = {"save": save, "epochs": 4, "optimizer.name": "sgd", "optimizer.learning_rate": 1.5}
     run = training.train("digits_mlp", {**SMALL, **changes, "schedule.name": "constant"}, run=tmp_path / "run")
     accuracies = [row["val_accuracy"] for row in run.metrics()]
     best = max(range(4), key=lambda i: (accuracies[i], i))
     assert accuracies[best] > accuracies[-1], "choose changes under which the last epoch is not the best"
     assert run.result()["best"] == {"val_accuracy": accuracies[best], "epoch": best + 1}
-    kept = accuracies[best if keep == "best" else -1]
-    assert training.evaluate(run, "validation")["accuracy"] == pytest.approx(kept)
-    arrays, progress = _read(run.checkpoints / f"{keep}.safetensors")
-    assert progress.epoch == (best + 1 if keep == "best" else 4)
+    kept = accuracies[best if save == "best" else -1]
+    assert training.evaluate(run, "validation").accuracy == pytest.approx(kept)
+    arrays, progress = _read(run.checkpoints / f"{save}.safetensors")
+    assert progress.epoch == (best + 1 if save == "best" else 4)
     stored = [a for name, a in sorted(arrays.items()) if name.startswith("model/") and "seed" not in name]
     assert same(weights(run), stored)
 
@@ -276,7 +277,7 @@ except Exception as error:
     end = f"{type(error).__name__}: {error}"
 print(json.dumps({
     "result": many.result(),
-    "evaluated": training.evaluate(many)["accuracy"],
+    "evaluated": training.evaluate(many).accuracy,
     "rows": [run.metrics() for run in (one, many)],
     "difference": max(float(np.abs(a - b).max()) for a, b in zip(w1, w2)),
     "size": max(float(np.abs(a).max()) for a in w1),

@@ -62,7 +62,7 @@ def make_training_model(model: Any, recipe: Recipe, pipeline: Pipeline) -> Any:
         teacher = open_teacher(recipe.teacher, pipeline)
         outputs |= _compared_maps(graph, teacher, stages)
         terms.append(_distillation_term(teacher, label_loss(recipe, pipeline), outputs))
-    plain = len(outputs) == 1 and not (terms or vectors)
+    plain = graph is model and len(outputs) == 1 and not (terms or vectors)
     trained = training_model_class()(graph.input, graph.output if plain else outputs, name=graph.name)
     trained.hooks.terms = terms
     trained.hooks.inference_model = lambda: _inference_model(model, graph, recipe)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+# Similarity from which a name is suggested.
+NEAR = 0.5
 
 
 class ZooError(Exception):
@@ -55,11 +59,54 @@ class RunError(ZooError, OSError):
     """A run directory that is missing, unfinished, damaged, in use or of another version."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "Did you mean 'x'?" with the nearest known name, or the first few known names."""
+def did_you_mean(name: str, known: Iterable[str], synonyms: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return "Did you mean 'x'?" with the nearest known name, or the first few known names.
+
+    Case, "-", "_" and spaces do not matter; an abbreviation by initials matches ("lr", "learning_rate"), and so does a
+    part of a dotted name ("batch_size", "data.batch_size").
+
+    Args:
+        name: the unknown name.
+        known: the names that exist; dotted if `name` may be.
+        synonyms: names from other libraries, by the last part of a dotted name.
+    """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    if near:
-        return f"Did you mean '{near[0]}'?"
+    scores = {other: _similarity(str(name), other, synonyms) for other in known}
+    best = max(scores, key=scores.__getitem__, default="")
+    if best and scores[best] >= NEAR:
+        return f"Did you mean '{best}'?"
     shown = ", ".join(known[:8])
     return f"Known: {shown}{', …' if len(known) > 8 else ''}." if known else "None are registered."
+
+
+def _similarity(name: str, other: str, synonyms: Mapping[str, str]) -> float:
+    """Return how likely `other` is meant by `name`, 0 to 1 and more: the last parts count most, then the tables."""
+    (table, last), (other_table, other_last) = (text.rpartition(".")[::2] for text in (name, other))
+    likeness = _part_similarity(last, other_last, synonyms)
+    if not (table or other_table):
+        return likeness
+    tables = _ratio(table, other_table) if table and other_table else 0.4 * (not table) + 0.2 * (not other_table)
+    if likeness < NEAR:
+        return 0.0
+    # A misspelt table beats another table; a short key beats a long one.
+    return likeness * (0.7 + 0.3 * tables) - 0.01 * other.count(".")
+
+
+def _part_similarity(name: str, other: str, synonyms: Mapping[str, str]) -> float:
+    plain, other_plain = _plain(name), _plain(other)
+    if plain == other_plain:
+        return 1.0
+    if synonyms.get(name.lower()) == other:
+        return 0.95
+    words = other.lower().split("_")
+    if len(words) > 1 and plain == "".join(word[:1] for word in words):
+        return 0.9
+    return 0.9 * _ratio(plain, other_plain)
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter not in "_- ")

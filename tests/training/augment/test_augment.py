@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy import stats
 
-from training import AugmentConfig
+from training import AugmentConfig, DataConfig, Recipe
 from training.augment import color as colour
-from training.augment.augment import augment, check_augment, finish, is_active
+from training.augment.augment import augment, augment_normalized, check_augment, is_active
 from training.augment.crop import TRIES, boxes, crop_batch, crop_encoded, draw_crops
 from training.augment.mixing import beta, erase, mix
 from training.augment.policies import OPERATIONS, RAND, WIDE, rand_augment, trivial_augment
@@ -131,7 +131,7 @@ def test_hue_is_that_of_colorsys(turn):
     import colorsys
 
     images = batch(1, height=5, width=6)
-    found = colour.turn_hue(floats(images), each(turn, 1)).numpy()[0]
+    found = colour.shift_hue(floats(images), each(turn, 1)).numpy()[0]
     for y, x in itertools.product(range(5), range(6)):
         hue, saturation, value = colorsys.rgb_to_hsv(*(images[0, y, x] / 255))
         wanted = np.array(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)) * 255
@@ -197,7 +197,7 @@ def test_rotation_is_that_of_pillow(share, ranges, degrees):
     ("equalize", 0.1, RAND, ImageOps.equalize),
     ("identity", 1.0, RAND, lambda i: i),
     ("brightness", -0.5, RAND, lambda i: ImageEnhance.Brightness(i).enhance(0.55)),
-    ("colour", 1.0, RAND, lambda i: ImageEnhance.Color(i).enhance(1.9)),
+    ("color", 1.0, RAND, lambda i: ImageEnhance.Color(i).enhance(1.9)),
     ("contrast", -1.0, WIDE, lambda i: ImageEnhance.Contrast(i).enhance(0.01)),
     ("sharpness", 1.0, WIDE, lambda i: ImageEnhance.Sharpness(i).enhance(1.99)),
 ])  # fmt: skip
@@ -309,9 +309,9 @@ def test_jitter_is_uniform_within_its_bounds(name):
     else:
         spread = {
             "brightness": lambda x: x.mean((1, 2, 3)),
-            "contrast": lambda x: colour.grey(x).numpy().std((1, 2, 3)),
+            "contrast": lambda x: colour.to_grayscale(x).numpy().std((1, 2, 3)),
         }
-        measure = spread.get(name, lambda x: (x - colour.grey(x).numpy()).std((1, 2, 3)))
+        measure = spread.get(name, lambda x: (x - colour.to_grayscale(x).numpy()).std((1, 2, 3)))
         drawn, bounds = measure(found) / measure(images), (0.75, 1.25)
     assert stats.kstest(drawn, "uniform", (bounds[0], bounds[1] - bounds[0])).pvalue > 0.01
 
@@ -412,7 +412,7 @@ def test_encoded_crop_is_the_crop_of_the_decoded_image(kind, channels):
         top, left, tall, wide = boxes(numbers, 100.0, 120.0, CROP).numpy()
         crop = whole[top : top + tall, left : left + wide]
         if channels == 1:
-            crop = colour.grey(crop[None]).numpy()[0]
+            crop = colour.to_grayscale(crop[None]).numpy()[0]
         wanted = tf.image.resize(crop, (64, 64)).numpy()
         assert found.shape == (64, 64, channels)
         # A crop of a JPEG begins within a block of colours, which are smoothed over its edge otherwise.
@@ -553,9 +553,15 @@ def test_labels_that_are_not_known_stay_so():
 
 def test_finishing_leaves_alone_what_is_not_asked_for():
     """Without erasing and mixing a batch stays."""
-    x, y = finish(floats(batch()), labels_of(4), AugmentConfig(flip=True), SEED)
+    x, y = augment_normalized(floats(batch()), labels_of(4), AugmentConfig(flip=True), SEED)
     np.testing.assert_array_equal(x, batch())
     np.testing.assert_array_equal(y, labels_of(4))
+
+
+def checked(config, channels, task, batch_size):
+    """Make a recipe with an augmentation, and check it for images and a task."""
+    recipe = Recipe("test", data=DataConfig(batch_size=batch_size, augment=AugmentConfig(**config)))
+    check_augment(recipe.data.augment, channels, task)
 
 
 GOOD = {"channels": 3, "task": "classify", "batch_size": 64}
@@ -568,16 +574,16 @@ GOOD = {"channels": 3, "task": "classify", "batch_size": 64}
     ({"crop_scale": (0.0, 0.5)}, {}, "crop_scale"),
     ({"crop_ratio": (2.0, 1.0)}, {}, "crop_ratio must be"),
     ({"crop_ratio": ()}, {}, "crop_ratio must be"),
-    ({"saturation": 0.1}, {"channels": 1}, "applies to colour images"),
-    ({"hue": 0.1}, {"channels": 1}, "applies to colour images"),
+    ({"saturation": 0.1}, {"channels": 1}, "applies to color images"),
+    ({"hue": 0.1}, {"channels": 1}, "applies to color images"),
     ({"mixup": 0.2}, {"task": "regress"}, "mixes labels of classes.*'regress'"),
     ({"cutmix": 0.2}, {"task": "regress"}, "mixes labels of classes"),
-    ({"repeats": 64}, {"batch_size": 60}, "repeats=64, a batch of 60"),
+    ({"repeats": 64}, {"batch_size": 60}, "repeats=64, data.batch_size=60"),
 ])  # fmt: skip
 def test_what_cannot_apply_is_refused(config, place, message):
     """One line says what was expected and what was given; the same values where they fit are let pass."""
     with pytest.raises(BadOption, match=message) as error:
-        check_augment(AugmentConfig(**config), **GOOD | place)
+        checked(config, **GOOD | place)
     assert "\n" not in str(error.value)
 
 
@@ -587,4 +593,4 @@ def test_what_cannot_apply_is_refused(config, place, message):
 ])  # fmt: skip
 def test_what_can_apply_is_let_pass(config):
     """The control: usual values are accepted."""
-    check_augment(AugmentConfig(**config), **GOOD)
+    checked(config, **GOOD)

@@ -23,7 +23,7 @@ CHANGES = {
     "epochs": 2,
     "checkpoint_steps": 1,
     "schedule.warmup_epochs": 0,
-    "log.mistakes": 0,
+    "log.misclassified": 0,
 }
 # Digits that are read again for each epoch; the variables say in which split, from which example on, for how long each
 # is waited for.

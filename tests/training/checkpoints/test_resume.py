@@ -23,7 +23,7 @@ CHANGES = {
     "schedule.warmup_epochs": 1,
     "data.batch_size": 16,
     "data.augment.flip": "true",
-    "keep": "best",
+    "save": "best",
 }
 STEPS = 1293 // 16
 
@@ -203,7 +203,7 @@ def test_damaged_checkpoint_is_gone_on_from_the_one_before(story, damaged, zoo_c
     assert f"{damaged}/checkpoints/previous.safetensors" in said[0]
     assert [row["damaged"] for row in Run.open(damaged).diagnostics() if "damaged" in row] == said
     assert_equal(story["whole"], damaged)
-    assert training.diagnose(damaged)["measurements"] > 0
+    assert training.diagnose(damaged).measurements > 0
 
 
 def test_two_damaged_checkpoints_are_refused(damaged, zoo_command):

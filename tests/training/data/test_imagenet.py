@@ -122,8 +122,8 @@ def rows(examples):
     """Return (number told by the grey, label) of all examples."""
     found = []
     for content, label in examples.as_numpy_iterator():
-        grey = int(np.asarray(Image.open(io.BytesIO(content)))[5, 5, 0])
-        found.append((round(grey / 8), int(label)))
+        to_grayscale = int(np.asarray(Image.open(io.BytesIO(content)))[5, 5, 0])
+        found.append((round(to_grayscale / 8), int(label)))
     return found
 
 
@@ -146,7 +146,7 @@ def test_each_way_is_told_by_looking(way):
     for part in dataset.splits.values():
         found = rows(part.examples)
         assert len(found) == part.count
-        assert all(grey == label for grey, label in found)
+        assert all(to_grayscale == label for to_grayscale, label in found)
         assert {label for _, label in found} == set(range(5))
 
 

@@ -236,8 +236,8 @@ def test_shift_moves_by_whole_pixels():
         assert len(fitting) == 1
         seen.add(fitting[0])
     for axis, far in ((0, 2), (1, 4)):
-        moves = {shift[axis] for shift in seen}
-        assert (min(moves), max(moves)) == (-far, far)
+        has_affine = {shift[axis] for shift in seen}
+        assert (min(has_affine), max(has_affine)) == (-far, far)
 
 
 def smooth(size=33):
@@ -492,9 +492,9 @@ IN_STEP = AugmentConfig(flip=True, shift=0.1, rand_augment=1, mixup=0.2, erase=0
 def test_batches_for_the_step_are_raw():
     """Augmented on the device, batches leave the pipeline as whole levels of 8 bits, with labels for the loss."""
     pipe = digits(augment=IN_STEP)
-    assert pipe.in_step
-    assert not digits(augment=AugmentConfig(place="device")).in_step
-    assert not digits(augment=dataclasses.replace(IN_STEP, place="pipeline")).in_step
+    assert pipe.augments_on_device
+    assert not digits(augment=AugmentConfig(place="device")).augments_on_device
+    assert not digits(augment=dataclasses.replace(IN_STEP, place="pipeline")).augments_on_device
     x, y = next(iter(pipe.train(0)))
     assert x.dtype.name == "uint8"
     assert y.shape == (64, 10)
@@ -514,8 +514,8 @@ def test_augmentation_in_the_step_trains_alike(tmp_path):
     assert losses[0][-1] < losses[0][0]
     assert one.result()["test"]["loss"] == two.result()["test"]["loss"]
     again, known = training.evaluate(one), one.result()["test"]
-    assert again["confusion"] == known["confusion"]
-    assert again["loss"] == pytest.approx(known["loss"], rel=1e-5)
+    assert again.to_json()["confusion"] == known["confusion"]
+    assert again.loss == pytest.approx(known["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -524,14 +524,18 @@ def test_step_augments_in_training_only_and_knows_its_number(step):
     import keras
     import tensorflow as tf
 
-    from training.augment.augment import augment_in_step
+    from training.learning.build import augmentation
 
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+    class Model(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(augment_step(data))
+
+    model = Model([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
     model.compile(keras.optimizers.SGD(0.0), "mse")
     model.optimizer.build(model.trainable_variables)
     x, y = np.ones((4, 2), "float32"), np.full((4, 1), 2.0, "float32")
     assert model.evaluate(x, y, verbose=0) == 0
-    augment_in_step(
+    augment_step = augmentation(
         model, lambda x, y, seed: (x * tf.cast(seed[1], tf.float32) * tf.cast(seed[0] == 7, tf.float32), y), 7
     )
     # What a checkpoint brings back.

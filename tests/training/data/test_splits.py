@@ -40,14 +40,14 @@ def test_default_is_the_division_that_folders_always_had(counts):
 
 
 @pytest.mark.parametrize("stratify", [True, False])
-@pytest.mark.parametrize("shares", [(), (0.5, 0.25, 0.25), (0.7, 0.2, 0.1), (0.9, 0.1), (0.6, 0.4, 0.0)])
+@pytest.mark.parametrize("fractions", [(), (0.5, 0.25, 0.25), (0.7, 0.2, 0.1), (0.9, 0.1), (0.6, 0.4, 0.0)])
 @pytest.mark.parametrize("seed", [0, 7])
-def test_every_example_is_in_one_split_and_counts_are_exact(shares, stratify, seed):
+def test_every_example_is_in_one_split_and_counts_are_exact(fractions, stratify, seed):
     """Nothing is lost or twice; of 100 examples of each class, or of all 300, each split has its share to the one."""
     classes = np.tile([0, 1, 2], 100)
-    found = split_indices(300, DataConfig(shares=shares, stratify=stratify, split_seed=seed), classes)
+    found = split_indices(300, DataConfig(split_fractions=fractions, stratify=stratify, split_seed=seed), classes)
     assert sorted(i for part in found.values() for i in part) == list(range(300))
-    wanted = dict(zip(("train", "validation", "test"), shares or (0.8, 0.1, 0.1), strict=False))
+    wanted = dict(zip(("train", "validation", "test"), fractions or (0.8, 0.1, 0.1), strict=False))
     assert {name: len(part) for name, part in found.items()} == {n: round(300 * s) for n, s in wanted.items() if s}
     alike = all(len(set(np.bincount(classes[part]))) == 1 for part in found.values())
     assert alike == stratify
@@ -62,21 +62,21 @@ def test_seed_divides_otherwise_and_the_same_seed_alike():
 
 
 @pytest.mark.parametrize(
-    "shares", [(0.8,), (0.8, 0.3), (0.5, 0.5, 0.5), (1.2, -0.2), (0.0, 0.5, 0.5), (1.0, 0.0, 0.0), (0.7, 0.1, 0.1, 0.1)]
+    "fractions", [(0.8,), (0.8, 0.3), (0.5, 0.5, 0.5), (1.2, -0.2), (0.0, 0.5, 0.5), (1.0, 0.0, 0.0), (0.7, 0.1, 0.1, 0.1)]
 )
-def test_shares_that_cannot_be_are_refused(shares):
+def test_shares_that_cannot_be_are_refused(fractions):
     """They are two or three, add up to 1, and leave something to train and to validate on."""
-    with pytest.raises(BadOption, match=r"data\.shares must be.*Received: data\.shares=\[") as error:
-        split_indices(10, DataConfig(shares=shares))
+    with pytest.raises(BadOption, match=r"data\.split_fractions must be.*Received: data\.split_fractions=\[") as error:
+        split_indices(10, DataConfig(split_fractions=fractions))
     one_line(error)
 
 
-@pytest.mark.parametrize("option", [{"shares": (0.5, 0.3, 0.2)}, {"split_seed": 3}, {"stratify": False}])
+@pytest.mark.parametrize("option", [{"split_fractions": (0.5, 0.3, 0.2)}, {"split_seed": 3}, {"stratify": False}])
 def test_options_of_dividing_are_refused_where_data_is_divided(option):
     """The digits have their splits; a recipe that would divide them is told so before anything is trained."""
     made = Recipe("t", ModelConfig("mlp_tiny"), DataConfig("digits", **option))
     name = next(iter(option))
-    with pytest.raises(BadOption, match=rf"data\.{name} applies to data that is not divided.*digits") as error:
+    with pytest.raises(BadOption, match=rf"data\.{name} applies to data without splits.*digits") as error:
         open_pipeline(made, zoo.spec("mlp_tiny"))
     one_line(error)
 
@@ -92,9 +92,9 @@ def test_options_of_tables_are_refused_elsewhere(option):
 
 def test_tables_obey_shares_and_seed():
     """Iris by halves and quarters: 25 of each species train; another seed chooses others; without a test split too."""
-    counts = {n: s.count for n, s in load_dataset(DataConfig("iris", shares=(0.5, 0.3, 0.2))).splits.items()}
+    counts = {n: s.count for n, s in load_dataset(DataConfig("iris", split_fractions=(0.5, 0.3, 0.2))).splits.items()}
     assert counts == {"train": 75, "validation": 45, "test": 30}
-    assert set(load_dataset(DataConfig("iris", shares=(0.8, 0.2))).splits) == {"train", "validation"}
+    assert set(load_dataset(DataConfig("iris", split_fractions=(0.8, 0.2))).splits) == {"train", "validation"}
     first, other = (
         [
             x.tolist()
@@ -116,5 +116,5 @@ def test_a_class_with_one_example_is_refused(tmp_path):
 
 def test_public_configuration_has_the_options():
     """They are part of a recipe, and travel as JSON."""
-    made = Recipe("t").override(**{"data.shares": [0.6, 0.2, 0.2], "data.split_seed": 5, "data.stratify": False})
+    made = Recipe("t").override(**{"data.split_fractions": [0.6, 0.2, 0.2], "data.split_seed": 5, "data.stratify": False})
     assert training.Recipe.from_json(made.to_json()) == made

@@ -360,7 +360,7 @@ def test_resume_keeps_the_vocabulary(text_run, data):
     (text_run.path / "done.json").unlink()
     data("classify", train=(["zebra c c c c", "b", "b", "b"], [0, 1, 1, 1]))
     assert training.resume(text_run.path).text() == TextConfig((*SPECIAL, "b", "a", "c"))
-    assert training.evaluate(text_run)["examples"] == 3
+    assert training.evaluate(text_run).examples == 3
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ CHANGES = {
     "loss.label_smoothing": 0.1,
     "optimizer.clip_norm": 1.0,
     "optimizer.accumulate": 2,
-    "log.mistakes": 0,
+    "log.misclassified": 0,
     "log.every": 8,
 }
 # A corner, as ReLU has one, makes another gradient of a rounding.
@@ -155,7 +155,7 @@ def test_resumed_on_its_own_backend_only(runs, tmp_path):
 def test_exported_through_tensorflow(runs, monkeypatch):
     """The child that converts runs on TensorFlow, whatever its parent does, and compares the logits first."""
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    (artifact,) = export.export_all(Run.open(runs / "4"), ["tflite"])
+    (artifact,) = export.convert(Run.open(runs / "4"), ["tflite"])
     assert artifact.parity["passed"]
 
 
@@ -213,16 +213,16 @@ def test_other_recipes(python, tmp_path, recipe, changes):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.strip() == changes.get("precision", Run.open(tmp_path / "run").recipe.precision)
-    (artifact,) = export.export_all(Run.open(tmp_path / "run"), ["tflite"])
+    (artifact,) = export.convert(Run.open(tmp_path / "run"), ["tflite"])
     assert artifact.parity["passed"]
 
 
 RANGE = """
-from training.tuning.lr_finder import find_rate
+from training.tuning.lr_finder import range_test
 from training.recipe.recipe import resolve
 
 recipe = resolve("digits_mlp", {"optimizer.name": "sgd", "strategy": "auto"}.items())
-found = find_rate(recipe, low=1e-3, high=1e4, steps=40)
+found = range_test(recipe, low=1e-3, high=1e4, steps=40)
 print(len(found.rates), found.losses[0], min(found.losses), found.losses[-1])
 """
 

@@ -84,7 +84,7 @@ def test_two_workers_train_as_one(workers, tmp_path):
     assert (out[0].startswith(str(run)), out[1]) == (True, "")
     result = Run.open(run).result()
     assert (result["strategy"], result["workers"], result["replicas"]) == ("multiworker", 2, 2)
-    assert training.evaluate(run)["accuracy"] == result["test"]["accuracy"]
+    assert training.evaluate(run).accuracy == result["test"]["accuracy"]
     assert sorted(p.name for p in run.iterdir() if p.suffix != ".html") == [
         ".lock", "checkpoints", "done.json", "env.json", "diagnostics.jsonl", "metrics.jsonl", "model.keras", "recipe.json",
         "tensorboard",

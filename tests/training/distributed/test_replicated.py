@@ -13,6 +13,7 @@ import tensorflow as tf
 from training.recipe.recipe import recipes
 from training.distributed.replicated import Replicated
 from training.distributed.devices import open_device
+from training.learning.training_model import as_training_model
 
 recipe = recipes["digits_mlp"].override(strategy="mirrored", precision="float32")
 # Other devices that worked together before leave those that come after them alone.
@@ -25,10 +26,11 @@ def added_up(count):
     return [float(value) for value in strategy.experimental_local_results(found)]
 sums = [added_up(count) for count in (4, 2, 4)]
 device = open_device(recipe.override(replicas=2))
+optimizer = device.adapt_optimizer
 
 def model(*layers, optimizer, **options):
     with device.strategy.scope():
-        made = keras.Sequential([keras.Input((4,)), *layers])
+        made = as_training_model(keras.Sequential([keras.Input((4,)), *layers]))
         made.compile(optimizer, "mse", jit_compile=False, **options)
         made.optimizer.build(made.trainable_variables)
         made._compile_loss.build(keras.ops.zeros((1, 1)), keras.ops.zeros((1, 1)))
@@ -40,18 +42,19 @@ def results(function):
     return [np.asarray(v).tolist() for v in values]
 
 dropout = keras.layers.Dropout(0.5, seed=3)
-dropped = model(dropout, keras.layers.Dense(1), optimizer="sgd")
+dropped = model(dropout, keras.layers.Dense(1), optimizer=optimizer(keras.optimizers.SGD)())
 masks = results(lambda: dropout(tf.ones((1, 64)), training=True))
 alone = np.asarray(keras.layers.Dropout(0.5, seed=3)(tf.ones((1, 64)), training=True)).tolist()
 
 norm = keras.layers.BatchNormalization(momentum=0.0)
-normed = model(norm, keras.layers.Dense(1), optimizer="sgd")
+normed = model(norm, keras.layers.Dense(1), optimizer=optimizer(keras.optimizers.SGD)())
 def ranks():
     rank = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
     return norm(1000.0 + rank * tf.ones((3, 4)), training=True)
 results(ranks)
 
-scaled = model(keras.layers.Dense(1), optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)))
+scaler = optimizer(keras.optimizers.LossScaleOptimizer)(optimizer(keras.optimizers.SGD)(0.1))
+scaled = model(keras.layers.Dense(1), optimizer=scaler)
 before = [v.numpy().tolist() for v in scaled.weights]
 def step(bad):
     rank = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)

@@ -11,7 +11,7 @@ from PIL import Image
 import training.data.pipeline.pipeline as pipeline_module
 import zoo
 from training import AugmentConfig, DataConfig, ModelConfig, Recipe
-from training.common.sharding import Shard, part
+from training.common.sharding import Shard, shard_rows
 from training.data.pipeline.opening import open_pipeline
 from training.data.readers.files import file_split
 from zoo.common.errors import BadOption
@@ -65,17 +65,17 @@ def test_rows_are_divided(size, workers, replicas):
 
 def test_whole_batch_is_in_its_order():
     """One part is the whole batch, row by row."""
-    assert np.array_equal(part(10, 1, 0), np.arange(10))
+    assert np.array_equal(shard_rows(10, 1, 0), np.arange(10))
 
 
 def test_odd_parts_cannot_be_mixed():
     """Pairs that would be torn apart are refused; where the whole batch is mixed in one place, nothing is."""
-    with pytest.raises(BadOption, match=r"a batch of 6 in 2 parts"):
-        Shard(2, 0, 1).check_mixing(6, in_step=False)
-    with pytest.raises(BadOption, match=r"a batch of 6 in 2 parts"):
-        Shard(1, 0, 2).check_mixing(6, in_step=True)
-    Shard(1, 0, 2).check_mixing(6, in_step=False)
-    Shard(3, 0, 1).check_mixing(6, in_step=False)
+    with pytest.raises(BadOption, match=r"a batch of 6 in 2 shards"):
+        Shard(2, 0, 1).check_mixing(6, augments_on_device=False)
+    with pytest.raises(BadOption, match=r"a batch of 6 in 2 shards"):
+        Shard(1, 0, 2).check_mixing(6, augments_on_device=True)
+    Shard(1, 0, 2).check_mixing(6, augments_on_device=False)
+    Shard(3, 0, 1).check_mixing(6, augments_on_device=False)
 
 
 WAYS = {

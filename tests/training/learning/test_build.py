@@ -14,7 +14,7 @@ from training.loop import resume_run, train_new
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption
 
-QUICK = {"model.name": "resnet_tiny", "epochs": 2, "schedule.warmup_epochs": 0, "log.every": 0, "log.mistakes": 0}
+QUICK = {"model.name": "resnet_tiny", "epochs": 2, "schedule.warmup_epochs": 0, "log.every": 0, "log.misclassified": 0}
 
 
 def start(**overrides):
@@ -94,4 +94,4 @@ def test_resume_does_not_ask_for_the_weights_again(tmp_path):
     path.unlink()
     again = resume_run(Run.open(tmp_path / "run"))
     assert again.metrics()[-1]["val_loss"] == pytest.approx(whole.metrics()[-1]["val_loss"], rel=1e-4)
-    assert training.evaluate(again)["loss"] == pytest.approx(training.evaluate(whole)["loss"], rel=1e-4)
+    assert training.evaluate(again).loss == pytest.approx(training.evaluate(whole).loss, rel=1e-4)

@@ -12,16 +12,16 @@ import training
 import zoo
 from training.data.pipeline.opening import open_pipeline
 from training.learning.build import build_training_model, compile_model
-from training.learning.distillation import difference, divergence, hard_loss, open_teacher
+from training.learning.distillation import divergence, feature_loss, hard_loss, open_teacher
 from training.learning.evaluation import load_model
-from training.learning.regularization import level_names
-from training.learning.training_model import product
+from training.learning.regularization import stage_outputs
+from training.learning.training_model import inference_model
 from training.recipe.config import TeacherConfig
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption, RunError
 from zoo.common.lazy import keras
 
-QUICK = {"schedule.warmup_epochs": 0, "log.every": 0, "log.mistakes": 0, "loss.label_smoothing": 0.0}
+QUICK = {"schedule.warmup_epochs": 0, "log.every": 0, "log.misclassified": 0, "loss.label_smoothing": 0.0}
 
 
 def softmax(x):
@@ -41,7 +41,7 @@ def test_hard_answers_and_features():
     """The cross-entropy with the first choice, and the mean square of a difference."""
     teacher, student = np.array([[1.0, 2.0, 4.0]], "float32"), np.array([[0.5, -1.0, 2.0]], "float32")
     assert float(hard_loss(teacher, student)) == pytest.approx(float(-np.log(softmax(student)[0, 2])), rel=1e-5)
-    assert float(difference(teacher, student)) == pytest.approx((0.25 + 9 + 4) / 3)
+    assert float(feature_loss(teacher, student)) == pytest.approx((0.25 + 9 + 4) / 3)
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,9 @@ def test_loss_is_the_sum_that_is_stated(learnt, digits_run):
         for v in model.trainable_variables
         if v.name == "kernel" and "regressor" not in v.path
     )
-    theirs = keras.Model(teacher.input, teacher.get_layer(level_names(recipe, data.shape)[2]).output)(x)
+    theirs = keras.Model(teacher.input, teacher.get_layer(stage_outputs(recipe, data.shape)[2]).output)(x)
     wanted = 0.4 * labels + 0.6 * float(divergence(teacher(x), outputs["logits"], 2.0)) + shrink
-    wanted += 0.5 * float(difference(theirs, keras.ops.convert_to_tensor(outputs["map3"])))
+    wanted += 0.5 * float(feature_loss(theirs, keras.ops.convert_to_tensor(outputs["map3"])))
     assert float(model.compute_loss(x, y, outputs, None, training=True)) == pytest.approx(wanted, rel=1e-4)
     assert float(model.compute_loss(x, y, outputs, None, training=False)) == pytest.approx(labels + shrink, rel=1e-5)
     # Four times 4 channels become the teacher's four times 8.
@@ -96,9 +96,9 @@ def test_teacher_is_no_part_of_what_learns(learnt):
     recipe, data = learnt()
     model = built(recipe, data)
     plain = zoo.get("resnet_tiny", width=4, input_shape=(8, 8, 1))
-    assert model is not product(model)
+    assert model is not inference_model(model)
     assert [v.shape for v in model.variables] == [v.shape for v in plain.variables]
-    assert [layer.name for layer in product(model).layers] == [layer.name for layer in plain.layers]
+    assert [layer.name for layer in inference_model(model).layers] == [layer.name for layer in plain.layers]
 
 
 def test_second_classifier_listens_to_the_teacher(learnt):
@@ -115,13 +115,13 @@ def test_second_classifier_listens_to_the_teacher(learnt):
     outputs = model(x, training=False)
     teacher = open_teacher(recipe.teacher, data)
     labels = float(keras.losses.CategoricalCrossentropy(from_logits=True)(y, outputs["logits"]))
-    taught = float(hard_loss(teacher.answer(x)["logits"], outputs["distillation_logits"]))
+    taught = float(hard_loss(teacher.predict(x)["logits"], outputs["distillation_logits"]))
     found = float(model.compute_loss(x, y, outputs, None, training=True))
     assert found == pytest.approx(0.5 * labels + 0.5 * taught, rel=1e-4)
     average = (outputs["logits"] + outputs["distillation_logits"]) / 2
-    np.testing.assert_allclose(product(model)(x), average, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(inference_model(model)(x), average, rtol=1e-5, atol=1e-6)
     same = zoo.get("deit_micro_tiny", distillation="average", input_shape=(8, 8, 1))
-    assert {layer.name for layer in same.layers} == {layer.name for layer in product(model).layers}
+    assert {layer.name for layer in same.layers} == {layer.name for layer in inference_model(model).layers}
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def test_registered_model_teaches(learnt, digits_run):
     recipe, data = learnt(**overrides, **{"data.preprocessing": grey})
     teacher = open_teacher(recipe.teacher, data)
     x, _ = next(iter(data.evaluate("validation")))
-    np.testing.assert_allclose(teacher.answer(x)["logits"], load_model(digits_run)(x, training=False), atol=1e-4)
+    np.testing.assert_allclose(teacher.predict(x)["logits"], load_model(digits_run)(x, training=False), atol=1e-4)
 
 
 def test_other_tasks_have_no_teacher():
     """Numbers are not classes."""
     data = types.SimpleNamespace(dataset=types.SimpleNamespace(task="regress", name="made"))
-    with pytest.raises(BadOption, match="teaches classes"):
+    with pytest.raises(BadOption, match="needs a classification dataset"):
         open_teacher(TeacherConfig(run="somewhere"), data)
 
 

@@ -17,9 +17,9 @@ def test_network_is_judged_and_kept_in_its_own_size(tmp_path):
     run = training.train("digits_resnet", {"model.name": "resnet_tiny", **SIZES}, run=tmp_path / "run")
     assert run.result()["input_shape"] == [16, 16, 1]
     assert load_model(run).input_shape == (None, 16, 16, 1)
-    assert training.evaluate(run)["accuracy"] == run.result()["test"]["accuracy"]
+    assert training.evaluate(run).accuracy == run.result()["test"]["accuracy"]
     # Kept are the last weights, which the last row judged.
-    found = training.evaluate(run, "validation")["accuracy"]
+    found = training.evaluate(run, "validation").accuracy
     assert found == pytest.approx(run.metrics()[-1]["val_accuracy"], abs=1e-6)
     assert found > 0.15
     assert all(np.isfinite(np.asarray(weight)).all() for weight in load_model(run).weights)

@@ -10,7 +10,7 @@ from zoo.build import options_of
 from zoo.specs.registry import models
 
 # Networks under 200,000 parameters, one or more a family; of a large number of layers only in the slow tests.
-TINY = [name for name in zoo.names("*_tiny") if zoo.spec(name).params < 200_000]
+TINY = [name for name in zoo.list_models("*_tiny") if zoo.spec(name).params < 200_000]
 QUICK = ("mlp_tiny", "highway_tiny", "cnn_tiny", "resnet_tiny", "vgg_bn_tiny", "encoder_tiny")
 RANDOM = ("dropout", "drop_path", "attention_dropout", "projection_dropout", "drop_connect")
 
@@ -88,7 +88,7 @@ def test_gradients_are_right(name, float64, gradient_check):
 
 def test_every_family_is_checked():
     """Each family has a network here."""
-    assert {zoo.spec(name).family for name in TINY} == set(zoo.families())
+    assert {zoo.spec(name).family for name in TINY} == set(zoo.list_families())
 
 
 def toy(activation):

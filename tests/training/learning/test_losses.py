@@ -11,7 +11,7 @@ import training
 import zoo
 from training.data.pipeline.opening import open_pipeline
 from training.learning.losses import check_token_loss, class_loss, class_weights, label_loss, value_loss
-from training.learning.training_model import kept, make_training_model
+from training.learning.heads import make_training_model, to_inference_model
 from training.recipe.config import LossConfig
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption, DataError
@@ -93,8 +93,8 @@ def test_losses_of_numbers():
         (value_loss, {"label_smoothing": 0.1}, "loss.label_smoothing applies to classes"),
         (value_loss, {"balanced": True}, "loss.balanced applies to classes"),
         (value_loss, {"class_weight": (1.0,)}, "loss.class_weight applies to classes"),
-        (class_loss, {"gamma": 1.0}, "loss.gamma is of focal"),
-        (value_loss, {"name": "mse", "delta": 2.0}, "loss.delta is of huber"),
+        (class_loss, {"gamma": 1.0}, "loss.gamma applies to loss.name=focal"),
+        (value_loss, {"name": "mse", "delta": 2.0}, "loss.delta applies to loss.name=huber"),
         (check_token_loss, {"name": "focal"}, "loss of tokens must be one of auto, cross_entropy"),
         (check_token_loss, {"balanced": True}, "classes of whole examples"),
     ],
@@ -134,7 +134,7 @@ def test_balanced_weights_are_those_of_scikit_learn():
         ({"class_weight": (1.0, 2.0)}, BadOption, "needs 3 numbers"),
         ({"class_weight": (1.0, -2.0, 1.0)}, BadOption, "at least 0"),
         ({"class_weight": (0.0, 0.0, 0.0)}, BadOption, "needs 3 numbers"),
-        ({"class_weight": (1.0, 1.0, 1.0), "balanced": True}, BadOption, "one is enough"),
+        ({"class_weight": (1.0, 1.0, 1.0), "balanced": True}, BadOption, "loss.class_weight or loss.balanced"),
         ({"balanced": True}, DataError, "none of 'c'"),
     ],
 )
@@ -169,7 +169,7 @@ def test_heads_are_weighted_and_not_evaluated():
     wanted = own["logits"] + 0.3 * own["auxiliary1"] + 0.1 * own["auxiliary2"]
     assert float(model.compute_loss(x, y, outputs, None, training=True)) == pytest.approx(wanted, rel=1e-5)
     assert float(model.compute_loss(x, y, outputs, None, training=False)) == pytest.approx(own["logits"], rel=1e-5)
-    shipped = kept(network, recipe)
+    shipped = to_inference_model(network, recipe)
     np.testing.assert_allclose(shipped(x), outputs["logits"], rtol=1e-6)
     assert not any(layer.name.startswith("auxiliary") for layer in shipped.layers)
 
@@ -200,5 +200,5 @@ def test_network_without_its_heads_is_exported(tmp_path):
     plain = zoo.get("googlenet_tiny", input_shape=(8, 8, 1))
     assert run.result()["parameters"] == sum(int(np.prod(v.shape)) for v in plain.trainable_variables)
     assert "accuracy" in run.metrics()[0]
-    artifact = export.export(run, "onnx")
+    (artifact,) = export.convert(run, "onnx")
     assert artifact.manifest["parity"]["passed"]

@@ -12,14 +12,14 @@ from training.data.pipeline.opening import open_pipeline
 from training.learning.build import build_training_model, compile_model
 from training.learning.evaluation import load_model
 from training.learning.regularization import add_norms, kernels, normalize_kernels
-from training.learning.training_model import product
+from training.learning.training_model import inference_model
 from training.loop import resume_run
 from training.recipe.config import RegularizeConfig
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 
-QUICK = {"epochs": 1, "schedule.warmup_epochs": 0, "log.every": 0, "log.mistakes": 0, "data.augment.rotate": 0}
+QUICK = {"epochs": 1, "schedule.warmup_epochs": 0, "log.every": 0, "log.misclassified": 0, "data.augment.rotate": 0}
 PLAIN = {**QUICK, "model.options": {"widths": [16]}}
 
 
@@ -118,7 +118,7 @@ def test_spatial_dropout_drops_whole_channels_in_training_only():
     before = np.asarray(keras.Model(model.input, layers[0].input)(x, training=True))
     assert 0.4 < whole[~(before == 0).all(axis=(1, 2))].mean() < 0.6
     model.train_on_batch(x, y)
-    kept = product(model)
+    kept = inference_model(model)
     assert not any(isinstance(layer, keras.layers.SpatialDropout2D) for layer in kept.layers)
     np.testing.assert_allclose(kept(x), model(x, training=False)["logits"], rtol=1e-5, atol=1e-5)
     plain = zoo.get("resnet_tiny", input_shape=(8, 8, 1))

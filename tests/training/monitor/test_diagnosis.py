@@ -1,4 +1,4 @@
-"""`zoo diagnose` names what is wrong with runs made sick on purpose, and stays silent on a healthy one."""
+"""`zoo diagnose` finds the faults of broken runs, and finds nothing in a healthy one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MLP = {"epochs": 2, "schedule.warmup_epochs": 0, "log.every": 5, "log.misclassif
 
 
 def faults(run):
-    """Return the names of what is wrong."""
-    return {finding["fault"] for finding in training.diagnose(run)["findings"]}
+    """Return the faults of a run."""
+    return {finding.fault for finding in training.diagnose(run).findings}
 
 
 def train(folder, changes, fails=False):
@@ -66,26 +66,26 @@ def twenty():
 def test_healthy_run_has_no_findings(digits_run, zoo_command):
     """The control of all: a network that learns the digits well is not complained of."""
     found = training.diagnose(digits_run)
-    assert found["findings"] == []
-    assert found["measurements"] >= 3
+    assert found.findings == ()
+    assert found.measurements >= 3
     code, out, err = zoo_command("diagnose", digits_run.path)
     assert (code, err) == (0, "")
-    assert out.startswith("Nothing is wrong, as far as 6 epochs and ")
+    assert out.startswith("No problems found in 6 epochs and ")
 
 
 def test_deep_sigmoids_vanish(tmp_path):
     """Ten layers of sigmoids: the first learn nothing beside the last, and figures say so."""
     run = train(tmp_path, {"model.options": {"widths": [32] * 10, "activation": "sigmoid"}})
-    found = {finding["fault"]: finding for finding in training.diagnose(run)["findings"]}
+    found = {finding.fault: finding for finding in training.diagnose(run).findings}
     assert "vanishing" in found
-    assert "dense1" in found["vanishing"]["figures"]["share_of_largest"]
-    assert "logits" not in found["vanishing"]["figures"]["share_of_largest"]
-    assert "activation=relu" in found["vanishing"]["advice"]
+    assert "dense1" in found["vanishing"].metrics["share_of_largest"]
+    assert "logits" not in found["vanishing"].metrics["share_of_largest"]
+    assert "activation=relu" in found["vanishing"].advice
     assert not {"exploding", "dead_relu", "overfitting"} & set(found)
 
 
 def test_rate_that_is_much_too_high_diverges(tmp_path, zoo_command):
-    """A run that stopped on a loss that is not finite is unfinished, and health says why it stopped."""
+    """A run that stopped on a loss that is not finite is unfinished, and the diagnosis reports the reason."""
     run = train(tmp_path, {"optimizer.name": "sgd", "optimizer.learning_rate": 1e30}, fails=True)
     assert not run.finished
     assert "diverged" in faults(run)
@@ -105,8 +105,8 @@ def test_rate_that_is_too_high_is_named(tmp_path):
 def test_dead_relus_are_named(tmp_path, start):
     """Biases of -10 keep every unit of a layer at 0."""
     changes = start({"widths": [32, 16]}, lambda path, shape: np.full(shape, -10.0 if "dense1/bias" in path else 0.05))
-    found = {finding["fault"]: finding for finding in training.diagnose(train(tmp_path, changes))["findings"]}
-    assert found["dead_relu"]["figures"]["dead"]["dense1"] == 1.0
+    found = {finding.fault: finding for finding in training.diagnose(train(tmp_path, changes)).findings}
+    assert found["dead_relu"].metrics["dead"]["dense1"] == 1.0
 
 
 def test_zero_weights_are_named(tmp_path, start):
@@ -120,8 +120,8 @@ def test_saturated_units_are_named(tmp_path, start, activation):
     """Weights a hundred times too large leave no value between the ends."""
     random = np.random.default_rng(0)
     changes = start({"widths": [32, 16], "activation": activation}, lambda _, shape: random.normal(0, 30, shape))
-    found = {finding["fault"]: finding for finding in training.diagnose(train(tmp_path, changes))["findings"]}
-    assert found["saturated"]["figures"]["saturated"]["dense1"] > 0.8
+    found = {finding.fault: finding for finding in training.diagnose(train(tmp_path, changes)).findings}
+    assert found["saturated"].metrics["saturated"]["dense1"] > 0.8
     assert "dead_relu" not in found
 
 
@@ -191,7 +191,7 @@ def test_json_is_for_machines(stored, zoo_command):
 def test_run_that_has_not_trained_is_refused(tmp_path, zoo_command):
     """There is nothing to say of a run without figures, nor of a folder that is none."""
     run = Run.create(training.get_recipe("digits_mlp"), tmp_path / "run")
-    with pytest.raises(RunError, match="has neither figures nor steps"):
+    with pytest.raises(RunError, match="which has no metrics"):
         training.diagnose(run)
     code, out, err = zoo_command("diagnose", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)

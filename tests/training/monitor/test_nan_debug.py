@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from training.checkpoints.files import Progress
+from training.learning.training_model import as_training_model
 from training.monitor.nan_debug import find_first
 from training.monitor.step_tools import Feed
 
@@ -23,7 +24,7 @@ def network(*middle, rate=0.1):
     x = keras.layers.Dense(8, "relu", name="first")(x)
     for layer in middle:
         x = layer(x)
-    model = keras.Model(inputs, keras.layers.Dense(2, name="last")(x))
+    model = as_training_model(keras.Model(inputs, keras.layers.Dense(2, name="last")(x)))
     model.compile(keras.optimizers.SGD(rate), keras.losses.CategoricalCrossentropy(from_logits=True))
     model.optimizer.build(model.trainable_variables)
     return model
@@ -62,7 +63,7 @@ def test_layer_that_overflows_going_forward():
 
     layers = keras.layers.Rescaling(1e4, name="large"), keras.layers.Activation("exponential", name="power")
     text = found(network(*layers, keras.layers.Dense(3, name="behind")), data())
-    assert text == "First to go, in epoch 1, step 1: the activation of power (Activation), inf"
+    assert text == "First value that is not finite, in epoch 1, step 1: the activation of power (Activation), inf"
 
 
 def test_gradient_that_is_infinite_though_activations_are_not():
@@ -72,7 +73,7 @@ def test_gradient_that_is_infinite_though_activations_are_not():
     text = found(
         network(keras.layers.Lambda(keras.ops.sqrt, name="root"), keras.layers.Dense(3, name="behind")), data()
     )
-    assert "step 1: the gradient by the input of root (Lambda), " in text
+    assert "step 1: the gradient of the input of root (Lambda), " in text
     assert text.endswith("all activations are finite")
 
 
@@ -84,13 +85,13 @@ def test_gradient_of_one_branch_is_not_blamed_on_the_other():
         root = keras.layers.Lambda(keras.ops.sqrt, name="root")(x)
         return keras.layers.Add(name="sum")([root, keras.layers.Dense(8, name="other")(x)])
 
-    assert "the gradient by the input of root (Lambda)" in found(network(two), data())
+    assert "the gradient of the input of root (Lambda)" in found(network(two), data())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_data_that_is_not_finite(value):
     """A number of the fourth batch that is none is found there, from wherever the checkpoint stands."""
-    wanted = f"First to go, in epoch 1, step 4: the data; the images or features of the batch hold {value}"
+    wanted = f"First value that is not finite, in epoch 1, step 4: the data; the images or features of the batch contain {value}"
     for skip in (0, 3):
         assert found(network(), data((3, value)), skip) == wanted
     assert found(network(), data((3, value)), 4) == ""

@@ -8,8 +8,8 @@ import json
 import pytest
 
 import training
-from training.monitor.progress import Display, figures
-from training.recipe.docstrings import read_note
+from training.monitor.progress import ProgressDisplay, format_metrics
+from training.recipe.docstrings import parse_metadata
 from training.recipe.recipe import Recipe
 from training.recipe.starter import read_recipe, write_starter
 from zoo.common.errors import BadOption, UnknownName
@@ -33,12 +33,12 @@ def test_bar_shows_speed_and_wait():
     """On a terminal the bar has epoch, figures, images/s, the share of time spent waiting, and the time left."""
     from rich.console import Console
 
-    display = Display("digits", epochs=4, steps=10, batch_size=32, wanted=True)
+    display = ProgressDisplay("digits", epochs=4, steps=10, batch_size=32, enabled=True)
     file = io.StringIO()
     display.console = display._bar.live.console = Console(file=file, force_terminal=True, width=160, highlight=False)
     display._bar.disable = False
     with display:
-        display.begin(0)
+        display.start_epoch(0)
         display.step(0, 5, {"loss": 1.25, "accuracy": 0.75}, waited=0.0)
         display._bar.refresh()
         display.epoch(ROW)
@@ -50,8 +50,8 @@ def test_bar_shows_speed_and_wait():
 
 def test_line_of_an_epoch():
     """Figures have four decimals, speed and wait their units; what is missing is left out."""
-    assert figures(ROW) == "loss 1.5000  accuracy 0.5000  val_loss 2.0000  1,234 examples/s  waits for data 7%"
-    assert figures({"epoch": 1, "loss": None}) == ""
+    assert format_metrics(ROW) == "loss 1.5000  accuracy 0.5000  val_loss 2.0000  1,234 examples/s  waits for data 7%"
+    assert format_metrics({"epoch": 1, "loss": None}) == ""
 
 
 def test_recipes_tell_hardware_time_and_accuracy(zoo_command):
@@ -64,8 +64,8 @@ def test_recipes_tell_hardware_time_and_accuracy(zoo_command):
     assert "33 s of one core" in lines["word_order_encoder"]
     code, out, err = zoo_command("recipes", "cifar10_resnet32", "--json")
     (found,) = json.loads(out)
-    assert found["stated"]["command"].startswith("zoo train cifar10_resnet")
-    assert (found["stated"]["accuracy"], found["stated"]["published"]) == ("92.49%", True)
+    assert found["metadata"]["command"].startswith("zoo train cifar10_resnet")
+    assert (found["metadata"]["accuracy"], found["metadata"]["published"]) == ("92.49%", True)
 
 
 def test_every_recipe_states_itself():
@@ -95,7 +95,7 @@ def test_statements_are_read(result, name, accuracy, published):
         f'"""Title.\n\nCommand: zoo train a\nTime: 3 s.\nResult: {first},\n{rest}\n\nTime again.\n"""\nimport nothing'
     )
     source = source if rest else f'"""Title.\n\nResult: {result}\n"""'
-    found = read_note(source, name)
+    found = parse_metadata(source, name)
     assert (found.accuracy, found.published) == (accuracy, published)
     assert found.shown == accuracy + (" (published)" if published and accuracy else "")
 

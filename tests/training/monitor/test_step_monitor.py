@@ -1,4 +1,4 @@
-"""What is measured beside the steps is right, reaches TensorBoard and the run, and changes nothing."""
+"""Measurements of steps are correct, reach TensorBoard and the run, and change nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _norm(shape):
 
 
 def test_tensorboard_has_it_all(watched):
-    """Scalars by step and by layer, histograms of every weight, a profile, and a picture of mistakes."""
+    """Scalars by step and by layer, histograms of every weight, a profile, and a image of misclassified examples."""
     steps = events(watched, "steps")
     wanted = {"gradient_norm", "learning_rate", "gradients/dense1", "updates/logits", "dead/dense2"}
     assert wanted <= set(steps)
@@ -74,11 +74,11 @@ def test_tensorboard_has_it_all(watched):
     assert {"data_wait", "images_per_second", "loss", "learning_rate"} <= set(events(watched, "train"))
 
 
-def test_mistakes_are_shown_as_images(watched):
+def test_misclassified_are_shown_as_images(watched):
     """The picture is a PNG of as many tiles as were asked for."""
     import tensorflow as tf
 
-    (event,) = events(watched, "validation")["mistakes"]
+    (event,) = events(watched, "validation")["misclassified"]
     width, height, png = tf.make_ndarray(event.tensor_proto)
     assert (int(width), int(height)) == (640, 368)
     assert tf.io.decode_png(png).shape == (368, 640, 3)
@@ -120,20 +120,21 @@ def test_norm_is_that_of_the_gradient():
     import tensorflow as tf
 
     from training.monitor.step_tools import Gradients
+    from training.optim.step_hooks import observable
 
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, "tanh"), keras.layers.Dense(2)])
-    model.compile("sgd", "mse")
+    model.compile(observable(keras.optimizers.SGD)(), "mse")
     x, y = tf.random.normal((8, 4)), tf.random.normal((8, 2))
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.square(model(x) - y))
     wanted = [float(tf.norm(g)) for g in tape.gradient(loss, [v.value for v in model.trainable_variables])]
     gradients = Gradients(model, tf.distribute.get_strategy())
-    gradients.ask(True)
+    gradients.enable(True)
     model.train_on_batch(x, y)
     assert list(gradients.norms().values()) == pytest.approx(wanted, rel=1e-5)
     # Once nobody asks, nothing is measured.
-    gradients.ask(False)
+    gradients.enable(False)
     model.train_on_batch(x, 100 * y)
     assert list(gradients.norms().values()) == pytest.approx(wanted, rel=1e-5)
 
@@ -160,10 +161,11 @@ def test_wait_for_data_is_measured(tmp_path):
     import keras
     import tensorflow as tf
 
+    from training.learning.training_model import as_training_model
     from training.monitor.step_tools import Feed
 
     def waited(seconds):
-        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model = as_training_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
         model.compile("sgd", "mse")
         feed = Feed(model)
 
@@ -196,14 +198,14 @@ def test_bad_profile_is_refused(profile):
 
 
 @pytest.mark.slow
-def test_other_data_shows_its_mistakes_as_text(tmp_path):
-    """Mistakes of a network for words are a table with input, truth, prediction and score."""
+def test_other_data_shows_misclassified_as_text(tmp_path):
+    """Misclassified texts are a table with input, truth, prediction and score."""
     import tensorflow as tf
 
     changes = {"epochs": 1, "data.batch_size": 256, "log.every": 0, "schedule.warmup_epochs": 0}
     changes |= {"optimizer.learning_rate": 1e-5}
     run = training.train("word_order_encoder", changes, run=tmp_path / "run")
-    (event,) = events(run, "validation")["mistakes"]
+    (event,) = events(run, "validation")["misclassified"]
     lines = tf.make_ndarray(event.tensor_proto).item().decode().splitlines()
     assert lines[0] == "| input | truth | prediction | score |"
     assert 2 < len(lines) <= 18

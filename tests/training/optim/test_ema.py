@@ -114,7 +114,7 @@ def test_the_mean_is_evaluated_and_kept(run):
     best = run.result()["best"]
     row = run.metrics()[best["epoch"] - 1]
     assert best["val_accuracy"] == row["val_accuracy"] == max(r["val_accuracy"] for r in run.metrics())
-    assert training.evaluate(run, "validation")["accuracy"] == pytest.approx(row["val_accuracy"], abs=1e-6)
+    assert training.evaluate(run, "validation").accuracy == pytest.approx(row["val_accuracy"], abs=1e-6)
     kept, last = load_model(run).get_weights()[0], load_file(run.checkpoints / "last.safetensors")
     weights = next(value for name, value in last.items() if name.startswith("model/0000/"))
     assert weights.shape == kept.shape

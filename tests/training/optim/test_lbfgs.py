@@ -44,9 +44,9 @@ def test_each_iteration_is_an_epoch(run):
     losses = [row["loss"] for row in rows]
     assert all(b < a for a, b in itertools.pairwise(losses))
     assert (run.result()["ended"], run.result()["precision"]) == ("epochs", "float32")
-    assert training.evaluate(run, "validation")["accuracy"] == pytest.approx(rows[-1]["val_accuracy"], abs=1e-6)
+    assert training.evaluate(run, "validation").accuracy == pytest.approx(rows[-1]["val_accuracy"], abs=1e-6)
     # The loss of the row is that of all training examples.
-    assert training.evaluate(run, "train")["loss"] == pytest.approx(losses[-1], rel=1e-3)
+    assert training.evaluate(run, "train").loss == pytest.approx(losses[-1], rel=1e-3)
 
 
 @pytest.mark.slow
@@ -117,12 +117,12 @@ def test_it_ends_where_there_is_no_more_to_gain(tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "overrides", "message"),
     [
-        ("digits_mlp", {"data.batch_size": 64}, "data.batch_size=64, of 1293 training examples"),
+        ("digits_mlp", {"data.batch_size": 64}, "data.batch_size=64 of 1293 training examples"),
         ("digits_mlp", {"optimizer.ema": 0.9}, "optimizer.ema"),
         ("digits_mlp", {"optimizer.clip_norm": 1.0}, "optimizer.clip_norm"),
-        ("digits_mlp", {"model.options": {"widths": [8], "dropout": 0.1}}, "drops at random"),
+        ("digits_mlp", {"model.options": {"widths": [8], "dropout": 0.1}}, "dropout changes the loss"),
         ("digits_mlp", {"regularize.l1": 0.1}, "needs a smooth loss"),
-        ("digits_mlp", {"regularize.spectral_norm": True}, "knows no constraints"),
+        ("digits_mlp", {"regularize.spectral_norm": True}, "has no constraints"),
         ("digits_mlp", {"precision": "mixed_bfloat16"}, "needs float32"),
         ("digits_resnet", {"model.options": {}}, "data.augment"),
         ("digits_resnet", {"model.options": {}, "data.augment": {}}, "batch normalization"),

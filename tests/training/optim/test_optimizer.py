@@ -188,7 +188,7 @@ def test_textbook_names(name, nesterov):
 
 
 def test_gradients_are_clipped_in_three_ways():
-    """By value, each by its norm, all by theirs; and in one way only."""
+    """By value, each by its norm, all by theirs; and at most one of them."""
     import keras
 
     def moved(**clip):
@@ -203,7 +203,7 @@ def test_gradients_are_clipped_in_three_ways():
     assert np.linalg.norm(moved(clip_each=2.0)[0]) == pytest.approx(2.0)
     np.testing.assert_allclose(moved(clip_each=2.0)[1], np.full(9, -0.1))
     assert np.linalg.norm(np.concatenate(moved(clip_norm=2.0))) == pytest.approx(2.0)
-    with pytest.raises(BadOption, match="one way only") as error:
+    with pytest.raises(BadOption, match="at most one kind of gradient clipping") as error:
         moved(clip_value=0.5, clip_norm=1.0)
     assert "\n" not in str(error.value)
 

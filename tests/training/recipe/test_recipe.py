@@ -14,18 +14,46 @@ import pytest
 import training
 from training import AugmentConfig, DataConfig, ModelConfig, Recipe, TeacherConfig, parse_override
 from training.data.dataset import datasets
-from training.recipe.config import CHOICES, LIMITS
+from training.recipe.limits import CHOICES, LIMITS
 from training.recipe.recipe import recipes, resolve
 from zoo import PreprocessingConfig
 from zoo.build import check_options
 from zoo.common.errors import BadOption, DuplicateName, UnknownName
 
-RECIPE = Recipe("test", data=DataConfig(augment=AugmentConfig(flip=True)), teacher=TeacherConfig(model="resnet20"))
+RECIPE = Recipe("test", data=DataConfig(augment=AugmentConfig(flip=True)), teacher=TeacherConfig(run="runs/teacher"))
+
+
+# What a key needs next to it, where it does not apply to the recipe as it is.
+COMPANIONS = {
+    "optimizer.beta_1": {"optimizer.name": "adam"},
+    "optimizer.beta_2": {"optimizer.name": "adam"},
+    "optimizer.epsilon": {"optimizer.name": "adam"},
+    "optimizer.rho": {"optimizer.name": "rmsprop"},
+    "schedule.period": {"schedule.name": "exponential"},
+    "schedule.factor": {"schedule.name": "exponential", "schedule.period": 2},
+    "schedule.power": {"schedule.name": "polynomial"},
+    "schedule.warmup_epochs": {"epochs": 1_000_000},
+    "loss.gamma": {"loss.name": "focal"},
+    "loss.delta": {"loss.name": "huber"},
+    "teacher.beta": {"teacher.features": [1]},
+}
+NEEDED = {
+    "step": {"schedule.milestones": [1, 2]},
+    "exponential": {"schedule.period": 2},
+    "cosine_restarts": {"schedule.period": 2},
+    "inverse_sqrt": {"schedule.warmup_epochs": 1},
+}
 
 
 def override(key, value):
     """Return the recipe with one value changed."""
     return RECIPE.override(**{key: value})
+
+
+def override_with(key, value):
+    """Return the recipe with one value changed, and with what that needs; a default needs nothing."""
+    more = {} if value == value_of(RECIPE, key) else COMPANIONS.get(key, {})
+    return RECIPE.override(**more, **(NEEDED.get(value, {}) if isinstance(value, str) else {}), **{key: value})
 
 
 def value_of(recipe, key):
@@ -58,7 +86,7 @@ def one_line(error):
         ("data.image_size", (32, 48), (32, 48)),
         ("data.image_size", [], ()),
         ("model.options.dropout", 0.2, 0.2),
-        ("model.options", {"depth": 2}, {"depth": 2}),
+        ("model.options", {"zero_init": True}, {"zero_init": True}),
         ("model", {"name": "mlp"}, ModelConfig("mlp")),
         ("data.augment", {"shift": 0.1}, AugmentConfig(shift=0.1)),
         ("data.preprocessing.std", [255], PreprocessingConfig(std=(255.0,))),
@@ -97,7 +125,7 @@ def test_several_overrides_of_a_missing_dataclass_add_up():
     [
         ("epoch", "epochs"),
         ("optimizer.lerning_rate", "optimizer.learning_rate"),
-        ("optimiser.learning_rate", "optimizer"),
+        ("optimiser.learning_rate", "optimizer.learning_rate"),
         ("data.augment.shft", "data.augment.shift"),
         ("data.preprocessing.means", "data.preprocessing.mean"),
     ],
@@ -146,8 +174,10 @@ def test_out_of_range_is_refused_and_the_ends_are_not(key):
         with pytest.raises(BadOption, match=re.escape(key)) as error:
             override(key, int(value) if type(value_of(RECIPE, key)) is int else value)
         one_line(error)
+    # The learning rate is warmed up for less than all epochs.
+    high = high - 1 if key == "schedule.warmup_epochs" else high
     for value in (low, high):
-        override(key, int(value) if type(value_of(RECIPE, key)) is int else value)
+        override_with(key, int(value) if type(value_of(RECIPE, key)) is int else value)
 
 
 @pytest.mark.parametrize("key", ["optimizer.learning_rate", "checkpoint_seconds", "loss.label_smoothing"])
@@ -188,7 +218,7 @@ def test_choices_name_all_and_the_nearest(key):
     assert all(str(choice) in message for choice in allowed)
     assert f"Did you mean '{allowed[-1]}'?" in message or isinstance(allowed[-1], int)
     for choice in allowed:
-        assert value_of(override(key, choice), key) == choice
+        assert value_of(override_with(key, choice), key) == choice
 
 
 @pytest.mark.parametrize("key", ["model.name.x", "epochs.x", "data.image_size.0"])
@@ -271,7 +301,12 @@ def test_registered_recipe_goes_through_json(name):
 def test_full_recipe_goes_through_json():
     """Tuples, mappings and a preprocessing come back as they were."""
     recipe = RECIPE.override(
-        **{"data.preprocessing.std": [255], "data.image_size": [8, 9], "model.options": {"widths": [4], "l2": 0.1}}
+        **{
+            "data.preprocessing.std": [255],
+            "data.image_size": [8, 9],
+            "model.name": "mlp",
+            "model.options": {"widths": [4]},
+        }
     )
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
@@ -356,6 +391,6 @@ def test_command_lists_recipes(zoo_command):
     assert "digits_mlp" in out
     code, out, err = zoo_command("recipes", "digits_mlp", "--json")
     (values,) = json.loads(out)
-    stated = values.pop("stated")
+    stated = values.pop("metadata")
     assert Recipe.from_json(values) == recipes["digits_mlp"]
     assert (stated["accuracy"], stated["published"]) == ("0.9231", False)

@@ -91,7 +91,7 @@ def test_events_are_read_by_tensorboard(digits_run):
     rows = digits_run.metrics()
     for part, wanted in (
         ("train", FIGURES - {"val_loss", "val_accuracy"}),
-        ("validation", {"loss", "accuracy", "mistakes"}),
+        ("validation", {"loss", "accuracy", "misclassified"}),
     ):
         events = EventAccumulator(str(digits_run.tensorboard / part), size_guidance={"tensors": 0})
         events.Reload()
@@ -417,7 +417,7 @@ REFUSED = {
     "one with two": (["digits_mlp", "--set", "replicas=2"], "strategy=mirrored"),
     "more replicas than rows": (
         ["digits_mlp", "--set", "strategy=mirrored", "--set", "replicas=8", "--set", "data.batch_size=4"],
-        "divided evenly",
+        "multiple of the number of replicas",
     ),
     "name that leads elsewhere": (
         ["digits_mlp", "--set", "name=../x", "--set", "epochs=1", "--set", "schedule.warmup_epochs=0"],

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.recipe.recipe import resolve
-from training.tuning.lr_finder import FIRST, LAST, _smoothed, _steepest, find_rate
+import training
+from training.tuning.lr_finder import FIRST, LAST, _smoothed, _steepest
 from zoo.common.errors import BadOption
 
 QUICK = {"model.options": {"widths": [16]}}
@@ -50,12 +50,13 @@ def test_command_draws_and_proposes(zoo_command, tmp_path, monkeypatch):
 
 def test_proposal_is_one_that_learns(tmp_path):
     """Adam's proposal lies where its kin is at home, well below where the loss breaks out."""
-    found = find_rate(resolve("digits_mlp", QUICK.items()), low=1e-6, high=100.0, steps=80)
-    assert 1e-4 < found.rate < 1.0
+    found = training.find_learning_rate("digits_mlp", QUICK, low=1e-6, high=100.0, steps=80)
+    assert 1e-4 < found.learning_rate < 1.0
+    assert found.to_json()["learning_rate"] == found.learning_rate
     lowest = found.rates[int(np.argmin(found.smoothed))]
-    assert found.rate < lowest
+    assert found.learning_rate < lowest
     # The same again: the test is as repeatable as training.
-    again = find_rate(resolve("digits_mlp", QUICK.items()), low=1e-6, high=100.0, steps=80)
+    again = training.find_learning_rate("digits_mlp", QUICK, low=1e-6, high=100.0, steps=80)
     assert again.losses[:10] == pytest.approx(found.losses[:10], rel=1e-4)
 
 
@@ -65,11 +66,11 @@ def test_proposal_is_one_that_learns(tmp_path):
         ({"low": 1.0, "high": 0.1}, {}, "0 < low < high"),
         ({"low": 0.0}, {}, "0 < low < high"),
         ({"steps": 5}, {}, "more than 8 steps"),
-        ({}, {"optimizer.name": "lbfgs"}, "needs a learning rate"),
+        ({}, {"optimizer.name": "lbfgs"}, "an optimizer with a learning rate"),
     ],
 )
 def test_what_cannot_be_is_refused(options, overrides, message):
     """In one line."""
     with pytest.raises(BadOption, match=message) as error:
-        find_rate(resolve("digits_mlp", {**QUICK, **overrides}.items()), **options)
+        training.find_learning_rate("digits_mlp", {**QUICK, **overrides}, **options)
     assert "\n" not in str(error.value)

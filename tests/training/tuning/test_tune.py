@@ -49,47 +49,48 @@ def studies(tmp_path_factory, python):
 
 @pytest.fixture(scope="module")
 def resumed(studies):
-    """The killed study, gone on with."""
+    """The killed study, resumed."""
     return training.tune("digits_mlp", SPACES, study=studies["folder"] / "killed", **studies["options"])
 
 
 @pytest.mark.slow
-def test_killed_study_goes_on_with_its_trials(studies, resumed):
+def test_killed_study_resumes_its_trials(studies, resumed):
     """Trials, values and figures are those of the study that was never killed, to the last digit."""
     assert studies["unfinished"], "the kill came too late to test anything"
     whole, killed = (
-        [{key: value for key, value in row.items() if key != "run"} for row in found["trials"]]
-        for found in (studies["whole"], resumed)
+        [{key: value for key, value in trial.to_json().items() if key != "run"} for trial in result.trials]
+        for result in (studies["whole"], resumed)
     )
     assert whole == killed
     assert [row["trial"] for row in killed] == list(range(TRIALS))
 
 
 def test_bad_trials_are_pruned_and_marked(studies):
-    """A rate of 1e-6 is given up early once there is something to compare with; its run says so."""
-    pruned = [row for row in studies["whole"]["trials"] if row["state"] == "pruned"]
+    """A trial at a rate of 1e-6 is pruned early once there are others to compare with, and its run is marked."""
+    pruned = [trial for trial in studies["whole"].trials if trial.state == "pruned"]
     assert pruned
-    for row in pruned:
-        run = Run.open(row["run"])
-        assert row["values"]["optimizer.learning_rate"] == 1e-6
-        assert row["epochs"] < CHANGES["epochs"]
+    for trial in pruned:
+        run = Run.open(trial.run)
+        assert trial.values["optimizer.learning_rate"] == 1e-6
+        assert trial.epochs < CHANGES["epochs"]
         assert not run.finished
-        assert run.pruned["epoch"] == row["epochs"] == len(run.metrics())
+        assert run.pruned["epoch"] == trial.epochs == len(run.metrics())
 
 
 def test_best_trial_is_the_best(studies):
     """The best has the highest validation accuracy, which is that of its run, and the rate that learns."""
-    best, trials = studies["whole"]["best"], studies["whole"]["trials"]
-    assert best["val_accuracy"] == max(row["val_accuracy"] for row in trials if row["state"] == "complete")
-    assert best["values"]["optimizer.learning_rate"] == 0.01
+    best, trials = studies["whole"].best, studies["whole"].trials
+    assert studies["whole"].metric == best.metric == "val_accuracy"
+    assert best.value == max(trial.value for trial in trials if trial.state == "complete")
+    assert best.values["optimizer.learning_rate"] == 0.01
     # The recipe keeps the last weights.
-    assert best["val_accuracy"] == Run.open(best["run"]).metrics()[-1]["val_accuracy"]
+    assert best.value == Run.open(best.run).metrics()[-1]["val_accuracy"]
 
 
-def test_test_split_is_not_looked_at(studies):
-    """No trial is judged on the test split, and no file of the study has a figure of it."""
-    for row in studies["whole"]["trials"]:
-        run = Run.open(row["run"])
+def test_test_split_is_not_used(studies):
+    """No trial is evaluated on the test split, and no file of the study has a metric of it."""
+    for trial in studies["whole"].trials:
+        run = Run.open(trial.run)
         if run.finished:
             assert run.result()["test"]["split"] == "validation"
             assert run.result()["test"]["examples"] == 144
@@ -97,15 +98,15 @@ def test_test_split_is_not_looked_at(studies):
 
 def test_trial_is_a_run_with_its_recipe(studies):
     """The recipe of a trial alone is enough to train the same again."""
-    for row in studies["whole"]["trials"]:
-        recipe = Run.open(row["run"]).recipe
-        assert recipe.optimizer.learning_rate == row["values"]["optimizer.learning_rate"]
-        assert recipe.model.options["dropout"] == row["values"]["model.options.dropout"]
+    for trial in studies["whole"].trials:
+        recipe = Run.open(trial.run).recipe
+        assert recipe.optimizer.learning_rate == trial.values["optimizer.learning_rate"]
+        assert recipe.model.options["dropout"] == trial.values["model.options.dropout"]
 
 
-def test_what_mattered_is_drawn(studies):
-    """The rate mattered most; both plots are PNG files."""
-    importance = studies["whole"]["importance"]
+def test_importance_is_plotted(studies):
+    """The rate is the most important key; both plots are PNG files."""
+    importance = studies["whole"].importance
     assert set(importance) == {space.partition("=")[0] for space in SPACES}
     assert max(importance, key=lambda key: importance[key]) == "optimizer.learning_rate"
     for name in ("importance.png", "history.png"):
@@ -120,13 +121,13 @@ def test_command_prints_options_to_copy(studies, zoo_command):
     words = shlex.split(out.splitlines()[-1])
     assert words[::2] == ["--set"] * len(SPACES)
     values = dict(map(training.parse_override, words[1::2]))
-    assert values == studies["whole"]["best"]["values"]
+    assert values == studies["whole"].best.values
     code, out, err = zoo_command(*command(whole), "--json")
-    assert json.loads(out)["best"] == studies["whole"]["best"]
+    assert json.loads(out) == json.loads(json.dumps(studies["whole"].to_json()))
 
 
 def test_study_with_other_settings_is_refused(studies, zoo_command):
-    """A study goes on with the spaces, the recipe and the seed that it began with."""
+    """A study resumes only with its own spaces, recipe and seed."""
     arguments = command(studies["folder"] / "whole")
     for changed, key in (("--seed=4", "seed"), ("--set=epochs=6", "recipe"), ("--space=seed=1..5", "spaces")):
         code, out, err = zoo_command(*arguments, changed)
@@ -135,21 +136,21 @@ def test_study_with_other_settings_is_refused(studies, zoo_command):
 
 
 def test_study_in_use_is_refused(studies, tmp_path):
-    """Two processes do not search the same study, nor does one begin in a folder that holds something else."""
+    """Two processes do not run the same study, and a study does not start in a folder with other content."""
     recipe = training.get_recipe("digits_mlp")
     study = Study.open(tmp_path / "one", recipe, [Space("seed", (1, 2))], 1, "none")
-    with study.storage(), pytest.raises(RunError, match="Another process is at this study"), study.storage():
+    with study.storage(), pytest.raises(RunError, match="no other process in this study"), study.storage():
         pass
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
-    with pytest.raises(RunError, match="not there yet"):
+    with pytest.raises(RunError, match="empty or missing folder for a new study"):
         Study.open(tmp_path / "other", recipe, [], 1, "none")
 
 
-def test_trials_that_fail_are_told(tmp_path):
+def test_failed_trials_are_reported(tmp_path):
     """Trials whose loss is not finite do not end the study; if all are such, one line says why."""
     changes = {**CHANGES, "epochs": 1, "optimizer.name": "sgd"}
-    with pytest.raises(TrainingError, match=r"No trial came to an end.*The loss became|no longer finite"):
+    with pytest.raises(TrainingError, match=r"at least one completed trial.*The loss became|no longer finite"):
         training.tune(
             "digits_mlp", ["optimizer.learning_rate=1e30|1e31"], overrides=changes, trials=1, study=tmp_path / "study"
         )
@@ -161,7 +162,7 @@ def test_trials_that_fail_are_told(tmp_path):
         ("optimizer.learning_rate=log:1e-3..1e-1", Space("optimizer.learning_rate", (), 1e-3, 0.1, log=True)),
         ("model.options.dropout=0..0.5", Space("model.options.dropout", (), 0, 0.5)),
         ("model.options.dropout=0..1", Space("model.options.dropout", (), 0, 1)),
-        ("data.batch_size=log:16..256", Space("data.batch_size", (), 16, 256, log=True, whole=True)),
+        ("data.batch_size=log:16..256", Space("data.batch_size", (), 16, 256, log=True, integer=True)),
         ("optimizer.weight_decay=0..1", Space("optimizer.weight_decay", (), 0, 1)),
         ("optimizer.name=sgd|adamw", Space("optimizer.name", ("sgd", "adamw"))),
         ("model.options.widths=[16]|[32,16]", Space("model.options.widths", ([16], [32, 16]))),
