@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -64,6 +63,8 @@ def _open_name(entry: Model, name: str) -> WeightsSource:
 
 def _open_file(entry: Model, path: Path, candidates: Callable[[], Iterable[Any]]) -> WeightsSource:
     """Open a weights file; raise BadOption if it cannot be read."""
+    import zipfile  # here, so that `zoo list` starts faster
+
     received = f"weights={str(path)!r}"
     if path.suffix == ".safetensors":
         return read_safetensors(entry, path, received)
