@@ -1,37 +1,36 @@
-"""Changing the values of whole batches: images are float32 (n, height, width, channels) from 0 to 255.
+"""Color operations on batches of images, float32 (n, height, width, channels) from 0 to 255.
 
-The operations on 8-bit levels are Pillow's, which RandAugment was published with; here nothing is rounded in between.
+The operations on 8-bit levels are Pillow's, as in RandAugment; here nothing is rounded in between.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from training.common.sharding import by_row
+from training.common.sharding import draw_by_row
 from training.recipe.config import AugmentConfig
 from zoo.common.lazy import tf
 
-# ITU-R 601, as Pillow turns colour into grey.
+# ITU-R 601, as Pillow converts to grayscale.
 LUMINANCE = (0.299, 0.587, 0.114)
 # Weights of Pillow's SMOOTH filter, times 13.
 SMOOTH = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))
 
 
-def jitters(config: AugmentConfig) -> bool:
-    """Tell whether colours or brightness change, or noise is added."""
+def has_jitter(config: AugmentConfig) -> bool:
+    """Return whether colors change or noise is added."""
     return bool(config.brightness or config.contrast or config.saturation or config.hue or config.noise)
 
 
-def jitter(images: Any, config: AugmentConfig, seed: Any) -> Any:
-    """Return images with random brightness, contrast, saturation, hue and noise, in this order, of each image its own.
+def color_jitter(images: Any, config: AugmentConfig, seed: Any) -> Any:
+    """Return images with random brightness, contrast, saturation, hue and noise, in this order, drawn for each image.
 
-    Factors are uniform within 1 ± what the configuration says, as torchvision's ColorJitter draws them; that one also
-    shuffles the order.
+    Factors are uniform in 1 ± the value of the config, as in torchvision's ColorJitter, which also shuffles the order.
     """
     seeds = tf.random.experimental.stateless_split(seed, 5)
 
     def uniform(i: int, middle: float, most: float) -> Any:
-        return by_row(
+        return draw_by_row(
             tf.shape(images)[0], lambda n: tf.random.stateless_uniform([n], seeds[i], middle - most, middle + most)
         )
 
@@ -40,9 +39,9 @@ def jitter(images: Any, config: AugmentConfig, seed: Any) -> Any:
     ):
         images = change(images, uniform(i, 1.0, most)) if most else images
     if config.hue:
-        images = turn_hue(images, uniform(3, 0.0, config.hue))
+        images = shift_hue(images, uniform(3, 0.0, config.hue))
     if config.noise:
-        noise = by_row(
+        noise = draw_by_row(
             tf.shape(images)[0],
             lambda n: tf.random.stateless_normal([n, *images.shape[1:]], seeds[4], stddev=255 * config.noise),
         )
@@ -50,7 +49,7 @@ def jitter(images: Any, config: AugmentConfig, seed: Any) -> Any:
     return images
 
 
-def grey(images: Any) -> Any:
+def to_grayscale(images: Any) -> Any:
     """Return the luminance (n, height, width, 1) of images of 1 or 3 channels."""
     if images.shape[-1] != 3:
         return images
@@ -58,7 +57,7 @@ def grey(images: Any) -> Any:
 
 
 def blend(images: Any, other: Any, factor: Any) -> Any:
-    """Return other + factor x (images - other), clipped, one factor an image: 1 leaves images as they are."""
+    """Return other + factor x (images - other), clipped, one factor per image; 1 changes nothing."""
     return tf.clip_by_value(other + _each(factor) * (images - other), 0.0, 255.0)
 
 
@@ -68,17 +67,17 @@ def brightness(images: Any, factor: Any) -> Any:
 
 
 def contrast(images: Any, factor: Any) -> Any:
-    """Return images drawn away from (or towards) their mean grey by a factor (n,)."""
-    return blend(images, tf.round(tf.reduce_mean(grey(images), axis=(1, 2, 3), keepdims=True)), factor)
+    """Return images blended with their mean luminance by a factor (n,)."""
+    return blend(images, tf.round(tf.reduce_mean(to_grayscale(images), axis=(1, 2, 3), keepdims=True)), factor)
 
 
 def saturation(images: Any, factor: Any) -> Any:
-    """Return images drawn away from (or towards) their grey by a factor (n,)."""
-    return blend(images, grey(images), factor)
+    """Return images blended with their grayscale version by a factor (n,)."""
+    return blend(images, to_grayscale(images), factor)
 
 
 def sharpness(images: Any, factor: Any) -> Any:
-    """Return images drawn away from (or towards) their smoothed selves by a factor (n,); the edge stays."""
+    """Return images blended with their smoothed version by a factor (n,); the border does not change."""
     channels = images.shape[-1]
     kernel = tf.repeat(tf.constant(SMOOTH)[:, :, None, None] / 13, channels, axis=2)
     smooth = tf.nn.depthwise_conv2d(images, kernel, (1, 1, 1, 1), "SAME")
@@ -91,11 +90,11 @@ def _inside(numbers: Any) -> Any:
     return (numbers > 0) & (numbers < tf.shape(numbers)[0] - 1)
 
 
-def turn_hue(images: Any, by: Any) -> Any:
-    """Return colour images with their hue turned by a share (n,) of the circle."""
+def shift_hue(images: Any, by: Any) -> Any:
+    """Return color images with their hue rotated by a fraction (n,) of the circle."""
     hue, strength, value = tf.unstack(tf.image.rgb_to_hsv(images / 255), axis=-1)
-    turned = tf.math.floormod(hue + by[:, None, None], 1.0)
-    return 255 * tf.image.hsv_to_rgb(tf.stack([turned, strength, value], axis=-1))
+    hue = tf.math.floormod(hue + by[:, None, None], 1.0)
+    return 255 * tf.image.hsv_to_rgb(tf.stack([hue, strength, value], axis=-1))
 
 
 def posterize(images: Any, bits: Any) -> Any:
@@ -105,18 +104,18 @@ def posterize(images: Any, bits: Any) -> Any:
 
 
 def solarize(images: Any, threshold: Any) -> Any:
-    """Return images with all values from a threshold (n,) on inverted."""
+    """Return images with values at or above a threshold (n,) inverted."""
     return tf.where(images >= _each(threshold), 255.0 - images, images)
 
 
 def autocontrast(images: Any) -> Any:
-    """Return images whose channels each span 0 to 255."""
+    """Return images with each channel stretched to 0 to 255."""
     low, high = (f(images, axis=(1, 2), keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
     return tf.where(high > low, (images - low) * tf.math.divide_no_nan(255.0, high - low), images)
 
 
 def equalize(images: Any) -> Any:
-    """Return images whose channels each have an even histogram; values are rounded first."""
+    """Return images with an equalized histogram of each channel; values are rounded first."""
     count, height, width, channels = tf.shape(images)[0], *images.shape[1:]
     flat = tf.reshape(tf.transpose(images, (0, 3, 1, 2)), (count * channels, height * width))
     levels = tf.cast(tf.clip_by_value(tf.round(flat), 0.0, 255.0), tf.int32)
@@ -125,7 +124,7 @@ def equalize(images: Any) -> Any:
 
 
 def _even_table(levels: Any) -> Any:
-    """Return what becomes of each level, int32 (m, 256), of rows (m, pixels) of levels, as Pillow computes it."""
+    """Return the lookup table of each row, int32 (m, 256), for rows (m, pixels) of levels, as Pillow computes it."""
     one_hot_rows = tf.range(tf.shape(levels)[0])[:, None] * 256
     counts = tf.math.bincount(tf.reshape(levels + one_hot_rows, [-1]), minlength=256 * tf.shape(levels)[0])
     counts = tf.reshape(counts, (-1, 256))
@@ -137,5 +136,5 @@ def _even_table(levels: Any) -> Any:
 
 
 def _each(values: Any) -> Any:
-    """Return one value an image (n,) so that it goes with images."""
+    """Return one value per image (n,) in a shape that broadcasts with images."""
     return values[:, None, None, None]

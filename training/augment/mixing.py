@@ -1,30 +1,30 @@
-"""Random erasing, mixup and cutmix: the last things that happen to a batch, and to its labels."""
+"""Random erasing, mixup and CutMix, on normalized batches and their labels."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from training.common.sharding import by_row
+from training.common.sharding import draw_by_row
 from training.recipe.config import AugmentConfig
 from zoo.common.lazy import tf
 
-# Share of an image's area that is erased, ratio of height to width, and tries to make a rectangle fit (torchvision).
+# Erased fraction of the area, ratio of height to width, and tries to fit a rectangle (torchvision).
 ERASED, RATIO, TRIES = (0.02, 0.33), (0.3, 3.3), 10
 
 
-def mixes(config: AugmentConfig) -> bool:
-    """Tell whether examples of a batch are mixed with one another."""
+def has_mixing(config: AugmentConfig) -> bool:
+    """Return whether examples of a batch are mixed."""
     return bool(config.mixup or config.cutmix)
 
 
-def erase(images: Any, share: float, seed: Any) -> Any:
-    """Return images float32 (n, height, width, channels), after normalization, a share of them with a hole of zeros.
+def erase(images: Any, fraction: float, seed: Any) -> Any:
+    """Return normalized images float32 (n, height, width, channels), a fraction of them with a rectangle of zeros.
 
     Zero is the mean of the data after normalization. Zhong et al. 2020, arXiv:1708.04896, equations 1 to 3.
     """
     count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    numbers = by_row(count, lambda n: tf.random.stateless_uniform([5, n, TRIES], seed), axis=1)
+    numbers = draw_by_row(count, lambda n: tf.random.stateless_uniform([5, n, TRIES], seed), axis=1)
     area = height * width * _between(numbers[0], *ERASED)
     ratio = tf.exp(_between(numbers[1], math.log(RATIO[0]), math.log(RATIO[1])))
     tall, wide = tf.round(tf.sqrt(area * ratio)), tf.round(tf.sqrt(area / ratio))
@@ -32,34 +32,36 @@ def erase(images: Any, share: float, seed: Any) -> Any:
     first = tf.argmax(fits, axis=1)
     tall, wide, y, x = (tf.gather(v, first, batch_dims=1) for v in (tall, wide, numbers[2], numbers[3]))
     top, left = tf.floor(y * (height - tall + 1)), tf.floor(x * (width - wide + 1))
-    chosen = tf.reduce_any(fits, axis=1) & (numbers[4, :, 0] < share)
+    chosen = tf.reduce_any(fits, axis=1) & (numbers[4, :, 0] < fraction)
     hole = _rectangle((top, left, tall, wide), height, width) & chosen[:, None, None]
     return tf.where(hole[..., None], 0.0, images)
 
 
 def mix(images: Any, labels: Any, config: AugmentConfig, seed: Any) -> tuple[Any, Any]:
-    """Return a batch mixed with itself in reverse order, by mixup or cutmix, whichever the batch draws.
+    """Return a batch mixed with itself in reverse order, by mixup or CutMix, drawn for each batch.
 
     Args:
         images: float32 (n, height, width, channels).
-        labels: float32 (n, classes), one-hot or several a row; what comes out is their weighted mean, -1 where one of
-            the two is -1, not known.
-        config: alpha of each; one weight a batch, from a Beta(alpha, alpha).
+        labels: float32 (n, classes), one-hot or several per row; mixed labels are weighted means, -1 (unknown) where
+            one of the two is -1.
+        config: alpha of each; one weight per batch, from Beta(alpha, alpha).
         seed: int64 (2,).
     """
     seeds = tf.random.experimental.stateless_split(seed, 3)
-    ways = [(way, alpha) for way, alpha in ((_mixup, config.mixup), (_cutmix, config.cutmix)) if alpha]
-    branches = [lambda way=way, alpha=alpha: way(images, beta(alpha, seeds[0]), seeds[1]) for way, alpha in ways]
-    drawn = tf.random.stateless_uniform([], seeds[2], 0, len(ways), tf.int32)
+    methods = [(method, alpha) for method, alpha in ((_mixup, config.mixup), (_cutmix, config.cutmix)) if alpha]
+    branches = [
+        lambda method=method, alpha=alpha: method(images, beta(alpha, seeds[0]), seeds[1]) for method, alpha in methods
+    ]
+    drawn = tf.random.stateless_uniform([], seeds[2], 0, len(methods), tf.int32)
     mixed, weight = tf.switch_case(drawn, branches)
     others = tf.reverse(labels, [0])
-    # Of several labels a row, -1 says that one is not known.
+    # -1 marks an unknown label of several.
     known = tf.minimum(labels, others) >= 0
     return mixed, tf.where(known, _weigh(labels, others, weight), -1.0)
 
 
 def beta(alpha: float, seed: Any) -> Any:
-    """Draw from Beta(alpha, alpha), a scalar; in logarithms, since the gammas of a small alpha come to nothing."""
+    """Draw a scalar from Beta(alpha, alpha), in logarithms, as the gammas of a small alpha underflow."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
     gammas = tf.random.stateless_gamma([2], seeds[0], alpha + 1)
     powers = tf.math.log(1.0 - tf.random.stateless_uniform([2], seeds[1])) / alpha
@@ -72,12 +74,12 @@ def _mixup(images: Any, weight: Any, _: Any) -> tuple[Any, Any]:
 
 
 def _cutmix(images: Any, weight: Any, seed: Any) -> tuple[Any, Any]:
-    """Return images with one rectangle, cut at the border, from others, and the share that is still their own."""
+    """Return images with one rectangle of the reversed batch, and the fraction of the area that is their own."""
     height, width = images.shape[1], images.shape[2]
-    centre, side = tf.random.stateless_uniform([2], seed), tf.sqrt(1.0 - weight) / 2
+    center, side = tf.random.stateless_uniform([2], seed), tf.sqrt(1.0 - weight) / 2
     edges = []
     for i, size in enumerate((height, width)):
-        middle, half = tf.floor(centre[i] * size), tf.floor(side * size)
+        middle, half = tf.floor(center[i] * size), tf.floor(side * size)
         low, high = tf.maximum(middle - half, 0.0), tf.minimum(middle + half, float(size))
         edges.append((low, high - low))
     (top, tall), (left, wide) = edges
@@ -86,7 +88,7 @@ def _cutmix(images: Any, weight: Any, seed: Any) -> tuple[Any, Any]:
 
 
 def _rectangle(box: tuple[Any, ...], height: int, width: int) -> Any:
-    """Return where rectangles (top, left, height, width), each (n,), are, bool (n, height, width)."""
+    """Return masks of rectangles (top, left, height, width), each (n,), bool (n, height, width)."""
     top, left, tall, wide = (v[:, None] for v in box)
     y, x = tf.range(height, dtype=tf.float32), tf.range(width, dtype=tf.float32)
     rows, columns = (y >= top) & (y < top + tall), (x >= left) & (x < left + wide)

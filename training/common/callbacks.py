@@ -15,9 +15,9 @@ def step_callback(epoch: int, skip: int, begin: Callable[[], None], end: Callabl
 
     Args:
         epoch: the epoch, from 0.
-        skip: steps of it that were taken before.
+        skip: steps of this epoch that are done.
         begin: called after Keras has reset the metrics, to restore those of a resumed epoch.
-        end: called after each step with the steps taken in this epoch and the running means so far.
+        end: called after each step with the number of steps done in this epoch and the running means.
     """
 
     class Steps(keras.callbacks.Callback):
@@ -32,12 +32,16 @@ def step_callback(epoch: int, skip: int, begin: Callable[[], None], end: Callabl
 
 
 class Clock:
-    """Counts the time spent, over all sessions, and the speed of an epoch."""
+    """Measures the training time over all sessions.
+
+    Args:
+        seconds: time of earlier sessions.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._start = time.monotonic() - seconds
 
     @property
     def seconds(self) -> float:
-        """Time spent training."""
+        """Return the training time, seconds."""
         return time.monotonic() - self._start

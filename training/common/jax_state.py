@@ -1,4 +1,4 @@
-"""Where the state of a training lies under JAX: outside the variables, from the first step of an epoch to its last."""
+"""The state of Keras' JAX trainer, which is outside of the variables during an epoch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def sync_state(model: Any) -> None:
-    """Give the variables of a model, of its optimizer and of its metrics the values that its last step computed.
+    """Write the state after the last step to the variables of a model, its optimizer and its metrics.
 
-    To be called before they are read between steps. Keras' JAX trainer empties them while it trains, and one that is
-    empty reads as freshly initialized; other backends always keep the values in the variables.
+    Call it before they are read between steps: Keras' JAX trainer empties variables while it trains, and an empty
+    variable reads as freshly initialized. Other backends do not need it.
     """
     sync = getattr(model, "jax_state_sync", None)
     if sync:

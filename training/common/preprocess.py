@@ -1,4 +1,4 @@
-"""The preprocessing contract carried out by TensorFlow: in training, in evaluation and inside artifacts."""
+"""Preprocessing in TensorFlow: in training, in evaluation and inside artifacts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 from zoo.common.lazy import tf
 from zoo.specs.preprocessing import PreprocessingConfig
 
-# Interpolations that stay between the smallest and the largest value.
+# Interpolations that do not overshoot the range of their input.
 INSIDE = ("nearest", "bilinear", "area")
 
 
 def decode(encoded: Any, shape: tuple[int, ...], preprocessing: PreprocessingConfig) -> Any:
-    """Decode an image, resize its shorter side to size / crop, and cut out the centre.
+    """Decode an image, resize its shorter side to size / crop, and crop the center.
 
     Args:
         encoded: scalar string, the bytes of a JPEG, PNG, GIF, BMP or WebP file.
-        shape: (height, width, channels) wanted.
-        contract: how to resize and crop.
+        shape: (height, width, channels) of the output.
+        preprocessing: how to resize and crop.
 
     Returns:
-        float32 of `shape`, whole numbers from 0 to 255: what 8-bit inputs of an artifact hold too.
+        float32 of `shape`, whole numbers from 0 to 255, as in 8-bit inputs of artifacts.
     """
     height, width, channels = shape
     image = with_channels(tf.io.decode_image(still(encoded), expand_animations=False), channels)
@@ -34,32 +34,33 @@ def decode(encoded: Any, shape: tuple[int, ...], preprocessing: PreprocessingCon
 
 
 def still(encoded: Any) -> Any:
-    """Return a scalar string, the bytes of an image, unless it is an animated WebP: that raises InvalidArgumentError.
+    """Return the bytes of an image, a scalar string; raises InvalidArgumentError for an animated WebP.
 
-    TensorFlow 2.21's decode_image writes such a one beyond the end of its buffer, which takes the process down.
+    TensorFlow 2.21's decode_image writes beyond the end of its buffer for these and ends the process.
     """
-    # The file says in a byte of flags, the 21st, whether it is animated; shorter ones are filled up.
+    # Byte 21 holds the flag for animation; shorter files are padded.
     head = tf.strings.join([tf.strings.substr(encoded, 0, 21), tf.constant(b"\0" * 21)])
     extended = tf.equal(tf.strings.substr(head, 8, 8), b"WEBPVP8X")
     moves = tf.io.decode_raw(tf.strings.substr(head, 20, 1), tf.uint8)[0] & 2 > 0
-    with tf.control_dependencies([tf.debugging.Assert(~(extended & moves), ["An animated WebP file is no image."])]):
+    check = tf.debugging.Assert(~(extended & moves), ["Expected a still image. Received: an animated WebP."])
+    with tf.control_dependencies([check]):
         return tf.identity(encoded)
 
 
 def with_channels(image: Any, channels: int) -> Any:
-    """Return an image uint8 (h, w, any) with 3 channels, uint8, or 1 (its luminance), float32; alpha is left out.
+    """Return an image uint8 (h, w, any) with 3 channels, uint8, or 1 (its luminance), float32; alpha is dropped.
 
     TensorFlow's decoders cannot do this themselves for every format.
     """
     have = tf.shape(image)[-1]
-    colour = tf.cond(have < 3, lambda: tf.repeat(image[..., :1], 3, axis=-1), lambda: image[..., :3])
-    colour = tf.ensure_shape(colour, (None, None, 3))
+    color = tf.cond(have < 3, lambda: tf.repeat(image[..., :1], 3, axis=-1), lambda: image[..., :3])
+    color = tf.ensure_shape(color, (None, None, 3))
     if channels == 3:
-        return colour
+        return color
     return tf.cond(
         have < 3,
         lambda: tf.cast(image[..., :1], tf.float32),
-        lambda: tf.image.rgb_to_grayscale(tf.cast(colour, tf.float32)),
+        lambda: tf.image.rgb_to_grayscale(tf.cast(color, tf.float32)),
     )
 
 
@@ -69,7 +70,7 @@ def normalize(x: Any, preprocessing: PreprocessingConfig) -> Any:
     x = tf.cast(x, tf.float32)
     if len(scale) == 1 or len(x.shape) != 4:
         return x * tf.constant(scale, tf.float32) + tf.constant(offset, tf.float32)
-    # TensorFlow is ten times as fast on rows as on a last axis of three.
+    # TensorFlow is ten times as fast on rows as on a last axis of size 3.
     width = x.shape[2]
     rows = tf.reshape(x, (-1, width * len(scale)))
     rows = rows * tf.constant(scale * width, tf.float32) + tf.constant(offset * width, tf.float32)

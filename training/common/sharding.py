@@ -1,4 +1,4 @@
-"""Which rows of a batch a replica or a worker has, and numbers drawn for the whole batch wherever a part of it is."""
+"""Shards: the rows of a batch that a replica or worker computes, and random numbers that do not depend on them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from zoo.common.lazy import np, tf
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """The part of each batch that a process computes, divided among its replicas.
+    """The part of each batch that a process computes, split over its replicas.
 
     Args:
-        workers: how many processes share a batch.
-        worker: which of them this is, from 0.
-        replicas: how many devices of this process share its part.
+        workers: number of processes that share a batch.
+        worker: index of this process, from 0.
+        replicas: number of devices of this process that share its part.
     """
 
     workers: int = 1
@@ -28,61 +28,61 @@ class Shard:
 
     @property
     def all_replicas(self) -> int:
-        """How many devices share a batch, over all processes."""
+        """Return the number of devices that share a batch, over all processes."""
         return self.workers * self.replicas
 
     def rows(self, size: int) -> Any:
-        """Return which rows of a training batch of so many this process has, in its order, int64.
+        """Return the rows of a training batch of `size` that this process computes, in its order, int64.
 
-        Where a part is even, it is made of pairs of a row and its mirror image, each part a mirror image of itself:
-        what mixes a batch with itself in reverse order finds both in one part.
+        Shards of even size hold pairs of rows i and size - 1 - i, so that mixup with the reversed batch finds both rows
+        of a pair in one shard.
         """
-        return part(size, self.workers, self.worker)
+        return shard_rows(size, self.workers, self.worker)
 
     def places(self, size: int) -> Any:
-        """Return which of the rows of this process, of a batch of so many, each replica has, int64 (replicas, rows)."""
-        return np.stack([part(size // self.workers, self.replicas, i) for i in range(self.replicas)])
+        """Return the positions of each replica among the rows of this process, int64 (replicas, rows)."""
+        return np.stack([shard_rows(size // self.workers, self.replicas, i) for i in range(self.replicas)])
 
     def table(self, size: int) -> Any:
-        """Return which rows of a training batch each replica has, int64 (replicas of all processes, rows)."""
-        shares = (dataclasses.replace(self, worker=worker) for worker in range(self.workers))
-        return np.concatenate([share.rows(size)[share.places(size)] for share in shares])
+        """Return the rows of a training batch that each replica computes, int64 (replicas of all processes, rows)."""
+        shards = (dataclasses.replace(self, worker=worker) for worker in range(self.workers))
+        return np.concatenate([shard.rows(size)[shard.places(size)] for shard in shards])
 
     def bounds(self, size: int) -> tuple[int, int]:
-        """Return the first row of a batch to be judged that this process has, and the one after its last."""
+        """Return the first row of an evaluation batch that this process computes, and the row after its last."""
         each = size // self.workers
         return self.worker * each, (self.worker + 1) * each
 
-    def check_mixing(self, size: int, in_step: bool) -> None:
-        """Raise BadOption where pairs of a row and its mirror image cannot be kept together.
+    def check_mixing(self, size: int, augments_on_device: bool) -> None:
+        """Raise BadOption if shards cannot hold whole pairs of mixed rows.
 
         Args:
-            size: of a batch.
-            in_step: whether each replica mixes its own rows, and not each process.
+            size: batch size.
+            in_step: whether each replica mixes its own rows, instead of each process.
         """
-        parts = self.all_replicas if in_step else self.workers
+        parts = self.all_replicas if augments_on_device else self.workers
         if parts > 1 and size // parts % 2:
             raise BadOption(
-                "data.augment.mixup and cutmix mix the rows of a batch in pairs, which parts of an odd size would tear "
-                f"apart. Received: a batch of {size} in {parts} parts. Make data.batch_size a multiple of {2 * parts}."
+                "data.augment.mixup and cutmix mix the rows of a batch in pairs and need shards of even size. "
+                f"Received: a batch of {size} in {parts} shards. Make data.batch_size a multiple of {2 * parts}."
             )
 
 
-# All of each batch, on one device.
+# The whole batch, on one device.
 WHOLE = Shard()
 
 
 def check_divisible(batch_size: int, replicas: int) -> None:
-    """Raise BadOption unless every replica gets the same share of a batch, at least one row."""
+    """Raise BadOption unless the batch size is a multiple of the replicas."""
     if batch_size % replicas:
         raise BadOption(
-            "A batch is divided evenly among the replicas. "
+            "The batch size must be a multiple of the number of replicas. "
             f"Received: replicas={replicas}, a batch of {batch_size}. Change replicas or data.batch_size."
         )
 
 
-def part(size: int, parts: int, index: int) -> Any:
-    """Return the rows of one of so many equal parts of a batch, int64; see `Shard.rows`."""
+def shard_rows(size: int, parts: int, index: int) -> Any:
+    """Return the rows of shard `index` of `parts` equal shards of a batch, int64; see `Shard.rows`."""
     each = size // parts
     if parts == 1 or each % 2:
         return np.arange(index * each, (index + 1) * each)
@@ -90,33 +90,33 @@ def part(size: int, parts: int, index: int) -> Any:
     return np.concatenate([first, size - 1 - first[::-1]])
 
 
-_taken: contextvars.ContextVar[tuple[int, Any] | None] = contextvars.ContextVar("taken", default=None)
+_batch: contextvars.ContextVar[tuple[int, Any] | None] = contextvars.ContextVar("batch", default=None)
 
 
 @contextlib.contextmanager
-def taking(size: int, rows: Any) -> Iterator[None]:
-    """Let `by_row` draw for a batch of so many rows, and give the numbers of these ones of it."""
-    token = _taken.set((size, rows))
+def draw_for_batch(size: int, rows: Any) -> Iterator[None]:
+    """Make `draw_by_row` draw for a batch of `size` rows and return the numbers of some of its rows."""
+    token = _batch.set((size, rows))
     try:
         yield
     finally:
-        _taken.reset(token)
+        _batch.reset(token)
 
 
-def by_row(count: Any, draw: Callable[[Any], Any], axis: int = 0) -> Any:
-    """Return what is drawn for each row: the same for a row whatever part of the batch it is in.
+def draw_by_row(count: Any, draw: Callable[[Any], Any], axis: int = 0) -> Any:
+    """Return random numbers for each row, which do not depend on the shard that the row is in.
 
     Args:
-        count: how many rows there are here.
-        draw: takes how many there are in the whole batch, and returns numbers with as many along `axis`.
+        count: number of rows in this shard.
+        draw: maps the number of rows of the whole batch to random numbers with as many along `axis`.
         axis: the axis of the rows.
     """
-    taken = _taken.get()
-    return draw(count) if taken is None else tf.gather(draw(taken[0]), taken[1], axis=axis)
+    batch = _batch.get()
+    return draw(count) if batch is None else tf.gather(draw(batch[0]), batch[1], axis=axis)
 
 
-def over_replicas(value: Any) -> Any:
-    """Return the sum of a value over all replicas of a step; the value itself outside of one."""
+def sum_over_replicas(value: Any) -> Any:
+    """Return the sum of a value over all replicas of a step; outside of a step, the value itself."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value

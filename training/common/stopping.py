@@ -12,10 +12,10 @@ from zoo.common.lazy import np
 
 
 class Stopped(ZooError):
-    """Training was asked to stop, and its state is saved.
+    """A signal stopped the training after its state was saved.
 
     Args:
-        message: one line for people.
+        message: one line for the user.
         code: exit code of the command, 128 plus the signal.
     """
 
@@ -25,11 +25,11 @@ class Stopped(ZooError):
 
 
 class Interrupted(Exception):
-    """A signal came while what was going on could be left off at once."""
+    """A signal came during work that can be abandoned."""
 
 
 class StopRequest:
-    """Remembers the signal that asked to stop."""
+    """Receives the signal to stop."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -37,11 +37,11 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT as a wish to stop after the step; a second one stops at once, as usual."""
+        """Handle SIGTERM and SIGINT as a request to stop after the step; a second signal stops at once, as usual."""
         try:
             before = {s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)}
         except ValueError:
-            # Not the main thread: signals go elsewhere.
+            # Only the main thread can handle signals.
             yield
             return
         try:
@@ -52,7 +52,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def interruptible(self, model: Any) -> Iterator[None]:
-        """Raise Interrupted once a signal comes, or if one has come; the metrics of a model are then as before."""
+        """Raise Interrupted if a signal comes or has come; the metrics of a model are then restored."""
         before = [np.asarray(v) for v in model.metrics_variables]
         self._at_once = True
         try:

@@ -1,4 +1,4 @@
-"""The text contract carried out by TensorFlow: in training, in evaluation and inside artifacts."""
+"""Tokenization in TensorFlow by a text config: in training, in evaluation and inside artifacts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from zoo.common.errors import BadOption
 from zoo.common.lazy import tf
 from zoo.specs.text import END, PADDING, SPECIAL, UNKNOWN, TextConfig, check_vocabulary
 
-# Punctuation of ASCII, some of which Unicode calls symbols, and that of Unicode.
+# ASCII punctuation, part of which are symbols in Unicode, and Unicode punctuation.
 PUNCTUATION = r"[!-/:-@\[-`{-~]|\p{P}"
-# Texts read at a time.
+# Texts in a batch.
 BATCH = 1024
 
 
@@ -27,11 +27,11 @@ def tokens(text: TextConfig, strings: Any) -> Any:
 
 
 def tokenizer(text: TextConfig, length: int = 0) -> Any:
-    """Return a tf.Module that turns strings into ids; it can be an attribute of what becomes a SavedModel.
+    """Return a tf.Module from strings to ids, which can be an attribute of a SavedModel.
 
     Args:
-        text: the contract.
-        length: what every sequence is cut or padded to; 0 leaves them as long as they are.
+        text: the text config.
+        length: length that every sequence is truncated or padded to; 0 for ragged sequences.
 
     Returns:
         A function of strings (n,) in UTF-8 that gives ids, int32 (n, length), or ragged (n, any) without a length.
@@ -41,13 +41,12 @@ def tokenizer(text: TextConfig, length: int = 0) -> Any:
 
 @functools.cache
 def _tokenizer_class() -> Any:
-    """Return the class of tokenizers; made here because its base class is a heavy import."""
+    """Return the class of tokenizers, defined here because its base class is a heavy import."""
 
     class Tokenizer(tf.Module):
-        """Looks tokens up.
+        """Looks tokens up in the vocabulary.
 
-        Keras' TextVectorization would take the name of a special token in a text for the token itself, and put no
-        more than ASCII in lower case.
+        Keras' TextVectorization reads the name of a special token in a text as the token, and lower-cases ASCII only.
         """
 
         def __init__(self, text: TextConfig, length: int) -> None:
@@ -66,31 +65,33 @@ def _tokenizer_class() -> Any:
 
 
 def padded(ids: Any, length: int, filler: int = PADDING) -> Any:
-    """Return ragged ids (n, any) cut or padded to (n, length)."""
+    """Return ragged ids (n, any) truncated or padded to (n, length)."""
     return tf.ensure_shape(ids.to_tensor(filler, shape=(None, length)), (None, length))
 
 
 def detokenize(text: TextConfig, ids: Any) -> Any:
-    """Return what ids int32 (n, t) say as strings (n,), up to the first `END`; special tokens are left out."""
-    ended = tf.cumsum(tf.cast(tf.equal(ids, END), tf.int32), axis=1)
-    wanted = tf.logical_and(tf.equal(ended, 0), ids >= len(SPECIAL))
-    found = tf.ragged.boolean_mask(tf.gather(tf.constant(text.vocabulary), ids), wanted)
+    """Return the texts (n,) of ids int32 (n, t), up to the first `END` and without special tokens."""
+    ends = tf.cumsum(tf.cast(tf.equal(ids, END), tf.int32), axis=1)
+    visible = tf.logical_and(tf.equal(ends, 0), ids >= len(SPECIAL))
+    found = tf.ragged.boolean_mask(tf.gather(tf.constant(text.vocabulary), ids), visible)
     return tf.strings.reduce_join(found, axis=-1, separator="" if text.split == "character" else " ")
 
 
 def build_vocabulary(text: TextConfig, examples: Any, most: int) -> TextConfig:
-    """Return the contract with a vocabulary: the tokens that are most frequent, the first of the alphabet among equals.
+    """Return the text config with a vocabulary of the most frequent tokens; ties are in alphabetical order.
 
     Args:
-        text: the contract, whose own vocabulary is not looked at.
+        text: the text config; its vocabulary is ignored.
         examples: tf.data of scalar strings, or of tuples of them.
-        most: how many tokens to keep at most, special ones included.
+        most: maximum size of the vocabulary, special tokens included.
 
     Raises:
-        BadOption: `most` leaves no room for a token.
+        BadOption: `most` leaves no room for tokens.
     """
     if check_vocabulary(most) == len(SPECIAL):
-        raise BadOption(f"data.vocabulary must leave room beside the {len(SPECIAL)} special tokens. Received: {most}")
+        raise BadOption(
+            f"data.vocabulary must be larger than the {len(SPECIAL)} special tokens. Received: data.vocabulary={most}"
+        )
     counts: collections.Counter[bytes] = collections.Counter()
     for batch in examples.batch(BATCH):
         for strings in tf.nest.flatten(batch):

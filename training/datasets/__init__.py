@@ -1,1 +1,1 @@
-"""Datasets: one file each, found by its place."""
+"""Datasets: one file each; a new file registers itself."""

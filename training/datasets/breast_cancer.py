@@ -1,7 +1,7 @@
 """Breast cancer: 569 tumours, malignant or benign, by thirty measures of nuclei, from scikit-learn, with no download.
 
-Wolberg, Street, Mangasarian, "Breast Cancer Wisconsin (Diagnostic)", UCI 1995. Divided 80 : 10 : 10 by a fixed shuffle,
-each class alike."""
+Wolberg, Street, Mangasarian, "Breast Cancer Wisconsin (Diagnostic)", UCI 1995. Split 80 : 10 : 10 by a fixed
+stratified shuffle."""
 
 from __future__ import annotations
 

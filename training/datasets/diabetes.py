@@ -1,7 +1,7 @@
-"""Diabetes: how the disease of 442 patients went on in a year, by ten measures, from scikit-learn, with no download.
+"""Diabetes: disease progression of 442 patients after a year, by ten measures, from scikit-learn, with no download.
 
 Efron, Hastie, Johnstone, Tibshirani, "Least angle regression", Annals of Statistics 32, 2004. The target, 25 to 346,
-is a value to predict; its standard deviation is 77. Divided 80 : 10 : 10 by a fixed shuffle: 354, 44 and 44.
+is a regression target; its standard deviation is 77. Split 80 : 10 : 10 by a fixed shuffle: 354, 44 and 44.
 """
 
 from __future__ import annotations

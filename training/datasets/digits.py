@@ -1,7 +1,7 @@
 """Handwritten digits: the real 1,797 images of 8x8 pixels that scikit-learn ships, with no download.
 
-Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI 1998. The last 360 images, by other writers
-than most before them, are the test split, as they stand; the 144 before them validate, the first 1,293 train.
+Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI 1998. The last 360 images, mostly by other
+writers, are the test split, the 144 before them the validation split, the first 1,293 the training split.
 An RBF-SVM (C=10) trained on the first 1,437 reaches 0.9583 on the test split.
 """
 
@@ -17,13 +17,13 @@ from zoo.common.lazy import tfds
 from zoo.specs.preprocessing import PreprocessingConfig
 
 TRAIN, VALIDATION, TEST = range(1293), range(1293, 1437), range(1437, 1797)
-# scikit-learn's 17 levels of grey, 0 to 16, spread over 8 bits.
+# scikit-learn's 17 gray levels, 0 to 16, scaled to 8 bits.
 LEVELS = 255 / 16
 
 
 @register_dataset("digits")
 def digits(config: DataConfig) -> Dataset:
-    """Return the digits as a TFDS dataset, which is prepared from scikit-learn the first time."""
+    """Return the digits as a TFDS dataset, which is prepared from scikit-learn on first use."""
     from training.data.readers.tfds import from_builder
 
     builder = _builder_class()(data_dir=config.path or None)
@@ -33,14 +33,14 @@ def digits(config: DataConfig) -> Dataset:
 
 @functools.cache
 def _builder_class() -> Any:
-    """Return the TFDS builder's class; made here because its base class is a heavy import."""
+    """Return the TFDS builder's class; defined here because its base class is a heavy import."""
 
     class Digits(tfds.core.GeneratorBasedBuilder):
         """scikit-learn's handwritten digits."""
 
         VERSION = tfds.core.Version("1.0.0")
         RELEASE_NOTES = {"1.0.0": "The 1,797 images, split in their order."}
-        # There is no folder of checksums and citations beside this file to look for.
+        # There is no folder of checksums and citations next to this file.
         pkg_dir_path = None
 
         def _info(self) -> Any:
@@ -54,7 +54,7 @@ def _builder_class() -> Any:
                     }
                 ),
                 supervised_keys=("image", "label"),
-                # TFDS orders by hashed keys otherwise; the order of the images decides who is tested.
+                # TFDS orders by hashed keys otherwise; the order of the images defines the splits.
                 disable_shuffling=True,
             )
 

@@ -1,7 +1,7 @@
-"""A folder of images, one sub-folder a class: PATH/cat/1.jpg, or PATH/train/cat/1.jpg with validation/ and test/.
+"""A folder of images, one sub-folder per class: PATH/cat/1.jpg, or PATH/train/cat/1.jpg with validation/ and test/.
 
-Without such splits, each class is divided by a fixed shuffle: 80% train, 10% validate, 10% test, or as `data.shares`,
-`data.split_seed` and `data.stratify` say.
+Without such splits, a fixed stratified shuffle splits the images 80 : 10 : 10; `data.split_fractions`,
+`data.split_seed` and `data.stratify` change that.
 """
 
 from __future__ import annotations

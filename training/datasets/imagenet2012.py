@@ -1,13 +1,13 @@
-"""ImageNet of the Large Scale Visual Recognition Challenge 2012: 1.28 million images of 1,000 classes, 50,000 validate.
+"""ImageNet of the Large Scale Visual Recognition Challenge 2012: 1.28 million training and 50,000 validation images.
 
-`data.path` is a folder that holds it in one of three ways, which are told apart by looking:
+`data.path` is a folder in one of three layouts, which is detected:
 - folders, train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (or validation/), any images of any classes;
 - TFRecord shards train-00000-of-01024 and validation-00000-of-00128 (there, or in train/ and validation/) of
   image/encoded and image/class/label from 1 to 1000, as TensorFlow's own scripts write them;
-- what `tfds build imagenet2012` prepared: the folder, or one above, with imagenet2012/<version>/ in it.
+- the output of `tfds build imagenet2012`: the folder, or one above, with imagenet2012/<version>/ in it.
 
-Classes are called as LOC_synset_mapping.txt, synset_words.txt, words.txt or imagenet_class_index.json in that folder
-says, by their WordNet number otherwise. Images are not decoded beforehand, as there are too many.
+LOC_synset_mapping.txt, synset_words.txt, words.txt or imagenet_class_index.json in that folder names the classes;
+otherwise their WordNet ids do. Images are not checked in advance.
 
 Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", arXiv:1409.0575.
 """
@@ -31,40 +31,40 @@ from zoo.specs.preprocessing import IMAGENET
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 SUFFIXES = (".jpeg", ".jpg", ".png")
 CLASSES = 1000
-# Lists of "n01440764 tench, Tinca tinca" by line, or of {"0": ["n01440764", "tench"]}.
+# Files of "n01440764 tench, Tinca tinca" by line, or of {"0": ["n01440764", "tench"]}.
 LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt", "imagenet_class_index.json")
 
 
 @register_dataset("imagenet2012")
 def imagenet2012(config: DataConfig) -> Dataset:
-    """Return ImageNet as it lies at `config.path`.
+    """Return ImageNet from the folder `config.path`.
 
     Raises:
-        DataError: no folder, none of the three ways, or files that are damaged.
+        DataError: no folder, none of the three layouts, or damaged files.
     """
     root = Path(config.path or "data/imagenet2012").expanduser()
-    for way in (_records, _prepared, _folders):
-        found = way(root) if root.is_dir() else None
+    for read in (_records, _prepared, _folders):
+        found = read(root) if root.is_dir() else None
         if found:
             return found
     raise DataError(
-        "Expected train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, shards train-*-of-* and validation-*-of-*, or what TFDS "
-        f"prepared (imagenet2012/<version>). Received: data.path={config.path!r}. Give it by: --set data.path=FOLDER"
+        "Expected train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, shards train-*-of-* and validation-*-of-*, or a TFDS "
+        f"folder (imagenet2012/<version>). Received: data.path={config.path!r}. Give it by: --set data.path=FOLDER"
     )
 
 
 def _folders(root: Path) -> Dataset | None:
-    """Return the images of train/<wnid>/, which decides the classes, and of the other splits."""
+    """Return the images of train/<wnid>/, which defines the classes, and of the other splits."""
     places = {name: _first(root, folders) for name, folders in SPLITS.items()}
     classes = _classes(places["train"]) if places["train"] else []
     if not classes:
         return None
-    # Test images come without labels, in one folder.
+    # Test images have no labels and one folder.
     splits = {name: place for name, place in places.items() if place and (name != "test" or _classes(place))}
     if "validation" not in splits:
-        raise DataError(f"Expected val/<wnid>/*.JPEG beside train/. Received: data.path={str(root)!r} without it.")
-    made = {name: _images(place, classes) for name, place in splits.items()}
-    return Dataset("imagenet2012", _named(root, classes), (0, 0, 3), made, IMAGENET)
+        raise DataError(f"Expected val/<wnid>/*.JPEG next to train/. Received: data.path={str(root)!r} without it.")
+    splits_by_name = {name: _images(place, classes) for name, place in splits.items()}
+    return Dataset("imagenet2012", _named(root, classes), (0, 0, 3), splits_by_name, IMAGENET)
 
 
 def _first(root: Path, names: Sequence[str]) -> Path | None:
@@ -97,13 +97,13 @@ def _records(root: Path) -> Dataset | None:
     if not shards["train"]:
         return None
     if not shards["validation"]:
-        raise DataError(f"Expected validation-*-of-* beside train-*-of-*. Received: data.path={str(root)!r}")
+        raise DataError(f"Expected validation-*-of-* next to train-*-of-*. Received: data.path={str(root)!r}")
     splits = {name: record_split(paths, _parse) for name, paths in shards.items() if paths and name != "test"}
     return Dataset("imagenet2012", _named(root, _wnids()), (0, 0, 3), splits, IMAGENET)
 
 
 def _shards(root: Path, names: Sequence[str]) -> list[Path]:
-    """Return the shards of a split, all of them; raises DataError if one is missing."""
+    """Return all shards of a split; raises DataError if one is missing."""
     for name in names:
         for folder in (root, root / name):
             found = [p for p in sorted(folder.glob(f"{name}-*-of-*")) if re.fullmatch(r"\w+-\d+-of-\d+", p.name)]
@@ -130,7 +130,7 @@ def _parse(record: Any) -> tuple[Any, Any]:
 
 
 def _prepared(root: Path) -> Dataset | None:
-    """Return what TFDS prepared."""
+    """Return the dataset that TFDS prepared."""
     from training.data.readers.tfds import from_builder
 
     found = sorted(root.glob("**/dataset_info.json"))[-1:] if _is_tfds(root) else []
@@ -143,21 +143,21 @@ def _prepared(root: Path) -> Dataset | None:
 
 
 def _is_tfds(root: Path) -> bool:
-    """Tell whether a folder is, or holds, what TFDS prepared; it is not searched deeper than that."""
+    """Return whether a folder is, or directly holds, a dataset that TFDS prepared."""
     return any(any(root.glob(f"{above}dataset_info.json")) for above in ("", "*/", "imagenet2012/*/"))
 
 
 def _wnids() -> list[str]:
-    """Return the WordNet numbers of the 1,000 classes in their order, which TFDS ships."""
+    """Return the WordNet ids of the 1,000 classes in their order, from TFDS."""
     return tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()
 
 
 def _named(root: Path, classes: Sequence[str]) -> tuple[str, ...]:
-    """Return what classes are called, each a name of its own."""
+    """Return the names of the classes, each unique."""
     path = next((root / name for name in LISTS if (root / name).is_file()), None)
     names = _read(path) if path else {}
     called = [names.get(wnid, wnid).partition(",")[0].strip() for wnid in classes]
-    # Two kinds of crane, and two of maillot.
+    # There are two classes named crane and two named maillot.
     return tuple(
         f"{name} ({wnid})" if called.count(name) > 1 and name != wnid else name
         for name, wnid in zip(called, classes, strict=True)
@@ -165,7 +165,7 @@ def _named(root: Path, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Return the names of classes by WordNet number."""
+    """Return the names of classes by WordNet id."""
     text = path.read_text(encoding="utf-8")
     try:
         if path.suffix == ".json":

@@ -2,7 +2,7 @@
 
 Maas et al., "Learning word vectors for sentiment analysis", ACL 2011. Read from the archive's own folder at `data.path`
 (aclImdb, with train/pos/0_9.txt and so on), else as imdb_reviews of TensorFlow Datasets, prepared below `data.path`. A
-tenth of the training reviews validates.
+tenth of the training reviews is the validation split.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import dataclasses
 from pathlib import Path
 
 from training.data.dataset import Dataset, register_dataset
-from training.data.readers.folders import Kind
+from training.data.readers.folders import FileKind
 from training.data.readers.text_folders import text_files
 from training.recipe.config import DataConfig
 
-REVIEWS = Kind("reviews", (".txt",), left_out=("unsup",))
+REVIEWS = FileKind("reviews", (".txt",), ignored=("unsup",))
 
 
 @register_dataset("imdb")
@@ -23,7 +23,7 @@ def imdb(config: DataConfig) -> Dataset:
     """Return the reviews.
 
     Raises:
-        DataError: they are neither in the folder nor prepared, and cannot be downloaded.
+        DataError: they are neither in the folder nor prepared, and the download fails.
     """
     root = Path(config.path).expanduser()
     place = next((p for p in (root, root / "aclImdb") if config.path and (p / "train" / "pos").is_dir()), None)

@@ -1,7 +1,7 @@
 """Iris: 150 flowers of three species by four measures in cm, from scikit-learn, with no download.
 
-Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7, 1936. Divided 80 : 10 : 10 by a
-fixed shuffle, each species alike: 120, 15 and 15."""
+Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7, 1936. Split 80 : 10 : 10 by a
+fixed stratified shuffle: 120, 15 and 15."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Letters to write backwards: "abcd" becomes "dcba". The strings are drawn from the seed 2."""
+"""Sequence to sequence: reverse a string, "abcd" to "dcba". The strings are drawn from seed 2."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from training.recipe.config import DataConfig
 
 @register_dataset("reverse")
 def reverse(_config: DataConfig) -> Dataset:
-    """Return the strings, each with its mirror image to write."""
+    """Return the strings with their reversed strings."""
     return letters("reverse", lambda text: text[::-1], seed=2)

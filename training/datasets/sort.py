@@ -1,4 +1,4 @@
-"""Letters to write in the order of the alphabet: "banana" becomes "aaabnn". The strings are drawn from the seed 3."""
+"""Sequence to sequence: sort the letters of a string, "banana" to "aaabnn". The strings are drawn from seed 3."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from training.recipe.config import DataConfig
 
 @register_dataset("sort")
 def sort(_config: DataConfig) -> Dataset:
-    """Return the strings, each with its letters in order to write."""
+    """Return the strings with their sorted strings."""
     return letters("sort", lambda text: "".join(sorted(text)), seed=3)

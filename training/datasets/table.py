@@ -1,14 +1,14 @@
 """A table of your own: a CSV or Parquet file with a column to predict.
 
-The target is the last column, or the one that is named by `data.target`; `data.columns` names the features, all
-others by default. Texts and a few different whole numbers in the target are classes, other numbers are a scale to
-predict a value on; `data.task=classify` or `data.task=regress` decides otherwise. Rows are divided 80 : 10 : 10 by a
-fixed shuffle, each class alike (`data.shares`, `data.split_seed`, `data.stratify`).
+The target is the last column, or `data.target`; `data.columns` names the feature columns, all others by default. A
+target of texts or a few different whole numbers is a class, other numbers are regression targets;
+`data.task=classify` or `data.task=regress` overrides this. A fixed stratified shuffle splits the rows 80 : 10 : 10
+(`data.split_fractions`, `data.split_seed`, `data.stratify`).
 
-What the columns hold is learnt from the training rows alone. A column of numbers is one value, scaled to mean 0 and
-deviation 1. Where training rows lack some of its numbers (empty, NA, NaN or null) the training mean stands in, and a
-second value says so; a number that is missing where none was in training is refused. Any other column becomes a value
-of 0 or 1 for each of its texts; one that no training row has is 0 in all of them.
+The column schema is fitted on the training rows. A column of numbers becomes one value, normalized to mean 0 and
+standard deviation 1. If training rows have missing numbers (empty, NA, NaN or null), the training mean replaces them
+and a second value marks them; without missing numbers in training, a missing number is an error. Any other column
+becomes one-hot categories; an unknown category is all 0.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ def table(config: DataConfig) -> Dataset:
     """Return the rows of the file at `config.path`.
 
     Raises:
-        DataError: no file, no rows, a column that is not there, or cells that cannot be.
+        DataError: no file, no rows, a missing column, or invalid cells.
     """
     return table_dataset("table", *read_table(config.path), config)

@@ -1,10 +1,9 @@
 """Texts in a table: a CSV or Parquet file with a column of texts and one to predict.
 
-The target is the last column, or the one that is named by `data.target`. The texts are in the column that
-`data.columns` names, which is needed where there is more than one beside the target. Texts and a few different whole
-numbers in the target are classes, other numbers a scale to predict a value on (`data.task`). Rows are divided 80 : 10
-: 10 by a fixed shuffle, each class alike (`data.shares`, `data.split_seed`, `data.stratify`); the vocabulary is
-learnt from the training split.
+The target is the last column, or `data.target`. `data.columns` names the column of the texts if there are several other
+columns. A target of texts or a few different whole numbers is a class, other numbers are regression targets
+(`data.task`). A fixed stratified shuffle splits the rows 80 : 10 : 10 (`data.split_fractions`, `data.split_seed`,
+`data.stratify`). The vocabulary is built from the training split.
 """
 
 from __future__ import annotations
@@ -20,6 +19,6 @@ def text_table(config: DataConfig) -> Dataset:
     """Return the rows of the file at `config.path`.
 
     Raises:
-        DataError: no file, no rows, a column that is not there, or an empty text.
+        DataError: no file, no rows, a missing column, or an empty text.
     """
     return text_dataset("text_table", *read_table(config.path), config)

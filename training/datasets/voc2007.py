@@ -1,9 +1,9 @@
-"""PASCAL VOC 2007 as several labels at once: which of 20 kinds of objects an image shows.
+"""PASCAL VOC 2007 as a multi-label dataset: which of 20 kinds of objects an image shows.
 
 Everingham et al., "The PASCAL visual object classes challenge 2007". Read from the development kit at `data.path`
 (VOCdevkit, with VOC2007/JPEGImages, Annotations and ImageSets/Main), else as voc/2007 of TensorFlow Datasets, prepared
-below `data.path`. The splits are the challenge's own: 2,501 train, 2,510 validate, 4,952 test. A kind of which an image
-has only objects that are marked difficult is not judged there, as in the challenge.
+below `data.path`. The splits are those of the challenge: 2,501 training, 2,510 validation and 4,952 test images.
+Classes with only difficult objects in an image are not evaluated there, as in the challenge.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def _pairs(place: Path, listing: Path) -> list[tuple[Path, Marks]]:
 
 
 def read_marks(path: Path) -> Marks:
-    """Return which kinds of objects an annotation names: 1, or -1 where all of a kind are difficult.
+    """Return the classes of an annotation: 1, or -1 if all objects of a class are difficult.
 
     Raises:
-        DataError: the file is missing, is no annotation, names an unknown kind, or declares a document type, whose
-            entities could grow without bound.
+        DataError: the file is missing, is no annotation, has an unknown class, or declares a document type, as entities
+            can expand without bound.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def read_marks(path: Path) -> Marks:
         raise DataError(f"Expected an annotation in XML. Received: {path}: {reason}") from error
     unknown = sorted({kind for kind, _ in found} - {*LABELS})
     if unknown:
-        raise DataError(f"Expected the kinds {', '.join(LABELS)}. Received: {unknown[:5]} in {path}")
+        raise DataError(f"Expected the classes {', '.join(LABELS)}. Received: {unknown[:5]} in {path}")
     marks = dict.fromkeys((kind for kind, _ in found), -1)
     return marks | dict.fromkeys((kind for kind, difficult in found if difficult.strip() != "1"), 1)
 

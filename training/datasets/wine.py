@@ -1,6 +1,6 @@
 """Wine: 178 wines of three cultivars by thirteen chemical measures, from scikit-learn, with no download.
 
-Forina et al., UCI 1991. Divided 80 : 10 : 10 by a fixed shuffle, each cultivar alike."""
+Forina et al., UCI 1991. Split 80 : 10 : 10 by a fixed stratified shuffle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starter files for recipes of one's own: a TOML file that only holds values, or a Python file for a package."""
+"""Starter files for your own recipes: a TOML file with values, or a Python module for a package."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ WIDTH = 100
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Return the recipe of a TOML file: a registered one under the file's name, with the values that the file states.
+    """Return the recipe of a TOML file: a registered base under the name of the file, with the values of the file.
 
     Args:
-        path: holds "base", the name of a recipe, and keys of recipes in their tables; tables of free keys, such as
-            [model.options], replace those of the base.
+        path: a file with "base", the name of a recipe, and keys of recipes in their tables; tables with free keys,
+            such as [model.options], replace those of the base.
 
     Raises:
-        BadOption: the file cannot be read, or holds an unknown key or a value that cannot be.
-        UnknownName: there is no such base.
+        BadOption: an unreadable file, an unknown key or an invalid value.
+        UnknownName: an unknown base, model or dataset.
     """
     # tomllib is Python 3.11's; this is the same code.
     import tomli
@@ -44,7 +44,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _flat(values: dict[str, Any], place: Any, prefix: str) -> list[tuple[str, Any]]:
-    """Return nested values by dotted key, as deep as the recipe has keys of its own."""
+    """Return nested values by dotted key, down to the fields of the recipe."""
     found = []
     for key, value in values.items():
         present = getattr(place, key, None)
@@ -56,35 +56,35 @@ def _flat(values: dict[str, Any], place: Any, prefix: str) -> list[tuple[str, An
 
 
 def write_starter(name: str, base: str, folder: Path, *, python: bool = False) -> Path:
-    """Write a file to start from, which trains as it is.
+    """Write a starter file that trains unchanged.
 
     Args:
-        name: of the recipe and the file.
-        base: the recipe whose values it begins with.
-        folder: where it goes.
+        name: name of the recipe and the file.
+        base: the recipe that provides the values.
+        folder: folder of the file.
         python: write a module that registers the recipe, for a package, instead of TOML.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        BadOption: the file is there already, or the name cannot be one.
-        UnknownName: there is no such base.
+        BadOption: the file exists, or the name is invalid.
+        UnknownName: an unknown base.
     """
     recipe = recipes[base].override(name=name)
     if python and not name.isidentifier():
         raise BadOption(f"A Python file needs a name of letters, digits and '_'. Received: {name!r}")
     path = folder / f"{name}{'.py' if python else SUFFIX}"
     if path.exists():
-        raise BadOption(f"A starter file never replaces another. Received: {path}, which is there already.")
+        raise BadOption(f"Expected a new file. Received: {path}, which exists. Choose another name.")
     write_bytes(path, (_module(recipe, base) if python else _toml(recipe, base, path)).encode())
     return path
 
 
 def _toml(recipe: Recipe, base: str, path: Path) -> str:
     lines = [
-        f"# A recipe that begins with the values of {base}. Train it by: zoo train {path}",
-        "# Take the # away before a key to change its value; what is left out is as in the base.",
+        f"# A recipe with the values of {base}. Train it with: zoo train {path}",
+        "# Remove the # before a key to change its value; other keys have the values of the base.",
         f"{BASE} = {json.dumps(base)}",
         *_table(recipe, ""),
     ]
@@ -93,30 +93,30 @@ def _toml(recipe: Recipe, base: str, path: Path) -> str:
 
 def _table(config: Any, place: str) -> list[str]:
     """Return the lines of one table, and of those below it."""
-    told, below, lines = _told(type(config)), [], []
+    descriptions, below, lines = _descriptions(type(config)), [], []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             header = f"{place}{field.name}"
             below += ["", f"[{header}]", *_table(value, f"{header}.")]
         elif field.name != "name" or place:
-            lines += ["", *(f"# {line}" for line in _wrapped(told.get(field.name, "")))]
+            lines += ["", *(f"# {line}" for line in _wrapped(descriptions.get(field.name, "")))]
             lines.append(f"#{field.name} = {_value(value)}")
     return [*lines, *below]
 
 
-def _told(cls: type) -> dict[str, str]:
-    """Return what the docstring of a dataclass says of each field."""
-    told: dict[str, str] = {}
+def _descriptions(cls: type) -> dict[str, str]:
+    """Return the description of each field in the docstring of a dataclass."""
+    descriptions: dict[str, str] = {}
     name = ""
     for line in inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2].splitlines():
         match = re.match(r"    (\w+): (.*)", line)
         if match:
             name = match[1]
-            told[name] = match[2]
+            descriptions[name] = match[2]
         elif name and line.startswith("        "):
-            told[name] += f" {line.strip()}"
-    return told
+            descriptions[name] += f" {line.strip()}"
+    return descriptions
 
 
 def _wrapped(text: str) -> list[str]:
@@ -133,22 +133,22 @@ def _value(value: Any) -> str:
         return f"[{', '.join(map(_value, value))}]"
     if value is None:
         return "{}"
-    # TOML and JSON agree on texts, numbers and truth.
+    # TOML and JSON write strings, numbers and booleans the same way.
     return json.dumps(value, ensure_ascii=False)
 
 
 def _module(recipe: Recipe, base: str) -> str:
     classes = sorted(_classes(recipe) - {"Recipe"})
     imports = "\n".join(f"    {name}," for name in classes)
-    return f'''"""One line that says what is trained on what.
+    return f'''"""One line: the model and the dataset.
 
 Command: zoo train {recipe.name}
-Hardware: what it was measured on.
-Time: how long it took.
+Hardware: the hardware of the measurement.
+Time: the duration.
 Result: test accuracy, with seeds and examples.
 
-It begins with the values of {base}. A package makes it known by an entry point of the group `zoo.recipes` that names
-this module, or by lying in `training/recipes`.
+The values are those of {base}. A package registers the recipe with an entry point of the group `zoo.recipes` that names
+this module.
 """
 
 from __future__ import annotations
@@ -191,5 +191,5 @@ def _code(value: Any, depth: int) -> str:
 
 
 def _safe(stem: str) -> str:
-    """Return a file's name as one that a recipe can have."""
+    """Return a file name as a valid recipe name."""
     return re.sub(r"[^\w.-]", "_", stem)

@@ -1,1 +1,1 @@
-"""Recipes: one file each, found by its place."""
+"""Recipes: one file each; a new file registers itself."""

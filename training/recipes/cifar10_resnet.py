@@ -1,8 +1,8 @@
 """ResNet-20 to ResNet-110 on CIFAR-10.
 
-He et al. 2015, arXiv:1512.03385, section 4.2: 64,000 steps of 128 images, the rate divided by 10 at 32,000 and 48,000,
-four pixels of padding, crops and mirror images. The published decay of 1e-4 adds to the gradient, where momentum 0.9
-makes ten times as much of it; ours acts on the weights.
+He et al. 2015, arXiv:1512.03385, section 4.2: 64,000 steps of 128 images, the learning rate divided by 10 at 32,000 and
+48,000, four pixels of padding, crops and flips. The weight decay is ten times the published 1e-4, which adds to the
+gradient, where momentum 0.9 multiplies it by ten; here it is decoupled.
 
 Command: zoo train cifar10_resnet20
 Hardware: published: 2 GPUs.
@@ -28,9 +28,9 @@ for depth in (20, 32, 44, 56, 110):
             model=ModelConfig(f"resnet{depth}"),
             data=DataConfig("cifar10", batch_size=128, augment=AugmentConfig(flip=True, pad_crop=4)),
             optimizer=OptimizerConfig("sgd", learning_rate=0.1, nesterov=False, weight_decay=1e-3),
-            # The deepest does not begin to learn at the full rate.
+            # The deepest model does not train at the full rate at first.
             schedule=ScheduleConfig("step", warmup_epochs=1, milestones=(91, 137)),
             epochs=182,
-            keep="last",
+            save="last",
         )
     )

@@ -1,4 +1,4 @@
-"""The smallest network of each family on scikit-learn's digits.
+"""The smallest model of each family on scikit-learn's digits.
 
 Command: zoo train digits_vgg
 Hardware: 2 CPU cores.
@@ -20,23 +20,23 @@ from training.recipe.recipe import Recipe, register_recipe
 
 ADAMW = OptimizerConfig("adamw", learning_rate=2e-3, weight_decay=0.05)
 SGD = OptimizerConfig("sgd", learning_rate=0.1, weight_decay=5e-4)
-SHAKEN = AugmentConfig(shift=0.06, rotate=8, zoom=0.08)
+AUGMENT = AugmentConfig(shift=0.06, rotate=8, zoom=0.08)
 
 
 def _register(
     name: str, model: str, optimizer: OptimizerConfig, *, pixels: int = 0, epochs: int = 40, plain: bool = False
 ) -> None:
-    """Register a network.
+    """Register a recipe for a model.
 
     Args:
         name: the end of the recipe's name.
         model: a registered name.
-        optimizer: how it learns.
-        pixels: the size that images are enlarged to where the network's smallest asks for that; 0 for their own.
+        optimizer: the optimizer.
+        pixels: the image size, where the model needs more than 8 pixels; 0 for 8.
         epochs: passes over the training data.
-        plain: leave augmentation and smoothed labels out, which shallow networks of dense layers are too small for.
+        plain: no augmentation and label smoothing, which small dense models underfit with.
     """
-    size, augment = (pixels, pixels) if pixels else (), AugmentConfig() if plain else SHAKEN
+    size, augment = (pixels, pixels) if pixels else (), AugmentConfig() if plain else AUGMENT
     register_recipe(
         Recipe(
             name=f"digits_{name}",
@@ -48,7 +48,7 @@ def _register(
             epochs=epochs,
             precision="float32",
             strategy="one",
-            keep="last",
+            save="last",
         )
     )
 

@@ -1,4 +1,4 @@
-"""The 64-128-64-10 perceptron on scikit-learn's digits.
+"""A 64-128-64-10 MLP on scikit-learn's digits.
 
 Command: zoo train digits_mlp
 Hardware: 2 CPU cores.
@@ -26,6 +26,6 @@ register_recipe(
         epochs=40,
         precision="float32",
         strategy="one",
-        keep="last",
+        save="last",
     )
 )

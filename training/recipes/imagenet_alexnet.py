@@ -1,9 +1,9 @@
 """AlexNet as in 2012, on ImageNet.
 
-Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012. The rate
-falls at fixed epochs, where the authors watched the validation error; colours vary in brightness, where they varied
-along the principal components of the pixels. A published decay adds to the gradient, where momentum 0.9 makes ten times
-as much of it; ours acts on the weights.
+Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012. The learning
+rate decays at fixed epochs, where the authors watched the validation error; color augmentation is brightness, where
+theirs is along the principal components of the pixels. The weight decay is ten times the published one, which adds to
+the gradient, where momentum 0.9 multiplies it by ten; here it is decoupled.
 
 Command: zoo train imagenet_alexnet --set data.path=FOLDER
 Hardware: published: 2 GPUs (GTX 580).
@@ -35,6 +35,6 @@ register_recipe(
         optimizer=OptimizerConfig("sgd", learning_rate=0.01, nesterov=False, weight_decay=5e-3),
         schedule=ScheduleConfig("step", milestones=(30, 50, 70)),
         epochs=90,
-        keep="last",
+        save="last",
     )
 )

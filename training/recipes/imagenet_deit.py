@@ -47,7 +47,7 @@ SMALL = Recipe(
     schedule=ScheduleConfig("cosine", warmup_epochs=5, end=0.01),
     loss=LossConfig(label_smoothing=0.1),
     epochs=300,
-    keep="last",
+    save="last",
 )
 register_recipe(SMALL)
 register_recipe(SMALL.override(name="imagenet_deit_base", model={"name": "deit_base_patch16_224"}))

@@ -1,8 +1,9 @@
 """ResNet-50 in 90 epochs, on ImageNet.
 
-Goyal et al. 2017, arXiv:1706.02677, section 5.1, at the batch of 256 that He et al. 2015 use, and without their
-variation of colours, as torchvision trains it. A published decay adds to the gradient, where momentum 0.9 makes ten
-times as much of it; ours acts on the weights. With N times the batch take N times the rate and a warm-up of 5 epochs.
+Goyal et al. 2017, arXiv:1706.02677, section 5.1, at the batch of 256 that He et al. 2015 use, and without their color
+augmentation, as in torchvision. The weight decay is ten times the published one, which adds to the gradient, where
+momentum 0.9 multiplies it by ten; here it is decoupled. For N times the batch size set N times the learning rate and a
+warm-up of 5 epochs.
 
 Command: zoo train imagenet_resnet50 --set data.path=FOLDER
 Hardware: published: 8 GPUs (P100).
@@ -34,6 +35,6 @@ register_recipe(
         optimizer=OptimizerConfig("sgd", learning_rate=0.1, nesterov=True, weight_decay=1e-3),
         schedule=ScheduleConfig("step", milestones=(30, 60, 80)),
         epochs=90,
-        keep="last",
+        save="last",
     )
 )

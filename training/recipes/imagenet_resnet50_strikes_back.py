@@ -1,7 +1,7 @@
 """ResNet-50 by the three recipes of "ResNet strikes back", on ImageNet.
 
 Wightman, Touvron and Jegou 2021, arXiv:2110.00476, table 2: LAMB, binary cross-entropy of each class, RandAugment,
-mixup and cutmix. A1 takes 600 epochs, A2 300, A3 100 at 160 pixels, for images of 224.
+mixup and CutMix. A1 has 600 epochs, A2 300, A3 100 at 160 pixels, for images of 224.
 
 Command: zoo train imagenet_resnet50_a2 --set data.path=FOLDER
 Hardware: published: 4 GPUs (V100, 32 GB).
@@ -41,7 +41,7 @@ A2 = Recipe(
     schedule=ScheduleConfig("cosine", warmup_epochs=5),
     loss=LossConfig("binary_cross_entropy"),
     epochs=300,
-    keep="last",
+    save="last",
 )
 register_recipe(A2)
 register_recipe(

@@ -1,10 +1,10 @@
 """ResNet-50 by torchvision's second recipe, on ImageNet.
 
 Vryniotis 2021, "How to train state-of-the-art models using TorchVision's latest primitives": cosine, TrivialAugment,
-mixup and cutmix, erasing, smoothed labels, repeated augmentation, a mean of weights, and training at 176 pixels for
-images of 224 (arXiv:1906.06423). The mean is updated at each step, where torchvision does so at each 32nd, with the
-32nd root of its share. A published decay adds to the gradient, where momentum 0.9 makes ten times as much of it; ours
-acts on the weights.
+mixup and CutMix, random erasing, label smoothing, repeated augmentation, an exponential moving average of the weights,
+and training at 176 pixels for images of 224 (arXiv:1906.06423). The average is updated at each step with the 32nd root
+of torchvision's decay, which updates it at each 32nd step. The weight decay is ten times the published one, which adds
+to the gradient, where momentum 0.9 multiplies it by ten; here it is decoupled.
 
 Command: zoo train imagenet_resnet50_v2 --set data.path=FOLDER
 Hardware: published: 8 GPUs (A100).
@@ -41,6 +41,6 @@ register_recipe(
         schedule=ScheduleConfig("cosine", warmup_epochs=5),
         loss=LossConfig(label_smoothing=0.1),
         epochs=600,
-        keep="last",
+        save="last",
     )
 )

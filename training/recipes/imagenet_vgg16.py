@@ -1,8 +1,9 @@
 """VGG-16 as in 2014, on ImageNet.
 
-Simonyan and Zisserman, arXiv:1409.1556, section 3.1: images are scaled at random before a crop of 224 pixels, the rate
-falls three times. The authors began with the weights of a shallower network; ours are drawn as He et al. 2015 do. A
-published decay adds to the gradient, where momentum 0.9 makes ten times as much of it; ours acts on the weights.
+Simonyan and Zisserman, arXiv:1409.1556, section 3.1: images are scaled at random before a crop of 224 pixels, and the
+learning rate decays three times. The authors started from the weights of a shallower model; here initial weights are
+those of He et al. 2015. The weight decay is ten times the published one, which adds to the gradient, where momentum 0.9
+multiplies it by ten; here it is decoupled.
 
 Command: zoo train imagenet_vgg16 --set data.path=FOLDER
 Hardware: published: 4 GPUs (Titan Black).
@@ -34,6 +35,6 @@ register_recipe(
         optimizer=OptimizerConfig("sgd", learning_rate=0.01, nesterov=False, weight_decay=5e-3),
         schedule=ScheduleConfig("step", milestones=(30, 50, 65)),
         epochs=74,
-        keep="last",
+        save="last",
     )
 )

@@ -1,8 +1,9 @@
 """A transformer with one block on IMDB's reviews.
 
 After Keras' example "Text classification with Transformer" (Nandan 2020): the 20,000 most frequent words,
-200 of a review, one block of width 32 with two heads, batches of 32, two epochs of Adam. There the last 200 words of a
-review are read, here the first; there a hidden layer of 20 units stands before the classes.
+200 of a review, one block of width 32 with two heads, batches of 32, two epochs of Adam. The example
+truncates reviews to their last 200 words, this recipe to the first, and has a hidden layer of 20 units before the
+classes.
 
 Command: zoo train imdb_transformer --set data.path=FOLDER
 Hardware: published: not stated; 2 CPU cores are enough.
@@ -28,6 +29,6 @@ register_recipe(
         optimizer=OptimizerConfig("adam", learning_rate=1e-3),
         schedule=ScheduleConfig("constant"),
         epochs=2,
-        keep="best",
+        save="best",
     )
 )

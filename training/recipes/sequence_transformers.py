@@ -1,10 +1,10 @@
-"""Tiny Transformers (Vaswani et al. 2017) that write letters backwards, or in the order of the alphabet.
+"""Tiny sequence-to-sequence Transformers (Vaswani et al. 2017) that reverse or sort the letters of a string.
 
 Command: zoo train reverse_transformer
 Hardware: 2 CPU cores.
 Time: of one core, 139 s (reverse_transformer), 209 s (sort_transformer).
-Result: share of 1,000 strings that training has not seen which greedy decoding writes exactly, test accuracy 1.0000
-(reverse_transformer) with each of seeds 1, 2 and 3, 0.9910 (sort_transformer) with seed 1.
+Result: exact matches of greedy decoding on 1,000 unseen strings, test accuracy 1.0000 (reverse_transformer) with each
+of seeds 1, 2 and 3, 0.9910 (sort_transformer) with seed 1.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ for data in ("reverse", "sort"):
             epochs=8,
             precision="float32",
             strategy="one",
-            keep="best",
+            save="best",
         )
     )

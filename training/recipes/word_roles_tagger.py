@@ -1,10 +1,10 @@
-"""A tiny transformer encoder that tags each word with its role.
+"""A tiny transformer encoder on word_roles: a role tag for each word.
 
 Command: zoo train word_roles_tagger
 Hardware: 2 CPU cores.
 Time: 18 s of one core.
 Result: test accuracy 1.0000, 0.9995 and 0.9993 with seeds 1, 2 and 3, mean 0.9996, on the words of 500 sentences; the
-tag that a word most often has is right for 0.6175 of them.
+most frequent tag of each word has 0.6175.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ register_recipe(
         epochs=12,
         precision="float32",
         strategy="one",
-        keep="last",
+        save="last",
     )
 )

@@ -1,4 +1,4 @@
-"""Statistics of the training split: what scales values, and what regressions are scaled by."""
+"""Statistics of the training split: for the normalization of inputs and of regression targets."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from training.data.dataset import Dataset, TargetScale
-from training.data.pipeline.encoding import make_encoder
+from training.data.pipeline.encoders import make_encoder
 from zoo.common.lazy import np
 from zoo.specs.preprocessing import PreprocessingConfig
 
 if TYPE_CHECKING:
     import numpy as _np
 
-# Values that are counted at a time.
+# Values in a batch.
 VALUES = 1 << 23
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """What is known of the values of each channel, or column.
+    """Count, mean, variance, minimum and maximum of the values of each channel, or column.
 
     Args:
-        count: how many values each has.
+        count: number of values of each.
         mean: float64 (channels,).
         squares: sums of squared differences from the mean, float64 (channels,).
-        low: the smallest, float64 (channels,).
-        high: the largest, float64 (channels,).
+        low: minimum, float64 (channels,).
+        high: maximum, float64 (channels,).
     """
 
     count: int
@@ -39,11 +39,11 @@ class Moments:
 
     @property
     def std(self) -> _np.ndarray:
-        """The standard deviation of all values, as NumPy's; float64 (channels,)."""
+        """Return the population standard deviation, as NumPy's; float64 (channels,)."""
         return np.sqrt(self.squares / self.count)
 
     def merged(self, other: Moments) -> Moments:
-        """Return those of both (Chan, Golub and LeVeque 1979), which loses no digits however many there are."""
+        """Return the moments of both (Chan, Golub and LeVeque 1979), numerically stable for any number of values."""
         count, apart = self.count + other.count, other.mean - self.mean
         return Moments(
             count,
@@ -54,7 +54,7 @@ class Moments:
         )
 
     def over_all(self) -> Moments:
-        """Return those of all channels together, each (1,)."""
+        """Return the moments over all channels, each (1,)."""
         parts = [
             Moments(self.count, *(array[i : i + 1] for array in (self.mean, self.squares, self.low, self.high)))
             for i in range(len(self.mean))
@@ -92,59 +92,61 @@ def _deviations(found: Moments) -> tuple[Any, Any]:
     return found.mean, found.std
 
 
-# (what is subtracted, what is divided by), and whether all channels of images are taken together.
-WAYS: dict[str, tuple[Callable[[Moments], tuple[Any, Any]], bool]] = {
+# (mean, std) from moments, and whether all channels of images share them, by the value of `data.normalize`.
+NORMALIZATIONS: dict[str, tuple[Callable[[Moments], tuple[Any, Any]], bool]] = {
     "minmax": (_minmax, True),
     "zscore": (_deviations, True),
     "channel": (_deviations, False),
 }
 
 
-def measure(dataset: Dataset, shape: tuple[int, ...], preprocessing: PreprocessingConfig, way: str) -> PreprocessingConfig:
-    """Return a contract whose mean and std are those of the training split.
+def compute_normalization(
+    dataset: Dataset, shape: tuple[int, ...], preprocessing: PreprocessingConfig, normalization: str
+) -> PreprocessingConfig:
+    """Return a preprocessing config with mean and std of the training split.
 
     Args:
         dataset: the examples.
         shape: of one example as an array.
-        contract: how images are resized and cropped.
-        way: "minmax": to 0..1, images by their smallest and largest value, tables column by column; "zscore": to mean 0
-            and standard deviation 1 over all values; "channel": the same channel by channel, or column by column. Of a
-            table, values of 0 or 1 that say something stay as they are.
+        preprocessing: how images are resized and cropped.
+        normalization: "minmax" to 0..1, images by their minimum and maximum, tables by column; "zscore" to mean 0 and
+            standard deviation 1 over all values; "channel" the same by channel, or by column. Indicators of a table
+            (one-hot categories and missing values) stay 0 or 1.
 
     Returns:
-        The contract; what does not vary is divided by 1.
+        The config; the std of constant values is 1.
     """
-    formula, together = WAYS[way]
+    formula, together = NORMALIZATIONS[normalization]
     encoder = make_encoder(dataset, shape, preprocessing, None)
     decoded = encoder.decoded(dataset.splits["train"].examples)
     batches = decoded.batch(max(1, VALUES // math.prod(shape)))
     found = streamed(x for x, _ in batches.as_numpy_iterator())
     numbers = np.array(dataset.table.is_number() if dataset.table else [True] * shape[-1])
-    found = _chosen(found, numbers)
-    if together and not (dataset.table and way == "minmax"):
+    found = _of_channels(found, numbers)
+    if together and not (dataset.table and normalization == "minmax"):
         found = found.over_all()
     mean, std = formula(found)
     std = np.where(std > 0, std, 1.0)
     if dataset.table:
-        mean, std = _placed(mean, numbers, 0.0), _placed(std, numbers, 1.0)
+        mean, std = _scatter(mean, numbers, 0.0), _scatter(std, numbers, 1.0)
     return dataclasses.replace(preprocessing, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
 
 
-def _chosen(found: Moments, wanted: Any) -> Moments:
-    """Return the moments of some channels; of none, those of a value that is always 0."""
+def _of_channels(found: Moments, wanted: Any) -> Moments:
+    """Return the moments of some channels; without any, those of a constant 0."""
     if not wanted.any():
         return moments(np.zeros((1, 1)))
     return Moments(found.count, *(array[wanted] for array in (found.mean, found.squares, found.low, found.high)))
 
 
-def _placed(values: Any, wanted: Any, other: float) -> Any:
-    """Return values at the places that are wanted, another value elsewhere."""
+def _scatter(values: Any, wanted: Any, other: float) -> Any:
+    """Return values at the positions where `wanted` is true, `other` elsewhere."""
     whole = np.full(len(wanted), other)
     whole[wanted] = values if wanted.any() else whole[wanted]
     return whole
 
 
-def measure_targets(dataset: Dataset) -> TargetScale:
+def compute_target_scale(dataset: Dataset) -> TargetScale:
     """Return mean and standard deviation of the training targets of a regression; raises DataError."""
     found = streamed(y for _, y in dataset.splits["train"].examples.batch(VALUES).as_numpy_iterator())
     std = np.where(found.std > 0, found.std, 1.0)

@@ -1,4 +1,4 @@
-"""Folders with one sub-folder a class, of images or of texts, divided or not; and the images among them."""
+"""Folders with one sub-folder per class, of images or texts, with or without splits; checks of images."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from training.common.preprocess import still
 from training.data.dataset import Split
 from training.data.readers.files import file_split
 from training.data.readers.jpeg import is_whole_jpeg
-from training.data.splits import NAMES, OPTIONS, SHARES, split_indices
+from training.data.splits import FRACTIONS, NAMES, OPTIONS, split_indices
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, quiet_libraries, tf
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-# Where training and test examples are divided but none validate.
-VALIDATING = (0.9, 0.1, 0.0)
+# Split of train/ where there is no validation/.
+VALIDATION_FRACTIONS = (0.9, 0.1, 0.0)
 
 Files = dict[str, list[Path]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
-    """What lies in the folders.
+class FileKind:
+    """The kind of files in the folders.
 
     Args:
-        what: its name, for messages.
-        suffixes: how its files end, in lower case.
-        left_out: sub-folders that are no classes.
+        what: plural name, for messages.
+        suffixes: file suffixes, lower case.
+        ignored: sub-folders that are no classes.
     """
 
     what: str
     suffixes: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
-IMAGES = Kind("images", (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"))
+IMAGES = FileKind("images", (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"))
 
 
-def open_folder(config: DataConfig, kind: Kind) -> tuple[Path, dict[str, Files], tuple[str, ...]]:
-    """Return the folder at `config.path`, its files by split and class, and the options of the data that it obeys.
+def open_folder(config: DataConfig, kind: FileKind) -> tuple[Path, dict[str, Files], tuple[str, ...]]:
+    """Return the folder at `config.path`, its files by split and class, and the fields of DataConfig that apply.
 
     Raises:
         DataError: no folder, no classes, a class without files, or classes that differ between splits.
     """
-    root = open_root(config.path, f"one sub-folder of {kind.what} a class")
+    root = open_root(config.path, f"one sub-folder of {kind.what} per class")
     splits, options = _split_folders(root, kind), ()
     if not splits:
-        splits, options = _divide(_classes(root, kind), config), OPTIONS
+        splits, options = _split_files(_classes(root, kind), config), OPTIONS
     labels = tuple(splits["train"])
     for name, files in splits.items():
         _same_classes(root, name, labels, files)
@@ -60,7 +60,7 @@ def open_folder(config: DataConfig, kind: Kind) -> tuple[Path, dict[str, Files],
 
 
 def open_root(path: str, holding: str) -> Path:
-    """Return a folder that is there, or raise DataError that says what it should hold."""
+    """Return an existing folder, or raise DataError with what it should hold."""
     root = Path(path).expanduser()
     if not path or not root.is_dir():
         raise DataError(
@@ -69,27 +69,27 @@ def open_root(path: str, holding: str) -> Path:
     return root
 
 
-def _split_folders(root: Path, kind: Kind) -> dict[str, Files]:
-    """Return the files of train/, validation/ and test/ where the folder is divided so."""
+def _split_folders(root: Path, kind: FileKind) -> dict[str, Files]:
+    """Return the files of train/, validation/ and test/ if the folder has these splits."""
     found = {ours: next((root / n for n in names if (root / n).is_dir()), None) for ours, names in SPLITS.items()}
     if found["train"] is None:
         return {}
     splits = {ours: _classes(place, kind) for ours, place in found.items() if place}
     if "validation" not in splits:
-        divided = _divide(splits["train"], DataConfig(), VALIDATING)
-        splits |= {"train": divided["train"], "validation": divided["validation"]}
+        parts = _split_files(splits["train"], DataConfig(), VALIDATION_FRACTIONS)
+        splits |= {"train": parts["train"], "validation": parts["validation"]}
     return splits
 
 
-def _classes(root: Path, kind: Kind) -> Files:
+def _classes(root: Path, kind: FileKind) -> Files:
     """Return the files of each class, in the order of their names."""
     folders = sorted(
-        p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in kind.left_out
+        p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in kind.ignored
     )
     files = {f.name: sorted(p for p in f.rglob("*") if p.suffix.lower() in kind.suffixes) for f in folders}
     if len(files) < 2:
         raise DataError(
-            f"Expected at least two sub-folders, one a class. Received: {root} with {len(files)}. "
+            f"Expected at least two sub-folders, one per class. Received: {root} with {len(files)}. "
             f"Sort the {kind.what} into {root}/CLASS/"
         )
     empty = [name for name, found in files.items() if not found]
@@ -101,12 +101,12 @@ def _classes(root: Path, kind: Kind) -> Files:
     return files
 
 
-def _divide(files: Files, config: DataConfig, shares: Sequence[float] = SHARES) -> dict[str, Files]:
-    """Divide files by a shuffle that depends on nothing but how many of each class there are."""
+def _split_files(files: Files, config: DataConfig, fractions: Sequence[float] = FRACTIONS) -> dict[str, Files]:
+    """Split files by a shuffle that depends only on the seed and the number of files per class."""
     pairs = [(name, path) for name, found in files.items() for path in found]
     numbers = [number for number, found in enumerate(files.values()) for _ in found]
     splits: dict[str, Files] = {}
-    for split, part in split_indices(len(pairs), config, numbers, shares).items():
+    for split, part in split_indices(len(pairs), config, numbers, fractions).items():
         splits[split] = {name: [] for name in files}
         for name, path in (pairs[i] for i in part):
             splits[split][name].append(path)
@@ -119,22 +119,22 @@ def _same_classes(root: Path, split: str, labels: tuple[str, ...], files: Files)
         raise DataError(f"Expected the same classes in every split of {root}. Received: {split} differs in {odd[:5]}")
 
 
-def image_split(root: Path, paths: Sequence[Path], answers: Any) -> Split:
-    """Return the examples of a split, in a mixed order.
+def image_split(root: Path, paths: Sequence[Path], labels: Any) -> Split:
+    """Return the examples of a split, in a fixed random order.
 
     Args:
         root: the folder, for messages.
         paths: the images.
-        answers: the label of each, or all of them, int64 (n, ...).
+        labels: the label of each, or a row of labels, int64 (n, ...).
     """
     if not paths:
         raise DataError(f"Expected images that can be decoded. Received: {root} with none left in a split.")
     order = np.random.default_rng(0).permutation(len(paths))
-    return file_split([str(paths[i]) for i in order], np.asarray(answers, "int64")[order])
+    return file_split([str(paths[i]) for i in order], np.asarray(labels, "int64")[order])
 
 
 def good_images(root: Path, paths: Sequence[Path], skip_bad: bool) -> set[Path]:
-    """Return the images that can be decoded; raises DataError if some cannot and are not to be skipped."""
+    """Return the images that can be decoded; raises DataError if some cannot and `skip_bad` is false."""
     bad = set(find_bad(paths))
     if bad and not skip_bad:
         raise DataError(bad_message(root, bad, len(paths), "images that can be decoded"))
@@ -142,10 +142,10 @@ def good_images(root: Path, paths: Sequence[Path], skip_bad: bool) -> set[Path]:
 
 
 def find_bad(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files that TensorFlow cannot decode, as training would do it."""
+    """Yield the files that TensorFlow cannot decode."""
     paths = list(paths)
-    _ = tf.io  # imported here, for threads would meet it half imported
-    # The JPEG library complains on standard error itself; the names of the files say more.
+    _ = tf.io  # imported before the threads start
+    # The JPEG library prints to standard error; the names of the files are more useful.
     with ThreadPoolExecutor(os.cpu_count()) as pool, quiet_libraries():
         for path, good in zip(paths, pool.map(_decodes, paths), strict=True):
             if not good:
@@ -153,9 +153,8 @@ def find_bad(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _decodes(path: Path) -> bool:
-    # Decoding 2,000 photographs of 400x500 takes two thirds as long as an epoch of crops of them does; looking at the
-    # markers of a JPEG takes a thirteenth of that.
-    # Truncated, foreign and empty files raise InvalidArgumentError.
+    # Decoding 2,000 photographs of 400x500 takes two thirds of the time of an epoch of crops; checking the markers of
+    # JPEGs takes a thirteenth of that. Truncated, empty and other files raise InvalidArgumentError.
     try:
         content = path.read_bytes()
         if not is_whole_jpeg(content):
@@ -166,11 +165,11 @@ def _decodes(path: Path) -> bool:
 
 
 def bad_message(root: Path, bad: Iterable[Path], total: int, expected: str) -> str:
-    """Return the message about files that cannot be used."""
+    """Return the message about files that cannot be read."""
     files = sorted(bad)
     shown = ", ".join(str(p.relative_to(root)) for p in files[:5])
     more = f" and {len(files) - 5} more" if len(files) > 5 else ""
     return (
         f"Expected {expected}. Received: {len(files)} of {total} in {root} that cannot: {shown}{more}. "
-        "Mend or remove them, or leave them out by: --set data.skip_bad=true"
+        "Fix or remove them, or skip them by: --set data.skip_bad=true"
     )

@@ -1,4 +1,4 @@
-"""Telling that a JPEG is whole by its markers, in a tenth of the time that decoding takes."""
+"""Checking by its markers that a JPEG is complete, in a tenth of the time of decoding."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from zoo.common.lazy import np
 BEGIN, END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 # Tables for quantization and entropy coding, and a baseline frame, which has one scan.
 NEEDED, FRAMES = {0xDB, 0xC4}, {0xC0, 0xC1}
-# What may follow 0xFF inside a scan: a byte that was stuffed in, and restart markers.
+# Bytes that may follow 0xFF inside a scan: a stuffed byte, and restart markers.
 INSIDE = (0x00, *range(0xD0, 0xD8))
 
 
 def is_whole_jpeg(content: bytes) -> bool:
-    """Tell whether a file is surely a whole baseline JPEG: its segments in order, one scan with no odd marker, its end.
+    """Return whether a file is certainly a complete baseline JPEG, with valid segments and one scan.
 
-    False says only that decoding must tell: progressive files, other formats, something after the end, damage. Damage
-    that leaves all markers alone changes pixels, which no decoder refuses either.
+    False means that decoding must decide: progressive files, other formats, trailing bytes, damage. Damage that keeps
+    all markers changes pixels, which decoders accept too.
     """
     if not (content.startswith(BEGIN) and content.endswith(END)):
         return False
@@ -31,7 +31,7 @@ def is_whole_jpeg(content: bytes) -> bool:
 
 
 def _scan(content: bytes) -> int:
-    """Return where the data of the first scan begins, 0 if the segments before are not as they must be."""
+    """Return the offset of the data of the first scan, 0 if a segment before it is invalid."""
     place, seen, frame, tables = 2, set(), b"", set()
     while place + 4 <= len(content) and content[place] == 0xFF:
         kind, size = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
@@ -49,15 +49,15 @@ def _scan(content: bytes) -> int:
 
 
 def _is_scan(body: bytes, frame: bytes, tables: set[tuple[int, int]]) -> bool:
-    """Tell whether a scan is of all colours of a sound frame, and every table is there that the two name."""
+    """Return whether a scan covers all components of a valid frame, and all their tables exist."""
     if not (len(frame) >= 6 and frame[0] == 8 and any(frame[1:3]) and any(frame[3:5]) and frame[5] in (1, 3)):
         return False
-    colours = frame[5]
-    if len(frame) != 6 + 3 * colours or len(body) != 4 + 2 * colours:
+    components = frame[5]
+    if len(frame) != 6 + 3 * components or len(body) != 4 + 2 * components:
         return False
     used = {(0xDB, number) for number in frame[8::3]}
     used |= {(0xC4, place) for pair in body[2:-3:2] for place in (pair >> 4, 16 + (pair & 15))}
-    same = body[0] == colours and body[1:-3:2] == frame[6::3] and body[-3:] == bytes([0, 63, 0])
+    same = body[0] == components and body[1:-3:2] == frame[6::3] and body[-3:] == bytes([0, 63, 0])
     return same and used <= tables and all(_is_sampling(f) for f in frame[7::3])
 
 
@@ -66,7 +66,7 @@ def _is_sampling(factors: int) -> bool:
 
 
 def _numbers(kind: int, body: bytes) -> set[tuple[int, int]]:
-    """Return the kinds and numbers of the tables of a sound segment."""
+    """Return the kinds and numbers of the tables of a valid segment."""
     found, place = set(), 0
     while kind in NEEDED and place < len(body):
         found.add((kind, body[place]))
@@ -75,7 +75,7 @@ def _numbers(kind: int, body: bytes) -> set[tuple[int, int]]:
 
 
 def _is_table(kind: int, body: bytes) -> bool:
-    """Tell whether a segment is a sound table, or notes that decoding does not need."""
+    """Return whether a segment is a valid table, or metadata that decoding does not need."""
     if kind == 0xDB:
         return len(body) % 65 == 0 and all(body[i] < 4 for i in range(0, len(body), 65))
     if kind == 0xC4:
@@ -84,7 +84,7 @@ def _is_table(kind: int, body: bytes) -> bool:
 
 
 def _are_codes(body: bytes) -> bool:
-    """Tell whether a segment holds tables of Huffman codes: none longer than it says, no code twice."""
+    """Return whether a segment holds valid tables of Huffman codes, without repeated codes."""
     while body:
         counts = body[1:17]
         free = 0

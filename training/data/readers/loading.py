@@ -1,4 +1,4 @@
-"""Datasets by name: registered ones, and those of TFDS."""
+"""Load a dataset by its name: registered, or of TFDS."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from training.recipe.config import DataConfig
 
 
 def load_dataset(config: DataConfig) -> Dataset:
-    """Return the dataset of a name of ours, or of TFDS.
+    """Return a registered dataset, or one of TFDS.
 
     Raises:
-        UnknownName: neither knows the name.
-        DataError: the data cannot be read, or would need a download that is not to be had.
+        UnknownName: neither has the name.
+        DataError: the data cannot be read, or needs a download that fails.
     """
     if config.name in datasets:
         return datasets[config.name](config)

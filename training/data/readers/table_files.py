@@ -1,4 +1,4 @@
-"""Tables in files: CSV and Parquet as headings and rows of cells."""
+"""Tables in CSV and Parquet files, as column names and rows of cells."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", 
 
 
 def read_table(path: str, option: str = "data.path") -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the rows of a file, every cell as text, "" where it is empty.
+    """Return the column names and the rows of a file, every cell as text, "" for an empty one.
 
     Args:
-        path: a CSV file in UTF-8 whose first line has the headings, divided by commas, semicolons or tabs, or a
-            Parquet file.
-        option: how the path was given, for messages.
+        path: a CSV file in UTF-8 with a header line, separated by commas, semicolons or tabs, or a Parquet file.
+        option: the option that gave the path, for messages.
 
     Raises:
-        DataError: there is no such file, it has no rows, or it cannot be read.
+        DataError: no such file, no rows, or an unreadable file.
     """
     file = Path(path).expanduser()
     if not path or not file.is_file() or file.suffix.lower() not in SUFFIXES:
@@ -41,17 +40,19 @@ def read_table(path: str, option: str = "data.path") -> tuple[list[str], list[li
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"Expected a table that can be read. Received: {file}: {reason}") from error
     names = list(map(str, table.column_names))
-    twice = sorted({name for name in names if names.count(name) > 1 or not name.strip()})
-    if twice:
-        raise DataError(f"Expected a heading of its own for each column. Received: {file} with {twice[:5]}")
+    repeated = sorted({name for name in names if names.count(name) > 1 or not name.strip()})
+    if repeated:
+        raise DataError(
+            f"Expected a different name for each column. Received: {file} with {repeated[:5]}. Rename them."
+        )
     if not table.num_rows:
-        raise DataError(f"Expected rows below the headings. Received: {file} without any.")
+        raise DataError(f"Expected rows below the header. Received: {file} without any.")
     columns = [list(map(cell_of, column.to_pylist())) for column in table.columns]
     return names, list(map(list, zip(*columns, strict=True)))
 
 
 def _read_csv(file: Path) -> Any:
-    """Read every cell as text: what the columns hold is for the training rows to say."""
+    """Read every cell as text; the column schema infers the types from the training rows."""
     with file.open(encoding="utf-8-sig", newline="") as opened:
         first = opened.readline()
     delimiter = max(DELIMITERS, key=first.count)
@@ -69,7 +70,7 @@ _READERS = {"csv": _read_csv, "parquet": lambda file: parquet.read_table(file)}
 
 
 def select_columns(names: list[str], rows: list[list[str]], wanted: list[str], option: str) -> list[list[str]]:
-    """Return the rows with the columns that are wanted only; raises DataError for one that is not there."""
+    """Return the rows with some columns only; raises DataError for a missing column."""
     for name in wanted:
         if name not in names:
             raise DataError(

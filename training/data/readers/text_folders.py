@@ -1,4 +1,4 @@
-"""Texts in files: read at once, and refused where they are not text."""
+"""Text files in folders, one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from itertools import chain
 from pathlib import Path
 
 from training.data.dataset import Dataset, Split, in_memory_split
-from training.data.readers.folders import Files, Kind, bad_message, open_folder
+from training.data.readers.folders import FileKind, Files, bad_message, open_folder
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.specs.text import TextConfig
 
 
-def text_files(name: str, config: DataConfig, kind: Kind) -> Dataset:
-    """Return the texts of a folder with one sub-folder a class; raises DataError."""
+def text_files(name: str, config: DataConfig, kind: FileKind) -> Dataset:
+    """Return the texts of a folder with one sub-folder per class; raises DataError."""
     root, splits, options = open_folder(config, kind)
     texts = _read(root, list(chain.from_iterable(chain.from_iterable(f.values() for f in splits.values()))), config)
-    made = {split: _split(root, files, texts) for split, files in splits.items()}
-    return Dataset(name, tuple(splits["train"]), (), made, text=TextConfig(), options=options)
+    split_texts = {split: _split(root, files, texts) for split, files in splits.items()}
+    return Dataset(name, tuple(splits["train"]), (), split_texts, text=TextConfig(), options=options)
 
 
 def _read(root: Path, paths: list[Path], config: DataConfig) -> dict[Path, str]:
@@ -40,5 +40,5 @@ def _read(root: Path, paths: list[Path], config: DataConfig) -> dict[Path, str]:
 def _split(root: Path, files: Files, texts: dict[Path, str]) -> Split:
     pairs = [(texts[path], number) for number, found in enumerate(files.values()) for path in found if path in texts]
     if not pairs:
-        raise DataError(f"Expected texts in every split. Received: {root} with none left in one.")
+        raise DataError(f"Expected texts in every split. Received: {root} with none in one split.")
     return in_memory_split([text for text, _ in pairs], [number for _, number in pairs])

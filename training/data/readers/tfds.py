@@ -1,6 +1,6 @@
-"""Datasets of TensorFlow Datasets, without a download where they are prepared already.
+"""Datasets of TensorFlow Datasets: images or texts with a class, several labels or a number.
 
-Images or texts, with one class each, any number of labels, or a number.
+Prepared datasets are read without a download.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zoo.common.errors import DataError, UnknownName, did_you_mean
 from zoo.common.lazy import tf, tfds
 from zoo.specs.text import TextConfig
 
-# Share of the training examples, from their end, that validates where a dataset has no split for it.
+# Fraction of the training examples, from their end, for validation where a dataset has no split for it.
 VALIDATION = 0.1
 
 
@@ -40,52 +40,52 @@ def open_builder(name: str, config: DataConfig) -> Any:
     """Return the TFDS builder of a name, its data below `config.path`; raises UnknownName."""
     try:
         return tfds.builder(name, data_dir=config.path or None, try_gcs=False)
-    except Exception as error:  # A namespace such as huggingface: lets through what its own client raises.
+    except Exception as error:  # Namespaces such as huggingface: raise the errors of their clients.
         known = [*datasets.names(), *tfds.list_builders()]
         raise UnknownName(
-            f"Expected the name of a dataset of ours or of TFDS. Received: data.name={name!r}. "
+            f"Expected the name of a registered dataset or of one in TFDS. Received: data.name={name!r}. "
             f"{did_you_mean(name, known)}"
         ) from error
 
 
 def from_builder(builder: Any, name: str, preprocessing: Any = None, *, local: bool = False) -> Dataset:
-    """Return the Dataset of a TFDS builder, preparing it first if need be.
+    """Return the Dataset of a TFDS builder, preparing it first if necessary.
 
     Args:
-        builder: a tfds.core.DatasetBuilder of images or texts with one class each, any number of labels, or a number.
-        name: what the dataset is called.
-        preprocessing: the data's own contract, if it states one.
-        local: whether it is prepared from what is on the machine.
+        builder: a tfds.core.DatasetBuilder of images or texts with a class, several labels, or a number.
+        name: the name of the dataset.
+        preprocessing: the preprocessing of the data, if it defines one.
+        local: whether it is prepared without a download.
     """
-    given, answer = _keys(builder, name)
-    feature = builder.info.features[answer]
-    task, labels, read = TASKS[_kind(feature)](feature, answer)
+    x, y = _keys(builder, name)
+    feature = builder.info.features[y]
+    task, labels, read = TASKS[_kind(feature)](feature, y)
     _prepare(builder, name, local)
-    splits = _splits(builder, given, lambda e: (e[given], read(e[answer])))
-    if _is_text(builder.info.features[given]):
+    splits = _splits(builder, x, lambda e: (e[x], read(e[y])))
+    if _is_text(builder.info.features[x]):
         return Dataset(name, labels, (), splits, text=TextConfig(), task=task)
-    return Dataset(name, labels, _shape(builder, given), splits, preprocessing, task=task)
+    return Dataset(name, labels, _shape(builder, x), splits, preprocessing, task=task)
 
 
-def several_labels(builder: Any, name: str, read: Callable[[Any], tuple[Any, Any]], *, judged: str = "test") -> Dataset:
-    """Return the Dataset of a TFDS builder of images whose labels are those of objects, preparing it if need be.
+def several_labels(builder: Any, name: str, read: Callable[[Any], tuple[Any, Any]], *, test: str = "test") -> Dataset:
+    """Return the multi-label Dataset of a TFDS builder of images with objects, preparing it if necessary.
 
     Args:
         builder: a tfds.core.DatasetBuilder with the feature "image".
-        name: what the dataset is called.
-        read: returns of an example the classes of all its objects, and of those that are not difficult.
-        judged: the builder's split that is the test split.
+        name: the name of the dataset.
+        read: returns the classes of all objects of an example, and of those that are not difficult.
+        test: the builder's split that is the test split.
     """
     _prepare(builder, name, local=False)
     feature = _first_label(builder.info.features)
     size = feature.num_classes
 
-    def answers(example: Any) -> tuple[Any, Any]:
+    def read_example(example: Any) -> tuple[Any, Any]:
         every, plain = (_hot(numbers, size) for numbers in read(example))
-        # Where all of a kind are difficult, it is not judged.
+        # A class with difficult objects only is not evaluated: -1.
         return example["image"], 2 * plain - every
 
-    splits = _splits(builder, "image", answers, judged=judged)
+    splits = _splits(builder, "image", read_example, test=test)
     return Dataset(name, tuple(feature.names), _shape(builder, "image"), splits, task="multilabel")
 
 
@@ -107,7 +107,7 @@ def _is_text(feature: Any) -> bool:
 
 
 def _kind(feature: Any) -> str:
-    """Return what an answer is: "class", "labels", "number", or "" for anything else."""
+    """Return the kind of a target: "class", "labels", "number", or "" for any other."""
     if isinstance(feature, tfds.features.ClassLabel):
         return "class"
     if isinstance(getattr(feature, "feature", None), tfds.features.ClassLabel):
@@ -116,7 +116,7 @@ def _kind(feature: Any) -> str:
     return "number" if number else ""
 
 
-# The task, the labels and how an answer is read, of a feature and its name, by the kind of the answer.
+# The task, the labels and how a target is read, from a feature and its name, by the kind of the target.
 TASKS: dict[str, Callable[[Any, str], tuple[str, tuple[str, ...], Callable[[Any], Any]]]] = {
     "class": lambda feature, _: ("classify", tuple(feature.names), lambda y: y),
     "labels": lambda feature, _: (
@@ -133,17 +133,17 @@ def _shape(builder: Any, image: str) -> tuple[int, ...]:
 
 
 def _prepare(builder: Any, name: str, local: bool) -> None:
-    """Prepare the dataset where it is not yet; say what to put where if that needs a network that is not there."""
+    """Prepare the dataset unless it is; raises DataError with the folder to fill if the download fails."""
     if builder.data_path.exists():
         return
     try:
         if not local and _offline():
-            # TFDS would go on trying for minutes.
+            # TFDS would retry for minutes.
             raise ConnectionError("no network")
         with _quiet():
             builder.download_and_prepare()
     except Exception as error:
-        # Each dataset fetches and unpacks in its own way, so that anything can come out here.
+        # Each dataset downloads and extracts in its own way and may raise any error.
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise DataError(
             f"The dataset {name!r} is not prepared here and cannot be downloaded. Prepare it on a machine with a "
@@ -152,7 +152,7 @@ def _prepare(builder: Any, name: str, local: bool) -> None:
 
 
 def _offline() -> bool:
-    """Tell whether this machine can reach nobody: no name is resolved and no proxy is set."""
+    """Return whether this machine has no network: names do not resolve and no proxy is set."""
     if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
         return False
     try:
@@ -164,7 +164,7 @@ def _offline() -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep TFDS from drawing a bar for every file, printing what it does and logging every retry."""
+    """Suppress the progress bars, output and retry warnings of TFDS."""
     tfds.disable_progress_bar()
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -176,39 +176,38 @@ def _quiet() -> Iterator[None]:
 
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:
-    """Return the names of what is given and of the answer among the features.
+    """Return the names of the input and the target among the features.
 
-    They are those that the dataset itself states for supervised learning; else the only image, or text, and the only
-    answer there is.
+    They are the supervised keys of the dataset; without these, the only image or text and the only target.
     """
     features = builder.info.features
-    stated = builder.info.supervised_keys
-    given = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image) or _is_text(feature)]
-    answers = [key for key, feature in features.items() if _kind(feature)]
-    if stated and len(stated) == 2 and stated[0] in given and stated[1] in answers:
-        return stated[0], stated[1]
-    if not stated and len(given) == len(answers) == 1:
-        return given[0], answers[0]
+    supervised = builder.info.supervised_keys
+    inputs = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image) or _is_text(feature)]
+    targets = [key for key, feature in features.items() if _kind(feature)]
+    if supervised and len(supervised) == 2 and supervised[0] in inputs and supervised[1] in targets:
+        return supervised[0], supervised[1]
+    if not supervised and len(inputs) == len(targets) == 1:
+        return inputs[0], targets[0]
     raise DataError(
         "Expected a dataset of images or texts with one class each, any number of labels, or a number. "
         f"Received: data.name={name!r} with {list(features)}"
     )
 
 
-def _specs(builder: Any, judged: str) -> dict[str, str]:
-    """Return our splits in TFDS' words; the end of "train" validates where nothing else does."""
+def _specs(builder: Any, test: str) -> dict[str, str]:
+    """Return the TFDS specs of our splits; without a validation split, the end of "train" is one."""
     have = builder.info.splits
     specs = {"train": "train"}
-    if "validation" in have and judged != "validation":
+    if "validation" in have and test != "validation":
         specs["validation"] = "validation"
     else:
         cut = have["train"].num_examples - round(VALIDATION * have["train"].num_examples)
         specs |= {"train": f"train[:{cut}]", "validation": f"train[{cut}:]"}
-    return specs | ({"test": judged} if judged in have else {})
+    return specs | ({"test": test} if test in have else {})
 
 
-def _splits(builder: Any, given: str, read: Read, *, judged: str = "test") -> dict[str, Split]:
-    return {ours: _split(builder, spec, given, read) for ours, spec in _specs(builder, judged).items()}
+def _splits(builder: Any, given: str, read: Read, *, test: str = "test") -> dict[str, Split]:
+    return {ours: _split(builder, spec, given, read) for ours, spec in _specs(builder, test).items()}
 
 
 def _split(builder: Any, spec: str, given: str, read: Read) -> Split:

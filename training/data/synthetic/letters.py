@@ -1,4 +1,4 @@
-"""Strings of letters and what is to be written from them: sequences whose right answer a line of Python gives."""
+"""Strings of letters with a target string that a line of Python computes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ LONGEST = 12
 SIZES = {"train": 24_000, "validation": 500, "test": 1000}
 
 
-def letters(name: str, answer: Callable[[str], str], seed: int) -> Dataset:
-    """Return strings, each with its answer to write.
+def letters(name: str, target: Callable[[str], str], seed: int) -> Dataset:
+    """Return a sequence-to-sequence dataset of strings with their target strings.
 
-    1 to 12 of the 26 letters, each length as likely as another, each string once: 24,000 train, 500 validate, 1,000
-    test. What is short is soon used up, so that there are few of 1 or 2 letters.
+    Strings have 1 to 12 of the 26 letters, with uniform lengths, and are unique: 24,000 for training, 500 for
+    validation and 1,000 for testing. There are few different strings of 1 or 2 letters.
 
     Args:
-        name: what the dataset is called.
-        answer: returns what is to be written, of the same length.
-        seed: of the strings.
+        name: the name of the dataset.
+        target: returns the target of a string, of the same length.
+        seed: seed of the strings.
     """
     found = _strings(seed)
     splits = {split: list(islice(found, size)) for split, size in SIZES.items()}
-    parts = {split: in_memory_split(part, [answer(text) for text in part]) for split, part in splits.items()}
+    parts = {split: in_memory_split(part, [target(text) for text in part]) for split, part in splits.items()}
     text = TextConfig((*SPECIAL, *LETTERS), split="character", clean=False)
     return Dataset(name, (), (), parts, text=text, task="generate")
 
 
 def _strings(seed: int) -> Iterator[str]:
-    """Yield strings without end, each once."""
+    """Yield unique strings without end."""
     draw, seen = random.Random(seed), set()
     while True:
         found = "".join(draw.choices(LETTERS, k=draw.randint(1, LONGEST)))

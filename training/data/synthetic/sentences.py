@@ -1,4 +1,4 @@
-"""Sentences about animals whose words alone do not say who did what: a grammar, drawn from at random."""
+"""Random sentences about animals from a grammar, where word order and voice decide who did what."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Sentence:
     Args:
         words: its words.
         roles: what each word is part of, one of `ROLES`.
-        agent: the animal that did it.
+        agent: the animal that acts.
     """
 
     words: tuple[str, ...]
@@ -37,7 +37,7 @@ class Sentence:
 
 
 def sentences(seed: int) -> Iterator[Sentence]:
-    """Yield sentences without end, each once: active or passive, plain or cleft, with others standing by."""
+    """Yield unique sentences without end: active or passive, plain or cleft, with other animals nearby."""
     draw, seen = random.Random(seed), set()
     while True:
         agent, patient, *others = draw.sample(ANIMALS, 4)
@@ -51,7 +51,7 @@ def sentences(seed: int) -> Iterator[Sentence]:
 
 
 def _clause(draw: random.Random, agent: Words, patient: Words) -> Words:
-    """Say who did what to whom in one of five ways."""
+    """Return a clause in one of five constructions."""
     past, participle = draw.choice(VERBS)
     did, done = _all(past, "action"), _all(f"was {participle}", "action")
     start, that, by = _all("it was"), _all("that"), _all("by")
@@ -67,7 +67,7 @@ def _clause(draw: random.Random, agent: Words, patient: Words) -> Words:
 
 
 def _extras(draw: random.Random, near: str, asleep: str) -> list[Words]:
-    """Return what can stand before or after a clause; two of them name animals that have no part in it."""
+    """Return adjuncts before or after a clause; two of them name animals that do not take part."""
     return [
         _all(draw.choice(PLACES), "place"),
         _all(draw.choice(TIMES), "time"),

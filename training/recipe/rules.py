@@ -1,0 +1,229 @@
+"""Rules for lists of a recipe and for fields that depend on each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from training.recipe.config import LossConfig, OptimizerConfig, ScheduleConfig, TeacherConfig
+from training.recipe.limits import ALIASES, LBFGS, OPTIMIZERS
+from zoo.common.errors import BadOption
+from zoo.specs.preprocessing import PreprocessingConfig
+
+# The keys that each schedule uses, and those of which it needs exactly one.
+SCHEDULE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "constant": ((), ()),
+    "cosine": (("end",), ()),
+    "step": (("milestones", "period", "factor"), ("milestones", "period")),
+    "exponential": (("period", "factor"), ("period",)),
+    "polynomial": (("end", "power"), ()),
+    "cosine_restarts": (("end", "period", "factor"), ("period",)),
+    "one_cycle": (("end",), ()),
+    "inverse_sqrt": ((), ()),
+}
+# The loss that has a key.
+LOSS_KEYS = {"gamma": "focal", "delta": "huber"}
+# Options that are routed to the model.
+ROUTED = ("dropout", "drop_connect", "drop_path")
+
+
+def check_rules(recipe: Any) -> None:
+    """Raise BadOption for a list of the wrong form, or fields that contradict each other."""
+    for rule in RULES:
+        rule(recipe)
+
+
+def check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
+    """Return the fractions of training, validation and test examples, or raise BadOption."""
+    whole = (*fractions, 0.0) if len(fractions) == 2 else tuple(fractions)
+    if len(whole) != 3 or min(whole) < 0 or min(whole[:2]) == 0 or abs(math.fsum(whole) - 1) > 1e-6:
+        raise BadOption(
+            "data.split_fractions must be [training, validation] or [training, validation, test], which add up to 1, "
+            f"such as [0.8, 0.1, 0.1]. Received: data.split_fractions={list(fractions)}"
+        )
+    return whole
+
+
+def _check_data(recipe: Any) -> None:
+    data = recipe.data
+    for name in ("image_size", "train_size"):
+        size = getattr(data, name)
+        if size and (len(size) != 2 or min(size) < 1):
+            raise BadOption(f"data.{name} must be [height, width]. Received: data.{name}={list(size)}")
+    if data.length and (len(data.length) > 2 or min(data.length) < 1):
+        raise BadOption(
+            "data.length must be [tokens] or [source tokens, target tokens], at least 1 each. "
+            f"Received: data.length={list(data.length)}"
+        )
+    if data.split_fractions:
+        check_fractions(data.split_fractions)
+    repeated = sorted({column for column in data.columns if data.columns.count(column) > 1 or not column})
+    if repeated or (data.target and data.target in data.columns):
+        raise BadOption(
+            "data.columns must be different feature columns, without the target. "
+            f"Received: data.columns={list(data.columns)}, data.target={data.target!r}"
+        )
+    given, plain = data.preprocessing, PreprocessingConfig()
+    if data.normalize and given and (given.mean, given.std) != (plain.mean, plain.std):
+        raise BadOption(
+            "data.normalize computes what data.preprocessing.mean and std set. "
+            f"Received: data.normalize={data.normalize!r}, mean={given.mean}, std={given.std}. Leave one out."
+        )
+
+
+def _check_augment(recipe: Any) -> None:
+    augment = recipe.data.augment
+    _check_bounds("crop_scale", augment.crop_scale, 1.0)
+    _check_bounds("crop_ratio", augment.crop_ratio or (0.0,), math.inf)
+    if augment.repeats > recipe.data.batch_size:
+        raise BadOption(
+            "A batch holds each image data.augment.repeats times. Received: data.augment.repeats="
+            f"{augment.repeats}, data.batch_size={recipe.data.batch_size}. Change one of them."
+        )
+
+
+def _check_bounds(name: str, values: tuple[float, ...], most: float) -> None:
+    if values and not (len(values) == 2 and 0 < values[0] <= values[1] <= most):
+        limit = "above 0" if most == math.inf else f"above 0 and up to {most:g}"
+        raise BadOption(
+            f"data.augment.{name} must be [smallest, largest], {limit}. Received: data.augment.{name}={list(values)}"
+        )
+
+
+def _check_optimizer(recipe: Any) -> None:
+    config: OptimizerConfig = recipe.optimizer
+    name = config.name.lower()
+    if name == LBFGS:
+        return
+    if name in ALIASES and not config.momentum:
+        raise BadOption(
+            f"optimizer.name={config.name} needs momentum above 0. Received: optimizer.momentum=0.0. "
+            "Set optimizer.momentum=0.9."
+        )
+    for key in ("beta_1", "beta_2", "epsilon", "rho"):
+        if getattr(config, key) and key not in OPTIMIZERS.get(name, ()):
+            users = ", ".join(other for other, keys in OPTIMIZERS.items() if key in keys)
+            raise BadOption(
+                f"{config.name} has no {key}. Received: optimizer.{key}={getattr(config, key)}. "
+                f"Leave it at 0, or use {users}."
+            )
+    clips = {key: getattr(config, key) for key in ("clip_norm", "clip_each", "clip_value") if getattr(config, key)}
+    if len(clips) > 1:
+        shown = ", ".join(f"optimizer.{key}={value}" for key, value in clips.items())
+        raise BadOption(f"Expected at most one kind of gradient clipping. Received: {shown}. Leave one of them.")
+
+
+def _check_schedule(recipe: Any) -> None:
+    config: ScheduleConfig = recipe.schedule
+    marks = config.milestones
+    if any(mark <= 0 for mark in marks) or list(marks) != sorted(set(marks)):
+        raise BadOption(
+            f"schedule.milestones must be increasing epochs above 0. Received: schedule.milestones={list(marks)}"
+        )
+    if recipe.optimizer.name.lower() == LBFGS:
+        return
+    _check_schedule_keys(config)
+    warmup = f"Received: schedule.warmup_epochs={config.warmup_epochs}"
+    if config.warmup_epochs >= recipe.epochs:
+        raise BadOption(f"schedule.warmup_epochs must be less than epochs={recipe.epochs}. {warmup}")
+    if config.name == "one_cycle" and config.warmup_epochs:
+        raise BadOption(f"schedule.name=one_cycle has its own warm-up. {warmup}. Leave it at 0.")
+    if config.name == "inverse_sqrt" and not config.warmup_epochs:
+        raise BadOption(f"schedule.name=inverse_sqrt needs a warm-up of at least one step. {warmup}")
+
+
+def _check_schedule_keys(config: ScheduleConfig) -> None:
+    uses, needs = SCHEDULE_KEYS[config.name]
+    for key in ("end", "milestones", "period", "factor", "power"):
+        value = getattr(config, key)
+        if key not in uses and value != getattr(ScheduleConfig(), key):
+            users = ", ".join(name for name, (used, _) in SCHEDULE_KEYS.items() if key in used)
+            raise BadOption(
+                f"schedule.name={config.name} does not use schedule.{key}. Received: schedule.{key}={value}. "
+                f"Leave it out, or use {users}."
+            )
+    if needs and sum(bool(getattr(config, key)) for key in needs) != 1:
+        keys = " or ".join(f"schedule.{key}" for key in needs) + ", in epochs" + " and not both" * (len(needs) > 1)
+        received = ", ".join(f"schedule.{key}={getattr(config, key)}" for key in needs)
+        raise BadOption(f"schedule.name={config.name} needs {keys}. Received: {received}")
+
+
+def _check_loss(recipe: Any) -> None:
+    config: LossConfig = recipe.loss
+    for key, owner in LOSS_KEYS.items():
+        if config.name != owner and getattr(config, key) != getattr(LossConfig(), key):
+            raise BadOption(
+                f"loss.{key} is of {owner}. Received: loss.{key}={getattr(config, key)}, loss.name={config.name}"
+            )
+    weights = config.class_weight
+    if weights and (min(weights) < 0 or not max(weights) > 0):
+        raise BadOption(
+            "loss.class_weight needs numbers of at least 0, not all of them 0. "
+            f"Received: loss.class_weight={list(weights)}"
+        )
+    if weights and config.balanced:
+        raise BadOption(
+            "Expected loss.class_weight or loss.balanced. Received: both: "
+            f"loss.class_weight={list(weights)}, loss.balanced=True. Leave one out."
+        )
+    for name, weight in config.heads.items():
+        if type(weight) not in (int, float) or weight < 0:
+            raise BadOption(f"loss.heads.{name} must be a number of at least 0. Received: loss.heads.{name}={weight!r}")
+
+
+def _check_regularize(recipe: Any) -> None:
+    for key in ROUTED:
+        value = getattr(recipe.regularize, key)
+        if value and key in recipe.model.options:
+            raise BadOption(
+                f"{key} is given twice. Received: regularize.{key}={value}, "
+                f"model.options.{key}={recipe.model.options[key]}. Leave one out."
+            )
+    if recipe.regularize.spectral_norm and recipe.optimizer.ema:
+        raise BadOption(
+            "An average of normalized kernels is not normalized. Received: regularize.spectral_norm=True, "
+            f"optimizer.ema={recipe.optimizer.ema}. Leave one out."
+        )
+
+
+def _check_teacher(recipe: Any) -> None:
+    config: TeacherConfig | None = recipe.teacher
+    if config is None:
+        return
+    if bool(config.run) == bool(config.model):
+        raise BadOption(
+            "A teacher is either a run or a registered model. "
+            f"Received: teacher.run={config.run!r}, teacher.model={config.model!r}"
+        )
+    if config.model and not config.weights:
+        raise BadOption(f"A teacher needs weights. Received: teacher.model={config.model!r}, teacher.weights=''")
+    if any(stage < 1 for stage in config.features) or len(set(config.features)) != len(config.features):
+        raise BadOption(
+            f"teacher.features must be different stages from 1. Received: teacher.features={list(config.features)}"
+        )
+    if bool(config.beta) != bool(config.features):
+        raise BadOption(
+            "teacher.beta weighs the maps of teacher.features; each needs the other. "
+            f"Received: teacher.beta={config.beta}, teacher.features={list(config.features)}"
+        )
+
+
+def _check_rest(recipe: Any) -> None:
+    if recipe.strategy == "one" and recipe.replicas > 1:
+        raise BadOption(f"strategy=one has one replica. Received: replicas={recipe.replicas}. Use strategy=mirrored.")
+    profile = recipe.log.profile
+    if profile and not (len(profile) == 2 and 1 <= profile[0] <= profile[1]):
+        raise BadOption(f"log.profile must be [first step, last step]. Received: log.profile={list(profile)}")
+
+
+RULES: tuple[Callable[[Any], None], ...] = (
+    _check_data,
+    _check_augment,
+    _check_optimizer,
+    _check_schedule,
+    _check_loss,
+    _check_regularize,
+    _check_teacher,
+    _check_rest,
+)
