@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import os
+import select
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -127,14 +128,14 @@ def _closed_pipe() -> Iterator[None]:
 
 
 def _stdout_is_closed() -> bool:
-    """Try to write what standard output still buffers; point it to the null device if that fails."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at its end, and would report the error there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    """Return whether standard output is a pipe without a reader; if so, point it to the null device."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return False
+    # Python flushes once more at its end, and would report the error there.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 @click.group(

@@ -1,4 +1,4 @@
-"""`zoo list` and `zoo show`: what there is, without TensorFlow, Keras or NumPy."""
+"""`zoo list` and `zoo show`: registered models, without importing TensorFlow, Keras or NumPy."""
 
 from __future__ import annotations
 
@@ -10,34 +10,29 @@ from typing import Any
 import click
 
 from zoo.common.console import json_option, print_json, print_table
-from zoo.common.errors import UnknownName, did_you_mean
 from zoo.description import describe, layers_text, macs_unit, size
+from zoo.specs.listing import list_models
 from zoo.specs.registry import models
 
 WIDTH = 100
 KEY = 15  # columns
 TASKS = {
-    "classify": "one answer to each input",
-    "tag": "one answer to each token",
-    "generate": "a sequence written from another",
+    "classify": "one prediction per input",
+    "tag": "one prediction per token",
+    "generate": "sequence-to-sequence",
 }
 
 
 @click.command("list")
 @click.argument("patterns", nargs=-1)
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these out; may be repeated.")
-@click.option("--family", help="Only this family.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Exclude matching models; repeatable.")
+@click.option("--family", help="Only models of this family.")
 @click.option("--tag", help="Only models with this tag.")
+@click.option("--pretrained", is_flag=True, help="Only models with published weights.")
 @json_option
-def list_models(
-    patterns: tuple[str, ...], exclude: tuple[str, ...], family: str | None, tag: str | None, as_json: bool
-) -> None:
-    """List the models whose names match PATTERNS (shell wildcards; all of them if there are none)."""
-    everything = [models[name].spec for name in models.names()]
-    _check_known("family", family, {s.family for s in everything})
-    _check_known("tag", tag, {t for s in everything for t in s.tags})
-    specs = [models[name].spec for name in models.names(*patterns, exclude=exclude)]
-    specs = [s for s in specs if family in (None, s.family) and (tag is None or tag in s.tags)]
+def list_command(patterns: tuple[str, ...], as_json: bool, **filters: Any) -> None:
+    """List models whose names match PATTERNS (shell wildcards)."""
+    specs = [models[name].spec for name in list_models(*patterns, **filters)]
     if as_json:
         print_json([spec.to_json() for spec in specs])
         return
@@ -45,20 +40,13 @@ def list_models(
     print_table(("name", "family", "parameters", "input", "classes", "paper"), rows, right=(2, 4))
 
 
-def _check_known(option: str, value: str | None, known: set[str]) -> None:
-    if value is not None and value not in known:
-        raise UnknownName(
-            f"Expected a {option} that a model has. Received: {option}={value!r}. {did_you_mean(value, known)}"
-        )
-
-
 @click.command("show")
 @click.argument("name")
-@click.option("--plot", metavar="FILE", help="Draw the architecture into a .png, .svg or .pdf file.")
+@click.option("--plot", metavar="FILE", help="Plot the architecture to a .png, .svg or .pdf file.")
 @json_option
 @click.pass_obj
-def show_model(rooms: dict[str, Callable[[], list[str]]] | None, name: str, plot: str | None, as_json: bool) -> None:
-    """Show what is known of the model NAME: what it costs, its options, published weights and stages."""
+def show_command(rooms: dict[str, Callable[[], list[str]]] | None, name: str, plot: str | None, as_json: bool) -> None:
+    """Show the cost, options, published weights and stages of a model."""
     content = describe(name, (rooms or {}).get("formats", list)())
     if plot is not None:
         from zoo.plot import draw
@@ -72,25 +60,25 @@ def show_model(rooms: dict[str, Callable[[], list[str]]] | None, name: str, plot
     _print_options(content["options"])
     _print_stages(content["stages"], content["gmacs"])
     if plot is not None:
-        click.echo(f"\nDrawn to {plot}")
+        click.echo(f"\nPlot written to {plot}")
 
 
 def _print_lines(content: dict[str, Any]) -> None:
-    """Print what fits into a line or two each."""
-    smallest = f", at least {size([content['min_size']] * 2)}" if content["min_size"] else ""
+    """Print the description's short values, one per line."""
+    minimum = f", at least {size([content['min_size']] * 2)}" if content["min_size"] else ""
     memory = content["memory"]
     lines = {
         "name": content["name"],
         "family": content["family"],
         "tags": ", ".join(content["tags"]) or "none",
         "paper": content["paper"] or "none",
-        "input": f"{size(content['input_shape'])}, {content['input_dtype']}{smallest}",
+        "input": f"{size(content['input_shape'])}, {content['input_dtype']}{minimum}",
         "task": TASKS[content["task"]],
         "classes": f"{content['classes']:,}",
         "parameters": f"{content['params']:,}",
         "GMACs": _plain(content["gmacs"]),
-        "memory": f"{memory['weights_mib']:g} MiB of weights; {memory['inference_mib']:g} MiB to infer and "
-        f"{memory['training_mib']:g} MiB to train one input, float32",
+        "memory": f"{memory['weights_mib']:g} MiB of weights; {memory['inference_mib']:g} MiB for inference and "
+        f"{memory['training_mib']:g} MiB for training with one input, float32",
         "preprocessing": _preprocessing(content),
         "formats": ", ".join(content["formats"]) or "none",
     }
@@ -102,7 +90,7 @@ def _print_lines(content: dict[str, Any]) -> None:
 
 def _print_line(key: str, text: str) -> None:
     first, *others = textwrap.wrap(text, WIDTH - KEY, break_long_words=False, break_on_hyphens=False) or [""]
-    # click leaves the style away where no terminal reads.
+    # click omits the style if the output is no terminal.
     click.echo(click.style(key.ljust(KEY), bold=True) + first)
     for line in others:
         click.echo(" " * KEY + line)
@@ -110,15 +98,15 @@ def _print_line(key: str, text: str) -> None:
 
 def _preprocessing(content: dict[str, Any]) -> str:
     if content["vocabulary"]:
-        return f"token ids below {content['vocabulary']:,}, by the vocabulary of the data"
-    contract = content["preprocessing"]
-    mean, std = (", ".join(f"{v:g}" for v in contract[key]) for key in ("mean", "std"))
-    resize = f"; {contract['interpolation']}, crop {contract['crop']:g}" if content["min_size"] else ""
+        return f"token ids below {content['vocabulary']:,}, from the vocabulary of the data"
+    config = content["preprocessing"]
+    mean, std = (", ".join(f"{v:g}" for v in config[key]) for key in ("mean", "std"))
+    resize = f"; {config['interpolation']}, crop {config['crop']:g}" if content["min_size"] else ""
     return f"(x - mean) / std; mean {mean}; std {std}{resize}"
 
 
 def _plain(value: float) -> str:
-    """Return four significant digits, never as a power of ten."""
+    """Return four significant digits without an exponent."""
     text = f"{value:.12f}" if 0 < value < 1e-4 else f"{value:.4g}"
     return text.rstrip("0") if "." in text else text
 
@@ -127,7 +115,7 @@ def _print_weights(entries: list[dict[str, Any]]) -> None:
     if entries:
         click.echo()
         rows = [(w["source"], f"{w['top1']:.2f}", size([w["size"]] * 2), w["reference"]) for w in entries]
-        print_table(("published weights", "top-1 %", "at", "stated in"), rows, right=(1,))
+        print_table(("published weights", "top-1 %", "at", "reference"), rows, right=(1,))
 
 
 def _print_options(options: dict[str, Any]) -> None:
@@ -138,16 +126,16 @@ def _print_options(options: dict[str, Any]) -> None:
 
 
 def _print_stages(stages: list[dict[str, Any]], gmacs: float) -> None:
-    """Print the table of stages, long lists of layers folded so that it keeps to the width."""
+    """Print the table of stages; long lists of layers are wrapped to the width."""
     unit, per = macs_unit(gmacs)
     full = [(s["name"], size(s["output"]), f"{s['params']:,}", f"{s['gmacs'] * per:,.3f}") for s in stages]
     head = ("stage", "layers", "output", "parameters", unit)
-    taken = sum(max(len(head[i if i == 0 else i + 1]), *(len(row[i]) for row in full)) + 2 for i in range(4))
+    used = sum(max(len(head[i if i == 0 else i + 1]), *(len(row[i]) for row in full)) + 2 for i in range(4))
     rows = []
     for stage, (name, *rest) in zip(stages, full, strict=True):
-        # A count stays with its layer.
+        # A line break must not separate a count from its layer.
         text = layers_text(stage["layers"], ",\n").replace(" ", "\0").replace("\n", " ")
-        first, *others = textwrap.wrap(text, WIDTH - taken, break_long_words=False, break_on_hyphens=False)
+        first, *others = textwrap.wrap(text, WIDTH - used, break_long_words=False, break_on_hyphens=False)
         rows += [(name, first.replace("\0", " "), *rest), *(("", t.replace("\0", " "), "", "", "") for t in others)]
     click.echo()
     print_table(head, rows, right=(3, 4))

@@ -1,4 +1,4 @@
-"""A picture of an architecture: one box a stage, drawn with matplotlib."""
+"""Plot of an architecture: one box per stage, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INPUT, PALE, DEEP = (223, 228, 232), (220, 233, 245), (20, 93, 160)
 # Inches.
 COLUMN, NARROWEST, MARGIN, TITLE = 1.72, 6.3, 0.3, 0.9
 TALLEST, WIDEST, THINNEST = 1.3, 0.72, 0.05
-SLANT = (0.34, 0.26)  # how far the back of a box is to the right and up, for each inch of its depth
+SLANT = (0.34, 0.26)  # offset of the back of a box to the right and up, per inch of depth
 LINE = 0.158
 COLUMNS = 8
 LONGEST = 30  # characters of a layer
@@ -33,36 +33,36 @@ STYLE = {
     "text.parse_math": False,
     "pdf.fonttype": 42,
 }
-# Without dates, the same architecture gives the same bytes.
+# Without dates, the same architecture yields the same bytes.
 METADATA = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def draw(content: dict[str, Any], path: Path) -> None:
-    """Draw a model into a file, which is whole or not there.
+    """Plot a model to a file, written atomically.
 
     Args:
-        content: what `zoo.commands.describe` returns.
-        path: the file; its suffix, .png, .svg or .pdf, says the format.
+        content: the description of `zoo.description.describe`.
+        path: the file; its suffix .png, .svg or .pdf selects the format.
 
     Raises:
-        BadOption: another suffix.
+        BadOption: the suffix is another one.
         DataError: the file cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in METADATA:
-        raise BadOption(f"A picture is a .png, .svg or .pdf file. Received: {str(path)!r}. Try {path.stem}.png")
-    beside = path.with_name(f".writing-{os.getpid()}-{path.name}")
+        raise BadOption(f"Expected a .png, .svg or .pdf file. Received: plot={str(path)!r}. Try {path.stem}.png")
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
-        # Whoever cannot write hears of it before anything is drawn.
-        beside.touch()
+        # A path that is not writable fails before anything is drawn.
+        temporary.touch()
         try:
-            _draw(content, beside, suffix)
-            os.replace(beside, path)
+            _draw(content, temporary, suffix)
+            os.replace(temporary, path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DataError(f"Could not write {path}: {reason}. Choose a file in a folder that can be written.") from error
+        raise DataError(f"Could not write {path}: {reason}. Choose a writable folder.") from error
 
 
 def _draw(content: dict[str, Any], path: Path, suffix: str) -> None:
@@ -101,16 +101,16 @@ def _title(axes: Axes, content: dict[str, Any], top: float) -> None:
 
 
 class _Scale:
-    """From sizes, channels and multiply-adds to inches and colours, the same for all boxes of a picture.
+    """Mapping of sizes, channels and multiply-adds to inches and colors, the same for all boxes of a plot.
 
     Args:
         boxes: the input and the stages.
-        gmacs: those of the whole network.
+        gmacs: GMACs of the whole model.
     """
 
     def __init__(self, boxes: Sequence[dict[str, Any]], gmacs: float) -> None:
         shapes = [_cube(box["output"]) for box in boxes]
-        # A network of vectors has maps of one pixel, which are no large ones.
+        # A model of vectors has maps of one pixel, which must stay small.
         self.largest = max(32, *(max(h, w) for h, w, _ in shapes))
         self.channels = max(c for _, _, c in shapes)
         self.most = max(box["gmacs"] for box in boxes) or 1.0
@@ -123,11 +123,11 @@ class _Scale:
         return tall, deep, max(THINNEST, WIDEST * (channels / self.channels) ** 0.5)
 
     def middle(self, row: Sequence[dict[str, Any]]) -> float:
-        """Return how far below the top of a row the middle of its boxes is."""
+        """Return the distance from the top of a row to the middle of its boxes, in inches."""
         return max(tall + SLANT[1] * deep for tall, deep, _ in map(self.edges, row)) / 2
 
     def row_height(self, row: Sequence[dict[str, Any]]) -> float:
-        """Return the height of a row with its labels."""
+        """Return the height of a row with its labels, in inches."""
         return 2 * self.middle(row) + LINE * (6.5 + max(len(box["layers"]) for box in row))
 
     def row(self, axes: Axes, row: Sequence[dict[str, Any]], top: float, column: float) -> None:
@@ -142,7 +142,7 @@ class _Scale:
             self._labels(axes, box, centre, top - 2 * self.middle(row))
 
     def _box(self, axes: Axes, box: dict[str, Any], centre: float, middle: float) -> float:
-        """Draw a box in oblique projection; return how far it reaches to either side of its centre."""
+        """Draw a box in oblique projection; return half its width in inches."""
         tall, deep, wide = self.edges(box)
         right, up = SLANT[0] * deep, SLANT[1] * deep
         x, y = centre - (wide + right) / 2, middle - (tall + up) / 2
@@ -150,16 +150,16 @@ class _Scale:
         lid = [front[3], front[2], (x + wide + right, y + tall + up), (x + right, y + tall + up)]
         side = [front[1], (x + wide + right, y + up), lid[2], front[2]]
         for corners, light in ((front, 1.0), (lid, 1.08), (side, 0.86)):
-            axes.fill(*zip(*corners, strict=True), facecolor=self._colour(box, light), edgecolor=EDGE, linewidth=0.7)
+            axes.fill(*zip(*corners, strict=True), facecolor=self._color(box, light), edgecolor=EDGE, linewidth=0.7)
         return (wide + right) / 2
 
-    def _colour(self, box: dict[str, Any], light: float) -> list[float]:
-        share = (box["gmacs"] / self.most) ** 0.5
-        base = [p + (d - p) * share for p, d in zip(PALE, DEEP, strict=True)] if box["layers"] else INPUT
+    def _color(self, box: dict[str, Any], light: float) -> list[float]:
+        fraction = (box["gmacs"] / self.most) ** 0.5
+        base = [p + (d - p) * fraction for p, d in zip(PALE, DEEP, strict=True)] if box["layers"] else INPUT
         return [min(1.0, part * light / 255) for part in base]
 
     def _labels(self, axes: Axes, box: dict[str, Any], x: float, top: float) -> None:
-        """Write what a stage is under its box: lines of (text, points, colour, lines down from the one before)."""
+        """Label a box: lines of (text, points, color, distance to the line before, in lines)."""
         lines = [(size(box["output"]).replace("x", " × "), 9, INK, 1.15)]
         if box["layers"]:
             lines.append((f"{box['params']:,} parameters", 7.5, INK, 1.25))
@@ -168,13 +168,13 @@ class _Scale:
             lines += [(text[:LONGEST], 7, MUTED, 1 if i else 1.35) for i, text in enumerate(layers)]
         y = top - LINE
         axes.text(x, y, box["name"], size=10, weight="bold", color=INK, ha="center", va="center")
-        for text, points, colour, down in lines:
+        for text, points, color, down in lines:
             y -= LINE * down
-            axes.text(x, y, text, size=points, color=colour, ha="center", va="center")
+            axes.text(x, y, text, size=points, color=color, ha="center", va="center")
 
 
 def _cube(shape: Sequence[int | None]) -> tuple[int, int, int]:
-    """Return (height, width, channels) of an output; what it does not have, or leaves free, is 1."""
+    """Return (height, width, channels) of an output; a missing or dynamic size is 1."""
     sizes = [1, 1, *(n or 1 for n in shape)]
     return (sizes[-3], sizes[-2], sizes[-1]) if len(shape) > 2 else (sizes[-2], 1, sizes[-1])
 

@@ -1,4 +1,4 @@
-"""What a built network costs: multiply-adds, memory, its stages and its feature maps."""
+"""Summary of a built model: multiply-adds, memory, stages and feature maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIB = 2**20
 
 
 def _convolution(call: Any) -> int:
-    """Each output value takes one multiply-add for each weight of its filter, of its own group only."""
+    """Return one multiply-add per output value and weight of its filter, within its group."""
     return _outputs(call) * math.prod(call.operation.kernel.shape[:-1])
 
 
@@ -30,7 +30,7 @@ def _separable(call: Any) -> int:
 
 
 def _transposed(call: Any) -> int:
-    """Each input value goes into one output value for each weight that it meets."""
+    """Return one multiply-add per input value and weight that it is multiplied with."""
     return sum(map(_values, call.input_tensors)) * math.prod(call.operation.kernel.shape[:-1])
 
 
@@ -39,24 +39,24 @@ def _dense(call: Any) -> int:
 
 
 def _einsum_dense(call: Any) -> int:
-    """Each output value sums over the axes of the kernel that the output does not have."""
+    """Return the products that each output value sums, over the kernel axes that the output lacks."""
     operands, result = call.operation.equation.split("->")
     axes = zip(operands.split(",")[1].strip(), call.operation.kernel.shape, strict=True)
     return _outputs(call) * math.prod(size for axis, size in axes if axis not in result)
 
 
 def _attention(call: Any) -> int:
-    """Each score sums over a query's values, each value that comes out over the weights of all keys."""
+    """Return the products of the scores (over the width of a head) or of the values (over all keys)."""
     return _outputs(call) * call.input_tensors[0].shape[-1]
 
 
 def _token_embedding(call: Any) -> int:
-    """Looking vectors up takes none; the way back, from vectors to logits, is a dense layer's."""
+    """Return the multiply-adds of the tied logits; an embedding lookup has none."""
     return _outputs(call) * call.operation.width if call.arguments.kwargs.get("reverse") else 0
 
 
-# From the type of a layer, or one that it derives from, to what counts the multiply-adds of a call of it. What is not
-# here, such as normalization, activation and pooling, counts as nothing, as in the published figures.
+# Counters of the multiply-adds of a call, by the layer's type or one of its base classes. Other layers, such as
+# normalization, activation and pooling, count as 0, as in published numbers.
 MULTIPLY_ADDS: dict[str, Callable[[Any], int]] = {
     **{f"Conv{n}D": _convolution for n in (1, 2, 3)},
     **{f"Conv{n}DTranspose": _transposed for n in (1, 2, 3)},
@@ -70,44 +70,39 @@ MULTIPLY_ADDS: dict[str, Callable[[Any], int]] = {
 }
 
 
-def summarize(network: Any, maps: Sequence[Any]) -> dict[str, Any]:
-    """Return what a network costs for one input in float32, JSON-safe.
+def summarize(model: Any, maps: Sequence[Any]) -> dict[str, Any]:
+    """Return the cost and structure of a model for one float32 input, JSON-safe.
 
     Args:
-        network: a functional keras.Model; sizes of its input that are free count as 1.
-        maps: the feature maps (n, h, w, c) that its builder marked, from the finest to the coarsest; those laid out
-            beside the network, from tokens in it, stand for these.
+        model: a functional keras.Model; dynamic input sizes count as 1.
+        maps: the feature maps (n, h, w, c) that the builder marked, from the finest to the coarsest; a map reshaped
+            from tokens outside the model counts as these tokens.
 
     Returns:
         gmacs: multiply-adds of convolutions and dense layers, in billions.
-        memory: MiB of all weights ("weights_mib"), of the tensors that are alive at once at most when each layer writes
-            to a place of its own and tensors are freed after their last use ("inference_mib"), and of the input and
-            the outputs of all layers, which training keeps ("training_mib").
-        features: for each map its level, the layer that made it, its stride and its channels.
-        stages: for each its name, layers by type, output shape, trainable parameters and gmacs. A stage ends with a
-            marked map, the last one with the network; without maps, layers whose names start alike are a stage.
+        memory: MiB of all weights ("weights_mib"); of the live tensors at their peak in inference, if no layer works in
+            place and a tensor is freed after its last use ("inference_mib"); and of the input and all layer outputs,
+            which training stores ("training_mib").
+        features: level, output layer, stride and channels of each map.
+        stages: name, layers by type, output shape, trainable parameters and gmacs of each stage. A stage ends at a
+            marked map, the last one at the output; without maps, a stage is layers with the same name prefix.
     """
-    calls = _calls(network)
+    calls = compat.nodes(model)
     marked = _marked(maps, calls)
     return {
         "gmacs": _rounded(sum(map(_multiply_adds, calls)) / 1e9),
         "memory": {
-            "weights_mib": _mib(sum(math.prod(w.shape) for w in network.weights)),
-            "inference_mib": _mib(_peak(calls, network.outputs)),
+            "weights_mib": _mib(sum(math.prod(w.shape) for w in model.weights)),
+            "inference_mib": _mib(_peak(calls, model.outputs)),
             "training_mib": _mib(sum(map(_outputs, calls))),
         },
-        "features": _features(network, maps, marked, calls),
+        "features": _features(model, maps, marked, calls),
         "stages": _described(_stages(calls, marked)),
     }
 
 
-def _calls(network: Any) -> list[Any]:
-    """Return the calls of layers in the order in which Keras makes them; a shared layer is called more than once."""
-    return compat.nodes(network)
-
-
 def _values(tensor: Any) -> int:
-    """Return how many values a tensor holds for one input."""
+    """Return the number of values of a tensor for one input."""
     return math.prod(size or 1 for size in tensor.shape[1:])
 
 
@@ -121,7 +116,7 @@ def _multiply_adds(call: Any) -> int:
 
 
 def _peak(calls: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Return how many values are alive at once at most."""
+    """Return the peak number of live values."""
     last = {id(t): i for i, call in enumerate(calls) for t in call.input_tensors}
     last |= {id(t): len(calls) for t in outputs}
     alive: dict[int, int] = {}
@@ -134,18 +129,18 @@ def _peak(calls: Sequence[Any], outputs: Sequence[Any]) -> int:
 
 
 def _marked(maps: Sequence[Any], calls: Sequence[Any]) -> list[Any]:
-    """Return the tensors of the network that the maps are or are laid out from."""
-    made = {id(t) for call in calls for t in call.outputs}
-    return [x if id(x) in made else compat.producer(x).input for x in maps]
+    """Return the tensors inside the model that are the maps or that the maps are reshaped from."""
+    inside = {id(t) for call in calls for t in call.outputs}
+    return [x if id(x) in inside else compat.producer(x).input for x in maps]
 
 
-def _features(network: Any, maps: Sequence[Any], marked: Sequence[Any], calls: Sequence[Any]) -> list[dict[str, Any]]:
-    makers = {id(t): call.operation.name for call in calls for t in call.outputs}
+def _features(model: Any, maps: Sequence[Any], marked: Sequence[Any], calls: Sequence[Any]) -> list[dict[str, Any]]:
+    layers = {id(t): call.operation.name for call in calls for t in call.outputs}
     return [
         {
             "level": level,
-            "layer": makers[id(y)],
-            "stride": 2 ** round(math.log2(network.inputs[0].shape[1] / x.shape[1])),
+            "layer": layers[id(y)],
+            "stride": 2 ** round(math.log2(model.inputs[0].shape[1] / x.shape[1])),
             "channels": x.shape[-1],
         }
         for level, (x, y) in enumerate(zip(maps, marked, strict=True))
@@ -153,7 +148,7 @@ def _features(network: Any, maps: Sequence[Any], marked: Sequence[Any], calls: S
 
 
 def _stages(calls: Sequence[Any], maps: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-    """Return the stages by name, as the calls they consist of; the input belongs to none."""
+    """Return the stages by name, as lists of calls; the input belongs to no stage."""
     calls = [call for call in calls if not call.is_input]
     if not maps:
         return _by_name(calls)
@@ -168,23 +163,23 @@ def _stages(calls: Sequence[Any], maps: Sequence[Any]) -> list[tuple[str, list[A
 
 
 def _leading_to(x: Any, calls: Sequence[Any]) -> list[Any]:
-    """Return the calls that a tensor depends on, so that a branch beside it is none of them."""
-    wanted, found = {id(x)}, []
+    """Return the calls that a tensor depends on, without parallel branches."""
+    needed, ancestors = {id(x)}, []
     for call in reversed(calls):
-        if wanted & set(map(id, call.outputs)):
-            wanted |= set(map(id, call.input_tensors))
-            found.append(call)
-    return found[::-1]
+        if needed & set(map(id, call.outputs)):
+            needed |= set(map(id, call.input_tensors))
+            ancestors.append(call)
+    return ancestors[::-1]
 
 
 def _by_name(calls: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-    """Return stages of layers whose names start alike; one without weights joins the one before it.
+    """Return stages of layers with the same name prefix; a layer without weights joins the stage before it.
 
-    The head is what the end has in common, even if its layer was called before, and layers that are named so.
+    The head is the last stage and all layers named "head", also if its layer is called earlier.
     """
-    own = {_start(call) for call in calls if call.operation.weights}
-    name = next((start for start in map(_start, calls) if start in own), "")
-    names = [name := _start(call) if _start(call) in own else name for call in calls]
+    weighted = {_start(call) for call in calls if call.operation.weights}
+    name = next((start for start in map(_start, calls) if start in weighted), "")
+    names = [name := _start(call) if _start(call) in weighted else name for call in calls]
     body = len(names)
     while body and names[body - 1] == names[-1]:
         body -= 1
@@ -196,12 +191,12 @@ def _by_name(calls: Sequence[Any]) -> list[tuple[str, list[Any]]]:
 
 
 def _start(call: Any) -> str:
-    """Return how the name of a layer starts: stage1 of stage1_block2_conv1."""
+    """Return the prefix of a layer's name, such as stage1 of stage1_block2_conv1."""
     return call.operation.name.partition("_")[0]
 
 
 def _names(stages: Sequence[Sequence[Any]]) -> list[str]:
-    """Return a name for each stage: from its layers, else from the one that ends it, else its number."""
+    """Return a name for each stage: from its layers, else from its last layer, else its number."""
     names: list[str] = []
     for level, stage in enumerate(stages):
         candidates = [_name(stage), "_".join(stage[-1].operation.name.split("_")[:2])] if stage else []
@@ -211,7 +206,7 @@ def _names(stages: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def _name(stage: Sequence[Any]) -> str:
-    """Return how most layers of a stage start, or the first and the last of those that many do: stage4-5."""
+    """Return the most frequent prefix of a stage's layers; of several, the first and the last, such as stage4-5."""
     starts = Counter(_start(call) for call in stage if call.operation.weights) or Counter(map(_start, stage))
     many = [start for start, count in starts.items() if 2 * count >= max(starts.values())]
     if len(many) == 1:
@@ -221,14 +216,14 @@ def _name(stage: Sequence[Any]) -> str:
 
 
 def _described(stages: Sequence[tuple[str, Sequence[Any]]]) -> list[dict[str, Any]]:
-    """Return what is told of each stage; a layer that several share has its parameters in the first."""
+    """Return the description of each stage; a shared layer's parameters count in its first stage."""
     counted: set[int] = set()
-    found = []
+    described = []
     for name, calls in stages:
         layers = {id(call.operation): call.operation for call in calls if id(call.operation) not in counted}
-        found.append(_stage(name, calls, sum(map(_parameters, layers.values()))))
+        described.append(_stage(name, calls, sum(map(_parameters, layers.values()))))
         counted |= layers.keys()
-    return found
+    return described
 
 
 def _parameters(layer: Any) -> int:
@@ -250,5 +245,5 @@ def _mib(values: int) -> float:
 
 
 def _rounded(value: float) -> float:
-    """Return four significant digits, which are more than anyone compares."""
+    """Return the value rounded to four significant digits."""
     return float(f"{value:.4g}")

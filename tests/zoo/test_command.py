@@ -32,6 +32,7 @@ def listed(out):
         (["--family", "fcnn"], zoo.list_models(family="fcnn")),
         (["--tag", "small"], [name for name in zoo.list_models() if "small" in zoo.spec(name).tags]),
         (["--tag", "small", "--family", "fcnn"], []),
+        (["--pretrained"], zoo.list_models(pretrained=True)),
         (["nothing*"], []),
     ],
 )
@@ -160,7 +161,7 @@ def test_show_someone_else_s_model(zoo_command, theirs):
 
 def test_show_without_the_other_rooms():
     """The command by itself knows no formats and says so."""
-    result = click.testing.CliRunner().invoke(commands.show_model, ["mlp", "--json"])
+    result = click.testing.CliRunner().invoke(commands.show_command, ["mlp", "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["formats"] == []
 
@@ -174,7 +175,7 @@ def test_plot(zoo_command, tmp_path, name):
     _, text, _ = zoo_command("show", name)
     code, out, err = zoo_command("show", name, "--plot", path)
     assert (code, err) == (0, "")
-    assert out == f"{text}\nDrawn to {path}\n"
+    assert out == f"{text}\nPlot written to {path}\n"
     root = ElementTree.parse(path).getroot()
     said = ["".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")]
     assert name in said
@@ -210,7 +211,7 @@ def test_larger_networks_have_larger_pictures(zoo_command, tmp_path):
 @pytest.mark.parametrize(
     ("file", "hint"),
     [
-        ("picture.txt", "A picture is a .png, .svg or .pdf file. Received: "),
+        ("picture.txt", "Expected a .png, .svg or .pdf file. Received: "),
         ("picture", "Try picture.png"),
         ("no/such/folder/picture.png", "No such file or directory"),
         ("folder.png", "Is a directory"),
@@ -243,6 +244,8 @@ def test_plot_that_cannot_be(zoo_command, tmp_path, file, hint):
         (["nonsense"], "Received: 'nonsense'. Known: "),
         (["list", "--familly", "fcnn"], "--family"),
         (["list", "--family"], "requires an argument"),
+        (["list", "--family", "resnett"], "Received: family='resnett'. Did you mean 'resnet'?"),
+        (["list", "--tag", "smal"], "Expected the tag of a model. Received: tag='smal'. Did you mean 'small'?"),
         (["--nonsense"], "No such option"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Decoding in two parts against the network as a whole, and beam search against trying everything."""
+"""Step-wise decoding against the whole model, and beam search against exhaustive search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import zoo
 from zoo.common.errors import BadOption
-from zoo.decoding import beam, greedy, split
+from zoo.decoding import beam, greedy, split_model
 from zoo.specs.text import END, PADDING, START
 
 SMALL = {"width": 16, "attention_heads": 2, "hidden": 32, "depths": (1, 2), "input_shape": (6, 5)}
@@ -79,7 +79,7 @@ def test_steps_are_the_whole(options):
     model = small(**options)
     length, steps = options.get("input_shape", (6, 5))
     source, target = sources(3, length), targets(3, steps)
-    parts = split(model)
+    parts = split_model(model)
     found, expected = stepwise(parts, source, target), whole(model, source, target)
     if "classifier_activation" in options:
         found = np.exp(found) / np.exp(found).sum(-1, keepdims=True)
@@ -92,7 +92,7 @@ def test_steps_are_the_whole(options):
 
 def test_parts_are_as_documented():
     """Names, shapes and dtypes of what goes in and out, whatever the precision of the layers."""
-    parts = split(small(dtype="mixed_bfloat16"))
+    parts = split_model(small(dtype="mixed_bfloat16"))
     shapes = {key: (tuple(t.shape), t.dtype) for key, t in parts.decoder.input.items()}
     memory, cache = ((None, 4, 2, 6, 8), "float32"), ((None, 4, 2, 5, 8), "float32")
     assert shapes == {
@@ -111,11 +111,11 @@ def test_parts_are_as_documented():
 def test_a_network_can_be_saved_and_split_again(tmp_path):
     """Splitting leaves a network as it was: it is saved, and what is loaded is split, and split once more."""
     model, source, target = small(), sources(3), targets(3)
-    expected = stepwise(split(model), source, target)
+    expected = stepwise(split_model(model), source, target)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for _ in range(2):
-        np.testing.assert_allclose(stepwise(split(loaded), source, target), expected, atol=1e-5)
+        np.testing.assert_allclose(stepwise(split_model(loaded), source, target), expected, atol=1e-5)
     np.testing.assert_allclose(whole(loaded, source, target), expected, atol=1e-5)
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
 
@@ -135,7 +135,7 @@ def chain(model, source):
 def test_greedy_is_the_chain_of_the_likeliest():
     """Token by token what the whole network finds likeliest; END is written, and after it nothing."""
     model, source = small(), sources(24)
-    found = np.asarray(greedy(split(model), source))
+    found = np.asarray(greedy(split_model(model), source))
     np.testing.assert_array_equal(found, chain(model, source))
     ends = (found == END).argmax(axis=1)[(found == END).any(axis=1)]
     assert found.dtype == np.int32
@@ -178,7 +178,7 @@ def stripped(row):
 def searched():
     """A network, its parts, sources and all sequences that it can write for them."""
     model = small(input_shape=(6, 3))
-    return model, split(model), sources(8), candidates(3)
+    return model, split_model(model), sources(8), candidates(3)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 4.0])
@@ -207,14 +207,14 @@ def test_a_penalty_prefers_long_sequences(searched):
 
 def test_one_beam_is_greedy():
     """The likeliest token each time, whatever the penalty."""
-    parts, source = split(small()), sources(24)
+    parts, source = split_model(small()), sources(24)
     np.testing.assert_array_equal(np.asarray(beam(parts, source, 1, 2.0)[0]), np.asarray(greedy(parts, source)))
 
 
 def test_beams_score_what_they_write():
     """A narrow search is no worse than greedy on the whole, its scores are true, and examples do not see each other."""
     model, source = small(), sources(12)
-    parts = split(model)
+    parts = split_model(model)
     found, score = map(np.asarray, beam(parts, source, 3))
     likeliest = np.asarray(greedy(parts, source))
     alone = [beam(parts, source[i : i + 1], 3) for i in range(2)]
@@ -229,13 +229,13 @@ def test_beams_score_what_they_write():
 def test_generate():
     """The public way: arrays in and out; weights that change meanwhile are seen, and the network is let go."""
     model, source = small(), np.asarray(sources(5))
-    expected = np.asarray(greedy(split(model), sources(5)))
+    expected = np.asarray(greedy(split_model(model), sources(5)))
     found = zoo.generate(model, source)
     assert (type(found), found.dtype) == (np.ndarray, np.int32)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(zoo.generate(model, source[:2]), expected[:2])
     assert zoo.generate(model, source[:0]).shape == (0, 5)
-    searched = np.asarray(beam(split(model), sources(5), 3, 1.0)[0])
+    searched = np.asarray(beam(split_model(model), sources(5), 3, 1.0)[0])
     np.testing.assert_array_equal(zoo.generate(model, source, beams=3, penalty=1), searched)
     model.set_weights([value[::-1] for value in model.get_weights()])
     assert (zoo.generate(model, source) != expected).any()
@@ -249,11 +249,14 @@ def test_generate():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.zeros((2, 7), "int32"),), r"token ids \(n, 6\), padded with 0 at the end. Received: int32 \(2, 7\)"),
-        ((np.zeros(6, "int32"),), r"token ids \(n, 6\), .*. Received: int32 \(6,\)"),
-        ((np.zeros((2, 6)),), r"token ids \(n, 6\), .*. Received: float64 \(2, 6\)"),
-        ((np.full((2, 6), WORDS),), "source must be ids from 0 to 5. Received: 6 to 6"),
-        ((np.full((2, 6), -1),), "source must be ids from 0 to 5. Received: -1 to -1"),
+        (
+            (np.zeros((2, 7), "int32"),),
+            r"token ids \(n, 6\), padded with 0 .*. Received: source of int32 \(2, 7\)",
+        ),
+        ((np.zeros(6, "int32"),), r"token ids \(n, 6\), .*. Received: source of int32 \(6,\)"),
+        ((np.zeros((2, 6)),), r"token ids \(n, 6\), .*. Received: source of float64 \(2, 6\)"),
+        ((np.full((2, 6), WORDS),), "source must be ids from 0 to 5. Received: source from 6 to 6"),
+        ((np.full((2, 6), -1),), "source must be ids from 0 to 5. Received: source from -1 to -1"),
         ((np.zeros((2, 6), "int32"), 0), "beams must be at least 1 and penalty at least 0. Received: beams=0"),
         ((np.zeros((2, 6), "int32"), 2, -1.0), "beams must be at least 1 and penalty .*. Received: .*penalty=-1.0"),
         ((np.zeros((2, 6), "int32"), 2.5), "beams must be a whole number. Received: beams=2.5"),
@@ -277,7 +280,7 @@ def test_what_generate_refuses(arguments, message, searched):
 )
 def test_networks_that_write_nothing(name, options):
     """Only a network that ends in logits of a sequence can be split."""
-    with pytest.raises(BadOption, match="needs a network that writes a sequence"):
-        split(zoo.get(name, **options))
-    with pytest.raises(BadOption, match=r"needs a network that writes a sequence.*Received: model=<mlp>"):
+    with pytest.raises(BadOption, match="Expected a sequence-to-sequence model"):
+        split_model(zoo.get(name, **options))
+    with pytest.raises(BadOption, match=r"Expected a sequence-to-sequence model.*Received: model=<mlp>"):
         zoo.generate("mlp", [[1]])

@@ -1,1 +1,1 @@
-"""What is known of models without building them: pure data, no framework."""
+"""Model specs, the registry, and preprocessing and text configs: pure data, no framework."""

@@ -1,4 +1,4 @@
-"""The preprocessing contract: how raw values become what a network was trained on. Pure data, no framework."""
+"""The preprocessing config: how raw values become the inputs of a model. Pure data, no framework."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "lanczos3")
 
 @dataclasses.dataclass(frozen=True)
 class PreprocessingConfig:
-    """Stated once with the data, applied in training and compiled into every artifact.
+    """Preprocessing, defined once with the data, applied in training and included in every artifact.
 
-    An encoded image is decoded to `channels` channels, its shorter side resized to `size / crop`, the centre cut
-    out; then every value x becomes (x - mean) / std in float32.
+    An encoded image is decoded, its shorter side resized to `size / crop`, and cropped at the center; then every value
+    x becomes (x - mean) / std in float32.
 
     Args:
-        mean: what is subtracted from raw values, one for all channels or one each, in raw units (pixels: 0 to 255).
-        std: what the difference is divided by, like `mean`.
-        interpolation: how images are resized, one of `INTERPOLATIONS`.
-        crop: share of the resized shorter side that the centre crop keeps, above 0 and up to 1.
+        mean: subtracted from raw values, one for all channels or one per channel, in raw units (pixels: 0 to 255).
+        std: divides the difference, like `mean`.
+        interpolation: resizing method, one of `INTERPOLATIONS`.
+        crop: fraction of the resized shorter side that the center crop keeps, above 0 and up to 1.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -34,7 +34,7 @@ class PreprocessingConfig:
             raise BadOption(f"preprocessing.std must be numbers above 0. Received: std={self.std}")
         if not self.mean or (len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std))):
             raise BadOption(
-                "preprocessing.mean and std must have one number for all channels or one for each. "
+                "preprocessing.mean and std must have one number for all channels or one per channel. "
                 f"Received: mean={self.mean}, std={self.std}"
             )
         if not 0 < self.crop <= 1:
@@ -62,11 +62,11 @@ class PreprocessingConfig:
         return [1.0 / s for s in stds], [-m / s for m, s in zip(means, stds, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the contract as JSON-safe values."""
+        """Return the config as JSON-safe values."""
         return dataclasses.asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
 
-# Mean and standard deviation of ImageNet's training pixels, as torchvision and timm state them, in pixel units.
+# Mean and standard deviation of ImageNet's training pixels, as published by torchvision and timm, in pixel units.
 IMAGENET = PreprocessingConfig(
     mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), interpolation="bilinear", crop=0.875
 )

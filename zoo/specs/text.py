@@ -1,4 +1,4 @@
-"""The text contract: how strings become the token ids that a network was trained on. Pure data, no framework."""
+"""The text config: how strings become the token ids of a model. Pure data, no framework."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SPLITS = ("word", "character")
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """Stated once with the data, applied in training and compiled into or written beside every artifact.
+    """Tokenization, defined once with the data, applied in training and included in or written next to every artifact.
 
-    A string is lower-cased and stripped of punctuation if `clean`, split, and each token replaced by its place in the
-    vocabulary, by `UNKNOWN` where it has none; the sequence is cut or padded with `PADDING` at its end.
+    A string is lower-cased and stripped of punctuation if `clean`, and split into tokens; a token becomes its index in
+    the vocabulary, or `UNKNOWN`. The sequence is truncated, or padded with `PADDING`, at its end.
 
     Args:
-        vocabulary: every token by its id, `SPECIAL` first.
-        split: "word" at white space, or "character".
-        clean: lower-case, and take out punctuation.
+        vocabulary: the tokens by id, `SPECIAL` first.
+        split: "word" to split at white space, or "character".
+        clean: lower-case the text and remove punctuation.
     """
 
     vocabulary: tuple[str, ...] = SPECIAL
@@ -35,27 +35,27 @@ class TextConfig:
             raise BadOption(f"text.split must be one of {', '.join(SPLITS)}. Received: split={self.split!r}")
         if tuple(self.vocabulary[: len(SPECIAL)]) != SPECIAL or len(set(self.vocabulary)) != len(self.vocabulary):
             raise BadOption(
-                f"A vocabulary starts with {list(SPECIAL)} and has each token once. "
-                f"Received: {list(self.vocabulary[:6])} … ({len(self.vocabulary)} tokens)"
+                f"text.vocabulary must start with {list(SPECIAL)} and have unique tokens. "
+                f"Received: vocabulary={list(self.vocabulary[:6])} … ({len(self.vocabulary)} tokens)"
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the contract as JSON-safe values."""
+        """Return the config as JSON-safe values."""
         return dataclasses.asdict(self) | {"vocabulary": list(self.vocabulary)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TextConfig:
-        """Return the contract of `to_json`; raises BadOption."""
+        """Return the config of `to_json` values; raises BadOption."""
         try:
             return cls(tuple(map(str, values["vocabulary"])), values["split"], bool(values["clean"]))
         except (KeyError, TypeError) as error:
-            raise BadOption(f"Expected a text contract. Received: {str(values)[:100]}") from error
+            raise BadOption(f"Expected a text config. Received: text={str(values)[:100]}") from error
 
 
 def check_vocabulary(size: int) -> int:
-    """Return how many tokens a network knows, or raise BadOption if that leaves out special ones."""
+    """Return a checked vocabulary size, or raise BadOption if it has no room for the special tokens."""
     if size < len(SPECIAL):
         raise BadOption(
-            f"vocabulary must be at least {len(SPECIAL)}, the tokens that every one has. Received: vocabulary={size}"
+            f"vocabulary must be at least {len(SPECIAL)}, the number of special tokens. Received: vocabulary={size}"
         )
     return size
