@@ -71,8 +71,8 @@ def seconds(work: Callable[[], Any]) -> tuple[float, float]:
 
 def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
     """Return images/s, ours and Keras', the relative cost of ours, and the cost of a checkpoint."""
-    from training.loop import Session
-    from training.monitor.progress import Display
+    from training.session import Session
+    from training.monitor.progress import ProgressDisplay
     from training.prepare import prepare
     from training.runs.run import Run
 
@@ -80,7 +80,7 @@ def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
     ours, (_, pipeline, plain) = prepare(recipe), prepare(recipe)
     with tempfile.TemporaryDirectory() as folder:
         session = Session(Run.create(recipe, Path(folder) / "run"), *ours)
-        display = Display("overhead", TURNS + 1, STEPS, batch, False)
+        display = ProgressDisplay("overhead", TURNS + 1, STEPS, batch, False)
         taken: dict[str, list[tuple[float, float]]] = {"ours": [], "keras": [], "checkpoint": []}
         for epoch in range(TURNS + 1):
             rows: list[dict[str, Any]] = []
@@ -103,8 +103,8 @@ def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
 
 def measure_memory(who: str, model: str, size: int, batch: int) -> dict[str, Any]:
     """Return the peak memory of this process in MiB, after two short epochs and after saving the model."""
-    from training.loop import Session
-    from training.monitor.progress import Display
+    from training.session import Session
+    from training.monitor.progress import ProgressDisplay
     from training.prepare import prepare
     from training.runs.run import Run
 
@@ -114,7 +114,7 @@ def measure_memory(who: str, model: str, size: int, batch: int) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         if who == "ours":
             session = Session(Run.create(recipe, Path(folder) / "run"), *prepared)
-            session.train(Display("overhead", 2, MEMORY_STEPS, batch, False), None)
+            session.train(ProgressDisplay("overhead", 2, MEMORY_STEPS, batch, False), None)
             fit = peak()
             session.finish()
         else:
