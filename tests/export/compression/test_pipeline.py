@@ -207,11 +207,11 @@ def test_the_report_shows_compressions(run, pruned):
     names = {f"{row['format']}-{row['compression']}" for row in rows if row["compression"]}
     assert {artifact.folder.name for artifact in pruned.values()} <= names
     (compression,) = content["compressions"]
-    assert {gain["verdict"] for gain in compression["gains"]} == {"smaller compressed, not faster"}
+    assert {gain["verdict"] for gain in compression["gains"]} == {"smaller after gzip, not faster"}
     assert [step["step"] for step in compression["steps"]] == ["trained", PIPELINE]
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert f"<code>{PIPELINE}</code>" in page
-    assert "smaller compressed, not faster" in page
+    assert "smaller after gzip, not faster" in page
 
 
 def test_weights_of_an_unknown_kind_of_file(tmp_path):

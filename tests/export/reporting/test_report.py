@@ -227,8 +227,10 @@ def test_pick_without_artifacts_or_with_wrong_limits(digits_run, tmp_path, zoo_c
     code, out, err = zoo_command("pick", tmp_path / "run")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "zoo export" in err
-    with pytest.raises(BadOption, match="Did you mean 'max_memory'"):
+    with pytest.raises(TypeError, match="max_memorys"):
         export.pick(tmp_path / "run", max_memorys=2)
+    with pytest.raises(BadOption, match="max_memory=-2"):
+        export.pick(tmp_path / "run", max_memory=-2)
 
 
 def test_report_without_artifacts(tmp_path, digits_run, zoo_command):
