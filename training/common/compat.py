@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from zoo.common.lazy import keras, np, tf
+from zoo.common.lazy import keras, np, tf, tfds
 
 # What get_seed returns where no global seed is set: tensorflow.python.framework.random_seed.DEFAULT_GRAPH_SEED.
 NO_SEED = 87654321
@@ -132,3 +132,8 @@ def resume_trial(study: Any, frozen: Any) -> Any:
 def decoupled_decay() -> Callable[[Any, Any], None]:
     """Return the weight decay of all Keras optimizers but Muon: `keras.optimizers.Adam._apply_weight_decay`."""
     return keras.optimizers.Adam._apply_weight_decay
+
+
+def imagenet_classes() -> list[str]:
+    """Return the WordNet ids of ImageNet's 1,000 classes in their order: a file inside the package of TFDS."""
+    return tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()

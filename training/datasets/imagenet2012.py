@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training.common.compat import imagenet_classes
 from training.data.dataset import Dataset, Split, register_dataset
 from training.data.readers.files import file_split
 from training.data.readers.records import record_split
@@ -99,7 +100,7 @@ def _records(root: Path) -> Dataset | None:
     if not shards["validation"]:
         raise DataError(f"Expected validation-*-of-* next to train-*-of-*. Received: data.path={str(root)!r}")
     splits = {name: record_split(paths, _parse) for name, paths in shards.items() if paths and name != "test"}
-    return Dataset("imagenet2012", _named(root, _wnids()), (0, 0, 3), splits, IMAGENET)
+    return Dataset("imagenet2012", _named(root, imagenet_classes()), (0, 0, 3), splits, IMAGENET)
 
 
 def _shards(root: Path, names: Sequence[str]) -> list[Path]:
@@ -145,11 +146,6 @@ def _prepared(root: Path) -> Dataset | None:
 def _is_tfds(root: Path) -> bool:
     """Return whether a folder is, or directly holds, a dataset that TFDS prepared."""
     return any(any(root.glob(f"{above}dataset_info.json")) for above in ("", "*/", "imagenet2012/*/"))
-
-
-def _wnids() -> list[str]:
-    """Return the WordNet ids of the 1,000 classes in their order, from TFDS."""
-    return tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()
 
 
 def _named(root: Path, classes: Sequence[str]) -> tuple[str, ...]:
