@@ -87,21 +87,23 @@ class _Reader:
     def add(self, number: int) -> None:
         """Add the operators of a graph."""
         graph = self._model.subgraphs[number]
-        made: dict[int, int] = {}
+        producers: dict[int, int] = {}
         for operator in graph.operators or []:
-            given = [int(i) for i in _listed(operator.inputs) if i >= 0]
+            inputs = [int(i) for i in _listed(operator.inputs) if i >= 0]
             out = [int(i) for i in _listed(operator.outputs) if i >= 0]
-            before = tuple(dict.fromkeys(made[i] for i in given if i in made))
-            made |= dict.fromkeys(out, len(self.operators))
-            self.operators.append(self._operator(graph, operator, given, out, before))
+            before = tuple(dict.fromkeys(producers[i] for i in inputs if i in producers))
+            producers |= dict.fromkeys(out, len(self.operators))
+            self.operators.append(self._operator(graph, operator, inputs, out, before))
 
     def _operator(
-        self, graph: Any, operator: Any, given: Sequence[int], out: Sequence[int], before: tuple[int, ...]
+        self, graph: Any, operator: Any, inputs: Sequence[int], out: Sequence[int], before: tuple[int, ...]
     ) -> Operator:
         """Return an operator with its computation."""
         kind, unsupported = self._kind(operator)
-        constants = {i: self._weight(graph.tensors[i], kind) for i in given if self._data(graph.tensors[i]) is not None}
-        flowing = [self._types[graph.tensors[i].type] for i in (*given, *out) if i not in constants]
+        constants = {
+            i: self._weight(graph.tensors[i], kind) for i in inputs if self._data(graph.tensors[i]) is not None
+        }
+        flowing = [self._types[graph.tensors[i].type] for i in (*inputs, *out) if i not in constants]
         real = any(dtype in FLOATS for dtype in flowing)
         kernels = [place for place in constants.values() if place is not None and kind in WEIGHTED]
         kernels += [self._through(before, kind)] if kind in WEIGHTED else []

@@ -44,8 +44,8 @@ def too_large(model: ModelProto, feeds: Iterable[dict[str, _np.ndarray]]) -> set
     names = [value.name for value in between]
     large = {tensor.name for tensor in model.graph.initializer if _is_large(onnx.numpy_helper.to_array(tensor))}
     for values in feeds:
-        found = zip(names, session.run(names, values), strict=True)
-        large |= {name for name, value in (*found, *values.items()) if _is_large(value)}
+        values_by_name = zip(names, session.run(names, values), strict=True)
+        large |= {name for name, value in (*values_by_name, *values.items()) if _is_large(value)}
     return {node.name for node in observed.graph.node if not large.isdisjoint((*node.input, *node.output))}
 
 

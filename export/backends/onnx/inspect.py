@@ -100,8 +100,8 @@ class _Reader:
         if node.op_type in CASTS or node.op_type == "Constant":
             return list(node.input[:1]) if node.op_type == DEQUANTIZE else []
         places = INTEGER_OPERATORS.get(node.op_type)
-        given = node.input if places is None else [node.input[i] for i in places if i < len(node.input)]
-        return [self._origin(name) for name in given if name]
+        names = node.input if places is None else [node.input[i] for i in places if i < len(node.input)]
+        return [self._origin(name) for name in names if name]
 
     def _origin(self, name: str) -> str:
         """Return the constant tensor behind casts, transpositions and reshapes."""
@@ -204,6 +204,6 @@ def _inside(node: Any) -> Iterable[Operator]:
 
 
 def _value(value: Any) -> Value:
-    given = value.type.tensor_type
-    sizes = (size.dim_value if size.HasField("dim_value") else None for size in given.shape.dim)
-    return Value(value.name, tuple(sizes), _named(given.elem_type))
+    tensor_type = value.type.tensor_type
+    sizes = (size.dim_value if size.HasField("dim_value") else None for size in tensor_type.shape.dim)
+    return Value(value.name, tuple(sizes), _named(tensor_type.elem_type))

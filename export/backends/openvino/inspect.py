@@ -79,14 +79,14 @@ class _Reader:
 
     def _operator(self, number: Any, layer: Any, places: dict[Any, int]) -> Operator:
         kind = layer.get("type")
-        given = self._before[number]
-        origins = [self._origin(other) for other in given]
+        sources = self._before[number]
+        origins = [self._origin(other) for other in sources]
         held = [self._weight(origin) for origin in origins if origin is not None]
         kernels = [p for p in held if p is not None and kind in WEIGHTED and len(self._weights[p].shape) > 1]
-        before = tuple(places[other] for other in given if other in places)
+        before = tuple(places[other] for other in sources if other in places)
         integer = None
         if kind not in MOVES:
-            flowing = [other for other, origin in zip(given, origins, strict=True) if origin is None]
+            flowing = [other for other, origin in zip(sources, origins, strict=True) if origin is None]
             small = all(self._weights[place].bits <= 8 for place in kernels)
             integer = bool(flowing) and small and all(map(self._rounded, flowing))
             if kind in FUSED and not integer:
@@ -120,9 +120,9 @@ class _Reader:
         if number not in self._places:
             data, name = self._layers[number].find("./data"), self._layers[number].get("name")
             dtype = DTYPES.get(data.get("element_type"), data.get("element_type"))
-            wanted = dtype.startswith(("float", "bfloat")) or dtype in ("int8", "uint8", "int4", "uint4")
-            self._places[number] = len(self._weights) if wanted else None
-            if wanted:
+            is_weight = dtype.startswith(("float", "bfloat")) or dtype in ("int8", "uint8", "int4", "uint4")
+            self._places[number] = len(self._weights) if is_weight else None
+            if is_weight:
                 self._weights.append(self._array(data, dtype, name))
         return self._places[number]
 

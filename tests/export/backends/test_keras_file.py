@@ -12,7 +12,7 @@ import pytest
 
 import export
 import zoo
-from export.backends.keras.file import KerasRuntime, facts_in, needs_of, write_file
+from export.backends.keras.file import KerasRuntime, read_metadata, required_modules, write_file
 from export.core.manifest import SAMPLES
 from export.core.samples import read_samples
 from zoo.common.errors import RunError
@@ -55,7 +55,7 @@ def test_layers_of_ours_are_named(tmp_path):
     path, images = tmp_path / "model.keras", np.zeros((2, 32, 32, 3), "float32")
     write_file(network, path, {"output": "logits"})
     np.savez(tmp_path / "samples.npz", inputs=images)
-    assert needs_of(path) == ("zoo",)
+    assert required_modules(path) == ("zoo",)
     assert "LocalResponseNormalization" in alone(path, tmp_path / "samples.npz", tmp_path / "logits.npy")
     runtime = KerasRuntime(path)
     assert runtime.required_modules == ("zoo",)
@@ -65,7 +65,7 @@ def test_layers_of_ours_are_named(tmp_path):
 def test_facts_are_in_the_file(artifacts):
     """Beside Keras' own version, which stays."""
     artifact = artifacts["keras"]
-    assert facts_in(artifact.path) == artifact.manifest["metadata"] == export.load(artifact.path).metadata
+    assert read_metadata(artifact.path) == artifact.manifest["metadata"] == export.load(artifact.path).metadata
     with zipfile.ZipFile(artifact.path) as file:
         assert json.loads(file.read("metadata.json"))["keras_version"]
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export.source.job import RegistryJob
-from export.source.request import RegistryRequest
 
 import export
 import zoo
 from export.core.format import parse_format
 from export.core.manifest import NAME
 from export.core.samples import read_samples
+from export.source.job import RegistryJob
+from export.source.request import RegistryRequest
 from zoo.common.errors import BadOption, DataError, ParityError
 
 NAME_OF = "resnet_tiny"
