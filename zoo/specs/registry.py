@@ -81,9 +81,8 @@ class Registry(Generic[T]):
         try:
             return self._entries[name]
         except (KeyError, TypeError):
-            raise UnknownName(
-                f"Expected the name of a {self.kind}. Received: name={name!r}. {did_you_mean(str(name), self._entries)}"
-            ) from None
+            hint = did_you_mean(str(name or ""), self._entries)
+            raise UnknownName(f"Expected the name of a {self.kind}. Received: name={name!r}. {hint}") from None
 
     def __contains__(self, name: object) -> bool:
         self._discover()

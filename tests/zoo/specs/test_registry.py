@@ -72,7 +72,7 @@ def message(error):
         (["resnet5?", "mlp_*"], {"exclude": ["*50", "*_tiny"]}, ["mlp_mnist", "resnet56"]),
         (["mlp*", "resnet18"], {"family": "resnet"}, ["resnet18"]),
         (["mlp*"], {"tag": "small"}, [n for n in zoo.list_models("mlp*") if "small" in zoo.spec(n).tags]),
-        (["resnet1[08]*", "alexnet"], {"pretrained": True}, ["resnet18", "resnet101"]),
+        (["resnet1[08]*", "googlenet"], {"pretrained": True, "exclude": "*_v?"}, ["resnet18", "resnet101"]),
         (["RESNET*"], {}, []),
         (["nothing*"], {}, []),
     ],
