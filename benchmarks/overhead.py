@@ -51,7 +51,7 @@ def noisy(model: str, size: int, batch: int, steps: int, epochs: int) -> Any:
         epochs=epochs,
         precision="mixed_bfloat16",
         strategy="one",
-        keep="last",
+        save="last",
     )
 
 

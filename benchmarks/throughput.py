@@ -61,7 +61,7 @@ def ours(model: str, size: int, batch: int) -> list[float]:
         epochs=EPOCHS,
         precision="mixed_bfloat16",
         strategy="one",
-        keep="last",
+        save="last",
     )
     with tempfile.TemporaryDirectory() as folder:
         # A mark for each epoch, which includes validation and checkpoint; the peers have neither.

@@ -1,1 +1,1 @@
-"""Helpers that several rooms of training share."""
+"""Helpers of several packages of training."""

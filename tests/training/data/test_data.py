@@ -508,7 +508,8 @@ def test_texts_that_are_none_stop(tmp_path):
 
 def test_missing_folder_of_texts(tmp_path):
     """No folder, no classes, a class without texts."""
-    for path, message in (("", "texts a class"), (tmp_path / "none", "texts a class"), (tmp_path, "two sub-folders")):
+    missing = ("", tmp_path / "none")
+    for path, message in (*((p, "texts per class") for p in missing), (tmp_path, "two sub-folders")):
         with pytest.raises(DataError, match=message) as error:
             load_dataset(DataConfig("text_folder", path=str(path)))
         one_line(error)
@@ -633,16 +634,16 @@ def test_table_of_texts_needs_one_column(tmp_path):
         load_dataset(DataConfig(**config, columns=("review",)))
 
 
-def test_folder_obeys_shares_and_seed(tmp_path):
-    """Halves and quarters of each class; what is divided already refuses them."""
+def test_folder_obeys_fractions_and_seed(tmp_path):
+    """Halves and quarters of each class; existing splits refuse them."""
     fill(tmp_path / "open")
-    dataset = load_folder(tmp_path / "open", shares=(0.6, 0.2, 0.2), split_seed=3)
+    dataset = load_folder(tmp_path / "open", split_fractions=(0.6, 0.2, 0.2), split_seed=3)
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 12, "validation": 4, "test": 4}
-    other = load_folder(tmp_path / "open", shares=(0.6, 0.2, 0.2), split_seed=4)
+    other = load_folder(tmp_path / "open", split_fractions=(0.6, 0.2, 0.2), split_seed=4)
     assert sorted(rows(dataset.splits["test"])[0]) != sorted(rows(other.splits["test"])[0])
-    assert dataset.options == ("shares", "split_seed", "stratify")
-    fill(tmp_path / "divided/train")
-    assert load_folder(tmp_path / "divided").options == ()
+    assert dataset.options == ("split_fractions", "split_seed", "stratify")
+    fill(tmp_path / "split/train")
+    assert load_folder(tmp_path / "split").options == ()
 
 
 def image_pipeline(path, **options):

@@ -105,7 +105,7 @@ def scan(split, numbers):
 def same(one, two):
     """Return whether two lists of raw examples are equal."""
     return len(one) == len(two) and all(
-        np.array_equal(a, b) for o, t in zip(one, two, strict=True) for a, b in zip(o, t)
+        np.array_equal(a, b) for o, t in zip(one, two, strict=True) for a, b in zip(o, t, strict=True)
     )
 
 

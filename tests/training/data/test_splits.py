@@ -1,4 +1,4 @@
-"""Dividing data: the division that folders have always had, exact counts, each class alike, what is refused."""
+"""Splitting data: the split that folders have always had, exact counts, stratification, what is refused."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ def test_seed_divides_otherwise_and_the_same_seed_alike():
 
 
 @pytest.mark.parametrize(
-    "fractions", [(0.8,), (0.8, 0.3), (0.5, 0.5, 0.5), (1.2, -0.2), (0.0, 0.5, 0.5), (1.0, 0.0, 0.0), (0.7, 0.1, 0.1, 0.1)]
+    "fractions",
+    [(0.8,), (0.8, 0.3), (0.5, 0.5, 0.5), (1.2, -0.2), (0.0, 0.5, 0.5), (1.0, 0.0, 0.0), (0.7, 0.1, 0.1, 0.1)],
 )
-def test_shares_that_cannot_be_are_refused(fractions):
+def test_invalid_fractions_are_refused(fractions):
     """They are two or three, add up to 1, and leave something to train and to validate on."""
     with pytest.raises(BadOption, match=r"data\.split_fractions must be.*Received: data\.split_fractions=\[") as error:
         split_indices(10, DataConfig(split_fractions=fractions))
@@ -90,7 +91,7 @@ def test_options_of_tables_are_refused_elsewhere(option):
     one_line(error)
 
 
-def test_tables_obey_shares_and_seed():
+def test_tables_obey_fractions_and_seed():
     """Iris by halves and quarters: 25 of each species train; another seed chooses others; without a test split too."""
     counts = {n: s.count for n, s in load_dataset(DataConfig("iris", split_fractions=(0.5, 0.3, 0.2))).splits.items()}
     assert counts == {"train": 75, "validation": 45, "test": 30}
@@ -116,5 +117,6 @@ def test_a_class_with_one_example_is_refused(tmp_path):
 
 def test_public_configuration_has_the_options():
     """They are part of a recipe, and travel as JSON."""
-    made = Recipe("t").override(**{"data.split_fractions": [0.6, 0.2, 0.2], "data.split_seed": 5, "data.stratify": False})
+    changes = {"data.split_fractions": [0.6, 0.2, 0.2], "data.split_seed": 5, "data.stratify": False}
+    made = Recipe("t").override(**changes)
     assert training.Recipe.from_json(made.to_json()) == made

@@ -84,7 +84,8 @@ def test_columns_by_hand():
     )
     assert ColumnSchema.from_json(json.loads(json.dumps(table.to_json()))) == table
     records = [{"a": 1, "b": None, "colour": "blue", "more": 3}, {"a": 2.5, "b": 0, "colour": "red"}]
-    np.testing.assert_array_equal(table.encode_records(records), np.array([[1, 3, 1, 1, 0], [2.5, 0, 0, 0, 1]], "float32"))
+    wanted = np.array([[1, 3, 1, 1, 0], [2.5, 0, 0, 0, 1]], "float32")
+    np.testing.assert_array_equal(table.encode_records(records), wanted)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_cells_that_cannot_be_are_refused(row, message):
 
 
 def test_record_without_a_column_is_refused():
-    """The nearest heading is named."""
+    """The nearest column name is suggested."""
     with pytest.raises(DataError, match=r"row 1 without 'height'. Did you mean 'heigth'") as error:
         fit_columns(["height"], [["1"]]).encode_records([{"heigth": 3}])
     one_line(error)
@@ -135,15 +136,15 @@ def test_record_without_a_column_is_refused():
 
 BAD = {
     "empty": (b"", "Empty|rows|read"),
-    "headings only": (b"a,b\n", "rows below the headings"),
+    "headings only": (b"a,b\n", "rows below the header"),
     "ragged": (b"a,b\n1,2\n1,2,3\n", "Expected 2 columns, got 3"),
     "not UTF-8": ("a,b\ncafé,1\nthé,2\n".encode("latin-1"), "read"),
     "headings not UTF-8": ("é,b\n1,2\n".encode("latin-1"), "read"),
-    "same headings": (b"a,a\n1,2\n", r"heading of its own.*'a'"),
+    "same headings": (b"a,a\n1,2\n", r"different name for each column.*'a'"),
     "no target": (b"a,b\n1,x\n2,\n3,y\n", "class in every row of the target 'b'.*row 2"),
     "one class": (b"a,b\n1,x\n2,x\n3,x\n", "1 different values in 3 rows"),
     "each its own class": (b"a,b\n1,x\n2,y\n3,z\n", "3 different values in 3 rows"),
-    "one column": (b"a\n1\n2\n", "columns beside the target 'a'"),
+    "one column": (b"a\n1\n2\n", "columns other than the target 'a'"),
     "infinite target": (b"a,b\n1,1.5\n2,inf\n3,2.5\n", "number in every row of the target 'b'.*'inf' in row 2"),
     "missing value of the target": (b"a,b\n1,1.5\n2,nan\n3,2.5\n", "'nan' in row 2"),
 }
@@ -168,7 +169,7 @@ def test_missing_files_and_columns_are_told(people, tmp_path):
     for options, message in (
         ({"target": "anwser"}, r"data\.target='anwser'. Did you mean 'answer'"),
         ({"columns": ("age", "twon")}, r"data\.columns='twon'. Did you mean 'town'"),
-        ({"columns": ("age", "answer")}, "beside the target 'answer'"),
+        ({"columns": ("age", "answer")}, "other than the target 'answer'"),
     ):
         with pytest.raises(DataError, match=message) as error:
             load_dataset(DataConfig("table", path=people, **options))
@@ -365,7 +366,8 @@ def test_regression_answers_in_the_units_of_the_data(regression):
     result, pipeline = regression.result(), open_data(regression)
     model = keras.saving.load_model(regression.model_path, compile=False)
     raw, truth = pipeline.raw("test", 1000)
-    values = model.predict((raw - np.float32(pipeline.preprocessing.mean)) / np.float32(pipeline.preprocessing.std), verbose=0)
+    mean, std = np.float32(pipeline.preprocessing.mean), np.float32(pipeline.preprocessing.std)
+    values = model.predict((raw - mean) / std, verbose=0)
     error = values - truth
     assert values.mean() > 50
     assert result["test"]["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
@@ -396,7 +398,7 @@ def test_damaged_statistics_of_a_run_are_told(regression, tmp_path, kept):
     """What cannot be read is one line, not a traceback."""
     run = Run.create(regression.recipe, tmp_path / "run")
     (run.path / "data.json").write_text(json.dumps(kept))
-    with pytest.raises(RunError, match="what the training split taught") as error:
+    with pytest.raises(RunError, match="training statistics that a run saves") as error:
         open_data(run)
     one_line(error)
 

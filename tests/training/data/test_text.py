@@ -138,7 +138,8 @@ def test_words_are_the_way_back(text, said):
 def test_words_stop_at_the_end():
     """What comes after END is not said, and special tokens are not."""
     ids = [[START, 4, UNKNOWN, 5, END, 6], [5, PADDING, 6, 4, 4, 4], [END, 4, 4, 4, 4, 4]]
-    assert [s.decode() for s in detokenize(CATS, np.array(ids, "int32")).numpy()] == ["the cat", "cat sat the the the", ""]
+    texts = [s.decode() for s in detokenize(CATS, np.array(ids, "int32")).numpy()]
+    assert texts == ["the cat", "cat sat the the the", ""]
 
 
 def test_tokenizer_lives_in_a_saved_model(tmp_path):
@@ -149,7 +150,9 @@ def test_tokenizer_lives_in_a_saved_model(tmp_path):
     module.tokenizer = tokenizer(CATS, 5)
     signature = [tf.TensorSpec((None,), tf.string)]
     module.ids = tf.function(lambda texts: {"ids": module.tokenizer(texts)}, input_signature=signature)
-    module.back = tf.function(lambda texts: {"texts": detokenize(CATS, module.tokenizer(texts))}, input_signature=signature)
+    module.back = tf.function(
+        lambda texts: {"texts": detokenize(CATS, module.tokenizer(texts))}, input_signature=signature
+    )
     tf.saved_model.save(module, str(tmp_path / "saved"), {"ids": module.ids, "back": module.back})
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
     texts = tf.constant(["The cat!", "sat dog cat"])

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 from typing import Any
 
 from training.augment.augment import CROP, augment, augment_normalized, fold_seed, is_active
 from training.augment.crop import draw_crops
 from training.augment.mixing import has_mixing
-from training.common.compat import without_global_seed
 from training.common.preprocess import normalize
 from training.common.sharding import WHOLE, Shard, check_divisible, draw_for_batch
 from training.data.dataset import Dataset
@@ -25,6 +23,7 @@ from training.data.pipeline.batches import (
 )
 from training.data.pipeline.encoders import make_encoder
 from training.data.pipeline.encoding import PARALLEL, Encoder
+from training.data.pipeline.shuffling import epoch_examples
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np, tf
@@ -195,22 +194,8 @@ class Pipeline:
         """Return the encoded examples of an epoch in its order, a shard of each batch, without the first `skip`."""
         mine, size = shard.rows(self.batch_size), self.batch_size
         split, repeats = self.dataset.splits["train"], self.recipe.data.augment.repeats
-        seed = int(np.random.default_rng([self.recipe.seed, epoch]).integers(1 << 31))
-        whole, rest = divmod(skip * self.batch_size, repeats)
-        if split.shuffled and repeats == 1 and len(inspect.signature(split.shuffled).parameters) > 2:
-            return split.shuffled(seed, whole, lambda examples: shard_examples(examples, size, mine))
-        if split.shuffled:
-            examples = split.shuffled(seed, whole)
-        else:
-            # With repeats, an epoch covers few images: each epoch starts where the last one ended.
-            start = epoch * (split.count // repeats) % split.count if repeats > 1 else 0
-            examples = split.examples.skip(start).concatenate(split.examples.take(start)) if start else split.examples
-            with without_global_seed():
-                examples = examples.shuffle(min(SHUFFLE, split.count), seed, reshuffle_each_iteration=False)
-            examples = examples.skip(whole)
-        if repeats > 1:
-            examples = examples.flat_map(lambda *e: tf.data.Dataset.from_tensors(e).repeat(repeats)).skip(rest)
-        return shard_examples(examples, size, mine)
+        seeds = (self.recipe.seed, epoch)
+        return epoch_examples(split, seeds, skip * size, repeats, SHUFFLE, lambda e: shard_examples(e, size, mine))
 
     def _prepare_training(self, batch: Any, step: Any) -> tuple[Any, Any]:
         x, y = batch

@@ -5,19 +5,15 @@ Prepared datasets are read without a download.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
-import logging
 import operator
-import os
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from training.data.dataset import Dataset, Split, datasets
 from training.data.readers.records import read_records
+from training.data.readers.tfds_prepare import prepare
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError, UnknownName, did_you_mean
 from zoo.common.lazy import tf, tfds
@@ -60,7 +56,7 @@ def from_builder(builder: Any, name: str, preprocessing: Any = None, *, local: b
     x, y = _keys(builder, name)
     feature = builder.info.features[y]
     task, labels, read = TASKS[_kind(feature)](feature, y)
-    _prepare(builder, name, local)
+    prepare(builder, name, local)
     splits = _splits(builder, x, lambda e: (e[x], read(e[y])))
     if _is_text(builder.info.features[x]):
         return Dataset(name, labels, (), splits, text=TextConfig(), task=task)
@@ -76,7 +72,7 @@ def several_labels(builder: Any, name: str, read: Callable[[Any], tuple[Any, Any
         read: returns the classes of all objects of an example, and of those that are not difficult.
         test: the builder's split that is the test split.
     """
-    _prepare(builder, name, local=False)
+    prepare(builder, name, local=False)
     feature = _first_label(builder.info.features)
     size = feature.num_classes
 
@@ -130,49 +126,6 @@ TASKS: dict[str, Callable[[Any, str], tuple[str, tuple[str, ...], Callable[[Any]
 
 def _shape(builder: Any, image: str) -> tuple[int, ...]:
     return tuple(size or 0 for size in builder.info.features[image].shape)
-
-
-def _prepare(builder: Any, name: str, local: bool) -> None:
-    """Prepare the dataset unless it is; raises DataError with the folder to fill if the download fails."""
-    if builder.data_path.exists():
-        return
-    try:
-        if not local and _offline():
-            # TFDS would retry for minutes.
-            raise ConnectionError("no network")
-        with _quiet():
-            builder.download_and_prepare()
-    except Exception as error:
-        # Each dataset downloads and extracts in its own way and may raise any error.
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise DataError(
-            f"The dataset {name!r} is not prepared here and cannot be downloaded. Prepare it on a machine with a "
-            f"network (tfds build {name}) and put its folder at {builder.data_path} ({type(error).__name__}: {reason})"
-        ) from error
-
-
-def _offline() -> bool:
-    """Return whether this machine has no network: names do not resolve and no proxy is set."""
-    if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
-        return False
-    try:
-        socket.getaddrinfo("www.tensorflow.org", 443)
-    except OSError:
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress the progress bars, output and retry warnings of TFDS."""
-    tfds.disable_progress_bar()
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:
