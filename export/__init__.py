@@ -25,6 +25,8 @@ from export.core.tolerance import Tolerance
 from export.inspection.inspect import Inspection
 from export.inspection.inspect import inspect as _inspect
 from export.pipeline import export_job
+from export.reporting.content import Report, report_runs
+from export.reporting.pick import Limits, Pick, pick_artifact
 from export.source.job import RegistryJob, open_job
 from export.source.rows import encode_table_rows
 from export.verification.artifact import Artifact, load_artifact, verify_artifact
@@ -34,9 +36,6 @@ from zoo.common.errors import BadOption
 if TYPE_CHECKING:
     import numpy as np
 
-    from export.reporting.content import Report
-    from export.reporting.pick import Pick
-
 __all__ = [
     "Artifact",
     "Backend",
@@ -44,6 +43,8 @@ __all__ = [
     "Format",
     "Inspection",
     "Options",
+    "Pick",
+    "Report",
     "Runtime",
     "Tensor",
     "Tolerance",
@@ -210,8 +211,6 @@ def report(run: Run | PathLike, *more: Run | PathLike, measure: bool = True, out
         ParityError: an artifact was changed.
         ExportError: a runtime failed.
     """
-    from export.reporting.content import report_runs
-
     return report_runs(_places(run, *more), measured=measure, out=None if out is None else Path(out))
 
 
@@ -248,8 +247,6 @@ def pick(  # noqa: PLR0913 - one keyword per limit
         BadOption: no artifact is within the limits, or a limit is invalid; the message names the nearest miss.
         RunError: there is no artifact.
     """
-    from export.reporting.pick import Limits, pick_artifact
-
     limits = Limits(max_drop, max_mb, max_ms, max_memory, threads, runtime, gzip, prefer)
     return pick_artifact(_places(run, *more), limits)
 

@@ -268,7 +268,7 @@ def test_weights_outside_the_folder_are_refused(outside, tmp_path, location):
     (tmp_path / "secret").write_bytes(bytes(1 << 20))
     path = outside(location)
     os.symlink(tmp_path / "secret", path.parent / "link")
-    with pytest.raises(RunError, match="must lie in its own folder") as refused:
+    with pytest.raises(RunError, match="must be in the file's folder") as refused:
         OnnxRuntime(path)
     assert "\n" not in str(refused.value)
 
@@ -285,7 +285,7 @@ def test_weights_outside_are_found_wherever_they_hide(tmp_path):
     inner = helper.make_graph([helper.make_node("Constant", [], ["v"], value=hidden)], "inner", [], [])
     model.graph.node.append(helper.make_node("If", ["x"], ["z"], then_branch=inner, else_branch=inner))
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(RunError, match="must lie in its own folder"):
+    with pytest.raises(RunError, match="must be in the file's folder"):
         read(tmp_path / "model.onnx")
 
 

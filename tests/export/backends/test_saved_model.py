@@ -102,7 +102,7 @@ def test_bytes_are_a_fourth_of_the_traffic(digits_run, artifacts, images):
     asked = {spec.signature_name: inputs for spec, inputs in requests(artifact.path)}
     assert asked["features"]["image"].dtype == "uint8"
     SavedOptions(input="uint8").check({"input": "image"})
-    with pytest.raises(BadOption, match="input=uint8 is for images"):
+    with pytest.raises(BadOption, match="input=uint8 applies to images"):
         SavedOptions(input="uint8").check({"input": "ids"})
 
 
