@@ -78,7 +78,7 @@ class Trial:
     def __init__(self, evaluator: Evaluator, equalized: Collection[str] = (), fallback: str = FLOAT) -> None:
         source, batch = evaluator.source, evaluator.options.batch
         self._evaluator, self._fallback, self._rules = evaluator, fallback, recipe.static_wi8_ai8()
-        self._content = source.shared("tflite", FloatOptions(batch=batch)).read_bytes()
+        self._content = source.artifact_path("tflite", FloatOptions(batch=batch)).read_bytes()
         self.channel_spread: dict[str, float] = {}
         if equalized:
             self._equalize(equalized)
