@@ -11,6 +11,7 @@ from export.core.manifest import NAME, read_manifest
 from export.verification.artifact import Artifact
 from training.runs.run import Run
 from zoo.common.errors import BadOption
+from zoo.common.files import restore_all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,7 @@ def _open(source: Run | Path) -> ArtifactSet:
 
 def _artifact_folders(folder: Path) -> list[Path]:
     """Return the artifact folders in a folder."""
+    restore_all(folder)
     return sorted(path.parent for path in folder.glob(f"*/{NAME}") if not path.parent.name.startswith("."))
 
 

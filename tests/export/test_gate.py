@@ -360,3 +360,15 @@ def test_a_frame_is_cut_off_again(size, crop):
     np.testing.assert_array_equal(decode(encode_png(with_frame(image, crop)), image.shape, preprocessing), image)
     bare = decode(encode_png(image), image.shape, preprocessing)
     assert np.array_equal(bare, image) == (crop == 1.0)
+
+
+def test_an_artifact_left_renamed_is_restored(artifact, tmp_path):
+    """A kill between two renames, where the system has no atomic exchange: readers get the old artifact back."""
+    from export.reporting.artifact_sets import open_artifact_sets
+
+    for read in (export.verify, export.load, lambda folder: open_artifact_sets([folder.parent])):
+        folder = artifact("onnx")
+        folder.rename(folder.with_name(f".replaced-{folder.name}"))
+        read(folder)
+        assert (folder / NAME).is_file()
+        shutil.rmtree(folder)

@@ -103,17 +103,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
     `restore_replaced` for systems without an atomic exchange.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
-    beside.chmod(0o755)
+    temporary = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
+    temporary.chmod(0o755)
     try:
-        yield beside
-        _replace_folder(beside, path)
+        yield temporary
+        _replace_folder(temporary, path)
     except OSError as error:
         if isinstance(error, RunError):
             raise
         raise _write_error(path, error) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 REPLACED = ".replaced-"
@@ -122,31 +122,32 @@ REPLACED = ".replaced-"
 def _replace_folder(new: Path, path: Path) -> None:
     """Move a folder to a path; a folder that is there is removed."""
     restore_replaced(path)
+    old = _replaced(path)
     if not path.exists():
         os.replace(new, path)
     elif exchange(new, path):
         shutil.rmtree(new, ignore_errors=True)
     else:
-        old = path.with_name(f"{REPLACED}{path.name}")
+        shutil.rmtree(old, ignore_errors=True)  # left by a process that was killed after both renames
         os.replace(path, old)
         os.replace(new, path)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaced(path: Path) -> Path:
+    """Return the name of a replaced folder between the two renames."""
+    return path.with_name(f"{REPLACED}{path.name}")
 
 
 def restore_replaced(path: Path) -> None:
-    """Finish a replacement of the folder `path` that was interrupted where no atomic exchange is possible.
+    """Give a folder its name back if a process was killed between the two renames of its replacement.
 
-    If the process was killed between its two renames, the old folder gets its name back; if after them, the old folder
-    is removed. Readers of folders that `whole_folder` replaces call this first.
+    This happens only where no atomic exchange is possible. Readers of folders that `whole_folder` replaces call it.
     """
-    old = path.with_name(f"{REPLACED}{path.name}") if path.name else path
-    if old == path or not old.is_dir():
-        return
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
+    if not path.name or path.exists() or not _replaced(path).is_dir():
         return
     with contextlib.suppress(OSError):
-        os.rename(old, path)
+        os.rename(_replaced(path), path)
 
 
 def restore_all(folder: Path) -> None:

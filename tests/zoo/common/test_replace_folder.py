@@ -38,8 +38,8 @@ with files.whole_folder(place) as beside:
     files.exchange = killing(files.exchange) if atomic else lambda first, second: False
 print(calls)
 """
-# Calls of a whole replacement: exchange, rmtree, rmtree; or replace, replace, rmtree, rmtree.
-CALLS = {"atomic": 3, "renames": 4}
+# Calls of a whole replacement: exchange and three rmtree; or rmtree, two replace and two rmtree.
+CALLS = {"atomic": 4, "renames": 5}
 
 
 def replaced(python, place: Path, mode: str, kill_at: int) -> int:
@@ -64,13 +64,13 @@ def test_killed_replacement_leaves_old_or_new(python, tmp_path, mode, kill_at):
     restore_all(tmp_path)
     assert (place / "file").read_text() in ("old", "new")
     assert [path.name for path in place.iterdir()] == ["file"]
-    assert not list(tmp_path.glob(f"{REPLACED}*"))
     assert replaced(python, place, mode, CALLS[mode]) == 0
     assert (place / "file").read_text() == "new"
+    assert not list(tmp_path.glob(f"{REPLACED}*"))
 
 
-def test_restoring_gives_back_the_old_folder_or_removes_it(tmp_path):
-    """Without the new one the old one returns; with it the old one goes; nothing to restore changes nothing."""
+def test_restoring_gives_back_the_old_folder(tmp_path):
+    """Without the new folder the old one returns; with it, and with nothing to restore, nothing changes."""
     old, place = tmp_path / f"{REPLACED}artifact", tmp_path / "artifact"
     restore_replaced(place)
     assert not place.exists()
@@ -78,10 +78,11 @@ def test_restoring_gives_back_the_old_folder_or_removes_it(tmp_path):
     (old / "file").write_text("old")
     restore_replaced(place)
     assert (place / "file").read_text() == "old"
+    assert not old.exists()
     old.mkdir()
     restore_replaced(place)
     assert (place / "file").read_text() == "old"
-    assert not old.exists()
+    assert old.exists()
     restore_replaced(Path("/"))
 
 
