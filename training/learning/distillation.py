@@ -81,10 +81,10 @@ def open_teacher(config: TeacherConfig, pipeline: Pipeline) -> Teacher:
     """Return the teacher of a recipe, checked against the data.
 
     Raises:
-        BadOption: the teacher is missing, or was trained on data of another kind.
+        BadOption: the teacher was trained on data of another kind.
         RunError: the run cannot be read.
     """
-    _check_config(config, pipeline)
+    _check_task(pipeline)
     model, recipe = _from_run(config, pipeline) if config.run else _from_registry(config, pipeline)
     model.trainable = False
     outputs = {"logits": model.output}
@@ -94,21 +94,11 @@ def open_teacher(config: TeacherConfig, pipeline: Pipeline) -> Teacher:
     return Teacher(config, keras.Model(model.input, outputs, name="teacher"))
 
 
-def _check_config(config: TeacherConfig, pipeline: Pipeline) -> None:
-    if bool(config.run) == bool(config.model):
-        raise BadOption(
-            "A teacher must be either a run or a registered model. "
-            f"Received: teacher.run={config.run!r}, teacher.model={config.model!r}. Set one of them."
-        )
+def _check_task(pipeline: Pipeline) -> None:
     if pipeline.dataset.task != "classify":
         raise BadOption(
             f"Distillation needs a classification dataset. Received: data.name={pipeline.dataset.name} "
             f"({pipeline.dataset.task}). Leave out the teacher."
-        )
-    if bool(config.beta) != bool(config.features):
-        raise BadOption(
-            "teacher.beta, the weight of teacher.features, and teacher.features need each other. "
-            f"Received: teacher.beta={config.beta}, teacher.features={list(config.features)}. Set both, or none."
         )
 
 
@@ -145,11 +135,6 @@ def _from_run(config: TeacherConfig, pipeline: Pipeline) -> tuple[Any, Recipe]:
 def _from_registry(config: TeacherConfig, pipeline: Pipeline) -> tuple[Any, Recipe]:
     """Return a registered model with its weights, and a recipe that names it."""
     spec = zoo.spec(config.model)
-    if not config.weights:
-        raise BadOption(
-            f"A teacher needs weights. Received: teacher.model={config.model!r}, teacher.weights=''. "
-            "Set teacher.weights=imagenet."
-        )
     published = [w for i, w in enumerate(spec.weights) if w.source == config.weights or not i]
     is_published = config.weights == "imagenet" or any(w.source == config.weights for w in spec.weights)
     preprocessing = (published[-1].preprocessing if is_published and published else None) or spec.preprocessing

@@ -49,7 +49,6 @@ def make_training_model(model: Any, recipe: Recipe, pipeline: Pipeline) -> Any:
     Raises:
         BadOption: an option does not apply to this model.
     """
-    _check(recipe)
     _check_heads(model, recipe)
     needs_stages = recipe.regularize.spatial_dropout or (recipe.teacher and recipe.teacher.features)
     stages = stage_outputs(recipe, pipeline.shape) if needs_stages else []
@@ -80,14 +79,6 @@ def _inference_model(model: Any, graph: Any, recipe: Recipe) -> Any:
     if graph is not model:
         take_weights(model, graph)
     return to_inference_model(model, recipe)
-
-
-def _check(recipe: Recipe) -> None:
-    if recipe.regularize.spectral_norm and recipe.optimizer.ema:
-        raise BadOption(
-            "optimizer.ema cannot average kernels of spectral norm 1. Received: regularize.spectral_norm=True, "
-            f"optimizer.ema={recipe.optimizer.ema}. Turn one of them off."
-        )
 
 
 def _check_heads(model: Any, recipe: Recipe) -> None:

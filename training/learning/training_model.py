@@ -97,7 +97,10 @@ def as_training_model(model: Any) -> Any:
     """Return a functional model as a TrainingModel that shares its layers; one of them is returned as it is."""
     if isinstance(model, training_model_class()):
         return model
-    trained = training_model_class()(model.input, model.output, name=model.name)
+    # A Sequential has no `input` of its own.
+    sequential = isinstance(model, keras.Sequential)
+    inputs, outputs = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
+    trained = training_model_class()(inputs, outputs, name=model.name)
     trained.hooks.inference_model = lambda: model
     return trained
 

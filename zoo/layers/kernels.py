@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zoo.common.fused import use_fused
 from zoo.common.lazy import keras
 from zoo.layers import bfloat16
 
@@ -14,9 +15,9 @@ def on_tensorflow() -> bool:
 
 
 def trains_on_cpu(inputs: Any) -> bool:
-    """Return whether the kernels that are faster in training on CPU support these inputs."""
+    """Return whether the kernels that are faster in training on CPU support these inputs; not with ZOO_FUSED=0."""
     dtype = keras.backend.standardize_dtype(inputs.dtype)
-    return on_tensorflow() and dtype in ("float32", "bfloat16") and not bfloat16.has_gpu()
+    return use_fused() and on_tensorflow() and dtype in ("float32", "bfloat16") and not bfloat16.has_gpu()
 
 
 def trains_in_bfloat16_on_cpu(inputs: Any) -> bool:

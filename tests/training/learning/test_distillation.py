@@ -131,11 +131,11 @@ def test_second_classifier_listens_to_the_teacher(learnt):
         ({"teacher.model": "resnet_tiny"}, "either a run or a registered model"),
         ({"teacher.beta": 1.0}, "each needs the other"),
         ({"teacher.features": [1]}, "each needs the other"),
-        ({"teacher.beta": 1.0, "teacher.features": [4]}, "stages from 1 to 3"),
-        ({"data.image_size": [16, 16]}, "the input_shape too"),
-        ({"data.preprocessing": {"mean": [0.0], "std": [255.0]}}, "the preprocessing too"),
+        ({"teacher.beta": 1.0, "teacher.features": [4]}, "stages of resnet_tiny, from 1 to 3"),
+        ({"data.image_size": [16, 16]}, "the same input_shape"),
+        ({"data.preprocessing": {"mean": [0.0], "std": [255.0]}}, "the same preprocessing"),
         ({"teacher.run": "", "teacher.model": "resnet_tiny", "teacher.weights": ""}, "needs weights"),
-        ({"teacher.run": "", "teacher.model": "resnet_tiny"}, "wants mean="),
+        ({"teacher.run": "", "teacher.model": "resnet18"}, "with mean="),
         (
             {"teacher.beta": 1.0, "teacher.features": [1], "model.name": "convnext_micro_tiny", "model.options": {}},
             "one size",
@@ -144,9 +144,8 @@ def test_second_classifier_listens_to_the_teacher(learnt):
 )
 def test_who_cannot_teach_is_refused(learnt, overrides, message):
     """Nobody or two at once, other data, maps that are not there or of another size: one line."""
-    recipe, data = learnt(**overrides)
     with pytest.raises(BadOption, match=message) as error:
-        build_training_model(recipe, data, start=True)
+        build_training_model(*learnt(**overrides), start=True)
     assert "\n" not in str(error.value)
 
 

@@ -10,8 +10,8 @@ import pytest
 import training
 import zoo
 from training.data.pipeline.opening import open_pipeline
-from training.learning.losses import check_token_loss, class_loss, class_weights, label_loss, value_loss
 from training.learning.heads import make_training_model, to_inference_model
+from training.learning.losses import check_token_loss, class_loss, class_weights, label_loss, value_loss
 from training.recipe.config import LossConfig
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption, DataError
@@ -179,8 +179,8 @@ def test_heads_are_weighted_and_not_evaluated():
     [
         ({"loss.heads": {}}, "Each auxiliary output needs a weight"),
         ({"loss.heads": {"auxiliary1": 0.3}}, "auxiliary2"),
-        ({"loss.heads": {"auxiliary1": 0.3, "auxiliary2": 0.3, "side": 1.0}}, "it has auxiliary1, auxiliary2"),
-        ({"model.options": {}}, "it has none"),
+        ({"loss.heads": {"auxiliary1": 0.3, "auxiliary2": 0.3, "side": 1.0}}, "which has auxiliary1, auxiliary2"),
+        ({"model.options": {}}, "which has none"),
     ],
 )
 def test_heads_that_are_not_there_are_refused(overrides, message, tmp_path):

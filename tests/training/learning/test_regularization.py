@@ -87,7 +87,7 @@ def test_options_are_routed_to_the_network(recipe, key, option, overrides):
             {"regularize.drop_path": 0.1, "model.name": "vgg_tiny"},
             "vgg_tiny has no drop_path.*convnext",
         ),
-        ("digits_resnet", {"regularize.drop_connect": 0.1}, "families have it: fcnn"),
+        ("digits_resnet", {"regularize.drop_connect": 0.1}, "these families: fcnn"),
         (
             "digits_mlp",
             {"regularize.dropout": 0.1, "model.options": {"dropout": 0.2}},

@@ -70,11 +70,11 @@ def test_recipes_tell_hardware_time_and_accuracy(zoo_command):
 
 def test_every_recipe_states_itself():
     """Each shipped recipe has a command, hardware, a time and a result with a figure in it."""
-    from training.recipe.docstrings import note
+    from training.recipe.docstrings import recipe_metadata
 
     for name in training.list_recipes():
         if training._recipes.origin(name).startswith("training.recipes."):
-            stated = note(name)
+            stated = recipe_metadata(name)
             assert all((stated.command, stated.hardware, stated.time, stated.result)), name
 
 
@@ -128,12 +128,12 @@ def test_changed_keys_of_a_starter_count(tmp_path):
     path = tmp_path / "my recipe.toml"
     path.write_text(
         'base = "digits_mlp"\nepochs = 3\n[model]\noptions = { widths = [8] }\n[data.augment]\nflip = true\n'
-        '[teacher]\nmodel = "resnet_tiny"\n'
+        '[teacher]\nmodel = "resnet18"\n'
     )
     recipe = read_recipe(path)
     assert (recipe.name, recipe.epochs, recipe.model.options) == ("my_recipe", 3, {"widths": [8]})
     assert recipe.data.augment.flip
-    assert recipe.teacher.model == "resnet_tiny"
+    assert recipe.teacher.model == "resnet18"
     assert recipe.optimizer == training.get_recipe("digits_mlp").optimizer
 
 

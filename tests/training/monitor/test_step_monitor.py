@@ -86,7 +86,9 @@ def test_misclassified_are_shown_as_images(watched):
 
 def test_measuring_changes_nothing(tmp_path, watched):
     """The same training without any of it ends in the same weights to the bit, dropout included."""
-    changes = watched.recipe.override(**{"log.every": 0, "log.histograms": 0, "log.profile": [], "log.misclassified": 0})
+    changes = watched.recipe.override(
+        **{"log.every": 0, "log.histograms": 0, "log.profile": [], "log.misclassified": 0}
+    )
     plain = training.train(changes, run=tmp_path / "run")
     assert plain.diagnostics() == []
     ours, theirs = (_read(run.checkpoints / "last.safetensors")[0] for run in (watched, plain))

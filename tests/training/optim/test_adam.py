@@ -74,3 +74,28 @@ def test_recipes_take_the_fused_step(name):
     recipe = Recipe("test", optimizer=OptimizerConfig(name), schedule=ScheduleConfig("constant"))
     assert "ResourceApplyAdam" in operations(make_optimizer(recipe, 5))
     assert "ResourceApplyAdam" not in operations(keras.optimizers.AdamW())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_switch_turns_fused_steps_off(name, monkeypatch):
+    """With ZOO_FUSED=0 the optimizer is Keras' own; both end at the same weights."""
+    import keras
+    import tensorflow as tf
+
+    ends = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv("ZOO_FUSED", switch)
+        config = OptimizerConfig(name, learning_rate=0.01)
+        recipe = Recipe("test", optimizer=config, schedule=ScheduleConfig("constant"), epochs=1)
+        optimizer, variable = make_optimizer(recipe, 5), keras.Variable(np.ones((3, 2), "float32"), name="kernel")
+        own = [cls for cls in type(optimizer).__mro__ if cls.__module__.startswith("keras.")][0]
+        fused = [
+            cls for cls in type(optimizer).__mro__ if cls.__module__ in ("training.optim.adam", "training.optim.sgd")
+        ]
+        assert bool(fused) == (switch == "1")
+        assert own.__name__.lower() == name
+        optimizer.build([variable])
+        for step in range(5):
+            optimizer.apply([tf.fill((3, 2), 0.1 * (step + 1))], [variable])
+        ends.append(variable.numpy())
+    np.testing.assert_allclose(*ends, rtol=1e-5)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 import training
 from training import OptimizerConfig, Recipe, Run, ScheduleConfig
 from training.learning.evaluation import load_model
-from training.optim.ema import averaged_weights, assign_averages
+from training.optim.ema import assign_averages, averaged_weights
 from training.optim.optimizer import connect_optimizer, make_optimizer
 
 # A network with batch normalization, in seconds.

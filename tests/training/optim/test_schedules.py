@@ -156,7 +156,7 @@ def test_warmup_must_end_before_training_does(name, warmup):
         ("step", {"milestones": (3,), "period": 2}, "and not both"),
         ("step", {"milestones": (5, 3)}, "increasing epochs"),
         ("step", {"milestones": (0, 3)}, "above 0"),
-        ("step", {"warmup_epochs": 4, "milestones": (3,)}, "must end before the rate falls"),
+        ("step", {"warmup_epochs": 4, "milestones": (3,)}, "must end before the first drop"),
         ("exponential", {}, "needs schedule.period"),
         ("cosine_restarts", {"factor": 2}, "needs schedule.period"),
         ("one_cycle", {"warmup_epochs": 1}, "its own warm-up"),
