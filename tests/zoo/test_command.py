@@ -106,8 +106,8 @@ def test_show_is_a_page(zoo_command):
     assert "\x1b" not in out
 
 
-def test_small_networks_have_a_small_unit(zoo_command):
-    """Nobody reads 0.0000078 billions in a table."""
+def test_small_models_have_a_small_unit(zoo_command):
+    """Multiply-adds of small models are in kMACs."""
     _, out, _ = zoo_command("show", "perceptron")
     assert "GMACs          0.00000784" in out
     assert out.splitlines()[-2].split()[-1] == "kMACs"
@@ -201,8 +201,8 @@ def test_plot_formats(zoo_command, tmp_path, file, start):
     assert path.read_bytes() == first
 
 
-def test_larger_networks_have_larger_pictures(zoo_command, tmp_path):
-    """The control: other architectures are drawn otherwise."""
+def test_larger_models_have_larger_plots(zoo_command, tmp_path):
+    """The control: other architectures have other plots."""
     for name in ("mlp", "resnet_tiny"):
         zoo_command("show", name, "--plot", tmp_path / f"{name}.png")
     assert (tmp_path / "mlp.png").read_bytes() != (tmp_path / "resnet_tiny.png").read_bytes()
@@ -305,7 +305,7 @@ sys.stderr.write(" ".join(sorted({name.partition(".")[0] for name in sys.modules
     ],
 )
 def test_answers_without_heavy_imports(python, arguments):
-    """What there is can be told without TensorFlow, Keras or NumPy in the process."""
+    """Listing and describing import neither TensorFlow, Keras nor NumPy."""
     process = python("-c", LISTS_WITHOUT, *arguments)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -322,7 +322,7 @@ def test_heavy_imports_are_seen(python):
 
 
 def test_plot_imports_matplotlib_alone(python, tmp_path):
-    """Drawing needs no network."""
+    """Plotting imports no framework."""
     process = python("-c", LISTS_WITHOUT, "show", "resnet50", "--plot", tmp_path / "a.png")
     _, err = process.communicate(timeout=120)
     assert set(HEAVY) & set(err.split()) == {"matplotlib", "numpy"}
@@ -338,7 +338,7 @@ def test_python_m_zoo(python):
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["show", "resnet50"], ["--help"]])
 def test_reader_may_leave(python, arguments):
-    """Output into a pipe that nobody reads any more is no error, and no complaint."""
+    """Output into a closed pipe is no error and prints nothing."""
     process = python("-m", "zoo", *arguments)
     process.stdout.close()
     err = process.stderr.read()

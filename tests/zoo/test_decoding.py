@@ -20,7 +20,7 @@ WORDS = 6
 
 
 def small(**options):
-    """A small network whose weights are large, so that what it writes depends on the source.
+    """A small model with large weights, so that its output depends on the source.
 
     Each is drawn by its own name, so that a sequence ends early, late or not at all, whatever the order of layers.
     """
@@ -47,7 +47,7 @@ def targets(count, length=5, words=WORDS):
 
 
 def whole(model, source, target):
-    """Logits of the network as it was trained: all places at once."""
+    """Logits of the model as in training: all positions at once."""
     return np.asarray(model({"source": source, "target": keras.ops.convert_to_tensor(target)}, training=False))
 
 
@@ -75,7 +75,7 @@ def stepwise(parts, source, target):
     ],
 )
 def test_steps_are_the_whole(options):
-    """Step by step with a cache, the logits are those that the network gives all places at once."""
+    """Logits step by step with a cache equal the logits of all positions at once."""
     model = small(**options)
     length, steps = options.get("input_shape", (6, 5))
     source, target = sources(3, length), targets(3, steps)
@@ -108,8 +108,8 @@ def test_parts_are_as_documented():
     assert greedy(parts, sources(2)).shape == (2, 5)
 
 
-def test_a_network_can_be_saved_and_split_again(tmp_path):
-    """Splitting leaves a network as it was: it is saved, and what is loaded is split, and split once more."""
+def test_a_saved_model_can_be_split_again(tmp_path):
+    """Splitting does not change a model: it can be saved, and the loaded model can be split twice."""
     model, source, target = small(), sources(3), targets(3)
     expected = stepwise(split_model(model), source, target)
     model.save(tmp_path / "model.keras")
@@ -121,7 +121,7 @@ def test_a_network_can_be_saved_and_split_again(tmp_path):
 
 
 def chain(model, source):
-    """Greedy decoding without a cache: the whole network for each token, the sequences so far put in."""
+    """Greedy decoding without a cache: the whole model for each token."""
     length = model.output_shape[1]
     target, written = np.zeros((len(source), length + 1), "int32"), np.zeros((len(source), length), "int32")
     target[:, 0], done = START, np.zeros(len(source), bool)
@@ -133,13 +133,13 @@ def chain(model, source):
 
 
 def test_greedy_is_the_chain_of_the_likeliest():
-    """Token by token what the whole network finds likeliest; END is written, and after it nothing."""
+    """Each token is the most likely one of the whole model; PADDING follows END."""
     model, source = small(), sources(24)
     found = np.asarray(greedy(split_model(model), source))
     np.testing.assert_array_equal(found, chain(model, source))
     ends = (found == END).argmax(axis=1)[(found == END).any(axis=1)]
     assert found.dtype == np.int32
-    # The network is one that does different things.
+    # The model's outputs must differ between sources.
     assert len(set(map(bytes, found))) > 3
     assert 0 < len(ends) < 24
     assert len(set(ends)) > 1
@@ -155,7 +155,7 @@ def candidates(length):
 
 
 def scores(model, source, sequences, penalty):
-    """Wu et al. 2016, equation 14 without coverage, of all sequences for one source, by the whole network."""
+    """Wu et al. 2016, equation 14 without coverage, of all sequences for one source, by the whole model."""
     target = np.zeros((len(sequences), model.output_shape[1] + 1), "int32")
     target[:, 0] = START
     for row, sequence in zip(target, sequences, strict=True):
@@ -176,7 +176,7 @@ def stripped(row):
 
 @pytest.fixture(scope="module")
 def searched():
-    """A network, its parts, sources and all sequences that it can write for them."""
+    """A model, its encoder and decoder, sources, and all possible sequences."""
     model = small(input_shape=(6, 3))
     return model, split_model(model), sources(8), candidates(3)
 
@@ -227,7 +227,7 @@ def test_beams_score_what_they_write():
 
 
 def test_generate():
-    """The public way: arrays in and out; weights that change meanwhile are seen, and the network is let go."""
+    """The public function takes and returns arrays, uses changed weights, and does not keep the model alive."""
     model, source = small(), np.asarray(sources(5))
     expected = np.asarray(greedy(split_model(model), sources(5)))
     found = zoo.generate(model, source)
@@ -278,8 +278,8 @@ def test_what_generate_refuses(arguments, message, searched):
         ("transformer_tiny", {"classes": 0}),
     ],
 )
-def test_networks_that_write_nothing(name, options):
-    """Only a network that ends in logits of a sequence can be split."""
+def test_other_models_are_refused(name, options):
+    """Only a sequence-to-sequence model with logits can be split."""
     with pytest.raises(BadOption, match="Expected a sequence-to-sequence model"):
         split_model(zoo.get(name, **options))
     with pytest.raises(BadOption, match=r"Expected a sequence-to-sequence model.*Received: model=<mlp>"):

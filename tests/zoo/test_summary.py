@@ -1,4 +1,4 @@
-"""What a network costs, counted by hand; the conformance suite compares the record with what is built."""
+"""Summaries of models, counted by hand; the conformance suite compares the record with built models."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def test_feature_info_is_what_features_returns(name):
     if info:
         maps = zoo.features(name).outputs
         assert [f["channels"] for f in info] == [x.shape[-1] for x in maps]
-        network = zoo.get(name)
+        model = zoo.get(name)
         for feature, x in zip(info, maps, strict=True):
-            made = network.get_layer(feature["layer"]).output.shape
+            made = model.get_layer(feature["layer"]).output.shape
             assert made[-1:] == x.shape[-1:] if len(made) == 3 else made == x.shape  # tokens are laid out as a map
 
 
@@ -122,7 +122,7 @@ def test_attention_by_hand():
     dense, attention, logits = 5 * 12 * 36, 2 * 2 * 5 * 5 * 6, 5 * 12 * 11
     assert content["gmacs"] == (dense + attention + logits) / 1e9
     stages = {stage["name"]: (stage["params"], stage["gmacs"]) for stage in content["stages"]}
-    # The table belongs to where it is first used; the head is the way back.
+    # The shared table belongs to the stage of its first use; the head is the tied logits.
     assert stages == {
         "embedding": (11 * 12, 0),
         "qkv": (13 * 36, (dense + attention) / 1e9),
@@ -130,8 +130,8 @@ def test_attention_by_hand():
     }
 
 
-def test_map_beside_the_network():
-    """Where a map is laid out of tokens beside the network, the layer that made the tokens stands for it."""
+def test_map_outside_the_model():
+    """A map reshaped from tokens outside the model is described by the layer of the tokens."""
     import keras
 
     from zoo.layers.lazy import sequence
@@ -139,9 +139,9 @@ def test_map_beside_the_network():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 2, 2, name="patches_conv")(inputs)
     x = sequence.Ungrid(name="tokens")(x)
-    beside = sequence.Grid(4, 4, name="map")(x)
-    network = keras.Model(inputs, keras.layers.Dense(3, name="logits")(sequence.TakeToken(name="pool")(x)))
-    content = summarize(network, [beside])
+    outside = sequence.Grid(4, 4, name="map")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(sequence.TakeToken(name="pool")(x)))
+    content = summarize(model, [outside])
     assert content["features"] == [{"level": 0, "layer": "tokens", "stride": 2, "channels": 4}]
     assert [(s["name"], s["output"]) for s in content["stages"]] == [("patches", [16, 4]), ("head", [3])]
 
@@ -172,7 +172,7 @@ def test_derived_layer_counts_as_what_it_derives_from():
 
 
 def test_memory_by_hand():
-    """A shortcut stays alive until it is added; what nobody needs any more does not."""
+    """A shortcut stays alive until it is added; other tensors are freed after their last use."""
     import keras
 
     layers = keras.layers
@@ -180,9 +180,9 @@ def test_memory_by_hand():
     x = layers.ReLU(name="a")(inputs)
     y = layers.ReLU(name="b")(x)
     y = layers.ReLU(name="c")(y)
-    network = keras.Model(inputs, layers.Add(name="sum")([x, y]))
+    model = keras.Model(inputs, layers.Add(name="sum")([x, y]))
     # Alive at once: x, b's output and c's; and then x, c's and the sum.
-    assert summarize(network, [])["memory"] == {"weights_mib": 0.0, "inference_mib": 3.0, "training_mib": 5.0}
+    assert summarize(model, [])["memory"] == {"weights_mib": 0.0, "inference_mib": 3.0, "training_mib": 5.0}
     chain = keras.Model(inputs, y)
     assert summarize(chain, [])["memory"] == {"weights_mib": 0.0, "inference_mib": 2.0, "training_mib": 4.0}
     normalized = keras.Model(inputs, layers.BatchNormalization()(inputs))
@@ -197,8 +197,8 @@ def test_branch_beside_a_map_is_not_of_its_stage():
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 1, name="stem_conv")(inputs)
     marked = layers.Conv2D(4, 1, name="body_conv2")(layers.Conv2D(4, 1, name="body_conv1")(x))
-    beside = layers.Flatten(name="beside")(layers.Conv2D(2, 1, name="beside_conv")(x))
-    out = layers.Concatenate(name="join")([beside, layers.Flatten(name="flat")(marked)])
+    outside = layers.Flatten(name="beside")(layers.Conv2D(2, 1, name="beside_conv")(x))
+    out = layers.Concatenate(name="join")([outside, layers.Flatten(name="flat")(marked)])
     content = summarize(keras.Model(inputs, out), [x, marked])
     assert [(s["name"], sum(s["layers"].values())) for s in content["stages"]] == [
         ("stem", 1),
@@ -229,12 +229,12 @@ def test_names_of_stages(parts, expected):
         for name in names:
             x = keras.layers.Dense(4, name=name)(x)
         maps.append(x)
-    network = keras.Model(inputs, keras.layers.Dense(2, name="logits")(x))
-    assert [s["name"] for s in summarize(network, maps)["stages"]] == expected
+    model = keras.Model(inputs, keras.layers.Dense(2, name="logits")(x))
+    assert [s["name"] for s in summarize(model, maps)["stages"]] == expected
 
 
 def test_model_of_someone_else_is_counted():
-    """A name that is not in the file is built; another network of the same name is not mistaken for it."""
+    """A name that is not in the file is built; another model of the same name is counted separately."""
 
     def register(width):
         from zoo.common.lazy import keras
@@ -258,7 +258,7 @@ def test_model_of_someone_else_is_counted():
 
 
 def test_facts_belong_to_the_caller():
-    """Whoever changes what was returned changes nobody else's."""
+    """Changing a returned summary does not change later ones."""
     zoo.spec("resnet50").feature_info[0]["channels"] = 0
     counts.counts("resnet50")["stages"].clear()
     assert zoo.spec("resnet50").feature_info[0]["channels"] == 64

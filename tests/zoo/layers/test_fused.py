@@ -1,4 +1,4 @@
-"""What transformers train with on CPU: the same functions and gradients, in fewer operations."""
+"""Fused kernels for training transformers on CPU: the same functions and gradients, in fewer operations."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from zoo.layers import bfloat16, core, fused
 from zoo.layers.lazy import sequence
 
 # float32 sums in another order; bfloat16 keeps 8 bits, and results are rounded once, some of them from rounded factors.
-SHARE = {"float32": 1e-5, "bfloat16": 1e-2}
-every_dtype = pytest.mark.parametrize("dtype", SHARE)
+TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
+every_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 
 
 def draw(*shape, seed=0, dtype="float32"):
@@ -22,7 +22,7 @@ def draw(*shape, seed=0, dtype="float32"):
     return np.asarray(tf.cast(tf.cast(values, dtype), "float64"))
 
 
-def learned(function, *values, dtype="float64"):
+def outputs_and_gradients(function, *values, dtype="float64"):
     """The output of a function and the gradients of all its arguments, for one upstream gradient."""
     tensors = [tf.cast(v, dtype) for v in values]
     with tf.GradientTape() as tape:
@@ -32,28 +32,30 @@ def learned(function, *values, dtype="float64"):
     return [y, *tape.gradient(y, tensors, upstream)]
 
 
-def assert_learns_as(ours, truth, dtype, *values):
+def assert_same_gradients(ours, truth, dtype, *values):
     """Outputs and gradients in a dtype are those of the formula in float64."""
-    for actual, expected in zip(learned(ours, *values, dtype=dtype), learned(truth, *values), strict=True):
+    for actual, expected in zip(
+        outputs_and_gradients(ours, *values, dtype=dtype), outputs_and_gradients(truth, *values), strict=True
+    ):
         assert actual.shape == expected.shape
         actual, expected = (np.asarray(tf.cast(v, "float64")) for v in (actual, expected))
-        assert np.abs(actual - expected).max() <= SHARE[dtype] * np.abs(expected).max()
+        assert np.abs(actual - expected).max() <= TOLERANCE[dtype] * np.abs(expected).max()
 
 
 @every_dtype
 @pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4, 5)])
 def test_gelu(shape, dtype):
-    """x times the share of the normal distribution below x."""
+    """x times the normal distribution function of x."""
 
     def truth(x):
         return 0.5 * x * tf.math.erfc(-x / np.sqrt(2.0))
 
-    assert_learns_as(fused.gelu, truth, dtype, 3 * draw(*shape, dtype=dtype))
+    assert_same_gradients(fused.gelu, truth, dtype, 3 * draw(*shape, dtype=dtype))
 
 
 def test_gelu_of_large_values():
     """Far from 0 it is x or 0, and its slope 1 or 0."""
-    y, slope = learned(fused.gelu, np.array([-1e4, -50.0, 0.0, 50.0, 1e4]), dtype="float32")
+    y, slope = outputs_and_gradients(fused.gelu, np.array([-1e4, -50.0, 0.0, 50.0, 1e4]), dtype="float32")
     np.testing.assert_allclose(y, [0, 0, 0, 50, 1e4], rtol=1e-6, atol=1e-3)
     np.testing.assert_allclose(slope, draw(5, seed=9, dtype="bfloat16") * [0, 0, 0.5, 1, 1], rtol=1e-6, atol=1e-6)
 
@@ -71,7 +73,7 @@ def test_layer_norm(shape, dtype):
     def ours(x):
         return fused.layer_norm(x, tf.constant(scale, tf.float32), tf.constant(offset, tf.float32), 1e-6)
 
-    assert_learns_as(ours, truth, dtype, 3 * draw(*shape, dtype=dtype) + 1)
+    assert_same_gradients(ours, truth, dtype, 3 * draw(*shape, dtype=dtype) + 1)
     weights = [tf.constant(v, tf.float32) for v in (scale, offset)]
     x = tf.cast(draw(*shape), dtype)
     with tf.GradientTape() as tape:
@@ -95,14 +97,14 @@ def test_attention_weights(biased, dtype):
     def ours(q, k):
         return fused.attention_weights(q, k, [tf.cast(bias, q.dtype)] * biased, 0.5)
 
-    assert_learns_as(ours, truth, dtype, draw(2, 3, 5, 4, dtype=dtype), draw(2, 3, 5, 4, seed=1, dtype=dtype))
+    assert_same_gradients(ours, truth, dtype, draw(2, 3, 5, 4, dtype=dtype), draw(2, 3, 5, 4, seed=1, dtype=dtype))
 
 
 @every_dtype
 def test_dense(dtype):
     """A product and a sum."""
     values = (draw(6, 5, dtype=dtype), draw(5, 4, seed=1, dtype=dtype), draw(4, seed=2, dtype=dtype))
-    assert_learns_as(fused.dense, lambda x, k, b: tf.matmul(x, k) + b, dtype, *values)
+    assert_same_gradients(fused.dense, lambda x, k, b: tf.matmul(x, k) + b, dtype, *values)
 
 
 # How it is made, the shape it takes, and how many roundings of bfloat16 are multiplied in its gradients.
@@ -136,14 +138,14 @@ def has_function_for_xla(layer, shape, training):
 @every_layer
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_layers_train_as_they_infer(make, shape, roundings, policy):
-    """Training takes another road to the same outputs and gradients; dtypes are the same too."""
+    """Training uses other operations for the same outputs, gradients and dtypes."""
     layer = make(policy)
     layer.build((None, *shape[1:]))
-    share = SHARE["float32"] if policy == "float32" else roundings * SHARE["bfloat16"]
+    tolerance = TOLERANCE["float32"] if policy == "float32" else roundings * TOLERANCE["bfloat16"]
     for actual, expected in zip(passed(layer, draw(*shape), True), passed(layer, draw(*shape), False), strict=True):
         assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
         actual, expected = (np.asarray(tf.cast(v, "float64")) for v in (actual, expected))
-        assert np.abs(actual - expected).max() <= share * max(np.abs(expected).max(), 1e-3)
+        assert np.abs(actual - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-3)
 
 
 @every_layer
@@ -165,16 +167,16 @@ def test_dense_of_few_rows_is_keras_own():
         assert not has_function_for_xla(layer, shape, training=True)
 
 
-def test_network_learns_as_it_infers():
+def test_training_gradients_match_inference_operations():
     """The loss and all gradients of a transformer in training are those of the plain operations."""
-    network = zoo.get("vit_micro_tiny")
+    model = zoo.get("vit_micro_tiny")
     values = draw(3, 32, 32, 3).astype("float32")
     found = []
     for training in (True, False):
         with tf.GradientTape() as tape:
-            logits = network(values, training=training)
+            logits = model(values, training=training)
             loss = keras.losses.sparse_categorical_crossentropy(np.array([1, 2, 3]), logits, from_logits=True)
-        found.append([logits, *tape.gradient(loss, [w.value for w in network.trainable_weights])])
+        found.append([logits, *tape.gradient(loss, [w.value for w in model.trainable_weights])])
     for actual, expected in zip(*found, strict=True):
         assert np.abs(actual - expected).max() <= 1e-4 * max(np.abs(expected).max(), 1e-3)
 
@@ -198,7 +200,7 @@ with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
     network.compile(keras.optimizers.AdamW(1e-3), loss, jit_compile=False)
 x, y = np.random.rand(32, 32, 32, 3).astype("float32"), np.random.randint(0, 10, 32)
 losses = network.fit(x, y, batch_size=16, epochs=4, verbose=0).history["loss"]
-print("learnt" if losses[-1] < losses[0] else losses)
+print("trained" if losses[-1] < losses[0] else losses)
 """
 
 
@@ -206,4 +208,4 @@ print("learnt" if losses[-1] < losses[0] else losses)
 def test_fused_on_two_devices(python):
     """What XLA compiles runs on each device of a mirrored strategy."""
     out, err = python("-c", ON_TWO).communicate(timeout=120)
-    assert out.split()[-1:] == ["learnt"], err
+    assert out.split()[-1:] == ["trained"], err

@@ -13,17 +13,17 @@ from zoo.layers import bfloat16 as bfloat16_module
 from zoo.layers import blocks, core
 from zoo.models import resnet
 
-# Shares of the largest value. bfloat16 keeps 8 bits of a number and float16 11: the kernels sum in another order, and
-# an output or gradient that is rounded once more is off by up to one unit in the last place.
-SHARE = {"float32": 1e-5, "mixed_bfloat16": 1e-2, "mixed_float16": 2e-3, "bfloat16": 2e-2, "float16": 2e-3}
+# Fractions of the largest value. bfloat16 keeps 8 bits of a number and float16 11: the kernels sum in another order,
+# and an output or gradient that is rounded once more is off by up to one unit in the last place.
+TOLERANCE = {"float32": 1e-5, "mixed_bfloat16": 1e-2, "mixed_float16": 2e-3, "bfloat16": 2e-2, "float16": 2e-3}
 
 
-def close(actual, expected, share):
-    """Assert equal shapes and dtypes, and that no value is further off than this share of the largest."""
+def close(actual, expected, tolerance):
+    """Assert equal shapes and dtypes, and that no value differs by more than this fraction of the largest."""
     assert actual.dtype == expected.dtype
     actual, expected = (np.asarray(tf.cast(v, "float64")) for v in (actual, expected))
     assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() <= share * max(np.abs(expected).max(), 1e-3)
+    assert np.abs(actual - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-3)
 
 
 def draw(*shape, seed=0):
@@ -31,7 +31,7 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
-def twins(kind, shape, **options):
+def layer_pair(kind, shape, **options):
     """Our layer and Keras' own with the same weights, none of them trivial."""
     pair = getattr(core, kind)(**options), getattr(keras.layers, kind)(**options)
     for layer in pair:
@@ -43,8 +43,8 @@ def twins(kind, shape, **options):
     return pair
 
 
-def learn(layer, values, training=True):
-    """Return outputs, the gradients of the input and of each weight, and the weights that are not learnt."""
+def gradients_of(layer, values, training=True):
+    """Return outputs, the gradients of the input and of each weight, and the non-trainable weights."""
     x = tf.cast(values, layer.compute_dtype)
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -74,27 +74,31 @@ NORM_SHAPE = (8, 5, 7, 6)
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("dtype", SHARE)
+@pytest.mark.parametrize("dtype", TOLERANCE)
 def test_norm_is_keras_norm(dtype, training):
     """Outputs, gradients and moving statistics are Keras' own, in training and inference."""
-    ours, theirs = twins("BatchNormalization", NORM_SHAPE, dtype=dtype, momentum=0.9, epsilon=1e-5)
+    ours, theirs = layer_pair("BatchNormalization", NORM_SHAPE, dtype=dtype, momentum=0.9, epsilon=1e-5)
     values = draw(*NORM_SHAPE) * 3 + 1
-    for actual, expected in zip(learn(ours, values, training), learn(theirs, values, training), strict=True):
-        close(actual, expected, SHARE[dtype])
+    for actual, expected in zip(
+        gradients_of(ours, values, training), gradients_of(theirs, values, training), strict=True
+    ):
+        close(actual, expected, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("options", [{"scale": False}, {"center": False}, {"scale": False, "center": False}])
 @pytest.mark.parametrize("training", [True, False])
 def test_norm_without_scale_or_offset(options, training):
     """The same without scale, without offset and without both."""
-    ours, theirs = twins("BatchNormalization", NORM_SHAPE, **options)
+    ours, theirs = layer_pair("BatchNormalization", NORM_SHAPE, **options)
     values = draw(*NORM_SHAPE) * 3 + 1
-    for actual, expected in zip(learn(ours, values, training), learn(theirs, values, training), strict=True):
+    for actual, expected in zip(
+        gradients_of(ours, values, training), gradients_of(theirs, values, training), strict=True
+    ):
         close(actual, expected, 1e-5)
 
 
 def furthest(actual, expected):
-    """Largest difference of any tensor, as a share of its largest value."""
+    """Largest difference of any tensor, as a fraction of its largest value."""
     pairs = [[np.asarray(tf.cast(v, "float64")) for v in pair] for pair in zip(actual, expected, strict=True)]
     return max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs)
 
@@ -105,30 +109,30 @@ def furthest(actual, expected):
 def test_norm_is_that_of_float64(shape, spread, options):
     """Outputs, gradients and moving statistics are as exact as float32 is, as Keras' own are; another epsilon shows."""
     values = draw(*shape) * spread + spread
-    _, exact = twins("BatchNormalization", shape, dtype="float64", **options)
-    expected = learn(exact, values)
-    for layer in twins("BatchNormalization", shape, **options):
-        assert furthest(learn(layer, values), expected) <= 1e-5
-    other, _ = twins("BatchNormalization", shape, epsilon=2e-3, **options)
-    assert furthest(learn(other, values), expected) > 1e-5
+    _, exact = layer_pair("BatchNormalization", shape, dtype="float64", **options)
+    expected = gradients_of(exact, values)
+    for layer in layer_pair("BatchNormalization", shape, **options):
+        assert furthest(gradients_of(layer, values), expected) <= 1e-5
+    other, _ = layer_pair("BatchNormalization", shape, epsilon=2e-3, **options)
+    assert furthest(gradients_of(other, values), expected) > 1e-5
 
 
-def gradients(network, values, dtype):
-    """The gradients of a network of two heads, at labels of 0 to 9, in turn."""
+def model_gradients(model, values, dtype):
+    """The gradients of a model with two heads, for the labels 0 to 9 in turn."""
     labels = np.arange(len(values)) % 10
     with tf.GradientTape() as tape:
-        logits = network(values.astype(dtype), training=True)
+        logits = model(values.astype(dtype), training=True)
         losses = [keras.losses.sparse_categorical_crossentropy(labels, v, from_logits=True) for v in logits.values()]
         loss = tf.reduce_mean(losses)
-    return tape.gradient(loss, [w.value for w in network.trainable_weights])
+    return tape.gradient(loss, [w.value for w in model.trainable_weights])
 
 
 @pytest.mark.slow
-def test_network_of_norms_learns_as_in_float64(monkeypatch):
-    """All gradients of 40 normalizations after each other and beside each other, with smooth functions between them.
+def test_gradients_of_many_norms_match_float64(monkeypatch):
+    """All gradients of 40 serial and parallel normalizations with smooth functions between them.
 
-    Max pooling is none: where two values of a window are as near as a rounding, the other one gets the gradient. The
-    same network of other numbers, 1e-2 beside these, shows.
+    Average pooling replaces max pooling: if two values of a window differ by a rounding error, the other one gets the
+    gradient. As a control, weights that differ by 1e-2 fail.
     """
     monkeypatch.setattr(keras.layers, "MaxPooling2D", keras.layers.AveragePooling2D)
     keras.utils.set_random_seed(0)
@@ -138,22 +142,24 @@ def test_network_of_norms_learns_as_in_float64(monkeypatch):
     weights = ours.get_weights()
     exact.set_weights(weights)
     values = draw(32, 16, 16, 1)
-    found, expected = gradients(ours, values, "float32"), gradients(exact, values, "float64")
+    found, expected = model_gradients(ours, values, "float32"), model_gradients(exact, values, "float64")
     assert furthest(found, expected) <= 1e-4
     ours.set_weights([1.01 * w for w in weights])
-    assert furthest(gradients(ours, values, "float32"), expected) > 1e-3
+    assert furthest(model_gradients(ours, values, "float32"), expected) > 1e-3
 
 
 def test_norm_of_a_single_value():
     """One value a channel has no variance, not a division by zero."""
-    ours, theirs = twins("BatchNormalization", (1, 1, 1, 6))
-    for actual, expected in zip(learn(ours, draw(1, 1, 1, 6)), learn(theirs, draw(1, 1, 1, 6)), strict=True):
+    ours, theirs = layer_pair("BatchNormalization", (1, 1, 1, 6))
+    for actual, expected in zip(
+        gradients_of(ours, draw(1, 1, 1, 6)), gradients_of(theirs, draw(1, 1, 1, 6)), strict=True
+    ):
         close(actual, expected, 1e-5)
 
 
 def test_frozen_norm_uses_moving_averages():
     """With trainable=False a training call is inference, and moves nothing."""
-    layer, _ = twins("BatchNormalization", NORM_SHAPE)
+    layer, _ = layer_pair("BatchNormalization", NORM_SHAPE)
     expected = layer(draw(*NORM_SHAPE), training=False)
     before = [w.numpy() for w in layer.weights]
     layer.trainable = False
@@ -166,9 +172,9 @@ def test_frozen_norm_uses_moving_averages():
     ("shape", "options"), [((8, 6), {}), ((8, 5, 6), {}), ((2, 3, 4, 5, 6), {}), (NORM_SHAPE, {"axis": 1})]
 )
 def test_norm_falls_back(shape, options):
-    """Other ranks and another axis take Keras' way, to the last bit."""
-    ours, theirs = twins("BatchNormalization", shape, **options)
-    for actual, expected in zip(learn(ours, draw(*shape)), learn(theirs, draw(*shape)), strict=True):
+    """Other ranks and another axis use Keras' operations, bit for bit."""
+    ours, theirs = layer_pair("BatchNormalization", shape, **options)
+    for actual, expected in zip(gradients_of(ours, draw(*shape)), gradients_of(theirs, draw(*shape)), strict=True):
         np.testing.assert_array_equal(actual, expected)
     assert "FusedBatchNormV3" not in operations(ours, shape)
 
@@ -180,22 +186,24 @@ def test_norm_falls_back(shape, options):
 )
 def test_options_that_kernels_do_not_support(kind, options, training):
     """Renormalization and RMS scaling use Keras' own operations."""
-    ours, theirs = twins(kind, NORM_SHAPE, **options)
+    ours, theirs = layer_pair(kind, NORM_SHAPE, **options)
     values = draw(*NORM_SHAPE) * 3 + 1
-    for actual, expected in zip(learn(ours, values, training), learn(theirs, values, training), strict=True):
+    for actual, expected in zip(
+        gradients_of(ours, values, training), gradients_of(theirs, values, training), strict=True
+    ):
         close(actual, expected, 1e-6)
 
 
 def test_norm_is_fused():
     """The graph of our layer has the fused kernel and its gradient, on bfloat16; Keras' own has not."""
-    ours, theirs = twins("BatchNormalization", NORM_SHAPE, dtype="mixed_bfloat16")
+    ours, theirs = layer_pair("BatchNormalization", NORM_SHAPE, dtype="mixed_bfloat16")
     assert {"FusedBatchNormV3", "FusedBatchNormGradV3"} <= operations(ours, NORM_SHAPE)
     assert "FusedBatchNormV3" not in operations(theirs, NORM_SHAPE)
 
 
 def test_norm_reads_bfloat16():
     """The fused kernel is given the bfloat16 activations themselves, with float32 statistics."""
-    layer, _ = twins("BatchNormalization", NORM_SHAPE, dtype="mixed_bfloat16")
+    layer, _ = layer_pair("BatchNormalization", NORM_SHAPE, dtype="mixed_bfloat16")
     step = tf.function(lambda x: layer(x, training=True))
     graph = step.get_concrete_function(tf.TensorSpec(NORM_SHAPE, "bfloat16")).graph.as_graph_def()
     [node] = [
@@ -235,32 +243,32 @@ LARGE = [
 ]
 
 
-def conv_twins(size, options, dtype="mixed_bfloat16"):
+def conv_pair(size, options, dtype="mixed_bfloat16"):
     """The shape of four examples, our convolution and Keras' own."""
     shape = (4, *size, 6)
-    return shape, *twins("Conv2D", shape, filters=8, dtype=dtype, **{"use_bias": False, **options})
+    return shape, *layer_pair("Conv2D", shape, filters=8, dtype=dtype, **{"use_bias": False, **options})
 
 
 @pytest.mark.parametrize(("size", "options"), SMALL)
 def test_conv_is_keras_conv(size, options):
     """Outputs and gradients of input, kernel and bias are Keras' own up to a rounding to bfloat16."""
-    shape, ours, theirs = conv_twins(size, options)
-    for actual, expected in zip(learn(ours, draw(*shape)), learn(theirs, draw(*shape)), strict=True):
-        close(actual, expected, SHARE["mixed_bfloat16"])
+    shape, ours, theirs = conv_pair(size, options)
+    for actual, expected in zip(gradients_of(ours, draw(*shape)), gradients_of(theirs, draw(*shape)), strict=True):
+        close(actual, expected, TOLERANCE["mixed_bfloat16"])
 
 
 @pytest.mark.parametrize(("size", "options"), SMALL)
 def test_conv_takes_the_patches(size, options):
     """In bfloat16 training on CPU the kernel gradient is a matrix product; Keras' own is not."""
-    shape, ours, theirs = conv_twins(size, options)
+    shape, ours, theirs = conv_pair(size, options)
     assert ("Conv2DBackpropFilter" in operations(ours, shape)) == bfloat16_module.has_gpu()
     assert "Conv2DBackpropFilter" in operations(theirs, shape)
 
 
 @pytest.mark.parametrize(("size", "options"), LARGE)
 def test_conv_leaves_large_maps_alone(size, options):
-    """Large or free maps and dilation take Keras' way."""
-    shape, ours, theirs = conv_twins(size, options)
+    """Large or dynamic maps and dilation use Keras' operation."""
+    shape, ours, theirs = conv_pair(size, options)
     assert operations(ours, shape) == operations(theirs, shape)
 
 
@@ -269,7 +277,7 @@ def test_conv_leaves_large_maps_alone(size, options):
 )
 def test_conv_is_untouched_elsewhere(dtype, training):
     """In float32, in float16 and in inference the graph is that of Keras, without a trace of a custom gradient."""
-    shape, ours, theirs = conv_twins((7, 7), {"kernel_size": 3, "padding": "same"}, dtype)
+    shape, ours, theirs = conv_pair((7, 7), {"kernel_size": 3, "padding": "same"}, dtype)
     found = operations(ours, shape, training)
     assert found == operations(theirs, shape, training)
     assert "IdentityN" not in found
@@ -289,9 +297,9 @@ DEPTHWISE = [
 def test_depthwise_is_keras_depthwise(size, options, dtype):
     """Outputs and gradients of input, kernel and bias are Keras' own up to a rounding."""
     shape = (4, *size, 6)
-    ours, theirs = twins("DepthwiseConv2D", shape, dtype=dtype, **options)
-    for actual, expected in zip(learn(ours, draw(*shape)), learn(theirs, draw(*shape)), strict=True):
-        close(actual, expected, SHARE[dtype])
+    ours, theirs = layer_pair("DepthwiseConv2D", shape, dtype=dtype, **options)
+    for actual, expected in zip(gradients_of(ours, draw(*shape)), gradients_of(theirs, draw(*shape)), strict=True):
+        close(actual, expected, TOLERANCE[dtype])
     found = operations(ours, shape)
     if dtype == "float32" or bfloat16_module.has_gpu():
         assert found == operations(theirs, shape)
@@ -312,24 +320,24 @@ GROUPED = [
 def test_groups_are_keras_groups(options, dtype):
     """Outputs, in training and not, and gradients are Keras' own, without a function for XLA in the graph."""
     shape = (4, 7, 9, 8)
-    ours, theirs = twins("Conv2D", shape, filters=8, groups=4, dtype=dtype, **options)
-    for actual, expected in zip(learn(ours, draw(*shape)), learn(theirs, draw(*shape)), strict=True):
-        close(actual, expected, SHARE[dtype])
-    close(ours(draw(*shape)), theirs(draw(*shape)), SHARE[dtype])
+    ours, theirs = layer_pair("Conv2D", shape, filters=8, groups=4, dtype=dtype, **options)
+    for actual, expected in zip(gradients_of(ours, draw(*shape)), gradients_of(theirs, draw(*shape)), strict=True):
+        close(actual, expected, TOLERANCE[dtype])
+    close(ours(draw(*shape)), theirs(draw(*shape)), TOLERANCE[dtype])
     assert not any("Call" in name for name in operations(ours, shape) | operations(ours, shape, training=False))
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_groups_of_a_dilated_kernel_are_keras_way(training):
-    """What the operation does not know is left to Keras."""
+def test_groups_of_a_dilated_kernel_use_keras(training):
+    """Keras handles what the operation does not support."""
     shape = (2, 7, 7, 4)
-    ours, theirs = twins("Conv2D", shape, filters=4, groups=2, kernel_size=3, dilation_rate=2)
+    ours, theirs = layer_pair("Conv2D", shape, filters=4, groups=2, kernel_size=3, dilation_rate=2)
     close(ours(draw(*shape), training=training), theirs(draw(*shape)), 1e-5)
 
 
 def test_conv_of_any_size_by_patches():
     """A 1x1 kernel needs no known map size."""
-    shape, ours, _ = conv_twins((None, None), {"kernel_size": 1})
+    shape, ours, _ = conv_pair((None, None), {"kernel_size": 1})
     assert ("Conv2DBackpropFilter" in operations(ours, shape)) == bfloat16_module.has_gpu()
 
 
@@ -375,7 +383,7 @@ def test_zero_init():
             assert (scale == (0 if zero_init and name.endswith("conv2_norm") else 1)).all()
 
 
-def test_network_options_of_fcnn():
+def test_options_of_fcnn():
     """Depth, width, penalties and dropout of `zoo.get` are in the model."""
     model = zoo.get("mlp", widths=(16,), depth=3, l1=0.01, l2=0.1, dropout=0.25)
     hidden = [layer for layer in model.layers if layer.name.startswith("dense")]
@@ -407,18 +415,20 @@ def test_dropout_acts_in_training_only(name):
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_gelu_is_keras_gelu(dtype):
     """The exact GELU and its gradient; in float32 without the operation that ONNX does not have."""
-    ours, theirs = twins("Activation", (4, 5, 6), activation="gelu", dtype=dtype)
+    ours, theirs = layer_pair("Activation", (4, 5, 6), activation="gelu", dtype=dtype)
     values = 3 * draw(4, 5, 6)
-    for training, share in ((True, SHARE[dtype]), (False, SHARE[dtype] / 10)):
-        for actual, expected in zip(learn(ours, values, training), learn(theirs, values, training), strict=True):
-            close(actual, expected, share)
+    for training, tolerance in ((True, TOLERANCE[dtype]), (False, TOLERANCE[dtype] / 10)):
+        for actual, expected in zip(
+            gradients_of(ours, values, training), gradients_of(theirs, values, training), strict=True
+        ):
+            close(actual, expected, tolerance)
     assert ("Erfc" in operations(ours, (4, 5, 6), training=False)) == (dtype != "float32")
 
 
 def test_other_activations_are_keras_own():
-    """Nothing but the exact GELU is touched."""
+    """Other activations than the exact GELU are unchanged."""
     for name in ("relu", "silu", "tanh", "relu6"):
-        ours, theirs = twins("Activation", (4, 5), activation=name)
+        ours, theirs = layer_pair("Activation", (4, 5), activation=name)
         assert operations(ours, (4, 5)) == operations(theirs, (4, 5))
 
 
@@ -426,15 +436,17 @@ def test_other_activations_are_keras_own():
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_layer_norm_is_keras_layer_norm(shape, dtype):
     """Outputs and gradients are Keras' own, and there is no negation in the graph."""
-    ours, theirs = twins("LayerNormalization", shape, epsilon=1e-6, dtype=dtype)
-    for actual, expected in zip(learn(ours, 3 * draw(*shape) + 1), learn(theirs, 3 * draw(*shape) + 1), strict=True):
-        close(actual, expected, SHARE[dtype])
+    ours, theirs = layer_pair("LayerNormalization", shape, epsilon=1e-6, dtype=dtype)
+    for actual, expected in zip(
+        gradients_of(ours, 3 * draw(*shape) + 1), gradients_of(theirs, 3 * draw(*shape) + 1), strict=True
+    ):
+        close(actual, expected, TOLERANCE[dtype])
 
 
-def test_layer_norm_over_other_axes_is_keras_way():
+def test_layer_norm_over_other_axes_uses_keras():
     """Any other axis, and none of the weights."""
     for options in ({"axis": (1, 2)}, {"center": False, "scale": False}, {"axis": 1}):
-        ours, theirs = twins("LayerNormalization", (3, 4, 5), **options)
+        ours, theirs = layer_pair("LayerNormalization", (3, 4, 5), **options)
         close(ours(draw(3, 4, 5)), theirs(draw(3, 4, 5)), 1e-5)
 
 
@@ -454,7 +466,7 @@ def test_local_response_normalization(options, training, dtype):
     """It is the paper's formula, in training, where it is one operation, as in inference."""
     x = 5 * draw(2, 3, 4, 7)
     layer = core.LocalResponseNormalization(dtype=dtype, **options)
-    close(tf.cast(layer(x, training=training), "float32"), lrn_by_hand(x, **options), 2 * SHARE[dtype])
+    close(tf.cast(layer(x, training=training), "float32"), lrn_by_hand(x, **options), 2 * TOLERANCE[dtype])
 
 
 def test_layer_scale():
@@ -468,8 +480,8 @@ def test_layer_scale():
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_drop_connect(dtype):
-    """In training a share of the weights is 0 and the others are larger by as much; in inference all are there."""
-    ours, theirs = twins("Dense", (4, 50), units=40, dtype=dtype)
+    """Training sets a fraction of the weights to 0 and scales the others up; inference uses all weights."""
+    ours, theirs = layer_pair("Dense", (4, 50), units=40, dtype=dtype)
     close(ours(draw(4, 50)), theirs(draw(4, 50)), 1e-6)
     layer = core.DropConnectDense(40, drop_connect=0.25, use_bias=False, dtype=dtype)
     layer.build((None, 50))

@@ -214,7 +214,7 @@ def test_bad_weights_are_refused(files, file):
 
 @pytest.mark.parametrize("file", ["whole.keras", "whole.weights.h5"])
 @pytest.mark.parametrize("name", ["mlp", "mlp_mnist", "resnet20"])
-def test_weights_of_another_network_are_refused(files, file, name):
+def test_weights_of_another_model_are_refused(files, file, name):
     """Weights that do not fit are one line, and not a warning for each layer besides."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -226,14 +226,14 @@ def test_weights_of_another_network_are_refused(files, file, name):
 
 @pytest.mark.parametrize("file", ["whole.keras", "whole.weights.h5"])
 def test_good_weights_are_loaded(files, file):
-    """The control: the same file fits the network it came from, also as a Path."""
+    """The control: the same file fits its own model, also as a Path."""
     zoo.get("mlp_tiny", weights=str(files / file))
     zoo.get("mlp_tiny", weights=files / file)
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_options_can_be_given(name):
-    """No option of a family has the name of an argument of `zoo.get`, which would take its value away."""
+    """No option of a family has the name of an argument of `zoo.get`."""
     options = set(build.options_of(registry_module.models[name]))
     assert options.isdisjoint(inspect.signature(zoo.get).parameters)
 
