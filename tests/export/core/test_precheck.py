@@ -69,7 +69,7 @@ def source_of(name, folder, shape=(6, 6, 3)):
     x = keras.layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
     network = keras.Model(given, keras.layers.Dense(2)(x), name="net")
     return SourceModel(
-        network, zoo.PreprocessingConfig(), ["a", "b"], lambda count: np.zeros((2, 6, 6, 3), "float32"), folder
+        network, zoo.PreprocessingConfig(), ["a", "b"], lambda count: np.zeros((count, 6, 6, 3), "float32"), folder
     )
 
 
