@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,6 +16,18 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def _forking() -> Any:
+    """Return the module next to this file; the tests are no package."""
+    spec = importlib.util.spec_from_file_location("forking", Path(__file__).with_name("forking.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# A new process that trains or converts starts with TensorFlow imported.
+subprocess.Popen = _forking().Popen
 # A model that is accurate enough after seconds of training for differences in accuracy to mean something.
 QUICK = {"model.name": "resnet_tiny", "epochs": 6, "schedule.warmup_epochs": 1, "data.augment.rotate": 0}
 
@@ -27,13 +40,16 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True)
 def light(request):
     """Fail a test of `make check` that imports TensorFlow, which takes longer than all others together."""
+    before = "tensorflow" in sys.modules
     yield
-    if request.config.getoption("light") and "tensorflow" in sys.modules:
+    if request.config.getoption("light") and not before and "tensorflow" in sys.modules:
         pytest.fail("A light test imported TensorFlow. Mark it with pytest.mark.tensorflow, or import less.")
 
 
-def pytest_collection_finish():
+def pytest_collection_finish(session):
     """Exclude imported modules from garbage collection, which took a fifth of the tests' time."""
+    if session.config.getoption("light") and "tensorflow" in sys.modules:
+        raise pytest.UsageError("A light test module imported TensorFlow. Import it inside the tests.")
     gc.collect()
     gc.freeze()
 
