@@ -219,7 +219,7 @@ def test_coco_is_read_as_it_is_distributed(coco):
         (lambda c: c["annotations"][0].update(image_id=999), "KeyError: 999"),
         (lambda c: c["annotations"][0].update(category_id=999), "KeyError: 999"),
         (lambda c: c.pop("categories"), "KeyError: 'categories'"),
-        (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "leads out of train2017"),
+        (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "is outside of train2017"),
     ],
 )
 def test_bad_annotations_of_coco_are_told_in_one_line(coco, change, message):
@@ -439,7 +439,7 @@ def test_an_artifact_that_decides_otherwise_is_refused(grid_artifacts):
     [
         ({"loss": LossConfig("cross_entropy")}, "The loss of several labels at once must be one of"),
         ({"loss": LossConfig("mse")}, "The loss of several labels at once must be one of"),
-        ({"model": ModelConfig("encoder_tiny")}, "must do what the data asks for"),
+        ({"model": ModelConfig("encoder_tiny")}, "must have the task and the kind of input"),
     ],
 )
 def test_what_does_not_go_with_several_labels_is_refused(voc, changes, message, tmp_path):

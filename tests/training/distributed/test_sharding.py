@@ -139,7 +139,7 @@ def test_only_files_of_the_part_are_read(tmp_path):
     split, rows = file_split(paths, range(40)), Shard(2, 1, 1).rows(8)
 
     def read():
-        pick = lambda examples: pipeline_module._picked(examples, 8, rows)  # noqa: E731
+        pick = lambda examples: pipeline_module.shard_examples(examples, 8, rows)  # noqa: E731
         return [(x, int(y)) for x, y in split.shuffled(1, 8, pick).as_numpy_iterator()]
 
     found = read()
