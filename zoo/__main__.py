@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import os
 import select
@@ -118,23 +117,28 @@ class CommandGroup(click.Group):
 
 @contextlib.contextmanager
 def _closed_pipe() -> Iterator[None]:
-    """Raise ClosedPipe if standard output has no reader; a broken pipe to a child process stays an OSError."""
+    """Raise ClosedPipe if standard output has no reader, and ZooError for a broken pipe to a child process."""
     try:
         yield
-    except OSError as error:
-        if error.errno == errno.EPIPE and _stdout_is_closed():
+    except BrokenPipeError as error:
+        if _stdout_is_closed():
             raise ClosedPipe from error
-        raise
+        # click would end without a message.
+        raise ZooError(f"A child process ended too early. Received: {error}. Run the command again.") from error
 
 
 def _stdout_is_closed() -> bool:
     """Return whether standard output is a pipe without a reader; if so, point it to the null device."""
+    try:
+        number = sys.stdout.fileno()
+    except OSError:  # io.UnsupportedOperation: it is no file
+        return False
     output = select.poll()
-    output.register(sys.stdout.fileno(), 0)
+    output.register(number, 0)
     if not any(event & select.POLLERR for _, event in output.poll(0)):
         return False
     # Python flushes once more at its end, and would report the error there.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     return True
 
 

@@ -22,7 +22,7 @@ recipe_manager = LazyModule("litert_quantizer.recipe_manager", "litert-quantizer
 # ONNX Runtime: the float16 converter of its transformers tools.
 onnx_float16 = LazyModule("onnxruntime.transformers.float16", "onnxruntime")
 # NNCF: the patterns that it excludes from quantization.
-_ignored_patterns = LazyModule("nncf.openvino.quantization.ignored_patterns", "keras-zoo[openvino]")
+_ignored_patterns = LazyModule("nncf.openvino.quantization.ignored_patterns", "nncf", "openvino")
 _tf2onnx = LazyModule("tf2onnx")
 
 

@@ -145,10 +145,14 @@ def raises(error):
         (lambda: "a value", 0, ""),
         (raises(BadOption("Expected a\nnumber.")), 2, "zoo: Expected a number.\n"),
         (raises(RunError("no run")), 2, "zoo: no run\n"),
-        (raises(click.UsageError("wrong")), 2, "zoo: wrong See: zoo --help\n"),
-        (raises(KeyboardInterrupt()), 130, "zoo: Stopped\n"),
+        (raises(click.UsageError("wrong")), 2, "zoo: wrong See: zoo trial --help\n"),
+        (raises(KeyboardInterrupt()), 130, "\nzoo: Stopped\n"),
         (raises(OSError(28, "No space left on device", "runs/a")), 2, "zoo: runs/a: No space left on device\n"),
-        (raises(BrokenPipeError(32, "Broken pipe")), 2, "zoo: A file: Broken pipe\n"),
+        (
+            raises(BrokenPipeError(32, "Broken pipe")),
+            2,
+            "zoo: A child process ended too early. Received: [Errno 32] Broken pipe. Run the command again.\n",
+        ),
     ],
 )
 def test_exit_code(zoo_command, monkeypatch, action, code, line):
