@@ -151,7 +151,9 @@ def test_loss_that_is_not_finite_stops(tmp_path, zoo_command):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "in epoch 1, step " in err
     # Weights of about 1e30 are finite: what they are multiplied by goes first.
-    assert re.search(r"First to go, in epoch 1, step \d+: the (activation|gradient|loss|update)", err)
+    assert re.search(
+        r"First value that is not finite, in epoch 1, step \d+: the (activation|gradient|loss|update)", err
+    )
     assert str(run / "checkpoints/last.safetensors") in err
     assert "optimizer.learning_rate" in err
     arrays, progress = _read(run / "checkpoints/last.safetensors")

@@ -204,7 +204,7 @@ def test_checkpoint_of_another_model_is_refused(checkpoint, changed):
     """A checkpoint fits one model with one optimizer; any other is refused and left as it is."""
     model, _ = fresh(**changed)
     before = groups(model)
-    with pytest.raises(RunError, match=r"Expected a checkpoint of the model 'mlp'.*of another one") as error:
+    with pytest.raises(RunError, match=r"Expected a checkpoint of the model 'mlp'.*of another model") as error:
         load_checkpoint(checkpoint, model)
     assert "\n" not in str(error.value)
     assert differing(groups(model), before) == set()

@@ -39,16 +39,16 @@ def model():
     return network()
 
 
-def save(keeper, model, *steps):
+def save(manager, model, *steps):
     """Save a checkpoint for each of some steps."""
     for step in steps:
         model.layers[-1].bias.assign(np.full(3, step, "float32"))
-        keeper.save(model, Progress(step=step))
+        manager.save(model, Progress(step=step))
 
 
-def steps(keeper):
+def steps(manager):
     """Return the steps at which the last checkpoint and the one before it stand."""
-    return [_read(path)[1].step for path in (keeper.last, keeper.previous)]
+    return [_read(path)[1].step for path in (manager.last, manager.previous)]
 
 
 def spoil(path):
@@ -60,22 +60,22 @@ def spoil(path):
 
 def test_two_newest_are_kept(run, model):
     """And the best, which is a file of its own."""
-    keeper = CheckpointManager(run)
-    assert not keeper.begun
-    assert keeper.load(model) == Progress()
-    save(keeper, model, 1)
-    assert not keeper.previous.exists()
-    keeper.save_best(model, Progress(step=1))
-    save(keeper, model, 2, 3)
-    assert steps(keeper) == [3, 2]
-    assert _read(keeper.best)[1].step == 1
+    manager = CheckpointManager(run)
+    assert not manager.exists
+    assert manager.load(model) == Progress()
+    save(manager, model, 1)
+    assert not manager.previous.exists()
+    manager.save_best(model, Progress(step=1))
+    save(manager, model, 2, 3)
+    assert steps(manager) == [3, 2]
+    assert _read(manager.best)[1].step == 1
     assert sorted(p.name for p in run.checkpoints.iterdir()) == [
         "best.safetensors",
         "last.safetensors",
         "previous.safetensors",
     ]
     again = CheckpointManager(run)
-    assert again.begun
+    assert again.exists
     assert again.load(network()).step == 3
     assert again.damage == ""
 
@@ -84,26 +84,26 @@ def test_damaged_one_gives_way_to_the_one_before(run, model):
     """Which is said, stays so for as long as nothing new is saved, and is what is kept beside the next."""
     save(CheckpointManager(run), model, 1, 2)
     spoil(run.checkpoints / "last.safetensors")
-    keeper, other = CheckpointManager(run), network()
-    with pytest.warns(UserWarning, match=r"last\.safetensors: its content does not fit its checksum.*step 1"):
-        assert keeper.load(other).step == 1
-    assert "previous.safetensors" in keeper.damage
+    manager, other = CheckpointManager(run), network()
+    with pytest.warns(UserWarning, match=r"last\.safetensors: the content does not match the checksum.*step 1"):
+        assert manager.load(other).step == 1
+    assert "previous.safetensors" in manager.damage
     assert other.layers[-1].bias.numpy().tolist() == [1, 1, 1]
-    assert keeper.load(other).step == 1
-    save(keeper, model, 2)
-    assert steps(keeper) == [2, 1]
-    save(keeper, model, 3)
-    assert steps(keeper) == [3, 2]
+    assert manager.load(other).step == 1
+    save(manager, model, 2)
+    assert steps(manager) == [2, 1]
+    save(manager, model, 3)
+    assert steps(manager) == [3, 2]
 
 
 def test_missing_one_gives_way_too(run, model):
     """As after a move of files that was interrupted."""
     save(CheckpointManager(run), model, 1, 2)
     (run.checkpoints / "last.safetensors").unlink()
-    keeper = CheckpointManager(run)
-    assert keeper.begun
+    manager = CheckpointManager(run)
+    assert manager.exists
     with pytest.warns(UserWarning, match=r"last\.safetensors"):
-        assert keeper.load(model).step == 1
+        assert manager.load(model).step == 1
 
 
 def test_two_damaged_ones_are_refused(run, model):
@@ -111,7 +111,7 @@ def test_two_damaged_ones_are_refused(run, model):
     save(CheckpointManager(run), model, 1, 2)
     for name in ("last", "previous"):
         spoil(run.checkpoints / f"{name}.safetensors")
-    with pytest.raises(RunError, match=r"Neither checkpoint.*last\.safetensors.*previous\.safetensors") as error:
+    with pytest.raises(RunError, match=r"one readable checkpoint.*last\.safetensors.*previous\.safetensors") as error:
         CheckpointManager(run).load(model)
     assert "\n" not in str(error.value)
 
@@ -119,7 +119,7 @@ def test_two_damaged_ones_are_refused(run, model):
 def test_checkpoint_of_another_model_is_no_damaged_one(run, model):
     """It is refused, and the one before it is not taken."""
     save(CheckpointManager(run), model, 1, 2)
-    with pytest.raises(RunError, match="of another one"):
+    with pytest.raises(RunError, match="of another model"):
         CheckpointManager(run).load(network(units=5))
 
 
@@ -142,10 +142,10 @@ def test_one_is_whole_wherever_the_writing_ends(run, model, monkeypatch, broken)
         for name in ("link", "replace"):
             patch.setattr(os, name, counted(getattr(os, name)))
         save(CheckpointManager(run), model, 3)
-    keeper = CheckpointManager(run)
-    assert keeper.load(network()).step == (3 if broken == 4 else 2)
-    assert keeper.damage == ""
-    assert all(step in (1, 2, 3) for step in steps(keeper))
+    manager = CheckpointManager(run)
+    assert manager.load(network()).step == (3 if broken == 4 else 2)
+    assert manager.damage == ""
+    assert all(step in (1, 2, 3) for step in steps(manager))
 
 
 def test_disk_without_second_names(run, model, monkeypatch):
@@ -155,21 +155,21 @@ def test_disk_without_second_names(run, model, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    keeper = CheckpointManager(run)
-    save(keeper, model, 1, 2, 3)
-    assert steps(keeper) == [3, 2]
+    manager = CheckpointManager(run)
+    save(manager, model, 1, 2, 3)
+    assert steps(manager) == [3, 2]
 
 
 def test_full_disk_leaves_both(run, model):
     """One line, and nothing has changed."""
-    keeper = CheckpointManager(run)
-    save(keeper, model, 1, 2)
+    manager = CheckpointManager(run)
+    save(manager, model, 1, 2)
     before = {p.name: p.read_bytes() for p in run.checkpoints.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
     try:
         with pytest.raises(RunError, match=r"Could not write .*last\.safetensors: File too large") as error:
-            save(keeper, model, 3)
+            save(manager, model, 3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(error.value)
@@ -180,8 +180,8 @@ def test_due_by_steps_and_by_seconds(run):
     """Every so many steps of the whole training; or when so many seconds are over."""
 
     def due(**changed):
-        keeper = CheckpointManager(Run(run.path, RECIPE.override(**changed)))
-        return [step for step in range(1, 11) if keeper.due(step)]
+        manager = CheckpointManager(Run(run.path, RECIPE.override(**changed)))
+        return [step for step in range(1, 11) if manager.is_scheduled(step)]
 
     assert due() == []
     assert due(checkpoint_steps=4) == [4, 8]
@@ -191,7 +191,7 @@ def test_due_by_steps_and_by_seconds(run):
 
 def test_one_that_does_not_write(run, model):
     """It reads all there is to write, and leaves the disk alone."""
-    keeper = CheckpointManager(run, writes=False)
-    save(keeper, model, 1)
-    keeper.save_best(model, Progress(step=1))
+    manager = CheckpointManager(run, writes=False)
+    save(manager, model, 1)
+    manager.save_best(model, Progress(step=1))
     assert not run.checkpoints.exists()

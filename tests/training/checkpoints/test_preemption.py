@@ -29,12 +29,12 @@ CHANGES = {
 # is waited for.
 SLOW = """
 import dataclasses, os, sys, time
-from training import _pipeline
+from training.data.pipeline import pipeline
 from training.data.dataset import Split, register_dataset
 from training.data.readers.loading import load_dataset
 from zoo.common.lazy import tf
 
-_pipeline.MEMORY = 0
+pipeline.MEMORY = 0
 
 def slow(name, examples):
     if name != os.environ.get("SLOW_SPLIT"):
@@ -111,13 +111,13 @@ def test_stopped_twice_it_ends_where_it_would_have(python, tmp_path, slow_digits
     process = python("-c", COMMAND, "train", "digits_mlp", "--run", run, "--quiet", *changes, env=late)
     code, out, err = stopped(process, run, (0, 5))
     assert (code, out, err.count("\n")) == (143, "", 1), err
-    assert f"after epoch 0, step 5; nothing is lost. Go on with: zoo train --resume {run}" in err
+    assert f"after epoch 0, step 5; no progress is lost. Resume with: zoo train --resume {run}" in err
     assert place(run) == (0, 5)
     long = {"SLOW_SPLIT": "validation", "SLOW_FROM": "0", "SLOW_SECONDS": "0.05"}
     process = python("-c", COMMAND, "train", "--resume", run, "--quiet", env=long)
     code, out, err = stopped(process, run, (0, STEPS))
     assert (code, out, err.count("\n")) == (143, "", 1), err
-    assert f"after epoch 0, step {STEPS}; nothing is lost" in err
+    assert f"after epoch 0, step {STEPS}; no progress is lost" in err
     assert Run.open(run).metrics() == []
     again = resume_run(Run.open(run))
     whole = training.train("digits_mlp", CHANGES, run=tmp_path / "whole")
@@ -130,11 +130,11 @@ def test_stopped_twice_it_ends_where_it_would_have(python, tmp_path, slow_digits
 
 HANGS = """
 import signal, sys, threading, time
-from training.preemption import Rescue
+from training.preemption import PreemptionHandler
 busy = threading.Lock()
 busy.acquire()
 signal.signal(signal.SIGTERM, lambda *_: None)
-with Rescue(busy, writing=lambda: False, save=lambda: "saved", give_up=lambda: "gave up"):
+with PreemptionHandler(busy, writing=lambda: False, save=lambda: "saved", describe_loss=lambda: "gave up"):
     print("ready", flush=True)
     if sys.argv[1] == "waits":
         busy.release()

@@ -167,7 +167,7 @@ def test_other_logits_refused(runs, tmp_path):
     require_same_logits(run, network)
     kernel = network.trainable_variables[0]
     kernel.assign(kernel.value * 1.001)
-    with pytest.raises(ParityError, match=r"on TensorFlow differs from the network trained on jax by \d"):
+    with pytest.raises(ParityError, match=r"on TensorFlow differs from the model trained on jax: max error \d"):
         require_same_logits(run, network)
 
 

@@ -78,7 +78,7 @@ def test_workers_know_each_other_and_their_lines_tell_them_apart(capsys):
 def test_when_one_fails_all_are_stopped(capsys, failure, code, how):
     """The others are asked to end, the code is that of the one that failed, and one line says which."""
     with pytest.raises(WorkerFailed, match=f"^Worker 1 ended {how}, and the others were stopped. Go on$") as error:
-        launch(2, worker(ONE_FAILS, handler="end", failure=failure), go_on=lambda: "Go on")
+        launch(2, worker(ONE_FAILS, handler="end", failure=failure), advice=lambda: "Go on")
     assert error.value.code == code
     lines = capsys.readouterr().out.splitlines()
     assert "[0] asked" in lines
@@ -87,7 +87,7 @@ def test_when_one_fails_all_are_stopped(capsys, failure, code, how):
 
 def test_one_that_does_not_obey_is_killed(capsys, monkeypatch):
     """Who ignores SIGTERM gets SIGKILL after a while."""
-    monkeypatch.setattr(launching, "FAILED", 0.3)
+    monkeypatch.setattr(launching, "FAILURE_TIMEOUT", 0.3)
     with pytest.raises(WorkerFailed):
         launch(2, worker(ONE_FAILS, handler="signal.SIG_IGN", failure="sys.exit(1)"))
     pids = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
@@ -119,7 +119,7 @@ def test_all_are_started_again(tmp_path, capsys):
     launch(2, command, retries=2)
     assert starts() == 3
     err = capsys.readouterr().err.splitlines()
-    how = "zoo: worker 0 ended with exit code 5, and the others were stopped; starting all again"
+    how = "zoo: worker 0 ended with exit code 5, and the others were stopped; restarting all"
     assert err == [f"{how} (1 of 2)", f"{how} (2 of 2)"]
 
 
@@ -163,7 +163,7 @@ def test_no_worker_outlives_its_launcher(python, number, code):
     assert process.returncode == code
     assert gone(pids)
     if number == signal.SIGTERM:
-        assert sorted(out.splitlines()) == ["Stopped, and so are all workers.", "[0] asked", "[1] asked"]
+        assert sorted(out.splitlines()) == ["Stopped all workers.", "[0] asked", "[1] asked"]
 
 
 @pytest.mark.parametrize(("workers", "retries"), [(0, 0), (65, 0), (2, -1)])
@@ -177,10 +177,10 @@ def test_command_refuses_before_it_starts_anything(tmp_path, zoo_command, digits
     """What cannot be trained is one line: no recipe, two, an unknown one, a folder in the way, another strategy."""
     (tmp_path / "notes.txt").write_text("mine")
     cases = {
-        "either a recipe": [],
-        "--resume goes on": ["--resume", tmp_path, "--set", "epochs=3"],
+        "either RECIPE": [],
+        "Expected --resume alone": ["--resume", tmp_path, "--set", "epochs=3"],
         "Did you mean 'digits_mlp'": ["digit_mlp"],
-        "folder that is not there yet": ["digits_mlp", "--run", tmp_path],
+        "empty or missing folder for a new run": ["digits_mlp", "--run", tmp_path],
         "Expected a run directory": ["--resume", tmp_path],
         "workers must be": ["digits_mlp", "--workers", "0", "--run", tmp_path / "new"],
     }

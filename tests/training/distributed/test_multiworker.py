@@ -123,7 +123,7 @@ def test_a_worker_that_is_asked_to_stop_stops_all(workers, tmp_path, asked):
     codes, _, err = ends(processes)
     assert codes == [143, 143], err
     assert err[0] == err[1]
-    assert "nothing is lost" in err[0][0]
+    assert "no progress is lost" in err[0][0]
     before = len(Run.open(run).metrics())
     go_on(workers, run)
     assert [row["epoch"] for row in Run.open(run).metrics()] == list(range(1, 9))

@@ -91,7 +91,9 @@ def test_gradient_of_one_branch_is_not_blamed_on_the_other():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_data_that_is_not_finite(value):
     """A number of the fourth batch that is none is found there, from wherever the checkpoint stands."""
-    wanted = "First value that is not finite, in epoch 1, step 4: the data; the images or features of the batch contain "
+    wanted = (
+        "First value that is not finite, in epoch 1, step 4: the data; the images or features of the batch contain "
+    )
     wanted += str(value)
     for skip in (0, 3):
         assert found(network(), data((3, value)), skip) == wanted

@@ -158,10 +158,10 @@ def test_folder_that_holds_something_is_refused(tmp_path):
     """A folder or file in the way is refused before anything is written or computed."""
     (tmp_path / "notes.txt").write_text("mine")
     for place in (tmp_path, tmp_path / "notes.txt"):
-        with refused(r"folder that is not there yet.*zoo train --resume"):
+        with refused(r"empty or missing folder for a new run.*zoo train --resume"):
             Run.create(RECIPE, place)
-        with refused(r"folder that is not there yet"):
-            training.train("digits_mlp", {"data.name": "no such data"}, run=place)
+        with refused(r"empty or missing folder for a new run"):
+            training.train("folder_resnet18", {"data.path": "nowhere"}, run=place)
     assert names(tmp_path) == ["notes.txt"]
 
 
@@ -249,12 +249,12 @@ def test_second_process_is_refused(run, python, zoo_command):
     process = python("-c", HOLD, run.path, stdin=subprocess.PIPE)
     try:
         assert process.stdout.readline() == "held\n"
-        with refused("Another process"), run.lock():
+        with refused("no other training in this run"), run.lock():
             pass
         before = names(run.path)
         code, out, err = zoo_command("train", "--resume", run.path)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert "Another process" in err
+        assert "no other training in this run" in err
         assert names(run.path) == before
     finally:
         process.kill()
@@ -277,7 +277,7 @@ def test_write_atomic_leaves_the_old_content(tmp_path):
     """When writing fails, what was there stands, and no temporary file is left."""
     path = tmp_path / "file.bin"
     write_bytes(path, b"old")
-    with refused(r"Could not write .*file\.bin: No space left on device.*untouched"):
+    with refused(r"Could not write .*file\.bin: No space left on device.*unchanged"):
         write_atomic(path, failing(b"ne"))
     assert path.read_bytes() == b"old"
     with pytest.raises(KeyError):
@@ -388,9 +388,9 @@ def test_full_disk_stops_training_in_one_line(tmp_path, python):
 
 REFUSED = {
     "unknown recipe": (["digit_mlp"], "Did you mean 'digits_mlp'"),
-    "no recipe": ([], "either a recipe"),
-    "recipe and resume": (["digits_mlp", "--resume", "x"], "either a recipe"),
-    "resume with changes": (["--resume", "x", "--set", "epochs=3"], "--resume goes on"),
+    "no recipe": ([], "either RECIPE"),
+    "recipe and resume": (["digits_mlp", "--resume", "x"], "either RECIPE"),
+    "resume with changes": (["--resume", "x", "--set", "epochs=3"], "Expected --resume alone"),
     "resume nothing": (["--resume", "nowhere"], "Expected a run directory"),
     "no such option": (["digits_mlp", "--epochs", "3"], "--epochs"),
     "no value": (["digits_mlp", "--set", "epochs"], "key=value"),
