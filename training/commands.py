@@ -206,9 +206,7 @@ def _print_result(run: Run, as_json: bool) -> None:
 @click.option("--study", metavar="DIR", help="Study directory; an existing study is resumed.")
 @set_option
 @click.option("--seed", default=1, show_default=True, help="Seed of the sampler.")
-@click.option(
-    "--pruner", default="median", show_default=True, help="Pruner: median, halving or none."
-)
+@click.option("--pruner", default="median", show_default=True, help="Pruner: median, halving or none.")
 @quiet_option
 @json_option
 def tune(recipe: str, overrides: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:

@@ -88,7 +88,7 @@ def test_switch_turns_fused_steps_off(name, monkeypatch):
         config = OptimizerConfig(name, learning_rate=0.01)
         recipe = Recipe("test", optimizer=config, schedule=ScheduleConfig("constant"), epochs=1)
         optimizer, variable = make_optimizer(recipe, 5), keras.Variable(np.ones((3, 2), "float32"), name="kernel")
-        own = [cls for cls in type(optimizer).__mro__ if cls.__module__.startswith("keras.")][0]
+        own = next(cls for cls in type(optimizer).__mro__ if cls.__module__.startswith("keras."))
         fused = [
             cls for cls in type(optimizer).__mro__ if cls.__module__ in ("training.optim.adam", "training.optim.sgd")
         ]
