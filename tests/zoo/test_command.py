@@ -144,6 +144,7 @@ def theirs():
     registry.models._origins.pop("theirs", None)
 
 
+@pytest.mark.tensorflow
 def test_show_someone_else_s_model(zoo_command, theirs):
     """A plug-in's model is built to be counted; a format it cannot have is named with the reason, folded."""
     code, out, err = zoo_command("show", "theirs")

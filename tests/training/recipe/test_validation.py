@@ -261,6 +261,7 @@ def test_lbfgs_ignores_the_schedule():
     assert BASE.override(**{"optimizer.name": "lbfgs", "schedule.warmup_epochs": 20}).epochs == 10
 
 
+@pytest.mark.tensorflow
 def test_the_table_of_optimizers_is_what_keras_has():
     """Each optimizer that `make_optimizer` accepts is in the table with its options, and no other."""
     import keras
@@ -283,6 +284,7 @@ def test_the_table_of_schedules_is_that_of_the_schedules():
     assert {name: (kind.uses, kind.needs) for name, kind in SCHEDULES.items()} == SCHEDULE_KEYS
 
 
+@pytest.mark.tensorflow
 def test_datasets_of_tfds_are_known():
     """Every dataset of the installed TFDS passes, with a config, a version or a namespace; other names do not."""
     import tensorflow_datasets as tfds

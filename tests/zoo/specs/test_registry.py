@@ -174,6 +174,7 @@ BAD = [
 ]
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(("name", "options", "hint"), BAD, ids=[f"{name}-{options}" for name, options, _ in BAD])
 def test_bad_option_is_refused(name, options, hint):
     """A wrong option is a ValueError of one line, and the dtype policy is as before."""
@@ -187,6 +188,7 @@ def test_bad_option_is_refused(name, options, hint):
     assert keras.config.dtype_policy() == before
 
 
+@pytest.mark.tensorflow
 def test_bad_activation_suggests_activations_only():
     """What the message offers are activations that can be given, not other functions of Keras' module."""
     import keras
@@ -204,6 +206,7 @@ BAD_FILES = [
 ]  # fmt: skip
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("file", BAD_FILES)
 def test_bad_weights_are_refused(files, file):
     """A path that is missing or a folder, or a file that holds no weights, is one line with the path."""
@@ -212,6 +215,7 @@ def test_bad_weights_are_refused(files, file):
     assert f"Received: weights={str(files / file)!r}" in message(error)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("file", ["whole.keras", "whole.weights.h5"])
 @pytest.mark.parametrize("name", ["mlp", "mlp_mnist", "resnet20"])
 def test_weights_of_another_model_are_refused(files, file, name):
@@ -224,6 +228,7 @@ def test_weights_of_another_model_are_refused(files, file, name):
     assert [str(w.message)[:80] for w in seen if issubclass(w.category, UserWarning)] == []
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("file", ["whole.keras", "whole.weights.h5"])
 def test_good_weights_are_loaded(files, file):
     """The control: the same file fits its own model, also as a Path."""
@@ -248,6 +253,7 @@ def test_errors_are_the_builtins_that_callers_expect():
         assert str(leaf("a sentence")) == "a sentence"
 
 
+@pytest.mark.tensorflow
 def test_register_by_call(added):
     """A registered builder is listed, described and built like those of the zoo."""
     assert added("toy", TOY, params=10)(toy) is toy
