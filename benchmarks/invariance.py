@@ -167,12 +167,12 @@ def without(what: str) -> Iterator[None]:
     """Leave out something that several replicas need."""
     import training.distributed.replicated as replicated
     import training.learning.build as build
-    import zoo.layers.core as layers
+    import zoo.layers.core
 
     owner, name, instead = {
         "": (replicated, "REQUESTS", replicated.REQUESTS),
         "noise": (replicated, "REQUESTS", replicated.REQUESTS),
-        "norm": (layers, "shared_batch", lambda: False),
+        "norm": (zoo.layers.normalization, "shared_batch", lambda: False),
         "clip": (replicated, "sum_gradients_first", lambda cls: cls),
         "rows": (build, "draw_for_batch", lambda *_: contextlib.nullcontext()),
     }[what]
