@@ -315,6 +315,7 @@ def test_answers_without_heavy_imports(python, arguments):
     assert {"zoo", "click"} <= set(err.split())
 
 
+@pytest.mark.tensorflow
 def test_heavy_imports_are_seen(python):
     """The control of the test above: a model that is built does import them."""
     process = python("-c", LISTS_WITHOUT.replace("main(sys.argv[1:])", "import zoo; zoo.get('perceptron')"))

@@ -315,6 +315,7 @@ def install(folder, name, code):
     (info / "entry_points.txt").write_text(f"[zoo.models]\n{name} = {name}\n")
 
 
+@pytest.mark.tensorflow
 def test_register_by_entry_point(tmp_path, python, root):
     """An installed package adds its models without being imported by anyone."""
     install(tmp_path, "zoo_plugin", PLUGIN)
