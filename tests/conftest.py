@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.util
 import json
@@ -28,6 +29,9 @@ def _forking() -> Any:
 
 # A new process that trains or converts starts with TensorFlow imported.
 subprocess.Popen = _forking().Popen
+# Bytes by which a process of the tests may grow before it looks for models that nothing refers to.
+LARGE = 1 << 30
+_held = [1 << 30]  # bytes, after it last did
 # A model that is accurate enough after seconds of training for differences in accuracy to mean something.
 QUICK = {"model.name": "resnet_tiny", "epochs": 6, "schedule.warmup_epochs": 1, "data.augment.rotate": 0}
 
@@ -56,10 +60,26 @@ def pytest_collection_finish(session):
 
 @pytest.fixture(autouse=True)
 def collected(request):
-    """Free the models of a slow test at once: Python counts objects, not their half a gigabyte each."""
+    """Free large models soon: Python counts objects, not their half a gigabyte each."""
     yield
-    if request.node.get_closest_marker("slow"):
-        gc.collect()
+    if request.node.get_closest_marker("slow") or _resident() > _held[0] + LARGE:
+        _free()
+        _held[0] = _resident()
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process holds; 0 where the system does not tell."""
+    sizes = Path("/proc/self/statm")
+    return int(sizes.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if sizes.is_file() else 0
+
+
+def _free() -> None:
+    """Free models that nothing refers to, and give their memory back to the system."""
+    if keras := sys.modules.get("keras"):
+        keras.backend.clear_session()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -43,9 +43,9 @@ def expected(printed, tmp_path_factory):
 @pytest.mark.parametrize(
     "content",
     [
-        {"image_data_format": "channels_first", "floatx": "float32"},
         {"image_data_format": "channels_first", "floatx": "float64", "epsilon": 1e-3},
-        {"image_data_format": "channels_last", "floatx": "float16"},
+        pytest.param({"image_data_format": "channels_first", "floatx": "float32"}, marks=pytest.mark.slow),
+        pytest.param({"image_data_format": "channels_last", "floatx": "float16"}, marks=pytest.mark.slow),
     ],
 )
 def test_models_are_the_same(content, expected, printed, tmp_path):
@@ -75,6 +75,7 @@ def test_global_state_is_restored():
 RUN = ["--set", "model.name=resnet_tiny", "--set", "epochs=1", "--set", "schedule.warmup_epochs=0", "--quiet"]
 
 
+@pytest.mark.slow
 def test_commands_work_under_channels_first(python, tmp_path):
     """Training, evaluation and export run under another configuration of Keras."""
     env = home(tmp_path, image_data_format="channels_first", floatx="float64", epsilon=1e-3)

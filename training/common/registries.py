@@ -26,12 +26,12 @@ def is_dataset(name: str) -> bool:
         return True
     base = re.split(r"[/:]", name)[0]
     # "huggingface:NAME" and other namespaces are resolved online.
-    return re.fullmatch(r"\w+:[^\d].*", name) is not None or base in _tfds_names() or _is_prepared(base)
+    return re.fullmatch(r"\w+:[^\d].*", name) is not None or _is_in_tfds(base) or _is_prepared(base)
 
 
-def _tfds_names() -> frozenset[str]:
-    """Return the names of the datasets of TFDS, with those that a program has registered there."""
-    return _scanned_names() | (set(tfds.list_builders()) if "tensorflow_datasets" in sys.modules else set())
+def _is_in_tfds(name: str) -> bool:
+    """Return whether the installed TFDS has a dataset of this name, or a program has registered one there."""
+    return name in _scanned_names() or ("tensorflow_datasets" in sys.modules and name in tfds.list_builders())
 
 
 @functools.cache

@@ -12,6 +12,10 @@ from typing import Any
 
 FRAMEWORK = "keras"
 MODULES = ("zoo.layers.core", "zoo.layers.sequence")
+# Modules that import Keras themselves.
+IMPORTERS = {
+    f"zoo.layers.{name}" for name in ("convolution", "dense", "initializers", "normalization", "saving", "sequence")
+}
 
 
 def register_with_keras() -> None:
@@ -23,8 +27,10 @@ def register_with_keras() -> None:
 
 
 def _import_layers() -> None:
-    for module in MODULES:
-        importlib.import_module(module)
+    """Import the modules, unless one of the layers' modules imports Keras and is half imported itself."""
+    if not IMPORTERS & sys.modules.keys():
+        for module in MODULES:
+            importlib.import_module(module)
 
 
 class _Finder:

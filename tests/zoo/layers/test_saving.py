@@ -236,11 +236,20 @@ def files(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("order", ["zoo first", "keras first", "spec asked first"])
+@pytest.mark.parametrize(
+    "order",
+    ["zoo first", *(pytest.param(name, marks=pytest.mark.slow) for name in ("keras first", "spec asked first"))],
+)
 def test_import_zoo_registers_the_layers(files, printed, order):
     """`import zoo`, before or after Keras, is all that safe loading needs; it does not import Keras."""
     for found, expected in zip(printed("-c", LOAD, order, *files), files.values(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_of_layers_can_be_imported_first(printed):
+    """It imports Keras itself, while it is half imported."""
+    code = "import sys, json, zoo.layers.normalization, zoo.layers.core; print(json.dumps('keras' in sys.modules))"
+    assert printed("-c", code)
 
 
 def test_keras_alone_opens_keras_layers(files, printed, python):
