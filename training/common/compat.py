@@ -37,8 +37,11 @@ def without_global_seed() -> Iterator[None]:
 
 
 def step_count(optimizer: Any) -> Any:
-    """Return the variable that counts steps, not updates: `keras.optimizers.Optimizer._iterations`."""
-    return optimizer._iterations
+    """Return the variable that counts steps, not updates: `keras.optimizers.Optimizer._iterations`.
+
+    An optimizer that scales the loss never counts; the one inside it does, each step whose gradients are finite.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
 
 
 def variable_index(optimizer: Any, variable: Any) -> int:

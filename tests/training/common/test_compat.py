@@ -62,6 +62,17 @@ def test_step_count_counts_steps_not_updates(weight):
     assert (int(compat.step_count(optimizer).numpy()), int(optimizer.iterations)) == (1, 0)
 
 
+def test_step_count_of_a_scaled_loss(weight):
+    """keras.optimizers.LossScaleOptimizer._iterations stays 0; the inner optimizer counts."""
+    import keras
+
+    optimizer = built(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), weight)
+    for step in (1, 2):
+        optimizer.apply([keras.ops.ones((2, 2))], [weight])
+        assert int(compat.step_count(optimizer).numpy()) == step
+    assert int(optimizer._iterations) == 0
+
+
 def test_variable_index_is_the_position(weight):
     """keras.optimizers.Optimizer._get_variable_index takes a variable of Keras or of TensorFlow."""
     import keras
