@@ -120,7 +120,7 @@ def mask_overhead(run: Run) -> float:
     from export.compression.masks import Masks
     from export.compression.pruning import Pruning
     from export.compression.workbench import load_compressed
-    from training.finetune import shorten
+    from training.fit.finetune import shorten
     from training.learning.build import compile_model
     from training.learning.evaluation import open_data
 

@@ -114,8 +114,8 @@ def train(name: str, replicas: int, multiworker: bool, teacher: str, noise: bool
         noise: perturb the initial weights.
     """
     import training
+    from training.fit.prepare import prepare
     from training.optim.ema import averaged_weights
-    from training.prepare import prepare
     from training.recipe.recipe import resolve
 
     case = CASES[name]

@@ -71,10 +71,10 @@ def seconds(work: Callable[[], Any]) -> tuple[float, float]:
 
 def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
     """Return images/s, ours and Keras', the relative cost of ours, and the cost of a checkpoint."""
+    from training.fit.prepare import prepare
+    from training.fit.session import Session
     from training.monitor.progress import ProgressDisplay
-    from training.prepare import prepare
     from training.runs.run import Run
-    from training.session import Session
 
     recipe = noisy(model, size, batch, STEPS, TURNS + 1)
     ours, (_, pipeline, plain, _) = prepare(recipe), prepare(recipe)
@@ -103,10 +103,10 @@ def measure_time(model: str, size: int, batch: int) -> dict[str, Any]:
 
 def measure_memory(who: str, model: str, size: int, batch: int) -> dict[str, Any]:
     """Return the peak memory of this process in MiB, after two short epochs and after saving the model."""
+    from training.fit.prepare import prepare
+    from training.fit.session import Session
     from training.monitor.progress import ProgressDisplay
-    from training.prepare import prepare
     from training.runs.run import Run
-    from training.session import Session
 
     recipe = noisy(model, size, batch, MEMORY_STEPS, 2)
     prepared = prepare(recipe)

@@ -98,7 +98,7 @@ def train(
         TrainingError: the loss is not finite.
         RunError: the directory is not empty, or cannot be written.
     """
-    from training.loop import train_new
+    from training.fit.loop import train_new
 
     return train_new(resolve(recipe, (overrides or {}).items()), run, progress=progress, observe=observe)
 
@@ -120,7 +120,7 @@ def resume(
         RunError: there is no such run, or its checkpoints cannot be read.
         TrainingError: the loss is not finite.
     """
-    from training.loop import resume_run
+    from training.fit.loop import resume_run
 
     return resume_run(_run(run), progress=progress, observe=observe)
 

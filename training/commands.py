@@ -167,7 +167,7 @@ def launch(
     quiet: bool,
 ) -> None:
     """Train RECIPE with several worker processes on this machine."""
-    from training.launch import launch_training
+    from training.distributed.launch import launch_training
 
     if bool(recipe) == bool(resume):
         raise BadOption(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from export.compression import tf_keras_copy
 from export.core import keras_graph
 from export.core.compression import Workbench
-from training.finetune import finetune, shorten
+from training.fit.finetune import finetune, shorten
 from training.learning.evaluation import evaluate_model
 from zoo.common.errors import BadOption, UnsupportedExport
 from zoo.common.lazy import keras, np

@@ -1,1 +1,1 @@
-"""Strategies, clusters and the replicated step."""
+"""Strategies, clusters, the replicated step, and the launch of several workers."""

@@ -15,8 +15,8 @@ from typing import Any
 from training.common.compat import resume_trial
 from training.common.stopping import Stopped
 from training.data.readers.loading import load_dataset
+from training.fit.loop import resume_run, train_new
 from training.learning.tasks import TASKS
-from training.loop import resume_run, train_new
 from training.recipe.recipe import Recipe, resolve
 from training.runs.run import Run
 from training.tuning.plots import plot_history, plot_importance

@@ -11,7 +11,7 @@ import zoo
 from export.compression.masks import Masks, freeze_zeros, prune, zero_counts
 from export.compression.pruning import Pruning, magnitude_masks, prunable_kernels
 from training.data.pipeline.opening import open_pipeline
-from training.finetune import finetune, shorten
+from training.fit.finetune import finetune, shorten
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption, ExportError
 from zoo.common.lazy import keras

@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from training.checkpoints.files import Progress, load_checkpoint, load_weights, save_checkpoint
-from training.prepare import prepare
+from training.fit.prepare import prepare
 from training.recipe.recipe import recipes
 from zoo.common.errors import RunError
 

@@ -12,8 +12,8 @@ import pytest
 
 import training
 from training import Run
-from training import launch as launching
-from training.launch import WorkerFailed, launch
+from training.distributed import launch as launching
+from training.distributed.launch import WorkerFailed, launch
 from zoo.common.errors import BadOption
 
 TELL = "import json, os, sys; print(os.environ['TF_CONFIG'], flush=True); print('bad', file=sys.stderr)"
@@ -142,7 +142,7 @@ def test_what_is_refused_is_not_tried_again(tmp_path):
 LAUNCHER = """
 import sys
 from training.common.stopping import Stopped
-from training.launch import launch
+from training.distributed.launch import launch
 try:
     launch(2, lambda: [sys.executable, "-c", sys.argv[1]], retries=3)
 except Stopped as stopped:

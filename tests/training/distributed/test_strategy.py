@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-import training.prepare as prepare_module
+import training.fit.prepare as prepare_module
 from training.distributed.cluster import Cluster, find_cluster
 from training.distributed.precision import choose_precision, cpu_has_bfloat16
 from training.distributed.strategy import check_run_path

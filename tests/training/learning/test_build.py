@@ -9,8 +9,8 @@ import training
 import zoo
 from training import Run
 from training.data.pipeline.opening import open_pipeline
+from training.fit.loop import resume_run, train_new
 from training.learning.build import build_training_model
-from training.loop import resume_run, train_new
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption
 

@@ -9,11 +9,11 @@ import training
 import zoo
 from training import Run
 from training.data.pipeline.opening import open_pipeline
+from training.fit.loop import resume_run
 from training.learning.build import build_training_model, compile_model
 from training.learning.evaluation import load_model
 from training.learning.regularization import add_norms, kernels, normalize_kernels
 from training.learning.training_model import inference_model
-from training.loop import resume_run
 from training.recipe.config import RegularizeConfig
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption

@@ -132,7 +132,7 @@ def test_killed_run_ends_the_same_to_the_bit(run, tmp_path):
         if row["epoch"] == 1:
             raise Killed
 
-    from training.loop import resume_run, train_new
+    from training.fit.loop import resume_run, train_new
     from training.recipe.recipe import resolve
 
     recipe = resolve("digits_resnet", {**SMALL, "save": "best"}.items())

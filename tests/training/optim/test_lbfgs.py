@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 import training
 from training import Run
 from training.checkpoints.files import _read
+from training.fit.loop import resume_run, train_new
 from training.learning.evaluation import load_model
-from training.loop import resume_run, train_new
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption
 

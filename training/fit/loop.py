@@ -10,12 +10,12 @@ from training.data.pipeline.pipeline import Pipeline
 from training.distributed.device import Device
 from training.distributed.strategy import check_run_path
 from training.distributed.workers import follow, wait_for_run
+from training.fit.prepare import prepare
+from training.fit.session import Observer, Session
 from training.monitor.progress import ProgressDisplay
-from training.prepare import prepare
 from training.recipe.recipe import Recipe
 from training.runs.folder import check_free
 from training.runs.run import Run
-from training.session import Observer, Session
 
 
 def train_new(

@@ -99,7 +99,7 @@ def _exit(describe: Callable[[], str]) -> None:
 
 
 def handle_preemption(session: Any) -> PreemptionHandler:
-    """Return the handler of SIGTERM of a `training.session.Session`."""
+    """Return the handler of SIGTERM of a `training.fit.session.Session`."""
 
     def save() -> str:
         session.save(step=session.steps_done)

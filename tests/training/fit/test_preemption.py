@@ -13,7 +13,7 @@ from training import Run
 from training.checkpoints.files import _read
 from training.data.dataset import datasets
 from training.data.pipeline import pipeline
-from training.loop import resume_run
+from training.fit.loop import resume_run
 
 STEPS, BATCH = 40, 32
 CHANGES = {
@@ -130,7 +130,7 @@ def test_stopped_twice_it_ends_where_it_would_have(python, tmp_path, slow_digits
 
 HANGS = """
 import signal, sys, threading, time
-from training.preemption import PreemptionHandler
+from training.fit.preemption import PreemptionHandler
 busy = threading.Lock()
 busy.acquire()
 signal.signal(signal.SIGTERM, lambda *_: None)

@@ -7,7 +7,7 @@ import pytest
 
 import zoo
 from training.data.pipeline.opening import open_pipeline
-from training.finetune import finetune, shorten
+from training.fit.finetune import finetune, shorten
 from training.recipe.recipe import resolve
 from zoo.common.lazy import keras
 

@@ -15,6 +15,7 @@ from training.common.finite import check_finite, check_weights
 from training.common.stopping import Interrupted, Stopped, StopRequest
 from training.data.pipeline.pipeline import Pipeline
 from training.distributed.device import Device
+from training.fit.preemption import describe_stop, handle_preemption
 from training.learning.build import build_model
 from training.learning.eval_resolution import evaluation_model
 from training.learning.evaluation import evaluate_model
@@ -26,7 +27,6 @@ from training.monitor.step_monitor import StepMonitor
 from training.monitor.tensorboard import TensorBoardWriter
 from training.optim.ema import assign_averages, averaged_weights
 from training.optim.lbfgs import Iteration, is_lbfgs, minimize
-from training.preemption import describe_stop, handle_preemption
 from training.runs.environment import processor
 from training.runs.run import Run
 from zoo.common.errors import TrainingError

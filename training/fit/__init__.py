@@ -1,0 +1,1 @@
+"""Training from end to end: prepare, fit, stop, resume, and fine-tune."""
