@@ -1,7 +1,7 @@
-"""Convert networks of the registry without a run: `python convert_families.py FOLDER FORMATS NAME...`.
+"""Convert models of the registry without a run: `python convert_families.py FOLDER FORMATS NAME...`.
 
 Converters leak and stay loaded, so that tests start this as a process of its own. For each name the folder NAME then
-has samples.npz (raw values or ids, labels that are -1 for padding, and what Keras makes of them), the artifacts by
+has samples.npz (raw values or ids, labels that are -1 for padding, and the outputs of Keras), the artifacts by
 format or FORMAT.txt with the error, and seconds.json (processor time of each).
 """
 
@@ -26,19 +26,19 @@ from zoo.specs.text import START
 PIXELS = zoo.PreprocessingConfig((127.5,), (60.0,))
 
 
-def network_of(name: str, draw: np.random.Generator) -> Any:
-    """Return the network with random weights, statistics and offsets that are not trivial."""
+def model_of(name: str, draw: np.random.Generator) -> Any:
+    """Return the model with random weights, statistics and offsets that are not trivial."""
     keras.utils.set_random_seed(0)
-    network = zoo.get(name)
-    for variable in network.weights:
+    model = zoo.get(name)
+    for variable in model.weights:
         if variable.name in ("moving_mean", "beta", "bias"):
             variable.assign(draw.uniform(-0.1, 0.1, variable.shape))
         elif variable.name in ("moving_variance", "gamma"):
             variable.assign(draw.uniform(0.8, 1.2, variable.shape))
         elif variable.name == "token":
-            # As large as the patches beside it, which training makes it; int8 has no step for a fiftieth of them.
+            # As large as the patches next to it, as after training; int8 has no step for a fiftieth of them.
             variable.assign(draw.uniform(-1.0, 1.0, variable.shape))
-    return network
+    return model
 
 
 def ids(draw: np.random.Generator, vocabulary: int, length: int, count: int = 32) -> np.ndarray:
@@ -49,9 +49,9 @@ def ids(draw: np.random.Generator, vocabulary: int, length: int, count: int = 32
     return drawn
 
 
-def inputs_of(network: Any, name: str, draw: np.random.Generator) -> tuple[Any, np.ndarray]:
+def inputs_of(model: Any, name: str, draw: np.random.Generator) -> tuple[Any, np.ndarray]:
     """Return 32 inputs as an artifact takes them, and labels, which are -1 for padding."""
-    spec, shapes = zoo.spec(name), [tuple(tensor.shape[1:]) for tensor in network.inputs]
+    spec, shapes = zoo.spec(name), [tuple(tensor.shape[1:]) for tensor in model.inputs]
     if not spec.vocabulary:
         return draw.integers(0, 256, (32, *shapes[0])).astype("float32"), np.zeros(32, "int64")
     drawn = [ids(draw, spec.vocabulary, *shape) for shape in shapes]
@@ -65,23 +65,23 @@ def inputs_of(network: Any, name: str, draw: np.random.Generator) -> tuple[Any, 
 
 
 def convert(name: str, wanted: list[str], folder: Path) -> None:
-    """Write the network of a name in each format."""
+    """Write the model of a name in each format."""
     draw = np.random.default_rng(0)
-    network = network_of(name, draw)
-    inputs, labels = inputs_of(network, name, draw)
-    classes = [str(i) for i in range(network.output_shape[-1])]
-    source = SourceModel(network, PIXELS, classes, lambda count: take_examples(inputs, count), folder / "shared")
+    model = model_of(name, draw)
+    inputs, labels = inputs_of(model, name, draw)
+    classes = [str(i) for i in range(model.output_shape[-1])]
+    source = SourceModel(model, PIXELS, classes, lambda count: take_examples(inputs, count), folder / "shared")
     samples = {"inputs": inputs, "labels": labels, "logits": source.model.predict(inputs, verbose=0)}
     if source.task == "generate":
-        samples["tokens"] = zoo.generate(network, inputs["source"])
+        samples["tokens"] = zoo.generate(model, inputs["source"])
     write_samples(samples, folder / "samples.npz")
     seconds = {}
     for fmt in wanted:
         start = time.process_time()
         (folder / fmt).mkdir()
         try:
-            way = formats[fmt].backend(source.task)
-            way.write(source, folder / fmt / way.file)
+            backend = formats[fmt].backend(source.task)
+            backend.write(source, folder / fmt / backend.file)
         except ZooError as error:
             (folder / f"{fmt}.txt").write_text(str(error), encoding="utf-8")
         seconds[fmt] = time.process_time() - start

@@ -1,4 +1,4 @@
-"""Every family leaves as every format: converted for real, run in the real runtime, compared with Keras."""
+"""Every family is exported to every format, run in the real runtime, and compared with Keras."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FLOAT = ("saved_model", "tflite", "onnx")
 TINY = [name for name in zoo.list_models() if zoo.spec(name).params < 400_000]
 LARGE = {family: [n for n in zoo.list_models(family=family) if n not in TINY] for family in zoo.list_families()}
 FIRST = [names[0] for names in LARGE.values() if names]
-# One name of each kind of network, converted in `make test`; the others in `make test-all`.
+# One name of each kind of model, converted in `make test`; the others in `make test-all`.
 SPANNING = ("mlp_tiny", "resnet_tiny", "densenet_tiny", "vit_micro_tiny", "tagger_tiny", "transformer_tiny")
-WRITERS = [name for name in TINY if zoo.spec(name).task == "generate"]
+GENERATORS = [name for name in TINY if zoo.spec(name).task == "generate"]
 SLOW = pytest.mark.slow
 VIT = "vit_small_patch16_224"
 ATTENTION = [name for name in TINY if "attention" in zoo.spec(name).tags]
@@ -29,7 +29,7 @@ ATTENTION = [name for name in TINY if "attention" in zoo.spec(name).tags]
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory, python):
-    """Convert networks in a child process; returns the folder that has one folder for each."""
+    """Convert models in a child process; returns a folder with one sub-folder for each."""
 
     def run(names, wanted):
         folder = tmp_path_factory.mktemp("converted")
@@ -55,13 +55,13 @@ def others(converted):
 
 
 def loaded(folder, fmt):
-    """The artifact in its runtime, and how its format keeps it."""
-    way = formats[fmt].backend(zoo.spec(folder.name).task)
-    return way.load(folder / fmt / way.file), way
+    """The artifact in its runtime, and the backend of its format."""
+    backend = formats[fmt].backend(zoo.spec(folder.name).task)
+    return backend.load(folder / fmt / backend.file), backend
 
 
 def off(folder, fmt):
-    """How far the artifact is from its source on real tokens, as a share of the largest logit."""
+    """The largest error of the artifact on real tokens, as a fraction of the largest logit."""
     samples, (runtime, _) = read_samples(folder / "samples.npz"), loaded(folder, fmt)
     real, logits = samples["labels"][:2] >= 0, samples["logits"][:2]
     return np.abs(runtime(take_examples(samples["inputs"], 2)) - logits)[real].max() / np.abs(logits[real]).max()
@@ -81,35 +81,35 @@ def offered(name):
 
 
 def marked(names):
-    """The names, slow where they do not span."""
+    """The names; those outside SPANNING are slow."""
     return [name if name in SPANNING else pytest.param(name, marks=SLOW) for name in names]
 
 
 @pytest.mark.parametrize("name", marked(TINY))
-def test_small_models_leave_as_every_format(name, small):
-    """Artifacts are what their name claims and equal to the source within their bound, or refused by the spec."""
+def test_small_models_are_exported_as_every_format(name, small):
+    """Artifacts have the guarantees of their format and are within tolerance, or the spec refuses the format."""
     names = formats.names(exclude="their_*")
     assert {path.stem for path in small.glob("*.txt")} == set(names) - set(offered(name))
     for fmt in offered(name):
-        way = loaded(small, fmt)[1]
-        assert off(small, fmt) <= way.tolerance.relative, fmt
+        backend = loaded(small, fmt)[1]
+        assert off(small, fmt) <= backend.tolerance.relative, fmt
         facts = {"format": fmt, "options": {}, "metadata": {}, "compression": None}
-        check_guarantees(read_artifact(small / fmt / way.file).graph, formats[fmt].guarantees, facts)
+        check_guarantees(read_artifact(small / fmt / backend.file).graph, formats[fmt].guarantees, facts)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.parametrize("fmt", FLOAT)
 def test_sequences_are_equal_in_every_runtime(name, fmt, tiny):
-    """Token by token, the step driven by the runtime itself."""
+    """The runtime's own loop generates the same tokens."""
     samples, (runtime, _) = read_samples(tiny / name / "samples.npz"), loaded(tiny / name, fmt)
     tokens = runtime.generate(samples["inputs"]["source"])
     np.testing.assert_array_equal(tokens, samples["tokens"])
     assert len({tuple(row) for row in tokens}) > 1
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", GENERATORS)
 def test_int8_of_two_parts_is_int8(name, tiny):
-    """In both signatures, which share weights; cache and memory keep their scale from call to call."""
+    """Both signatures are int8 and share weights; cache and memory have the same scale in each call."""
     runtime, _ = loaded(tiny / name, "tflite_int8")
     scale = {(p, t.name): (t.dtype, t.scale) for p, ts in runtime.parts.items() for t in (*ts[0], *ts[1])}
     assert scale["encode", "memory"] == scale["decode", "memory"]
@@ -144,17 +144,17 @@ def test_onnx_of_attention_computes_no_shapes(name, small):
 
 @pytest.mark.parametrize("name", marked(name for name in ATTENTION if zoo.spec(name).vocabulary))
 def test_ids_stay_int32(name, small):
-    """In every format, int8 included."""
+    """Ids are int32 in every format, int8 included."""
     for fmt in offered(name):
         given = {tensor.name: tensor.dtype for tensor in loaded(small, fmt)[0].inputs}
         assert given == dict.fromkeys(zoo.spec(name).inputs[:1], "int32")
 
 
 def test_a_changed_logit_is_seen(tiny):
-    """The comparison fails if what it compares with is another function."""
+    """The control: the comparison fails for other logits."""
     import shutil
 
-    folder = tiny / "spoilt" / SPANNING[0]
+    folder = tiny / "changed" / SPANNING[0]
     shutil.copytree(tiny / SPANNING[0], folder)
     samples = read_samples(folder / "samples.npz")
     np.savez(folder / "samples.npz", **{**samples, "logits": samples["logits"][::-1]})

@@ -24,7 +24,7 @@ NAMES = (
 )  # fmt: skip
 FLOATS = ("keras", "onnx", "openvino", "saved_model", "tflite")
 INT8 = ("onnx_dynamic", "onnx_int8", "openvino_int8", "tflite_dynamic", "tflite_int8")
-# Four bits are too few for a network of so few weights, and the gate says so.
+# Four bits are too few for a model of so few weights, and verification fails.
 OF_TABLES = tuple(name for name in NAMES if name != "tflite_int4")
 
 
@@ -36,7 +36,7 @@ def samples(artifacts):
 
 @pytest.fixture(scope="module")
 def trained(digits_run, samples):
-    """Logits of model.keras itself, preprocessed as in training, computed without the export room."""
+    """Logits of model.keras itself, preprocessed as in training, computed without `export`."""
     from training.common.preprocess import normalize
     from training.learning.evaluation import load_model
     from zoo import PreprocessingConfig
@@ -53,7 +53,7 @@ def test_every_format_is_tested():
 
 @pytest.mark.slow
 def test_conversion_happens_in_another_process(artifacts):
-    """Converters leak, so none of them is ever loaded where users work."""
+    """Converters leak, so the user's process never loads them."""
     assert artifacts
     assert "tf2onnx" not in sys.modules
     assert "litert_quantizer" not in sys.modules
@@ -79,7 +79,7 @@ def test_artifact_equals_the_trained_model(artifacts, samples, trained, digits_r
 
 
 @pytest.mark.parametrize("name", INT8)
-def test_int8_keeps_its_accuracy(artifacts, name):
+def test_int8_preserves_accuracy(artifacts, name):
     """Within 0.6 points of the float model."""
     parity = artifacts[name].parity
     assert parity["source_accuracy"] > 0.8
@@ -88,7 +88,7 @@ def test_int8_keeps_its_accuracy(artifacts, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_interface_and_metadata(artifacts, digits_run, name):
-    """Named input and output, the stated batch, and labels and preprocessing in the artifact itself."""
+    """Names of input and output, batch, labels and preprocessing are in the artifact itself."""
     runtime, manifest = export.load(artifacts[name].path), artifacts[name].manifest
     assert [t.name for t in runtime.inputs] == ["image"]
     assert [t.name for t in runtime.outputs] == ["logits"]
@@ -126,7 +126,7 @@ def test_tflite_int8_has_no_float_tensor(artifacts):
     (given,), (out,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert np.dtype(given["dtype"]) == np.dtype(out["dtype"]) == np.int8
     assert given["quantization"] == (1.0, -128)
-    # The control: the same look at the float file does find floats.
+    # The control: the same inspection of the float file finds floats.
     assert np.float32 in {t["dtype"] for t in _tensors(artifacts["tflite"])[0]}
 
 
@@ -220,16 +220,16 @@ def test_encoded_images_are_read_as_in_training(artifacts, samples, digits_run):
 
 @pytest.fixture(scope="module")
 def table_run(tmp_path_factory):
-    """A perceptron on features, from a dataset and in a script of somebody else."""
+    """A perceptron on features, from a third party's dataset and script."""
     folder = tmp_path_factory.mktemp("third_party")
     (folder / "their_iris.py").write_text(THEIR_CODE)
     sys.path.insert(0, str(folder))
-    kept = [(r, dict(r._entries), dict(r._origins)) for r in (models, datasets) if r.names()]
+    saved = [(r, dict(r._entries), dict(r._origins)) for r in (models, datasets) if r.names()]
     import their_iris
 
     yield training.train(their_iris.RECIPE, run=folder / "run")
     sys.path.remove(str(folder))
-    for registry, entries, origins in kept:
+    for registry, entries, origins in saved:
         registry._entries, registry._origins = entries, origins
 
 
@@ -246,8 +246,8 @@ def iris(config):
     parts = {"train": slice(0, None, 2), "validation": slice(1, None, 4), "test": slice(3, None, 4)}
     make = lambda p: tf.data.Dataset.from_tensor_slices((x[p].astype("float32"), y[p].astype("int64")))
     splits = {name: training.Split(make(p), len(x[p])) for name, p in parts.items()}
-    contract = zoo.PreprocessingConfig(tuple(map(float, x.mean(0))), tuple(map(float, x.std(0))))
-    return training.Dataset("their_iris", ("setosa", "versicolor", "virginica"), (4,), splits, contract)
+    preprocessing = zoo.PreprocessingConfig(tuple(map(float, x.mean(0))), tuple(map(float, x.std(0))))
+    return training.Dataset("their_iris", ("setosa", "versicolor", "virginica"), (4,), splits, preprocessing)
 
 
 @zoo.register_model("their_net", zoo.ModelSpec((4,), 3), params=83)
@@ -278,7 +278,7 @@ def test_third_party_family_and_dataset_export_like_ours(table_run):
 
 
 @pytest.mark.slow
-def test_flattening_network_exports(tmp_path):
+def test_flattening_model_exports(tmp_path):
     """The perceptron recipe, which flattens images, through every format."""
     run = training.train("digits_mlp", {"epochs": 4}, run=tmp_path / "run")
     assert {a.format for a in export.convert(run, formats.names())} == set(NAMES)
@@ -286,7 +286,7 @@ def test_flattening_network_exports(tmp_path):
 
 @pytest.mark.slow
 def test_mixed_precision_run_exports_in_float32(tmp_path, quick):
-    """A run trained in bfloat16 leaves as float32, equal to its float32 rebuild."""
+    """A run trained in bfloat16 is exported as float32, within tolerance of its float32 rebuild."""
     overrides = {**quick, "precision": "mixed_bfloat16", "epochs": 2}
     run = training.train("digits_resnet", overrides, run=tmp_path / "run")
     for artifact in export.convert(run, FLOATS):

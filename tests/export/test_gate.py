@@ -1,4 +1,4 @@
-"""The gate and the manifest: what is not equal, not whole or not as written is refused, and nothing of it stays."""
+"""Verification and manifest: a wrong, incomplete or changed artifact is refused and removed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from export.formats import tflite
 def broken(source, path):
     """A converter that gets one kernel wrong."""
     kernel = next(w for w in source.model.trainable_variables if "kernel" in w.path)
-    kept = kernel.numpy()
-    kernel.assign(-kept)
+    original = kernel.numpy()
+    kernel.assign(-original)
     try:
         tflite.write(source, path)
     finally:
-        kernel.assign(kept)
+        kernel.assign(original)
 
 
 def dying(source, path):
@@ -69,7 +69,7 @@ for name, write in {"broken": broken, "dying": dying, "raising": raising, "renam
 
 @pytest.fixture(scope="module")
 def their_formats(tmp_path_factory):
-    """Formats of a third party, each wrong in its own way; gone again afterwards."""
+    """Formats of a third party, each with another error; unregistered afterwards."""
     folder = tmp_path_factory.mktemp("their_formats")
     (folder / "their_formats.py").write_text(THEIR_FORMATS)
     sys.path.insert(0, str(folder))
@@ -91,7 +91,7 @@ def run(digits_run, tmp_path):
 
 @pytest.fixture
 def artifact(artifacts, tmp_path):
-    """Copy an artifact, to be spoilt."""
+    """Copy an artifact that a test may change."""
 
     def copy(name):
         shutil.copytree(artifacts[name].path.parent, tmp_path / name)
@@ -118,7 +118,7 @@ def test_wrong_weights_are_refused_and_leave_nothing(run, their_formats):
 
 @pytest.mark.slow
 def test_wrong_metadata_is_refused(run, their_formats):
-    """Labels in another order would serve wrong answers with right figures."""
+    """Labels in another order would give wrong predictions with correct metrics."""
     with pytest.raises(ParityError, match="metadata"):
         export.convert(run, "their_renamed")
     assert visible(run) == []
@@ -132,7 +132,7 @@ def test_dying_converter_is_one_line(run, their_formats):
 
 
 def test_failing_converter_is_one_line(run, their_formats, zoo_command):
-    """What a converter complains of is on the one line, and the exit code is 2."""
+    """The error of the converter is in the one line, and the exit code is 2."""
     code, out, err = zoo_command("export", run.path, "--format", "their_raising")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
@@ -155,7 +155,7 @@ def test_unsupported_format_is_refused_before_anything_runs(run, monkeypatch):
 
 @pytest.mark.slow
 def test_rebuild_that_is_another_function_is_refused(run):
-    """If the recipe no longer builds what model.keras holds, nothing is exported."""
+    """If the recipe builds another model than model.keras, nothing is exported."""
     changed = read_json(run.path / "recipe.json")
     changed["recipe"]["model"]["name"] = "resnet20"
     write_json(run.path / "recipe.json", changed)
@@ -186,7 +186,7 @@ def test_second_export_replaces_the_first(run):
     export.verify(run.exports / "onnx")
 
 
-def test_training_and_export_do_not_meet(run):
+def test_a_run_in_training_is_not_exported(run):
     """A run in use is not exported."""
     with run.lock():
         command = [sys.executable, "-m", "zoo", "export", run.path, "--format", "onnx"]
@@ -229,7 +229,7 @@ def test_files_missing_added_or_cut_off_are_found(artifact):
 
 
 def test_wrong_weight_under_right_digests_is_found(artifact):
-    """Whoever changes a weight and signs the manifest anew is found by the comparison."""
+    """A changed weight with a new manifest is found by the comparison."""
     import onnx
 
     folder = artifact("onnx")
@@ -247,7 +247,7 @@ def test_wrong_weight_under_right_digests_is_found(artifact):
 
 
 def test_manifest_of_another_version_is_refused(artifact, zoo_command):
-    """With one line that names both versions."""
+    """One line names both versions."""
     folder = artifact("onnx")
     write_json(folder / NAME, {**read_json(folder / NAME), "version": 99})
     code, out, err = zoo_command("verify", folder)
@@ -257,9 +257,9 @@ def test_manifest_of_another_version_is_refused(artifact, zoo_command):
 
 
 def test_verify_and_load_need_no_run(artifacts, tmp_path):
-    """An artifact's folder is its own proof, wherever it is copied."""
-    shutil.copytree(artifacts["tflite"].path.parent, tmp_path / "shipped")
-    assert export.verify(tmp_path / "shipped" / "model.tflite").parity["passed"]
+    """A copied folder is enough to verify and load an artifact."""
+    shutil.copytree(artifacts["tflite"].path.parent, tmp_path / "copy")
+    assert export.verify(tmp_path / "copy" / "model.tflite").parity["passed"]
 
 
 @pytest.mark.parametrize("arguments", [
@@ -285,7 +285,7 @@ def test_unfinished_run_is_refused(tmp_path):
 
 
 class Fake(Runtime):
-    """A runtime that answers what a test wants; only the comparison is under test here."""
+    """A runtime with given logits; only the comparison is under test here."""
 
     def __init__(self, logits, name="image", batch=None):
         self.logits, self.batch, self.metadata = logits, batch, EXPECTED
@@ -310,7 +310,7 @@ SAMPLE = {"inputs": np.stack([np.arange(4.0), np.zeros(4)], 1), "labels": np.arr
     (np.where(LOGITS == 3, np.inf, LOGITS), False),
 ])  # fmt: skip
 def test_comparison(logits, passes):
-    """Small differences pass; large ones, other answers, NaN and infinity do not."""
+    """Small differences pass; large ones, other predictions, NaN and infinity fail."""
     parity = compare(Fake(np.ascontiguousarray(logits)), SAMPLE, Tolerance(1e-4, 1.0, 0.0), EXPECTED)
     assert parity.passed is passes
     if not passes:
@@ -319,7 +319,7 @@ def test_comparison(logits, passes):
 
 
 def test_comparison_sees_accuracy_and_agreement():
-    """A wide tolerance on logits does not hide a lost answer."""
+    """A wide tolerance on logits does not hide a wrong prediction."""
     wrong = LOGITS.copy()
     wrong[3] = [0, 1, 0]
     parity = compare(Fake(wrong), SAMPLE, Tolerance(10.0, 0.5, 0.1), EXPECTED)
@@ -328,22 +328,22 @@ def test_comparison_sees_accuracy_and_agreement():
     assert not compare(Fake(wrong), SAMPLE, Tolerance(10.0, 0.8, 1.0), EXPECTED).passed
 
 
-@pytest.mark.parametrize("spoil", [
+@pytest.mark.parametrize("change", [
     lambda r: setattr(r, "inputs", (Tensor("x", (None, 2), "float32"),)),
     lambda r: setattr(r, "outputs", (Tensor("logits", (None, 4), "float32"),)),
     lambda r: setattr(r, "metadata", None),
     lambda r: setattr(r, "logits", r.logits[:, :2]),
 ])  # fmt: skip
-def test_comparison_sees_names_shapes_and_metadata(spoil):
-    """Another name, another size or missing metadata is no equal artifact."""
+def test_comparison_sees_names_shapes_and_metadata(change):
+    """Another name, another size or missing metadata fails verification."""
     runtime = Fake(LOGITS)
-    spoil(runtime)
+    change(runtime)
     with pytest.raises(ParityError):
         compare(runtime, SAMPLE, Tolerance(1e-4, 1.0, 0.0), EXPECTED)
 
 
 def test_samples_are_the_whole_test_split(artifacts):
-    """All 360 images, as they stand in the dataset."""
+    """The samples are all 360 images, as in the dataset."""
     from training.datasets.digits import TEST, load_pixels
 
     with np.load(artifacts["onnx"].path.parent / SAMPLES) as file:
@@ -354,7 +354,7 @@ def test_samples_are_the_whole_test_split(artifacts):
 
 @pytest.mark.parametrize(("size", "crop"), [(224, 0.875), (299, 0.875), (240, 0.95), (380, 0.922), (16, 1.0)])
 def test_a_frame_is_cut_off_again(size, crop):
-    """What goes in as encoded bytes is what goes in as pixels; without the frame the centre of it would be."""
+    """With the frame, encoded bytes decode to the same pixels; without it, to their center."""
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype("float32")
     preprocessing = PreprocessingConfig((0.0,), (1.0,), interpolation="bicubic", crop=crop)
     np.testing.assert_array_equal(decode(encode_png(with_frame(image, crop)), image.shape, preprocessing), image)
@@ -363,7 +363,7 @@ def test_a_frame_is_cut_off_again(size, crop):
 
 
 def test_an_artifact_left_renamed_is_restored(artifact, tmp_path):
-    """A kill between two renames, where the system has no atomic exchange: readers get the old artifact back."""
+    """After a kill between two renames, readers restore the old artifact."""
     from export.reporting.artifact_sets import open_artifact_sets
 
     for read in (export.verify, export.load, lambda folder: open_artifact_sets([folder.parent])):

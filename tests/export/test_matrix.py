@@ -1,4 +1,4 @@
-"""The matrix: every small network by every format and compression, each cell green or refused with a reason."""
+"""The matrix: every small model by every format and compression, each cell green or refused with a reason."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def matrix(root):
     del sys.modules["matrix"]
 
 
-def test_every_family_has_a_small_network_and_a_recipe(matrix):
-    """So that each stands in the matrix."""
+def test_every_family_has_a_small_model_and_a_recipe(matrix):
+    """Every family is in the matrix."""
     assert {zoo.spec(name).family for name in matrix.models()} == set(zoo.list_families())
     for name in matrix.models():
         recipe, overrides = matrix.recipe_for(name)
@@ -43,14 +43,14 @@ def test_every_compression_has_a_pipeline(matrix):
 
 @pytest.mark.parametrize(("error", "state"), [
     (UnsupportedExport("resnet_tiny does not export to onnx: it cannot"), "refused"),
-    (BadOption("Rescue needs classes"), "refused"),
+    (BadOption("mixed_precision needs classes"), "refused"),
     (UnsupportedExport("onnx could not be converted: UnsupportedExport: no operator"), "red"),
     (UnsupportedExport("two\nlines"), "red"),
     (ParityError("not equal"), "red"),
     (ExportError("died"), "red"),
 ])  # fmt: skip
-def test_only_what_is_said_before_is_a_refusal(matrix, error, state):
-    """What a converter complains of, and what the gate refuses, is red."""
+def test_only_errors_before_conversion_are_refusals(matrix, error, state):
+    """An error of a converter and a failed verification are red."""
     cell = matrix.cell_of(error)
     assert (cell.state, cell.reason) == (state, str(error))
 
@@ -71,7 +71,7 @@ def test_page_numbers_reasons(matrix):
 
 
 def test_a_part_of_it_is_green(matrix, tmp_path, capsys):
-    """A network for features, as trained and after what is for int8 alone; what is done is not done again."""
+    """A model for features, uncompressed and with an int8 compression; finished cells are not computed again."""
     arguments = [
         "--folder", tmp_path / "matrix", "--out", tmp_path / "matrix.md", "--models", "mlp_tiny",
         "--compressions", "none", "mixed_precision", "--formats", "onnx",
@@ -89,7 +89,7 @@ def test_a_part_of_it_is_green(matrix, tmp_path, capsys):
 
 
 def test_a_red_cell_fails(matrix, tmp_path, capsys):
-    """A cell that was found red stays so until it is done again, and the exit code tells."""
+    """A red cell stays red until it is computed again, and the exit code is 1."""
     folder = tmp_path / "matrix" / "mlp_tiny"
     folder.mkdir(parents=True)
     cell = {"state": "red", "reason": "it differs", "agreement": None}
@@ -104,7 +104,7 @@ def test_a_red_cell_fails(matrix, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet_tiny", "transformer_tiny", "tagger_tiny"])
 def test_all_formats_and_some_compressions_are_not_red(matrix, model, tmp_path, capsys):
-    """A network of each task, in every format, as trained and pruned; none is red."""
+    """A model of each task, in every format, uncompressed and pruned; none is red."""
     arguments = ["--folder", tmp_path / "matrix", "--out", tmp_path / "matrix.md", "--models", model]
     code = matrix.main([*map(str, arguments), "--compressions", "none", "prune"])
     out = capsys.readouterr().out

@@ -333,7 +333,7 @@ def test_unreadable_artifacts_are_one_line(artifacts, tmp_path):
 def test_every_guarantee_has_a_check():
     """Every int8 format has a guarantee; an unknown guarantee is refused."""
     with pytest.raises(BadOption, match=r"guarantees=.'int3'"):
-        export.register_format("their_claim", summary="", guarantees=("int3",))
+        export.register_format("their_guarantee", summary="", guarantees=("int3",))
     for name in formats.names(exclude="their_*"):
         assert set(formats[name].guarantees) <= GUARANTEES.keys(), name
         assert formats[name].guarantees or not any(word in name for word in ("int", "dynamic", "fp16")), name

@@ -1,4 +1,4 @@
-"""The .keras file: opens without this package where it can, says what it needs where it cannot, and runs no code."""
+"""The .keras file: opens without this package if it can, reports what it needs otherwise, and runs no code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from export.core.manifest import SAMPLES
 from export.core.samples import read_samples
 from zoo.common.errors import RunError
 
-# What a process has that knows Keras and nothing of ours.
+# A process that knows Keras and not this package.
 ALONE = """
 import sys
 class Blocked:
@@ -51,19 +51,19 @@ def test_opens_without_this_package(artifacts, tmp_path):
 
 def test_layers_of_ours_are_named(tmp_path):
     """AlexNet's local response normalization is no layer of Keras; the process above does not open it, we do."""
-    network = zoo.get("alexnet_tiny")
+    model = zoo.get("alexnet_tiny")
     path, images = tmp_path / "model.keras", np.zeros((2, 32, 32, 3), "float32")
-    write_file(network, path, {"output": "logits"})
+    write_file(model, path, {"output": "logits"})
     np.savez(tmp_path / "samples.npz", inputs=images)
     assert required_modules(path) == ("zoo",)
     assert "LocalResponseNormalization" in alone(path, tmp_path / "samples.npz", tmp_path / "logits.npy")
     runtime = KerasRuntime(path)
     assert runtime.required_modules == ("zoo",)
-    np.testing.assert_allclose(runtime(images), network.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(runtime(images), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
 
 
 def test_facts_are_in_the_file(artifacts):
-    """Beside Keras' own version, which stays."""
+    """The metadata is stored in addition to Keras' own version."""
     artifact = artifacts["keras"]
     assert read_metadata(artifact.path) == artifact.manifest["metadata"] == export.load(artifact.path).metadata
     with zipfile.ZipFile(artifact.path) as file:
@@ -71,7 +71,7 @@ def test_facts_are_in_the_file(artifacts):
 
 
 def test_code_in_a_file_does_not_run(tmp_path):
-    """A layer that brings Python with it is refused, in one line."""
+    """A layer with serialized Python code is refused in one line."""
     from zoo.common.lazy import keras
 
     inputs = keras.Input((4,))
@@ -82,8 +82,8 @@ def test_code_in_a_file_does_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"no archive", b""])
-def test_spoilt_files_are_one_line(artifacts, tmp_path, content):
-    """Cut off, of another kind, or empty."""
+def test_damaged_files_are_one_line(artifacts, tmp_path, content):
+    """A truncated file, a file of another kind, and an empty file are refused."""
     path = tmp_path / "model.keras"
     whole = artifacts["keras"].path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)

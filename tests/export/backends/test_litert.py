@@ -34,7 +34,7 @@ class Table:
         return int(np.frombuffer(self.data, kind, 1, place)[0])
 
     def _field(self, number):
-        """Where a field lies, 0 if it is not there."""
+        """The position of a field, 0 if it is absent."""
         table = self.place - self._number("<i4", self.place)
         entry = 4 + 2 * number
         offset = self._number("<u2", table + entry) if entry < self._number("<u2", table) else 0
@@ -102,13 +102,13 @@ def test_metadata_of_the_task_library(content, name):
 
 @pytest.mark.parametrize("name", LITERT)
 def test_labels_are_a_zip_archive_behind_the_file(artifacts, name, tmp_path):
-    """One label a line, stored as it is, for the Task library reads it in place."""
+    """One label a line, stored uncompressed, because the Task library reads it in place."""
     with zipfile.ZipFile(artifacts[name].path) as archive:
         assert archive.testzip() is None
         (entry,) = archive.infolist()
         assert (entry.filename, entry.compress_type) == ("labels.txt", zipfile.ZIP_STORED)
         assert archive.read(entry).decode().splitlines() == [str(digit) for digit in range(10)]
-    # The control: what stands before is no archive, and runs without it.
+    # The control: the content before it is no archive, and runs without it.
     alone = tmp_path / "model.tflite"
     alone.write_bytes(artifacts[name].path.read_bytes()[: entry.header_offset])
     assert not zipfile.is_zipfile(alone)
@@ -132,7 +132,7 @@ def weights(content):
 
 
 def test_int4_is_in_dense_layers_alone(content):
-    """Convolutions, whose 4-bit kernels are slow, have int8."""
+    """Convolutions have int8 weights, because their 4-bit kernels are slow."""
     found = weights(content["tflite_int4"])
     assert found["FULLY_CONNECTED"] == {"INT4"}
     assert found["CONV_2D"] == {"INT8"}
@@ -141,7 +141,7 @@ def test_int4_is_in_dense_layers_alone(content):
 
 
 def test_int16x8_has_no_float_between(content):
-    """int8 weights, int16 activations; float32 at the ends alone, where casts stand."""
+    """int8 weights, int16 activations; float32 only at input and output, which have casts."""
     from ai_edge_litert import schema_py_generated as schema
 
     found = weights(content["tflite_int16x8"])
@@ -152,7 +152,7 @@ def test_int16x8_has_no_float_between(content):
 
 
 def test_flex_file_is_one_clear_line(tmp_path):
-    """What plain LiteRT cannot run is named; the control is the same file made of builtin operators."""
+    """The error names what plain LiteRT cannot run; the control is the same file with builtin operators."""
     import tensorflow as tf
 
     from zoo.common.errors import UnsupportedExport
@@ -175,8 +175,8 @@ def test_flex_file_is_one_clear_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_sequences_are_written_in_batches(tmp_path):
-    """Two parts of batch 4, in float and in int8, write for ten sources what batch 1 writes, token by token."""
+def test_sequences_are_generated_in_batches(tmp_path):
+    """Two parts of batch 4, in float and in int8, generate for ten sources the tokens of batch 1."""
     import zoo
     from export.backends.litert.runtime import LiteRtGenerator
     from export.core.format import parse_format
@@ -226,14 +226,14 @@ def test_int16x8_of_a_transformer(tmp_path):
     from export.backends.litert.file import operator_name, schema
     from export.source.source import SourceModel
 
-    draw, network = np.random.default_rng(0), zoo.get("vit_micro_tiny")
-    for variable in network.weights:
+    draw, model = np.random.default_rng(0), zoo.get("vit_micro_tiny")
+    for variable in model.weights:
         if variable.name == "token":
-            # As large as the patches beside it, which training makes it.
+            # As large as the patches next to it, as after training.
             variable.assign(draw.uniform(-1.0, 1.0, variable.shape))
     images = draw.integers(0, 256, (16, 32, 32, 3)).astype("float32")
     pixels = zoo.PreprocessingConfig((127.5,), (60.0,))
-    source = SourceModel(network, pixels, list(map(str, range(10))), lambda count: images[:count], tmp_path)
+    source = SourceModel(model, pixels, list(map(str, range(10))), lambda count: images[:count], tmp_path)
 
     def floats(name):
         model, found = read(source.artifact_path(name).read_bytes()), set()

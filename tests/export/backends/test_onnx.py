@@ -47,7 +47,7 @@ def loaded(artifact):
 
 @pytest.mark.parametrize("asked", [name for name in ASKED if "opset" in name])
 def test_operator_sets_are_those_asked_for(variants, asked):
-    """Clean under the checker and strict shape inference, equal in ONNX Runtime, which the gate has run."""
+    """The checker and strict shape inference pass; verification has run the file in ONNX Runtime."""
     import onnx
 
     model, artifact = loaded(variants[asked]), variants[asked]
@@ -78,7 +78,7 @@ def test_batches_and_axes_are_those_asked_for(artifacts, variants):
     ("text", "complaint"), [("opset=16", "17"), ("opset=22", "21"), ("batch=-1", "at least 1"), ("axis=1-x", "axis")]
 )
 def test_options_that_cannot_be_are_refused(text, complaint):
-    """With what could be."""
+    """The error lists the valid values."""
     with pytest.raises(BadOption, match=complaint):
         parse_options("onnx", text, OnnxOptions)
 
@@ -128,16 +128,16 @@ def test_channels_are_scaled_where_they_come_first(read_twice, kinds):
     import onnx
     import onnxruntime
 
-    def answers(model):
+    def outputs(model):
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         return session.run(None, {"image": np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype("float32")})
 
     model = scaled_graph(read_twice)
-    before = answers(model)
+    before = outputs(model)
     scale_channels_first(model)
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == kinds
-    for found, expected in zip(answers(model), before, strict=True):
+    for found, expected in zip(outputs(model), before, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -195,7 +195,7 @@ def test_float16_is_inside_and_float32_outside(artifacts):
 
 
 def growing(factor):
-    """A graph of two matrix products whose values between are `factor` times as large as those at both ends."""
+    """A graph of two matrix products; the values between them are `factor` times as large as those at both ends."""
     import onnx
 
     helper = onnx.helper
@@ -214,7 +214,7 @@ def growing(factor):
 
 
 def test_values_beyond_float16_stay_float32():
-    """The products that give and read them; without that they are cut off, and the answer is another."""
+    """Both products around these values stay float32; without that the values overflow, and the output differs."""
     import onnxruntime
 
     x = np.linspace(-2, 2, 8, dtype="float32").reshape(2, 4)
@@ -234,7 +234,7 @@ def test_values_beyond_float16_stay_float32():
 
 @pytest.fixture
 def outside(variants, tmp_path):
-    """A copy of the model with its weights in another file, and what changes where it says they lie."""
+    """A copy of the model with its weights in another file, and a function that changes their location."""
     import onnx
 
     shutil.copytree(variants[EXTERNAL].folder, tmp_path / "model")
@@ -251,8 +251,8 @@ def outside(variants, tmp_path):
     return point
 
 
-def test_weights_may_lie_beside(variants, artifacts, outside):
-    """In one file in the same folder, which the manifest names, and which is read."""
+def test_weights_may_be_in_another_file(variants, artifacts, outside):
+    """The weights are in one file in the same folder; the manifest names it, and the runtime reads it."""
     files = variants[EXTERNAL].manifest["files"]
     assert {"model.onnx", "model.onnx" + SUFFIX} < files.keys()
     assert files["model.onnx"]["bytes"] < files["model.onnx" + SUFFIX]["bytes"]
@@ -264,7 +264,7 @@ def test_weights_may_lie_beside(variants, artifacts, outside):
     "location", ["../secret", "/etc/hostname", "a/../../secret", "C:\\x", "..\\secret", "link", ""]
 )
 def test_weights_outside_the_folder_are_refused(outside, tmp_path, location):
-    """Before anything reads them, symbolic links followed; in one line."""
+    """They are refused in one line before anything reads them; symbolic links are followed."""
     (tmp_path / "secret").write_bytes(bytes(1 << 20))
     path = outside(location)
     os.symlink(tmp_path / "secret", path.parent / "link")
@@ -273,8 +273,8 @@ def test_weights_outside_the_folder_are_refused(outside, tmp_path, location):
     assert "\n" not in str(refused.value)
 
 
-def test_weights_outside_are_found_wherever_they_hide(tmp_path):
-    """In the attribute of a node, in a graph within a graph."""
+def test_weights_outside_are_found_in_subgraphs(tmp_path):
+    """Weights in the attribute of a node, in a graph within a graph, are found."""
     import onnx
 
     model, helper = growing(2.0), onnx.helper
@@ -290,8 +290,8 @@ def test_weights_outside_are_found_wherever_they_hide(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all", bytes(range(256)) * 9])
-def test_foreign_files_are_one_line(tmp_path, content):
-    """Whatever the parsers make of them."""
+def test_unsupported_files_are_one_line(tmp_path, content):
+    """The error does not depend on what the parsers read."""
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(RunError, match=r"Expected a.*ONNX") as refused:
         OnnxRuntime(tmp_path / "model.onnx")
@@ -299,13 +299,13 @@ def test_foreign_files_are_one_line(tmp_path, content):
 
 
 def test_missing_weights_are_one_line(outside):
-    """The file that should hold them is named."""
+    """The error names the missing file."""
     path = outside("gone.data")
     with pytest.raises(RunError, match=r"without 'gone\.data' next to it"):
         OnnxRuntime(path)
 
 
 def test_the_spanning_families_are_all_convolutional_ones():
-    """A new family of images is converted above, too."""
+    """A new family of images must be converted above too."""
     small = [name for name in zoo.list_models("*_tiny") if zoo.spec(name).input_shape == (32, 32, 3)]
     assert set(CONVOLUTIONAL) == {name for name in small if "attention" not in zoo.spec(name).tags}

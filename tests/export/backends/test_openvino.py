@@ -1,4 +1,4 @@
-"""OpenVINO networks: names, facts and types in the file, and what is refused."""
+"""OpenVINO models: names, metadata and types in the file, and what is refused."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from zoo.common.errors import BadOption, MissingDependency, RunError
 NAMES = ("openvino", "openvino_int8")
 
 
-def network(artifact):
-    """The network as OpenVINO reads it."""
+def openvino_model(artifact):
+    """The model as OpenVINO reads it."""
     import openvino
 
     return openvino.Core().read_model(artifact.path / "model.xml")
@@ -30,8 +30,8 @@ def network(artifact):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_facts_are_in_the_file(artifacts, name):
-    """Names, layout, labels and preprocessing, for those who have the file alone."""
-    read, metadata = network(artifacts[name]), artifacts[name].manifest["metadata"]
+    """Names, layout, labels and preprocessing are in the file."""
+    read, metadata = openvino_model(artifacts[name]), artifacts[name].manifest["metadata"]
     assert [port.any_name for port in (*read.inputs, *read.outputs)] == ["image", "logits"]
     assert str(read.inputs[0].get_node().get_layout()) == "[N,H,W,C]"
     assert read.inputs[0].partial_shape[0].is_dynamic
@@ -42,13 +42,13 @@ def test_facts_are_in_the_file(artifacts, name):
 
 
 def test_int8_weights_are_int8(artifacts):
-    """In every convolution and in the last product; the float file has none."""
+    """Every convolution and the last product have int8 weights; the float file has none."""
 
     def stored(name):
         weighted = ("Convolution", "GroupConvolution", "MatMul")
         return [
             constant_before(node.input_value(1).get_node()).get_output_element_type(0).get_type_name()
-            for node in network(artifacts[name]).get_ops()
+            for node in openvino_model(artifacts[name]).get_ops()
             if node.get_type_name() in weighted
         ]
 
@@ -61,13 +61,13 @@ def test_int8_weights_are_int8(artifacts):
 
 
 def test_float32_is_computed_in_float32(artifacts):
-    """Left alone, OpenVINO takes bfloat16 where the processor has it, and the gate would see a thousandth."""
+    """By default OpenVINO uses bfloat16 if the processor supports it, with errors of about a thousandth."""
     assert artifacts["openvino"].parity["relative"] <= 1e-5
 
 
 @pytest.mark.slow
 def test_batch_is_the_one_asked_for(digits_run, artifacts):
-    """Static, and any number of images through it."""
+    """The batch size is static, and the runtime takes any number of images."""
     (artifact,) = export.convert(digits_run, "openvino:batch=4")
     runtime = export.load(artifact.path)
     assert runtime.batch == 4
@@ -78,8 +78,8 @@ def test_batch_is_the_one_asked_for(digits_run, artifacts):
         OpenVinoOptions(batch=-2)
 
 
-def test_edges_may_stand_in_any_order(artifacts, tmp_path):
-    """OpenVINO names the input that each leads to; an axis that came first was taken for what is squeezed."""
+def test_edges_may_be_in_any_order(artifacts, tmp_path):
+    """The port of an edge names the input; the order of edges in the file does not matter."""
     shutil.copytree(artifacts["openvino_int8"].folder, tmp_path, dirs_exist_ok=True)
     file = tmp_path / "model.xml"
     tree = ElementTree.parse(file)
@@ -93,7 +93,7 @@ def test_edges_may_stand_in_any_order(artifacts, tmp_path):
 
 
 def test_groups_of_a_convolution_are_brought_together(tmp_path):
-    """OpenVINO gives them an axis of their own; what is claimed of a kernel is looked up in Keras' layout."""
+    """OpenVINO stores groups on an axis of their own; guarantees about kernels refer to Keras' layout."""
     import openvino
     from openvino import opset13
 
@@ -108,7 +108,7 @@ def test_groups_of_a_convolution_are_brought_together(tmp_path):
 
 @pytest.mark.parametrize(("package", "options"), [("openvino", PLAIN), ("nncf", Int8Options())])
 def test_a_missing_package_is_named(monkeypatch, package, options):
-    """Before anything is converted, with the command that installs it."""
+    """The error comes before conversion, with the command that installs the package."""
     options.check({})
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency, match=r'pip install "keras-zoo\[openvino\]"'):
@@ -116,8 +116,8 @@ def test_a_missing_package_is_named(monkeypatch, package, options):
 
 
 @pytest.mark.parametrize("content", [None, b"<net/>", b""])
-def test_spoilt_networks_are_one_line(artifacts, tmp_path, content):
-    """Cut off, of another kind, or empty."""
+def test_damaged_models_are_one_line(artifacts, tmp_path, content):
+    """A truncated file, a file of another kind, and an empty file are refused."""
     shutil.copytree(artifacts["openvino"].path, tmp_path / "copy")
     file = tmp_path / "copy" / "model.xml"
     whole = file.read_bytes()
@@ -128,7 +128,7 @@ def test_spoilt_networks_are_one_line(artifacts, tmp_path, content):
 
 
 def test_nothing_is_reported_to_the_makers():
-    """OpenVINO's tools send reports of their use unless they are asked not to; the environment is as before."""
+    """OpenVINO's telemetry is off while its tools run; the environment is restored afterwards."""
     before = dict(os.environ)
     with silent():
         assert (os.environ["CI"], os.environ["NNCF_CI"]) == ("true", "1")

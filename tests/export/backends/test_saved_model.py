@@ -25,14 +25,14 @@ def signatures(artifacts):
     """The signatures of the digits' SavedModel."""
     import tensorflow as tf
 
-    kept = tf.saved_model.load(str(artifacts["saved_model"].path))
-    yield kept.signatures
-    del kept
+    loaded = tf.saved_model.load(str(artifacts["saved_model"].path))
+    yield loaded.signatures
+    del loaded
 
 
 @pytest.fixture(scope="module")
 def images(artifacts):
-    """The test images, and what the source makes of them."""
+    """The test images, and the outputs of the source."""
     return read_samples(artifacts["saved_model"].folder / SAMPLES)
 
 
@@ -60,12 +60,12 @@ def requests(folder):
 
 
 def test_warmup_requests_are_those_of_tensorflow_serving():
-    """Byte for byte."""
+    """The requests are equal byte for byte."""
     assert request("net", "serve_text", {"text": [b"a"]}).hex() == PUBLISHED
 
 
 def test_every_signature_is_warmed_up(artifacts, signatures):
-    """With what it takes, under the model's name."""
+    """Each request has the inputs of its signature and the name of the model."""
     asked = list(requests(artifacts["saved_model"].path))
     assert set(signatures) == {"serving_default", "features", "serve_bytes"}
     assert {spec.signature_name for spec, _ in asked} == set(signatures)
@@ -75,7 +75,7 @@ def test_every_signature_is_warmed_up(artifacts, signatures):
 
 
 def test_features_are_what_the_last_layer_takes(artifacts, digits_run, images):
-    """Its kernel and bias make the logits of them."""
+    """The kernel and bias of the last layer turn the features into the logits."""
     from training.learning.evaluation import load_model
 
     runtime = export.load(artifacts["saved_model"].path)
@@ -114,7 +114,7 @@ def test_bytes_are_a_fourth_of_the_traffic(digits_run, artifacts, images):
     ],
 )  # fmt: skip
 def test_what_loses_nothing_gives_the_same_logits(signatures, images, kind, options):
-    """In any encoding, with and without colours."""
+    """In any encoding, in color and in gray."""
     import tensorflow as tf
 
     files = [encoded(image, kind, **options) for image in images["inputs"][:3]]

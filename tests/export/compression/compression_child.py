@@ -127,13 +127,13 @@ def pruned_qat(name):
     masks.prune(model, Pruning(0.8), train, epochs=2, steps_per_epoch=len(batches(0)))
     quantized = quantization_aware.quantize_aware(model, VALUES[:200], fit, epochs=1)
     kernels = quantization_aware.kernels_by_layer(quantized).values()
-    kept = [[int((kernel == 0).sum()), kernel.size] for kernel in kernels]
+    preserved = [[int((kernel == 0).sum()), kernel.size] for kernel in kernels]
     content = quantization_aware.to_int8(quantized, quantization_aware.predict, (1, SIZE, SIZE, 1), ("image", "logits"))
     for variable in quantized.trainable_variables:
         compat.set_constraint(variable, None)
     fit(quantized, 1, [])
     lost = [float((kernel == 0).mean()) for kernel in quantization_aware.kernels_by_layer(quantized).values()]
-    return {"kept": kept, "lost": lost, "stored": stored_zeros(content)}
+    return {"preserved": preserved, "lost": lost, "stored": stored_zeros(content)}
 
 
 def refusal(name):

@@ -55,12 +55,12 @@ def test_outputs_are_preserved(model, name):
 def test_fold_does_not_change_its_argument(model):
     """Folding returns a copy."""
     before = model("densenet_tiny")
-    kept, x = norms(before), probe(before)
+    names, x = norms(before), probe(before)
     expected = np.asarray(before(x))
     after = fold(before)
     for variable in after.variables:
         variable.assign(np.zeros(variable.shape))
-    assert norms(before) == kept
+    assert norms(before) == names
     np.testing.assert_array_equal(np.asarray(before(x)), expected)
 
 

@@ -184,7 +184,7 @@ STEM = "stem/kernel"
 
 
 def _multiples(zeros, masks):
-    """The kernels whose input channels are a multiple of 4."""
+    """The kernels with a multiple of 4 input channels."""
     return {name: count for name, count in zeros.items() if masks[name].shape[-2] % 4 == 0}
 
 

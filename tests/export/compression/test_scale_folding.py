@@ -34,7 +34,7 @@ def test_outputs_are_preserved(name):
 
 
 def test_scales_with_other_readers_stay():
-    """A normalization with another reader keeps its scale; so does a layer scale whose input has two readers."""
+    """A normalization with another reader keeps its scale; so does a layer scale if its input has two readers."""
     given = keras.Input((8,), name="given")
     normal = keras.layers.LayerNormalization(name="norm")(given)
     made = keras.layers.Dense(8, name="made")(normal)

@@ -83,10 +83,10 @@ def test_qat(child, name):
 
 
 @pytest.mark.slow
-def test_qat_keeps_zeros(child):
-    """A model with 80% zeros keeps every zero, also in the .tflite; without a constraint, zeros are lost."""
+def test_qat_preserves_zeros(child):
+    """QAT preserves every zero of a model with 80% zeros, also in the .tflite; without a constraint, zeros are lost."""
     found = child("pruned_qat", "resnet_tiny")
-    assert all(zeros == int(0.8 * size + 0.5) for zeros, size in found["kept"])
+    assert all(zeros == int(0.8 * size + 0.5) for zeros, size in found["preserved"])
     # int8 also rounds some small weights to zero.
     assert min(found["stored"].values()) >= 0.79
     assert max(found["lost"]) < 0.5

@@ -1,4 +1,4 @@
-"""Networks that write sequences: two parts and a cache in every runtime, equal token by token."""
+"""Sequence-to-sequence models: two parts and a cache in every runtime, equal token by token."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from export.core.tolerance import Tolerance
 from export.verification.parity import compare
 from zoo.common.errors import ParityError, UnsupportedExport
 
-# A network is trained first, and leaves as every format.
+# A model is trained first, and exported as every format.
 pytestmark = pytest.mark.slow
 
 FLOATS = ("onnx", "saved_model", "tflite")
-# What a network that has not learnt everything leaves as; int8 has its tests with the whole recipe and in the families.
+# Formats of the briefly trained model; int8 is tested with the whole recipe and in the families.
 QUICK = (*FLOATS, "tflite_fp16")
 INT8 = ("onnx_dynamic", "onnx_int8", "tflite_dynamic", "tflite_int8")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that can write most words backwards."""
+    """A run with a model that reverses most words."""
     return training.train("reverse_transformer", {"epochs": 3}, run=tmp_path_factory.mktemp("reverse") / "run")
 
 
 @pytest.fixture(scope="module")
-def shipped(run):
+def exported(run):
     """The run as the formats of `QUICK`, by name."""
     return {a.format: a for a in export.convert(run, QUICK)}
 
 
 @pytest.fixture(scope="module")
-def samples(shipped):
-    """Test words, what is right, and what the source makes of them."""
-    return read_samples(shipped["onnx"].folder / SAMPLES)
+def samples(exported):
+    """Test words, their labels, and the outputs of the source."""
+    return read_samples(exported["onnx"].folder / SAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def model(run):
     return load_model(run)
 
 
-def test_source_can_write(samples):
+def test_source_can_generate(samples):
     """The control of all comparisons: most words are right, and no two are alike."""
     right = np.maximum(samples["labels"], 0)
     assert (samples["tokens"] == right).all(1).mean() > 0.5
@@ -65,21 +65,21 @@ def test_source_can_write(samples):
 
 
 @pytest.mark.parametrize("name", FLOATS)
-def test_sequences_are_equal_token_by_token(shipped, samples, model, name):
-    """Every runtime writes what Keras writes for every sample, by `export.load`."""
-    runtime = export.load(shipped[name].path)
+def test_sequences_are_equal_token_by_token(exported, samples, model, name):
+    """Every runtime generates the tokens of Keras for every sample, by `export.load`."""
+    runtime = export.load(exported[name].path)
     source = samples["inputs"]["source"]
     tokens = runtime.generate(source)
     assert (tokens.shape, str(tokens.dtype)) == (samples["tokens"].shape, "int32")
     np.testing.assert_array_equal(tokens, zoo.generate(model, source))
     np.testing.assert_array_equal(runtime.generate(source[:1]), tokens[:1])
-    assert shipped[name].parity["sequence_agreement"] == 1.0
+    assert exported[name].parity["sequence_agreement"] == 1.0
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_logits_of_the_real_step_are_the_trained_models(shipped, samples, model, name):
-    """Fed with the right tokens one by one, through the cache, against the whole network at once."""
-    runtime, tolerance = export.load(shipped[name].path), formats[name].backend("generate").tolerance
+def test_logits_of_the_real_step_are_the_trained_models(exported, samples, model, name):
+    """Logits of the right tokens one by one, through the cache, equal those of the whole model at once."""
+    runtime, tolerance = export.load(exported[name].path), formats[name].backend("generate").tolerance
     few, real = take_examples(samples["inputs"], 24), samples["labels"][:24] >= 0
     trained, logits = model.predict(few, verbose=0), runtime(few)
     assert logits.shape == trained.shape
@@ -88,18 +88,18 @@ def test_logits_of_the_real_step_are_the_trained_models(shipped, samples, model,
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_interface_and_files(shipped, run, name):
-    """Two parts by their names, stated in the manifest; the text contract in the artifact."""
-    artifact, runtime = shipped[name], export.load(shipped[name].folder)
+def test_interface_and_files(exported, run, name):
+    """The manifest describes both parts by name; the artifact has the text config."""
+    artifact, runtime = exported[name], export.load(exported[name].folder)
     files = {p.name for p in artifact.folder.iterdir()} - {NAME, SAMPLES}
     wanted = {"onnx": {"encoder.onnx", "decoder.onnx"}, "tflite": {"model.tflite"}, "saved_model": {"1"}}
     assert files == wanted[name.partition("_")[0] if name != "saved_model" else name]
     batch = 1 if name.startswith("tflite") else None
     for part, (given, out) in INTERFACE.items():
-        stated = artifact.manifest["parts"][part]
-        assert {t["name"] for t in stated["inputs"]} == {*given}
-        assert {t["name"] for t in stated["outputs"]} == {*out}
-        assert {t["shape"][0] for t in (*stated["inputs"], *stated["outputs"])} == {batch}
+        described = artifact.manifest["parts"][part]
+        assert {t["name"] for t in described["inputs"]} == {*given}
+        assert {t["name"] for t in described["outputs"]} == {*out}
+        assert {t["shape"][0] for t in (*described["inputs"], *described["outputs"])} == {batch}
     assert {t.dtype for t in runtime.parts["decode"][0] if t.name in ("token", "position", "source")} == {"int32"}
     assert runtime.metadata == artifact.manifest["metadata"]
     assert runtime.metadata["text"] == run.text().to_json()
@@ -110,29 +110,29 @@ def test_interface_and_files(shipped, run, name):
     )
 
 
-def test_saved_model_writes_strings_without_python(shipped, samples, root):
-    """Strings in, strings out, in a process that has TensorFlow alone; so do ids."""
+def test_saved_model_generates_strings_without_python(exported, samples, root):
+    """The signature takes and returns strings, in a process with TensorFlow alone."""
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("text_tests", root / "tests" / "export" / "test_text.py")
+    spec = importlib.util.spec_from_file_location("text_tests", root / "tests" / "export" / "source" / "test_text.py")
     text_tests = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(text_tests)
-    out = text_tests.served(shipped["saved_model"].path, "generate_text", samples["texts"].tolist())
+    out = text_tests.served(exported["saved_model"].path, "generate_text", samples["texts"].tolist())
     np.testing.assert_array_equal(out["tokens"], samples["tokens"][:SECOND_PASS])
     assert out["text"] == samples["generated"].tolist()
     right = [text[::-1] for text in samples["texts"].tolist()]
     assert np.mean([a == b for a, b in zip(out["text"], right, strict=True)]) > 0.5
 
 
-def copied(shipped, name, tmp_path):
-    """A copy of an artifact, to be spoilt."""
-    return shutil.copytree(shipped[name].folder, tmp_path / name)
+def copied(exported, name, tmp_path):
+    """A copy of an artifact that a test may change."""
+    return shutil.copytree(exported[name].folder, tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["onnx", "saved_model", "tflite_fp16"])
-def test_verify_needs_no_run(shipped, name, tmp_path):
-    """Wherever the folder is copied; and a changed byte in any part is found."""
-    folder = copied(shipped, name, tmp_path)
+def test_verify_needs_no_run(exported, name, tmp_path):
+    """A copied folder verifies; a changed byte in any part is found."""
+    folder = copied(exported, name, tmp_path)
     assert export.verify(folder).parity["passed"]
     for file in [p for p in folder.rglob("*") if p.suffix in (".onnx", ".tflite", ".pb")]:
         content = bytearray(file.read_bytes())
@@ -144,11 +144,11 @@ def test_verify_needs_no_run(shipped, name, tmp_path):
         file.write_bytes(content)
 
 
-def test_wrong_weight_under_right_digests_is_found(shipped, tmp_path):
-    """In the decoder alone."""
+def test_wrong_weight_under_right_digests_is_found(exported, tmp_path):
+    """A change in the decoder alone is found."""
     import onnx
 
-    folder = copied(shipped, "onnx", tmp_path)
+    folder = copied(exported, "onnx", tmp_path)
     model = onnx.load(folder / "decoder.onnx")
     tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)[::-1].copy(), tensor.name))
@@ -160,7 +160,7 @@ def test_wrong_weight_under_right_digests_is_found(shipped, tmp_path):
 
 
 def shifted(kind):
-    """A runtime that tells the decoder the place before the right one."""
+    """A runtime that gives the decoder the position before the right one."""
 
     class Shifted(kind):
         def run(self, part, values):
@@ -183,19 +183,19 @@ def forgetful(kind):
     return Forgetful
 
 
-@pytest.mark.parametrize("spoil", [shifted, forgetful])
+@pytest.mark.parametrize("change", [shifted, forgetful])
 @pytest.mark.parametrize(("name", "kind"), [("onnx", OnnxGenerator), ("tflite", LiteRtGenerator)])
-def test_wrong_steps_are_seen(shipped, samples, name, kind, spoil):
-    """A wrong place or a lost cache is no equal artifact, at float's tolerance nor at int8's."""
+def test_wrong_steps_are_seen(exported, samples, name, kind, change):
+    """A wrong position or a lost cache fails at the tolerance of float and of int8."""
     few = {k: take_examples(v, 16) for k, v in samples.items() if k not in ("texts", "generated")}
-    artifact = shipped[name]
+    artifact = exported[name]
     right = compare(kind(artifact.path), few, Tolerance(1e-4, 1.0, 0.0), artifact.manifest["metadata"])
-    wrong = compare(spoil(kind)(artifact.path), few, Tolerance(1.0, 0.97, 0.006), artifact.manifest["metadata"])
+    wrong = compare(change(kind)(artifact.path), few, Tolerance(1.0, 0.97, 0.006), artifact.manifest["metadata"])
     assert (right.passed, wrong.passed) == (True, False)
 
 
-def test_one_wrong_token_is_seen(shipped, samples):
-    """Where logits agree and a loop does not: float artifacts must write every token of every sequence."""
+def test_one_wrong_token_is_seen(exported, samples):
+    """Logits agree and the loop does not: float artifacts must generate every token of every sequence."""
 
     class Stutter(SavedModelGenerator):
         def generate(self, source):
@@ -203,37 +203,37 @@ def test_one_wrong_token_is_seen(shipped, samples):
             tokens[0, 0] += 1
             return tokens
 
-    runtime, expected = Stutter(shipped["saved_model"].path), shipped["saved_model"].manifest["metadata"]
+    runtime, expected = Stutter(exported["saved_model"].path), exported["saved_model"].manifest["metadata"]
     parity = compare(runtime, samples, Tolerance(1e-4, 1.0, 1.0), expected)
     assert (parity.agreement, parity.sequence_agreement, parity.passed) == (1.0, 1 - 1 / 200, False)
 
 
-def test_wrong_strings_are_seen(shipped, samples):
-    """What is written for texts is compared as text."""
-    spoilt = {**samples, "generated": samples["generated"][::-1]}
-    runtime = export.load(shipped["saved_model"].path)
-    assert not compare(runtime, spoilt, Tolerance(1e-4, 1.0, 0.0), runtime.metadata).passed
+def test_wrong_strings_are_seen(exported, samples):
+    """Strings generated for texts are compared as text."""
+    changed = {**samples, "generated": samples["generated"][::-1]}
+    runtime = export.load(exported["saved_model"].path)
+    assert not compare(runtime, changed, Tolerance(1e-4, 1.0, 0.0), runtime.metadata).passed
 
 
 @pytest.mark.parametrize("part", list(INTERFACE))
-def test_parts_of_another_shape_are_refused(shipped, samples, part):
+def test_parts_of_another_shape_are_refused(exported, samples, part):
     """Names and sizes of both parts are checked before anything runs."""
-    runtime = export.load(shipped["onnx"].path)
+    runtime = export.load(exported["onnx"].path)
     runtime.parts = {**runtime.parts, part: runtime.parts[part][::-1]}
     with pytest.raises(ParityError, match=part):
         compare(runtime, samples, Tolerance(1.0, 0.0, 1.0), runtime.metadata)
 
 
 def test_a_format_for_logits_alone_is_refused(run, monkeypatch):
-    """Before anything is converted."""
+    """The error comes before conversion."""
     entry = formats["onnx"]
     monkeypatch.setitem(formats._entries, "onnx", type(entry)(**{**vars(entry), "generate": None}))
-    with pytest.raises(UnsupportedExport, match="writes sequences"):
+    with pytest.raises(UnsupportedExport, match="does not support sequence-to-sequence models"):
         export.convert(run, "onnx")
 
 
-def test_report_of_what_is_written(shipped, run, zoo_command):
-    """One row an artifact with the time of a whole sequence; no confusion matrix is promised."""
+def test_report_of_generated_sequences(exported, run, zoo_command):
+    """Each artifact has a row with the time of a whole sequence; the page mentions no confusion matrix."""
     code, _, err = zoo_command("report", run.path)
     assert code == 0, err
     content = json.loads((run.path / "report.json").read_text(), parse_constant=pytest.fail)
@@ -246,14 +246,14 @@ def test_report_of_what_is_written(shipped, run, zoo_command):
     assert "No confusion matrix yet" not in page
 
 
-def test_runtimes_are_writers(shipped):
-    """One interface for all of them."""
-    assert all(isinstance(export.load(artifact.path), Generator) for artifact in shipped.values())
+def test_runtimes_are_generators(exported):
+    """All runtimes have one interface."""
+    assert all(isinstance(export.load(artifact.path), Generator) for artifact in exported.values())
 
 
 @pytest.mark.slow
-def test_whole_recipe_leaves_as_every_format(tmp_path):
-    """int8 writes what float writes, but for a word in a hundred, and loses no more than its budget."""
+def test_whole_recipe_is_exported_as_every_format(tmp_path):
+    """int8 generates the tokens of float except for one word in a hundred, within its tolerance."""
     run = training.train("reverse_transformer", run=tmp_path / "run")
     found = {a.format: a for a in export.convert(run, (*QUICK, *INT8))}
     assert found["onnx"].parity["source_accuracy"] >= 0.99

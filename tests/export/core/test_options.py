@@ -1,4 +1,4 @@
-"""Options of formats: read, refused in one line, threaded through to the artifact, its folder and its manifest."""
+"""Options of formats: read, refused in one line, passed to the artifact, its folder and its manifest."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Some(options_module.Options):
     batch: int = 1
     kind: Literal["plain", "16x8"] = "plain"
     opset: Literal[17, 18] = 17
-    share: float = 0.5
+    fraction: float = 0.5
     free: bool = False
     name: str = "batch"
     names: tuple[str, ...] = ()
 
 
 def test_options_are_read():
-    """Every type, white space or none, in any order."""
-    text = "free=true,batch=4,kind=16x8,opset=18,share=1,name=12,names=a+b"
+    """Options of every type are read in any order, with or without white space."""
+    text = "free=true,batch=4,kind=16x8,opset=18,fraction=1,name=12,names=a+b"
     assert options_module.parse_options("some", text, Some) == Some(4, "16x8", 18, 1.0, True, "12", ("a", "b"))
     assert options_module.parse_options("some", "", Some) == Some()
     assert options_module.split_name(" tflite : batch = 4 ") == ("tflite", "batch=4")
@@ -57,7 +57,7 @@ def test_options_are_read():
     ("4", "does not take this value"),
 ])  # fmt: skip
 def test_wrong_options_are_refused(text, message):
-    """In one line that names what was received."""
+    """The error is one line with the received value."""
     with pytest.raises(BadOption, match=message) as caught:
         options_module.parse_options("some", text, Some)
     assert "Received" in str(caught.value)
@@ -65,7 +65,7 @@ def test_wrong_options_are_refused(text, message):
 
 
 def test_names_of_folders():
-    """Defaults leave no trace; what a file system may not take is replaced, and still told apart."""
+    """Defaults are left out; characters that a file system may refuse are replaced, and names stay distinct."""
     assert options_module.options_slug(Some()) == options_module.options_slug(Some(batch=1)) == ""
     assert options_module.options_slug(Some(batch=4, free=True)) == "+batch=4+free=true"
     slugs = {options_module.options_slug(Some(name=name)) for name in ("a/b", "a b", "a-b", "../a")}
@@ -74,7 +74,7 @@ def test_names_of_folders():
 
 
 def test_metadata_names_what_was_asked_for():
-    """Lists as JSON has them; nothing where all is as usual."""
+    """Changed options are stored as JSON; defaults are left out."""
     assert options_module.with_options({"model": "net"}, Some()) == {"model": "net"}
     found = options_module.with_options({"model": "net"}, Some(names=("a", "b")))
     assert json.loads(json.dumps(found)) == found == {"model": "net", "options": {"names": ["a", "b"]}}
@@ -85,7 +85,7 @@ def test_metadata_names_what_was_asked_for():
     (dataclasses.make_dataclass("Bare", [("batch", int)], bases=(options_module.Options,), frozen=True), "has defaults"),  # noqa: E501
 ])  # fmt: skip
 def test_options_that_cannot_be_are_not_registered(options, message):
-    """A plug-in hears of it at once."""
+    """The plug-in gets the error when it registers."""
     with pytest.raises(BadOption, match=message):
         export.register_format(
             "their_wild",
@@ -100,7 +100,7 @@ def test_options_that_cannot_be_are_not_registered(options, message):
 
 
 def test_in_batches():
-    """The function is given whole batches only, and none of what fills the last one comes back."""
+    """The function gets whole batches only; the padding of the last one is removed from the output."""
     sizes = []
 
     def double(values):
@@ -115,7 +115,7 @@ def test_in_batches():
 
 @pytest.mark.parametrize("text", ["tflite_int88:batch=4", "tflite_int88"])
 def test_unknown_format_names_the_nearest(text):
-    """As without options."""
+    """The error suggests the nearest name, with and without options."""
     with pytest.raises(UnknownName, match="tflite_int8"):
         parse_format(text)
 
@@ -125,7 +125,7 @@ def test_unknown_format_names_the_nearest(text):
     "saved_model:batch=4",
 ])  # fmt: skip
 def test_command_refuses_before_anything_runs(zoo_command, digits_run, text):
-    """Exit code 2, one line, and nothing was written."""
+    """Exit code 2, one line, and no file is written."""
     before = sorted(digits_run.exports.glob("*")) if digits_run.exports.exists() else []
     code, out, err = zoo_command("export", digits_run.path, "--format", text)
     assert (code, out, err.count("\n")) == (2, "", 1), err
@@ -134,7 +134,7 @@ def test_command_refuses_before_anything_runs(zoo_command, digits_run, text):
 
 
 def test_formats_list_their_options(zoo_command):
-    """For people with the values, the default first; for programs as JSON."""
+    """The table lists the values, the default first; --json has the same."""
     code, out, err = zoo_command("formats")
     assert (code, err) == (0, "")
     line = next(line for line in out.splitlines() if line.startswith("tflite_int8 "))
@@ -148,7 +148,7 @@ def test_formats_list_their_options(zoo_command):
 
 
 def test_targets_are_listed(zoo_command):
-    """For people and for programs."""
+    """The targets are listed as a table and as JSON."""
     code, out, err = zoo_command("targets")
     assert (code, err) == (0, "")
     assert all(entry.why in out for entry in TARGETS.values())
@@ -157,7 +157,7 @@ def test_targets_are_listed(zoo_command):
 
 
 def test_targets_name_formats_that_exist(digits_run):
-    """Each has a sentence, and what this zoo lacks is left out by name instead of failing."""
+    """Each target has a sentence; a format that is not available is left out by name."""
     for target, entry in TARGETS.items():
         chosen, left = formats_for(digits_run, target)
         assert entry.why.endswith(".")
@@ -167,7 +167,7 @@ def test_targets_name_formats_that_exist(digits_run):
 
 
 def test_target_leaves_out_what_the_spec_rules_out(digits_run, monkeypatch):
-    """With the reason that the spec gives."""
+    """The format is left out with the reason of the spec."""
     from zoo.specs.registry import models
 
     model = models["resnet_tiny"]
@@ -189,7 +189,7 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def asked(digits_run, tmp_path_factory):
-    """Artifacts with options, by what was asked for."""
+    """Artifacts with options, by the requested text."""
     place = tmp_path_factory.mktemp("asked") / "run"
     shutil.copytree(digits_run.path, place, ignore=shutil.ignore_patterns("exports", "tensorboard"))
     found = export.convert(Run.open(place), list(ASKED))
@@ -198,7 +198,7 @@ def asked(digits_run, tmp_path_factory):
 
 @pytest.mark.parametrize("text", list(ASKED))
 def test_artifact_is_what_was_asked_for(asked, text):
-    """Folder, manifest, metadata, batch and dtypes; equal to its source on every test image."""
+    """Folder, manifest, metadata, batch and dtypes; within tolerance of the source on every test image."""
     artifact, wanted = asked[text], parse_format(text)
     options = dataclasses.asdict(wanted.options)
     assert artifact.name == wanted.slug
@@ -216,20 +216,20 @@ def test_artifact_is_what_was_asked_for(asked, text):
     assert np.abs(logits - samples["logits"]).max() <= relative * np.abs(samples["logits"]).max()
     right, was = ((x.argmax(1) == samples["labels"]).mean() for x in (logits, samples["logits"]))
     assert right >= was - drop - 1e-9
-    # One alone, whose batch is filled up, equals the same among others.
+    # A single example in a padded batch has the same logits as among others.
     np.testing.assert_array_equal(runtime(samples["inputs"][3:4]), logits[3:4])
     assert export.verify(artifact.path).parity["passed"]
 
 
 def test_pixels_as_bytes_are_not_converted(asked):
-    """uint8 in: what a camera gives is what is stored."""
+    """uint8 inputs have scale 1 and zero point 0."""
     for text in list(ASKED)[:2]:
         (given,) = export.load(asked[text].path).inputs
         assert (given.scale or 1.0, given.zero_point or 0) == (1.0, 0)
 
 
 def test_other_ends_are_the_same_function(asked):
-    """int8 with uint8 and with float32 at its ends gives the same logits, to the bit."""
+    """int8 with uint8 and with float32 inputs and outputs gives the same logits."""
     first, second = (export.load(asked[text].path) for text in list(ASKED)[1:3])
     inputs = read_samples(asked[list(ASKED)[1]].folder / SAMPLES)["inputs"][:50]
     np.testing.assert_allclose(first(inputs), second(inputs), rtol=1e-6)
@@ -242,16 +242,16 @@ def test_other_ends_are_the_same_function(asked):
     ({"task": "regress", "dtype": "float32", "input": "features", "tabular": {}}, "tflite_int8:input=uint8"),
     ({"task": "generate", "dtype": "int32", "input": "source"}, "tflite_int8:output=float32"),
 ])  # fmt: skip
-def test_options_that_a_network_cannot_have(facts, text):
-    """Refused from what is known of it; the control is that the same format without them is not."""
+def test_options_that_a_model_cannot_have(facts, text):
+    """Such options are refused by the metadata; the control: the same format without them is accepted."""
     wanted = parse_format(text)
     with pytest.raises(BadOption, match="Received"):
         wanted.options.check(facts)
     wanted.format.options().check(facts)
 
 
-def test_budget_of_a_user_is_for_what_may_lose():
-    """A float format stays exact; another may lose as much as was said, and as many more answers may differ."""
+def test_max_drop_applies_to_lossy_formats():
+    """A float format stays exact; another may lose `max_drop`, and as many more predictions may differ."""
     exact, lossy = formats["tflite"].tolerance, formats["tflite_int8"].tolerance
     assert exact.with_max_drop(5.0) == exact
     assert lossy.with_max_drop(None) == lossy
@@ -263,13 +263,13 @@ def test_budget_of_a_user_is_for_what_may_lose():
 
 
 @pytest.mark.slow
-def test_less_than_what_is_lost_is_refused(digits_run, artifacts):
-    """The gate asks for what the user asked for, leaves nothing otherwise, and verify repeats it."""
+def test_max_drop_below_the_loss_is_refused(digits_run, artifacts):
+    """Verification applies the user's `max_drop` and leaves nothing if it fails; `verify` applies it again."""
     losses = {n: a.parity["source_accuracy"] - a.parity["accuracy"] for n, a in artifacts.items()}
     name, lost = max(losses.items(), key=lambda pair: pair[1])
     assert lost > 0
     wanted = f"{name}:batch=2"
-    with pytest.raises(ParityError, match="may lose 0"):
+    with pytest.raises(ParityError, match="largest drop 0 points"):
         export.convert(digits_run, wanted, max_drop=0.0)
     assert not (digits_run.exports / f"{name}+batch=2").exists()
     (made,) = export.convert(digits_run, wanted, max_drop=5.0)
@@ -278,7 +278,7 @@ def test_less_than_what_is_lost_is_refused(digits_run, artifacts):
 
 
 def test_what_is_not_installed_is_left_out_by_name(monkeypatch):
-    """`--all` and `--for` make what can be made here, and say what the rest lacks."""
+    """`--all` and `--for` export what is possible here, and report what the other formats lack."""
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "nncf" else find(name, *more))
     found, left = every_format(zoo.spec("resnet_tiny"))

@@ -1,4 +1,4 @@
-"""What is known to fail is refused before anything is converted, with what mends it."""
+"""Models that are known to fail are refused before conversion, with a fix."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def recurrent(x):
     return keras.layers.GRU(3, name="recurrent")(keras.layers.Reshape((6, 18))(x))
 
 
-NETWORKS = {
+MODELS = {
     "plain": lambda x: keras.layers.Conv2D(3, 3)(x),
     "random": lambda x: layer(noisy)(name="noisy")(x),
     "spectrum": lambda x: layer(spectrum)(name="spectrum")(x),
@@ -51,7 +51,7 @@ NETWORKS = {
     "dropout": lambda x: keras.layers.Dropout(0.5)(keras.layers.GaussianNoise(1.0)(x)),
 }
 FORMATS = ("saved_model", "tflite", "tflite_int8", "onnx", "onnx_int8")
-# The formats that refuse each of the networks, and the layer that they name.
+# The formats that refuse each of the models, and the layer that they name.
 REFUSED = {
     "random": (FORMATS, "noisy"),
     "spectrum": (FORMATS[1:], "spectrum"),
@@ -65,17 +65,17 @@ REFUSED = {
 def source_of(name, folder, shape=(6, 6, 3)):
     """A source of two layers."""
     given = keras.Input(shape, name="image")
-    x = NETWORKS[name](given)
+    x = MODELS[name](given)
     x = keras.layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
-    network = keras.Model(given, keras.layers.Dense(2)(x), name="net")
+    model = keras.Model(given, keras.layers.Dense(2)(x), name="net")
     return SourceModel(
-        network, zoo.PreprocessingConfig(), ["a", "b"], lambda count: np.zeros((count, 6, 6, 3), "float32"), folder
+        model, zoo.PreprocessingConfig(), ["a", "b"], lambda count: np.zeros((count, 6, 6, 3), "float32"), folder
     )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", MODELS)
 def test_what_is_known_to_fail_is_refused(name, tmp_path):
-    """Each by the formats that cannot have it and by no other, with the layer and what mends it, in one line."""
+    """Each model is refused by the formats that do not support it and by no other, with the layer, in one line."""
     source = source_of(name, tmp_path)
     formats, named = REFUSED.get(name, ((), ""))
     for fmt in FORMATS:
@@ -89,13 +89,13 @@ def test_what_is_known_to_fail_is_refused(name, tmp_path):
 
 
 def test_sizes_that_are_free_are_refused(tmp_path):
-    """With the input and its shape."""
+    """The error has the input and its shape."""
     with pytest.raises(UnsupportedExport, match=r"image of shape \(None, None, None, 3\).*input_shape="):
         precheck(source_of("plain", tmp_path, (None, None, 3)), parse_format("onnx"))
 
 
 def test_what_tensorflow_has_may_be_asked_for(tmp_path):
-    """flex=true lets TensorFlow's own operators in."""
+    """flex=true allows TensorFlow's own operators."""
     source = source_of("spectrum", tmp_path)
     precheck(source, parse_format("tflite:flex=true"))
     with pytest.raises(UnsupportedExport, match="Compute with real numbers"):
@@ -105,10 +105,10 @@ def test_what_tensorflow_has_may_be_asked_for(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_does_fail(name, tmp_path):
-    """The rules are no superstition: without them the converter raises, or writes what is not the network."""
+    """The rules are necessary: without them the converter raises, or the file computes another function."""
     source = source_of(name, tmp_path)
     for fmt in REFUSED[name][0]:
         if name == "random" and fmt == "saved_model":
-            continue  # it is written, and gives two answers to one input
+            continue  # it is written, and gives two outputs for one input
         with pytest.raises(Exception, match=r"."):
             source.artifact_path(fmt)

@@ -289,7 +289,7 @@ def gaps(value):
     """Yield copies of nested dicts and lists, each with one value missing or None."""
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(value, dict):
-            yield {name: kept for name, kept in value.items() if name != key}
+            yield {name: item for name, item in value.items() if name != key}
             yield {**value, key: None}
         for inner in gaps(item) if isinstance(item, (dict, list)) else ():
             changed = copy.copy(value)

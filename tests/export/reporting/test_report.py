@@ -27,7 +27,7 @@ FEW = ("onnx", "tflite", "tflite_int8")
 
 @pytest.fixture(scope="module")
 def few(artifacts, digits_run, tmp_path_factory):
-    """A copy of the run with few artifacts, whose runtimes are quick to import."""
+    """A copy of the run with few artifacts of runtimes that are quick to import."""
     place = tmp_path_factory.mktemp("few") / "run"
     shutil.copytree(digits_run.path, place, ignore=shutil.ignore_patterns("exports", "report.*"))
     for name in FEW:
@@ -168,12 +168,12 @@ def test_several_runs_are_compared(few, reported, tmp_path, zoo_command):
 
 def test_artifacts_without_a_run(few, tmp_path, zoo_command):
     """A folder of artifacts has a report; another folder is refused."""
-    shutil.copytree(few / "exports", tmp_path / "shipped")
-    code, out, _ = zoo_command("report", tmp_path / "shipped", "--no-latency", "--json")
+    shutil.copytree(few / "exports", tmp_path / "copy")
+    code, out, _ = zoo_command("report", tmp_path / "copy", "--no-latency", "--json")
     assert code == 0
     content = json.loads(out)
     assert [row["name"] for row in content["artifacts"]] == sorted(FEW)
-    assert "zoo train" not in (tmp_path / "shipped" / "report.html").read_text()
+    assert "zoo train" not in (tmp_path / "copy" / "report.html").read_text()
     (tmp_path / "empty").mkdir()
     code, out, err = zoo_command("report", tmp_path / "empty")
     assert (code, out, err.count("\n")) == (2, "", 1)

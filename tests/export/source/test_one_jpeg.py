@@ -1,4 +1,4 @@
-"""One JPEG through every artifact, fed as each wants it, gives the same five answers."""
+"""One JPEG has the same top-5 classes through every artifact, passed in the dtype that each takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = formats.names(exclude="their_*")
 def jpeg(artifacts, digits_run):
     """A JPEG, its pixels as the pipeline reads them, and the source's logits.
 
-    Of the test images it is the one whose first six answers lie farthest apart, so that rounding does not decide.
+    Of the test images it has the largest gaps between the first six logits, so that rounding does not decide.
     """
     from PIL import Image
 
@@ -34,20 +34,20 @@ def jpeg(artifacts, digits_run):
     Image.fromarray(samples["inputs"][chosen].astype("uint8")[..., 0]).save(file, "JPEG", quality=95)
     pipeline = open_pipeline(digits_run.recipe, zoo.spec(digits_run.recipe.model.name))
     pixels = decode(file.getvalue(), pipeline.shape, pipeline.preprocessing).numpy()
-    # Other decoders differ by a few levels of 255; what follows is about what comes after decoding.
+    # Other decoders differ by a few levels of 255; the tests are about what comes after decoding.
     assert np.abs(pixels - samples["inputs"][chosen]).mean() < 5
     logits = export.load(artifacts["keras"].path)(pixels[None])[0]
     return file.getvalue(), pixels, logits
 
 
 def top(logits):
-    """The five likeliest classes, the likeliest first."""
+    """The top-5 classes, the most likely one first."""
     return np.argsort(-logits)[:5].tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_jpeg_gives_the_same_five(artifacts, jpeg, name):
-    """Floats for what takes floats, bytes for what takes bytes, and the file itself where that is taken."""
+    """The artifact takes pixels as floats or as bytes, and the file itself if it has a signature for it."""
     file, pixels, logits = jpeg
     runtime = export.load(artifacts[name].path)
     given = runtime.inputs[0].dtype
@@ -56,18 +56,18 @@ def test_one_jpeg_gives_the_same_five(artifacts, jpeg, name):
     through = runtime.classify_bytes([file])
     if through is not None:
         assert top(through[0]) == top(logits)
-        # Decoded within the artifact as in training, to the level.
+        # The artifact decodes as training does, to the level.
         np.testing.assert_allclose(through[0], logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_uint8_gives_the_same_five(digits_run, jpeg):
-    """The signature for bytes is fed with bytes."""
+    """The signature for uint8 takes bytes."""
     runtime = export.load(export.convert(digits_run, "saved_model:input=uint8")[0].path)
     assert runtime.inputs[0].dtype == "uint8"
     assert top(runtime(jpeg[1].astype("uint8")[None])[0]) == top(jpeg[2])
 
 
 def test_another_image_gives_others(artifacts, jpeg):
-    """The control."""
+    """The control: another image has other top-5 classes."""
     assert top(export.load(artifacts["onnx"].path)(255 - jpeg[1][None])[0]) != top(jpeg[2])

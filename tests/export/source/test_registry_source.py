@@ -31,7 +31,7 @@ ENCODER = next(
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Forty images of digits, of other sizes than the network's, half of them in a folder of the folder."""
+    """Forty images of digits, of other sizes than the model's, half of them in a sub-folder."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -50,13 +50,13 @@ def weights(tmp_path_factory):
     from zoo.common.lazy import keras
 
     keras.utils.set_random_seed(7)
-    network = zoo.get(NAME_OF, classes=5)
-    for variable in network.weights:
+    model = zoo.get(NAME_OF, classes=5)
+    for variable in model.weights:
         if variable.name in ("moving_mean", "beta", "bias"):
             variable.assign(np.random.default_rng(0).uniform(-0.2, 0.2, variable.shape))
     path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
-    zoo.save_weights(network, path)
-    return path, network
+    zoo.save_weights(model, path)
+    return path, model
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def exported(pictures, weights, tmp_path_factory):
     return {artifact.format: artifact for artifact in made}
 
 
-def test_artifacts_are_the_network_of_the_weights(exported, weights):
-    """Logits of raw pixels equal those of Keras after the spec's preprocessing; nobody knows the right answers."""
+def test_artifacts_have_the_logits_of_the_weights(exported, weights):
+    """Logits of raw pixels equal those of Keras after the spec's preprocessing; there are no labels."""
     scale, offset = zoo.spec(NAME_OF).preprocessing.affine()
     images = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype("float32")
     expected = weights[1].predict(images * np.float32(scale) + np.float32(offset), verbose=0)
@@ -82,8 +82,8 @@ def test_artifacts_are_the_network_of_the_weights(exported, weights):
         assert artifact.parity["agreement"] >= 0.95
 
 
-def test_manifest_says_where_it_comes_from(exported, weights):
-    """The model, the digest of its weights, and that it was compared on the images of a folder."""
+def test_manifest_describes_the_source(exported, weights):
+    """The manifest has the model, the digest of its weights, and the kind of samples."""
     from export.core.manifest import digest_file
 
     manifest = exported["tflite_int8"].manifest
@@ -96,8 +96,8 @@ def test_manifest_says_where_it_comes_from(exported, weights):
 
 
 def test_verify_and_inspect_need_no_more(exported, tmp_path):
-    """An artifact's folder is its own proof; a changed byte is found."""
-    folder = tmp_path / "shipped"
+    """An artifact's folder is enough to verify it; a changed byte is found."""
+    folder = tmp_path / "copy"
     shutil.copytree(exported["onnx"].folder, folder)
     assert export.verify(folder).parity["passed"]
     content = bytearray((folder / "model.onnx").read_bytes())
@@ -108,14 +108,14 @@ def test_verify_and_inspect_need_no_more(exported, tmp_path):
 
 
 def test_samples_are_images_of_the_folder(exported):
-    """Whole numbers of the network's shape, cropped and resized as the spec has it; none is calibrated on."""
+    """Samples are pixels in the model's shape, preprocessed as in the spec; calibration does not use them."""
     inputs = read_samples(exported["onnx"].folder / "samples.npz")["inputs"]
     assert inputs.shape == (20, 32, 32, 3)
     assert inputs.min() >= 0
     assert inputs.max() > 200
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
+@pytest.mark.parametrize(("arguments", "message"), [
     (("--format", "onnx"), "--weights"),
     (("--format", "tflite_int8", "--weights", "random"), "--calibration"),
     (("--format", "onnx", "--weights", "{tmp}/none.safetensors"), "weights must be"),
@@ -126,24 +126,24 @@ def test_samples_are_images_of_the_folder(exported):
     (("--format", "onnx", "--weights", "random", "--compress", "fold"), "compress applies"),
     (("--format", "onyx", "--weights", "random"), "onnx"),
 ])  # fmt: skip
-def test_bad_input_is_one_line(arguments, told, tmp_path, zoo_command):
-    """Exit code 2, one line, and nothing left."""
+def test_bad_input_is_one_line(arguments, message, tmp_path, zoo_command):
+    """Exit code 2, one line, and no file is left."""
     given = [a.format(tmp=tmp_path) for a in arguments]
     code, out, err = zoo_command("export", NAME_OF, *given, "--out", tmp_path / "exports")
     assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert told in err
+    assert message in err
     assert not (tmp_path / "exports").exists()
 
 
 def test_options_of_models_mean_nothing_for_runs(zoo_command, digits_run):
-    """They are refused there by name."""
+    """The error names the option."""
     code, _, err = zoo_command("export", digits_run.path, "--format", "onnx", "--weights", "imagenet")
     assert code == 2
     assert "weights='imagenet'" in err
 
 
 def test_bad_examples_are_one_line(tmp_path):
-    """An image that is none, and arrays of another shape, of ids that the network does not know, or that are none."""
+    """An image that is none, and arrays of another shape, of ids outside the vocabulary, or of no ids."""
     from export.source.registry_source import open_registry_source
 
     (tmp_path / "folder").mkdir()
@@ -164,7 +164,7 @@ def test_bad_examples_are_one_line(tmp_path):
 
 
 def test_rows_of_a_file_are_read(tmp_path):
-    """A .csv with a heading, and a .npy; half is calibrated on, the other compared."""
+    """A .csv with a header and a .npy are read; half of the rows calibrate, the other half are compared."""
     from export.source.registry_source import open_registry_source
 
     rows = np.random.default_rng(0).normal(size=(40, 6)).round(3)
@@ -183,7 +183,7 @@ def test_rows_of_a_file_are_read(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp_tiny", "tagger_tiny", "transformer_tiny", ENCODER])
 def test_texts_and_tables_are_compared_on_noise(name, tmp_path):
-    """Seeded, and said so in the manifest. What is calibrated is refused without examples, but for ids."""
+    """The noise is seeded, and the manifest reports it. Calibrated formats need examples, except for ids."""
     origin, wanted = RegistryJob(RegistryRequest(name, "random"), tmp_path), ["onnx", "tflite", "saved_model"]
     with contextlib.nullcontext() if zoo.spec(name).vocabulary else pytest.raises(BadOption, match="--calibration"):
         origin.check(parse_format("tflite_int8"))
@@ -213,7 +213,7 @@ def killed_exports(python, pictures, out, times):
 
 @pytest.mark.slow
 def test_killed_exports_leave_whole_artifacts_or_none(python, pictures, tmp_path):
-    """At six random moments: what is visible verifies, and the next export sweeps up."""
+    """At six random moments visible artifacts verify, and the next export removes the rest."""
     out = tmp_path / "out"
     for visible in killed_exports(python, pictures, out, 6):
         for folder in visible:
@@ -225,7 +225,7 @@ def test_killed_exports_leave_whole_artifacts_or_none(python, pictures, tmp_path
 
 @pytest.mark.slow
 def test_exports_in_a_row_leave_the_memory_where_it_was(tmp_path):
-    """What converters leak dies with their process: the parent grows no more from the tenth to the last."""
+    """Leaks of converters end with their process: the parent does not grow from the tenth export to the last."""
     sizes = []
     for _ in range(15):
         export.convert("mlp_tiny", "tflite", weights="random", out=tmp_path / "out")
@@ -246,7 +246,7 @@ def test_command_exports_a_model(zoo_command, tmp_path):
 
 
 def test_weights_are_asked_for():
-    """Random ones are never taken for granted."""
+    """Random weights must be requested."""
     with pytest.raises(BadOption, match="Give --weights"):
         export.convert(NAME_OF, "onnx", weights="")
 

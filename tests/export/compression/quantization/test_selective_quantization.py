@@ -37,7 +37,7 @@ def test_layers_that_only_help_together():
 
 
 def test_an_impossible_budget():
-    """A budget that no selection meets is an error with both costs."""
+    """A budget below the cost of every selection is an error with both costs."""
     with pytest.raises(ExportError, match=r"int8 loses 0\.4, and 0\.2 with all"):
         select_layers(["a"], lambda excluded: 0.2 if excluded else 0.4, 0.01)
 

@@ -46,8 +46,8 @@ def test_half_the_multiply_adds(name, by):
     assert after.count_params() < before.count_params()
     assert [t.shape for t in after.outputs] == [t.shape for t in before.outputs]
     groups = group_channels(before, by_scale=by == "scale")
-    kept = _select_channels(before, groups, StructuredPruning(0.5, by=by), multiply_adds(before))
-    masked = silence_channels(before, groups, kept)
+    selected = _select_channels(before, groups, StructuredPruning(0.5, by=by), multiply_adds(before))
+    masked = silence_channels(before, groups, selected)
     assert masked.count_params() == before.count_params()
     assert check_same(masked, after, probe(before), 1e-4) <= 1e-4
     # The control: the removed channels mattered.
