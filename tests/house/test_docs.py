@@ -41,7 +41,7 @@ def test_tables_equal_the_registries(page):
     ],
 )
 def test_stale_table_is_found(page, number, other):
-    """The control: another number is not what the registries and the recipes' files say."""
+    """The control: a changed number differs from the registries and the recipes."""
     text = read(docs_tables.DOCS / page)
     assert number in text
     assert docs_tables.render(page, text.replace(number, other)) != text.replace(number, other)
@@ -124,7 +124,7 @@ def python_blocks(page):
 
 @pytest.mark.tensorflow
 def test_readme_blocks_run(python, tmp_path):
-    """The Python blocks of the README run as they stand, in an empty folder."""
+    """The Python blocks of the README run unchanged, in an empty folder."""
     source = "\n".join(python_blocks(README))
     assert "export.convert" in source
     process = python("-c", source, cwd=tmp_path)
@@ -135,7 +135,7 @@ def test_readme_blocks_run(python, tmp_path):
 
 
 @pytest.mark.tensorflow
-def test_example_family_has_the_parameters_it_states():
+def test_example_family_has_the_documented_parameters():
     """The code block that adds a family runs, and its count is right."""
     import zoo
 

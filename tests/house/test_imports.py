@@ -80,7 +80,7 @@ def nothing_heavy_at_import(module):
 def modules_have_no_underscore(module):
     """Every module is public in its package; a helper of one file is a name with an underscore."""
     parts = Path(module.path).with_suffix("").parts
-    yield from (f"{part} begins with an underscore" for part in parts if part[0] == "_" and part[:2] != "__")
+    yield from (f"{part} starts with an underscore" for part in parts if part[0] == "_" and part[:2] != "__")
 
 
 def names_of_other_modules_are_public(module):
@@ -222,7 +222,7 @@ def test_no_cycle_between_modules():
 
 
 def test_no_cycle_between_rooms():
-    """No two folders import each other, not by way of a third either."""
+    """No two folders import each other, not through a third one either."""
     graph = room_graph(modules(*PACKAGES))
     assert "training.learning" in graph["export.source"]
     assert cycles(graph) == []

@@ -46,7 +46,7 @@ def test_ruff_has_the_rule(code, bad, good):
 
 @pytest.mark.parametrize("path", ["zoo/a.py", "tests/a.py", "benchmarks/a.py", "tools/a.py"])
 def test_annotations_are_lazy_everywhere(path):
-    """Every file with code begins with the import from __future__."""
+    """Every file with code starts with the import from __future__."""
     assert "I002" in ruff('"""Doc."""\n\nx = 1\n', path)
     assert ruff('"""Only a docstring."""\n', path) == set()
 

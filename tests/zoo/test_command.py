@@ -60,7 +60,7 @@ def test_list_is_a_table(zoo_command):
 
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_show(zoo_command, name):
-    """JSON is the spec, what was counted, the family's options and the formats; text says the same for people."""
+    """JSON is the spec, what was counted, the family's options and the formats; the text has the same."""
     spec = zoo.spec(name)
     code, out, err = zoo_command("show", name, "--json")
     assert (code, err) == (0, "")
@@ -74,13 +74,13 @@ def test_show(zoo_command, name):
     lines = out.splitlines()
     assert lines[0].split() == ["name", name]
     assert max(map(len, lines)) <= 100
-    said = " ".join(out.split())
-    assert f"parameters {spec.params:,}" in said
-    assert f"paper {spec.paper}" in said
+    text = " ".join(out.split())
+    assert f"parameters {spec.params:,}" in text
+    assert f"paper {spec.paper}" in text
     assert all(f"\n{option} " in out for option in options)
     assert all(f"\n{entry.source} " in out for entry in spec.weights)
     assert all(f"\n{stage['name']} " in out for stage in content["stages"])
-    assert all(fmt in said for fmt in formats)
+    assert all(fmt in text for fmt in formats)
 
 
 def test_show_is_a_page(zoo_command):
@@ -161,7 +161,7 @@ def test_show_someone_else_s_model(zoo_command, theirs):
 
 
 def test_show_without_the_other_rooms():
-    """The command by itself knows no formats and says so."""
+    """Without `export` the list of formats is empty."""
     result = click.testing.CliRunner().invoke(commands.show_command, ["mlp", "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["formats"] == []
@@ -171,20 +171,20 @@ def test_show_without_the_other_rooms():
     "name", ["resnet_tiny", "mlp", "perceptron", "vgg_tiny", "highway", "densenet_tiny", "resnet152"]
 )
 def test_plot(zoo_command, tmp_path, name):
-    """The picture has a box a stage, labelled with what the table says, and the text is printed as without it."""
+    """The picture has a box for each stage with the values of the table; the text is the same as without it."""
     path = tmp_path / "picture.svg"
     _, text, _ = zoo_command("show", name)
     code, out, err = zoo_command("show", name, "--plot", path)
     assert (code, err) == (0, "")
     assert out == f"{text}\nPlot written to {path}\n"
     root = ElementTree.parse(path).getroot()
-    said = ["".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert name in said
+    labels = ["".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert name in labels
     for stage in counts.counts(name)["stages"]:
-        assert stage["name"] in said
-        assert f"{stage['params']:,} parameters" in said
-        assert " × ".join(map(str, stage["output"])) in said
-        assert all(f"{count} {layer}" in said for layer, count in stage["layers"].items())
+        assert stage["name"] in labels
+        assert f"{stage['params']:,} parameters" in labels
+        assert " × ".join(map(str, stage["output"])) in labels
+        assert all(f"{count} {layer}" in labels for layer, count in stage["layers"].items())
     assert [p.name for p in tmp_path.iterdir()] == ["picture.svg"]
 
 
@@ -250,8 +250,8 @@ def test_plot_that_cannot_be(zoo_command, tmp_path, file, hint):
         (["--nonsense"], "No such option"),
     ],
 )
-def test_mistake_is_one_line(zoo_command, arguments, hint):
-    """A mistake is exit code 2 and one line on standard error that helps; nothing on standard output."""
+def test_wrong_arguments_are_one_line(zoo_command, arguments, hint):
+    """Wrong arguments give exit code 2 and one line on standard error with help; nothing on standard output."""
     code, out, err = zoo_command(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("zoo: ")
@@ -305,7 +305,7 @@ sys.stderr.write(" ".join(sorted({name.partition(".")[0] for name in sys.modules
         *(["recipes"], ["formats"], ["train", "--help"]),
     ],
 )
-def test_answers_without_heavy_imports(python, arguments):
+def test_commands_run_without_heavy_imports(python, arguments):
     """Listing and describing import neither TensorFlow, Keras nor NumPy."""
     process = python("-c", LISTS_WITHOUT, *arguments)
     out, err = process.communicate(timeout=60)

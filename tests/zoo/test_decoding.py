@@ -40,7 +40,7 @@ def sources(count, length=6, words=WORDS):
 
 
 def targets(count, length=5, words=WORDS):
-    """Ids that begin as a target does."""
+    """Ids that start as a target does."""
     ids = np.random.default_rng(2).integers(1, words, (count, length)).astype("int32")
     ids[:, 0] = START
     return ids
@@ -120,23 +120,23 @@ def test_a_saved_model_can_be_split_again(tmp_path):
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
 
 
-def chain(model, source):
+def greedy_by_hand(model, source):
     """Greedy decoding without a cache: the whole model for each token."""
     length = model.output_shape[1]
-    target, written = np.zeros((len(source), length + 1), "int32"), np.zeros((len(source), length), "int32")
+    target, tokens = np.zeros((len(source), length + 1), "int32"), np.zeros((len(source), length), "int32")
     target[:, 0], done = START, np.zeros(len(source), bool)
     for i in range(length):
         token = np.where(done, PADDING, whole(model, source, target[:, :-1])[:, i].argmax(-1))
-        written[:, i] = target[:, i + 1] = token
+        tokens[:, i] = target[:, i + 1] = token
         done |= token == END
-    return written
+    return tokens
 
 
-def test_greedy_is_the_chain_of_the_likeliest():
+def test_greedy_selects_the_most_likely_tokens():
     """Each token is the most likely one of the whole model; PADDING follows END."""
     model, source = small(), sources(24)
     found = np.asarray(greedy(split_model(model), source))
-    np.testing.assert_array_equal(found, chain(model, source))
+    np.testing.assert_array_equal(found, greedy_by_hand(model, source))
     ends = (found == END).argmax(axis=1)[(found == END).any(axis=1)]
     assert found.dtype == np.int32
     # The model's outputs must differ between sources.
@@ -186,13 +186,13 @@ def test_wide_beams_find_the_best_of_all(searched, penalty):
     """With room for all beginnings the search is exhaustive, and never worse than the greedy one."""
     model, parts, source, sequences = searched
     found, score = map(np.asarray, beam(parts, source, WORDS**2, penalty))
-    likeliest = np.asarray(greedy(parts, source))
+    most_likely = np.asarray(greedy(parts, source))
     better = 0
     for i in range(len(found)):
         every = scores(model, source[i], sequences, penalty)
         assert stripped(found[i]) == sequences[every.argmax()]
         assert score[i] == pytest.approx(every.max(), abs=1e-4)
-        better += every.max() > every[sequences.index(stripped(likeliest[i]))] + 1e-3
+        better += every.max() > every[sequences.index(stripped(most_likely[i]))] + 1e-3
         assert not found[i][len(stripped(found[i])) :].any()
     assert better > 0
 
@@ -206,23 +206,23 @@ def test_a_penalty_prefers_long_sequences(searched):
 
 
 def test_one_beam_is_greedy():
-    """The likeliest token each time, whatever the penalty."""
+    """With one beam each token is the most likely one, for every penalty."""
     parts, source = split_model(small()), sources(24)
     np.testing.assert_array_equal(np.asarray(beam(parts, source, 1, 2.0)[0]), np.asarray(greedy(parts, source)))
 
 
-def test_beams_score_what_they_write():
+def test_beams_score_their_sequences():
     """A narrow search is no worse than greedy on the whole, its scores are true, and examples do not see each other."""
     model, source = small(), sources(12)
     parts = split_model(model)
     found, score = map(np.asarray, beam(parts, source, 3))
-    likeliest = np.asarray(greedy(parts, source))
+    most_likely = np.asarray(greedy(parts, source))
     alone = [beam(parts, source[i : i + 1], 3) for i in range(2)]
     np.testing.assert_array_equal(found[:2], np.concatenate([np.asarray(rows) for rows, _ in alone]))
     true = [scores(model, source[i], [stripped(row)], 0.6)[0] for i, row in enumerate(found)]
     np.testing.assert_allclose(score, true, atol=1e-4)
     assert score.mean() > np.mean(
-        [scores(model, source[i], [stripped(row)], 0.6)[0] for i, row in enumerate(likeliest)]
+        [scores(model, source[i], [stripped(row)], 0.6)[0] for i, row in enumerate(most_likely)]
     )
 
 
@@ -239,11 +239,11 @@ def test_generate():
     np.testing.assert_array_equal(zoo.generate(model, source, beams=3, penalty=1), searched)
     model.set_weights([value[::-1] for value in model.get_weights()])
     assert (zoo.generate(model, source) != expected).any()
-    np.testing.assert_array_equal(zoo.generate(model, source), chain(model, sources(5)))
-    kept = weakref.ref(model)
+    np.testing.assert_array_equal(zoo.generate(model, source), greedy_by_hand(model, sources(5)))
+    reference = weakref.ref(model)
     del model
     gc.collect()
-    assert kept() is None
+    assert reference() is None
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_generate():
     ],
 )
 def test_what_generate_refuses(arguments, message, searched):
-    """One line says what was expected and what was received."""
+    """One line has what was expected and what was received."""
     with pytest.raises(BadOption, match=message) as caught:
         zoo.generate(searched[0], *arguments)
     assert "\n" not in str(caught.value)

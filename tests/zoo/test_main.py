@@ -87,7 +87,7 @@ def test_command_imports_its_room_alone(python, arguments, imported, absent):
 
 
 def values(option):
-    """Return an option as it stands on a command line."""
+    """Return an option as written on a command line."""
     if option.is_flag:
         return [option.opts[-1]]
     kinds = {click.INT: "3", click.FLOAT: "0.5"}
@@ -96,7 +96,7 @@ def values(option):
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)
-def test_options_stand_before_or_after_arguments(name):
+def test_options_before_or_after_arguments(name):
     """Every command reads the same from options before, after and between its arguments."""
     command = commands()[name]
     places = [p for p in command.params if isinstance(p, click.Argument)]
@@ -156,7 +156,7 @@ def raises(error):
     ],
 )
 def test_exit_code(zoo_command, monkeypatch, action, code, line):
-    """Each way to end has its code: a broken pipe to a child process is an error, and `sys.exit(3)` stays 3."""
+    """Each end has its exit code: a broken pipe to a child process is an error, and `sys.exit(3)` stays 3."""
     with_command(monkeypatch, action)
     assert zoo_command("trial") == (code, "", line)
 

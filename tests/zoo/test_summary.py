@@ -98,7 +98,7 @@ BY_HAND = [
 
 @pytest.mark.parametrize(("make", "shape", "expected"), BY_HAND)
 def test_multiply_adds_by_hand(make, shape, expected):
-    """One layer counts what its formula says."""
+    """The count of one layer equals its formula."""
     import keras
 
     inputs = keras.Input(shape)
@@ -107,7 +107,7 @@ def test_multiply_adds_by_hand(make, shape, expected):
 
 
 def test_attention_by_hand():
-    """Scores take a product for each pair of vectors, values one for each weight; looking vectors up takes none."""
+    """Scores take a product for each pair of vectors, values one for each weight; an embedding lookup takes none."""
     import keras
 
     from zoo.layers.lazy import sequence
@@ -183,13 +183,13 @@ def test_memory_by_hand():
     model = keras.Model(inputs, layers.Add(name="sum")([x, y]))
     # Alive at once: x, b's output and c's; and then x, c's and the sum.
     assert summarize(model, [])["memory"] == {"weights_mib": 0.0, "inference_mib": 3.0, "training_mib": 5.0}
-    chain = keras.Model(inputs, y)
-    assert summarize(chain, [])["memory"] == {"weights_mib": 0.0, "inference_mib": 2.0, "training_mib": 4.0}
+    without_sum = keras.Model(inputs, y)
+    assert summarize(without_sum, [])["memory"] == {"weights_mib": 0.0, "inference_mib": 2.0, "training_mib": 4.0}
     normalized = keras.Model(inputs, layers.BatchNormalization()(inputs))
     assert summarize(normalized, [])["memory"]["weights_mib"] == float(f"{4 * 256 * 4 / 2**20:.4g}")
 
 
-def test_branch_beside_a_map_is_not_of_its_stage():
+def test_parallel_branch_is_not_part_of_the_stage():
     """A stage is what its map depends on, whatever else runs before."""
     import keras
 
@@ -197,7 +197,7 @@ def test_branch_beside_a_map_is_not_of_its_stage():
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 1, name="stem_conv")(inputs)
     marked = layers.Conv2D(4, 1, name="body_conv2")(layers.Conv2D(4, 1, name="body_conv1")(x))
-    outside = layers.Flatten(name="beside")(layers.Conv2D(2, 1, name="beside_conv")(x))
+    outside = layers.Flatten(name="outside")(layers.Conv2D(2, 1, name="outside_conv")(x))
     out = layers.Concatenate(name="join")([outside, layers.Flatten(name="flat")(marked)])
     content = summarize(keras.Model(inputs, out), [x, marked])
     assert [(s["name"], sum(s["layers"].values())) for s in content["stages"]] == [
@@ -220,7 +220,7 @@ def test_branch_beside_a_map_is_not_of_its_stage():
     ],
 )
 def test_names_of_stages(parts, expected):
-    """Stages are called as their layers are, and by their number where that says nothing."""
+    """Stages have the common prefix of their layers, or a number if there is none."""
     import keras
 
     inputs = x = keras.Input((4,))
@@ -276,7 +276,7 @@ def test_other_options_are_counted_otherwise():
 
 
 def test_facts_need_no_keras(python):
-    """What is recorded is told without building anything."""
+    """Recorded counts are available without building the model."""
     code = "import sys, zoo; s = zoo.spec('resnet50'); print(s.gmacs, len(s.feature_info))\n"
     code += "print(*{'keras', 'tensorflow', 'numpy'} & set(sys.modules))"
     out, err = python("-c", code).communicate(timeout=60)

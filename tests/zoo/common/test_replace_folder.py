@@ -31,8 +31,8 @@ def killing(function):
         return function(*arguments, **options)
     return call
 
-with files.whole_folder(place) as beside:
-    (beside / "file").write_text("new")
+with files.whole_folder(place) as temporary:
+    (temporary / "file").write_text("new")
     files.os = type("os", (), {**vars(os), "replace": staticmethod(killing(os.replace))})
     files.shutil = type("shutil", (), {**vars(shutil), "rmtree": staticmethod(killing(shutil.rmtree))})
     files.exchange = killing(files.exchange) if atomic else lambda first, second: False
@@ -111,8 +111,8 @@ def test_systems_without_the_exchange_take_two_renames(tmp_path, monkeypatch, co
     monkeypatch.setattr(exchange_module, "renameat2", lambda: refuse if code else None)
     place = tmp_path / "artifact"
     for text in ("old", "new"):
-        with whole_folder(place) as beside:
-            (beside / "file").write_text(text)
+        with whole_folder(place) as temporary:
+            (temporary / "file").write_text(text)
     assert (place / "file").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
     with contextlib.suppress(ZeroDivisionError), whole_folder(place):

@@ -63,7 +63,7 @@ def test_gelu_of_large_values():
 @every_dtype
 @pytest.mark.parametrize("shape", [(6, 8), (2, 3, 40), (2, 3, 4, 8)])
 def test_layer_norm(shape, dtype):
-    """Mean 0 and deviation 1 for each vector, then scale and offset, whose gradients stay in float32."""
+    """Mean 0 and deviation 1 for each vector, then scale and offset with gradients in float32."""
     scale, offset = 1 + 0.3 * draw(shape[-1], seed=1), draw(shape[-1], seed=2)
 
     def truth(x):
@@ -129,7 +129,7 @@ def passed(layer, values, training):
 
 
 def has_function_for_xla(layer, shape, training):
-    """Tell whether the graph of a call has a part that XLA compiles."""
+    """Return whether the graph of a call has a part that XLA compiles."""
     call = tf.function(lambda x: layer(x, training=training))
     graph = call.get_concrete_function(tf.TensorSpec(shape, layer.compute_dtype)).graph.as_graph_def()
     return any(f.attr["_XlaMustCompile"].b for f in graph.library.function)
@@ -195,11 +195,11 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import keras, numpy as np, zoo
 keras.utils.set_random_seed(1)
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    network = zoo.get("vit_micro_tiny", dtype="mixed_bfloat16")
+    model = zoo.get("vit_micro_tiny", dtype="mixed_bfloat16")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    network.compile(keras.optimizers.AdamW(1e-3), loss, jit_compile=False)
+    model.compile(keras.optimizers.AdamW(1e-3), loss, jit_compile=False)
 x, y = np.random.rand(32, 32, 32, 3).astype("float32"), np.random.randint(0, 10, 32)
-losses = network.fit(x, y, batch_size=16, epochs=4, verbose=0).history["loss"]
+losses = model.fit(x, y, batch_size=16, epochs=4, verbose=0).history["loss"]
 print("trained" if losses[-1] < losses[0] else losses)
 """
 

@@ -271,7 +271,7 @@ def test_a_trained_model_is_loaded_with_its_compilation(digits_run, printed):
 
 
 def test_metadata_names_the_registered_layers(tmp_path):
-    """A file states layers of the zoo under their registered names, others under Keras' modules."""
+    """A file lists layers of the zoo under their registered names, others under Keras' modules."""
     model = zoo.get("mlp_tiny", drop_connect=0.5)
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))["config"]
     found = {layer["class_name"]: (layer["module"], layer["registered_name"]) for layer in config["layers"]}

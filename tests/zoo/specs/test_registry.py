@@ -1,4 +1,4 @@
-"""Names and what they stand for: finding, refusing, and models that others bring."""
+"""The registry: finding names, refusing wrong ones, and models of third parties."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def files(tmp_path_factory):
 
 
 def message(error):
-    """The text of a ZooError, which is one line that says what was received."""
+    """The text of a ZooError, which is one line with the received value."""
     text = str(error.value)
     assert isinstance(error.value, ZooError)
     assert "Received: " in text
@@ -103,7 +103,7 @@ def test_spec_is_frozen():
 
 
 def test_duplicate_is_refused(added):
-    """A taken name is an error that says so, and leaves the first entry."""
+    """A taken name is an error, and leaves the first entry."""
     with pytest.raises(DuplicateName, match="registered already") as error:
         added("resnet50", TOY, params=1)(toy)
     message(error)
@@ -219,7 +219,7 @@ def test_bad_weights_are_refused(files, file):
 @pytest.mark.parametrize("file", ["whole.keras", "whole.weights.h5"])
 @pytest.mark.parametrize("name", ["mlp", "mlp_mnist", "resnet20"])
 def test_weights_of_another_model_are_refused(files, file, name):
-    """Weights that do not fit are one line, and not a warning for each layer besides."""
+    """Weights that do not fit are one line, without a warning for each layer."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         with pytest.raises(BadOption, match=f"weights must fit {name}. Received: weights=") as error:
@@ -244,7 +244,7 @@ def test_options_can_be_given(name):
 
 
 def test_errors_are_the_builtins_that_callers_expect():
-    """One root, and a builtin error beside it for each leaf."""
+    """Every error derives from the root, and each leaf from a builtin error too."""
     leaves = [leaf for leaf in ZooError.__subclasses__() if leaf.__module__ == ZooError.__module__]
     assert {"UnknownName", "BadOption", "RunError"} <= {leaf.__name__ for leaf in leaves}
     for leaf in leaves:
@@ -266,7 +266,7 @@ def test_register_by_call(added):
     assert __name__ in registry_module.models.origins()
 
 
-# Each runs in a process of its own, whose registry is new.
+# Each runs in a process of its own with a new registry.
 TAKES_A_NAME_FIRST = """
 import zoo
 try:
@@ -282,7 +282,7 @@ print(*zoo.list_models())
 
 
 def test_a_name_taken_first_does_not_hide_others(python):
-    """A user who takes a name of the zoo before it was looked into gets an error, and still the rest of the zoo."""
+    """A user who registers a name of the zoo first gets an error, and the rest of the zoo still works."""
     process = python("-c", TAKES_A_NAME_FIRST)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -317,7 +317,7 @@ def install(folder, name, code):
 
 @pytest.mark.tensorflow
 def test_register_by_entry_point(tmp_path, python, root):
-    """An installed package adds its models without being imported by anyone."""
+    """An installed package adds its models by an entry point, without an import."""
     install(tmp_path, "zoo_plugin", PLUGIN)
     process = python("-c", USE_PLUGIN, env={"PYTHONPATH": f"{root}:{tmp_path}"})
     out, err = process.communicate(timeout=120)
@@ -371,7 +371,7 @@ def test_one_registry_for_all_kinds(registry, kind, known):
 
 NEW_PACKAGE = {
     "__init__.py": "from zoo.specs.registry import Registry\nthings = Registry('thing', 'things')\n",
-    "_hidden.py": "raise RuntimeError('a module with an underscore is not looked into')\n",
+    "_hidden.py": "raise RuntimeError('a module with an underscore is not imported')\n",
     "one.py": "from things import things\nthings.add('thing10', 10, __name__)\nthings.add('thing9', 9, __name__)\n",
 }
 

@@ -22,7 +22,7 @@ import torchvision
 from torch_state import random_images, random_state
 
 REFERENCES = Path(__file__).with_name("torch_references.json.gz")
-LOGITS_KEPT = 16
+SAVED_LOGITS = 16
 # Height and width: small images are fast, but each model has a minimum, and timm's VGG accepts one size only.
 SIZE = (96, 64)
 SIZES = {
@@ -92,7 +92,7 @@ def record(model_id: str) -> dict[str, Any]:
         logits = model(torch.from_numpy(images)).numpy()
     return {
         "keys": {key: list(shape) for key, shape in shapes.items()},
-        "logits": [[short(value) for value in row[:LOGITS_KEPT]] for row in logits],
+        "logits": [[short(value) for value in row[:SAVED_LOGITS]] for row in logits],
         "logits_max": short(np.abs(logits).max()),
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "size": list(size),

@@ -177,7 +177,7 @@ def test_bgr_is_reversed(channels):
     assert_same(actual, expected)
 
 
-def test_file_whose_path_looks_like_a_name(tmp_path, monkeypatch):
+def test_file_with_a_path_like_a_name(tmp_path, monkeypatch):
     """An existing path is a file, also if it looks like a published name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "timm").mkdir()
