@@ -63,18 +63,18 @@ def zoo(*arguments: Any) -> subprocess.Popen:
     """Start the command in a separate process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "zoo", *map(str, arguments), "--quiet"]
-    said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it is closed with the process
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said)
-    STARTED.append((process, said))
+    stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it is closed with the process
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
+    STARTED.append((process, stderr))
     return process
 
 
 def end_all() -> None:
     """Kill all started processes."""
-    for process, said in STARTED:
+    for process, stderr in STARTED:
         process.kill()
         process.wait()
-        said.close()
+        stderr.close()
     STARTED.clear()
 
 
@@ -93,15 +93,15 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
         process.wait(LONGEST)
     finally:
         process.kill()
-    said = next(said for started, said in STARTED if started is process)
-    said.seek(0)
-    return process.returncode, said.read()
+    stderr = next(stderr for started, stderr in STARTED if started is process)
+    stderr.seek(0)
+    return process.returncode, stderr.read()
 
 
 def whole(run: Path, changes: dict[str, Any], *command: Any) -> None:
     """Train a run to its end."""
-    code, said = ended(start(run, changes, *command))
-    check(code == 0, f"{run} ended with exit code {code}: {said}")
+    code, stderr = ended(start(run, changes, *command))
+    check(code == 0, f"{run} ended with exit code {code}: {stderr}")
 
 
 def place(run: Path) -> tuple[int, int]:
@@ -162,7 +162,7 @@ class Life:
         return time.monotonic() - self.started > self.seconds
 
     def writing(self) -> bool:
-        """Return whether a checkpoint is being written; some are written faster than this looks."""
+        """Return whether a checkpoint is being written; some are written faster than this polls."""
         return self.reached() and (any((self.run / "checkpoints").glob(".writing-*")) or self.reached(STEPS))
 
     def validating(self) -> bool:
@@ -208,8 +208,8 @@ def kill(
     if not victim:
         process.wait()
     epoch, step = place(run)
-    stands = "before its first checkpoint" if step < 0 else f"with a checkpoint of epoch {epoch}, step {step}"
-    return f"{name}, {time.monotonic() - started:.1f} s after its start, {stands}"
+    progress = "before its first checkpoint" if step < 0 else f"with a checkpoint of epoch {epoch}, step {step}"
+    return f"{name}, {time.monotonic() - started:.1f} s after its start, {progress}"
 
 
 def targets(draw: random.Random, count: int, epochs: int) -> list[int]:
@@ -232,8 +232,8 @@ def kills(
     for number, target in enumerate(targets(draw, count, changes["epochs"]), start=1):
         process = start(run, changes)
         event = kill(process, run, draw, target)
-        code, said = (-9, "") if event else ended(process)
-        check(event is not None or code == 0, f"a resume ended with exit code {code}: {said}")
+        code, stderr = (-9, "") if event else ended(process)
+        check(event is not None or code == 0, f"a resume ended with exit code {code}: {stderr}")
         log(f"kill {number} of {count}: {event or 'came too late, the run was finished'}")
     finish(run, changes)
     same(run, reference)
@@ -250,12 +250,12 @@ def workers(folder: Path, log: Log, *, count: int, seed: int, changes: dict[str,
         victims = children(process.pid)
         event = kill(process, run, draw, target, lambda victims=victims: draw.choice(victims))
         if event is None:
-            code, said = ended(process)
-            raise Broken(f"the launch ended by itself with exit code {code}: {said}")
+            code, stderr = ended(process)
+            raise Broken(f"the launch ended by itself with exit code {code}: {stderr}")
         log(f"kill {number} of {count} of one of two workers: {event}")
         wait(process, lambda victims=victims: not set(victims) & set(children(process.pid)), 0.02)
-    code, said = ended(process)
-    check(code == 0, f"the launch ended with exit code {code}: {said}")
+    code, stderr = ended(process)
+    check(code == 0, f"the launch ended with exit code {code}: {stderr}")
     same(run, reference, rounding=ROUNDING)
     log(f"workers: after {count} kills, all weights, moments and averages equal those of an uninterrupted run")
 
@@ -297,10 +297,10 @@ def full_disk(folder: Path, reference: Path, log: Log, *, changes: dict[str, Any
                     pass
         else:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
-        code, said = ended(process)
-        check((code, said.count("\n")) == (2, 1), f"a full disk ended in exit code {code} and: {said}")
-        check("No space left" in said or "File too large" in said, f"the error does not name a full disk: {said}")
-        log(f"disk: {'full' if real else 'as if full (mounting is not allowed here)'}; error: {said.strip()}")
+        code, stderr = ended(process)
+        check((code, stderr.count("\n")) == (2, 1), f"a full disk ended in exit code {code} and: {stderr}")
+        check("No space left" in stderr or "File too large" in stderr, f"the error does not name a full disk: {stderr}")
+        log(f"disk: {'full' if real else 'as if full (mounting is not allowed here)'}; error: {stderr.strip()}")
         filler.unlink(missing_ok=True)
         whole(run, changes)
         same(run, reference)
@@ -322,16 +322,16 @@ def damage(folder: Path, reference: Path, log: Log, *, seed: int, changes: dict[
     process.kill()
     process.wait()
     last, previous = (run / f"checkpoints/{name}.safetensors" for name in ("last", "previous"))
-    kept = {path: path.read_bytes() for path in (last, previous)}
-    for path in kept:
+    originals = {path: path.read_bytes() for path in (last, previous)}
+    for path in originals:
         flip(path, draw.random())
-    code, said = ended(start(run, changes))
-    check((code, said.count("\n")) == (2, 1), f"two damaged checkpoints ended in exit code {code} and: {said}")
-    log(f"damage: a bit of both checkpoints; error: {said.strip()}")
-    previous.write_bytes(kept[previous])
-    code, said = ended(start(run, changes))
-    check(code == 0 and said.count("\n") == 1 and str(previous) in said, f"exit code {code}: {said}")
-    log(f"damage: a bit of the newest; warning: {said.strip()}")
+    code, stderr = ended(start(run, changes))
+    check((code, stderr.count("\n")) == (2, 1), f"two damaged checkpoints ended in exit code {code} and: {stderr}")
+    log(f"damage: a bit of both checkpoints; error: {stderr.strip()}")
+    previous.write_bytes(originals[previous])
+    code, stderr = ended(start(run, changes))
+    check(code == 0 and stderr.count("\n") == 1 and str(previous) in stderr, f"exit code {code}: {stderr}")
+    log(f"damage: a bit of the newest; warning: {stderr.strip()}")
     same(run, reference)
     log("damage: it ends like an uninterrupted run")
 

@@ -56,7 +56,7 @@ PAIRS = {
 # Dynamic quantization is for transformers: convolutions stay as they are.
 DYNAMIC = ("vit_", "deit_")
 PROCESSES = 2
-MOST, INT8_SHARE = 1.05, 6.5 / 18.5
+MOST, INT8_FRACTION = 1.05, 6.5 / 18.5
 MOST_SECONDS = {"resnet50": 5, "vgg16": 8}
 
 
@@ -184,7 +184,7 @@ def int8_ratios(model: str, times: dict[str, Any]) -> dict[str, list[float]]:
         names = [PAIRS[runtime][precision][0] for precision in ("int8", "float32") if precision in PAIRS[runtime]]
         if len(names) == 2 and all(name in by_name for name in names):
             found[runtime] = list(latency_ratio(*(summarize(by_name[name])["rounds"] for name in names)))
-            asked = f" (at most {INT8_SHARE:.3f})" if model == "resnet50" else ""
+            asked = f" (at most {INT8_FRACTION:.3f})" if model == "resnet50" else ""
             log(f"int8      {model:22} {runtime:12} {found[runtime][1]:.3f} of float32{asked}")
     return found
 

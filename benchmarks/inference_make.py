@@ -77,8 +77,8 @@ def _write(source: Any, name: str, path: Path) -> None:
     path.mkdir()
     target = path / file if file else path
     shutil.copytree(written, target, dirs_exist_ok=True) if written.is_dir() else shutil.copy(written, target)
-    for beside in written.parent.glob(f"{written.name}.data"):
-        shutil.copy(beside, path)
+    for weights in written.parent.glob(f"{written.name}.data"):
+        shutil.copy(weights, path)
 
 
 def keras(model: str, folder: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def saved_model(path: Path, threads: int, pixels: np.ndarray) -> Callable[[], An
 
 
 def fitting(pixels: np.ndarray, shape: Any) -> np.ndarray:
-    """Return pixels (1, height, width, 3), channels first where the shape says so."""
+    """Return pixels (1, height, width, 3), channels first if the shape has 3 channels there."""
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if shape[1] == 3 else pixels
 
 

@@ -36,7 +36,7 @@ GREEN, REFUSED, RED = "green", "refused", "red"
 SMALL = 400_000  # parameters
 # A model is trained for a third of its recipe's epochs, but not fewer than 40 if the recipe has as many.
 FRACTION, MIN_EPOCHS = 3, 40
-# Values of a pipeline of one step; {model} stands for the model itself.
+# Values of a pipeline of one step; {model} is replaced by the model itself.
 VALUES = {"prune": "0.5", "structured": "0.5", "cluster": "16", "distill": "{model}"}
 # These train a new model for as many epochs as the recipe; others fine-tune for so many.
 NEW_MODEL, FINE_TUNING_EPOCHS = ("distill",), 20

@@ -96,9 +96,9 @@ def overhead() -> None:
     """Measure the cost of logging, diagnostics and checkpoints over a plain `fit`, for ResNet-50."""
     size = ("resnet50", "160", "16")
     found = measure("overhead.py", "time", *size)
-    for kind, share in found["logging_and_diagnostics"].items():
-        together = share + found["checkpoint"]
-        both = f"logging and diagnostics {100 * share:+.2f}%, with checkpoints {100 * together:+.2f}%"
+    for kind, cost in found["logging_and_diagnostics"].items():
+        together = cost + found["checkpoint"]
+        both = f"logging and diagnostics {100 * cost:+.2f}%, with checkpoints {100 * together:+.2f}%"
         print(f"overhead  {kind} time: {both} (at most 3%)")
     print(
         f"overhead  a checkpoint: {found['checkpoint_seconds']:.2f} s, {100 * found['checkpoint']:.2f}% of ten minutes"
@@ -153,11 +153,11 @@ def compression() -> None:
         before, after = (statistics.mean(row[key] for row in rows) for key in ("before", "after"))
         each = ", ".join(f"{row['after']:.4f}" for row in rows)
         print(f"compress  {pipeline}: accuracy {each}, mean {after:.4f}, {100 * (after - before):+.2f} points")
-        shares = {f"gzip {name}": [row["gzip"][name] for row in rows] for name in rows[0]["gzip"]}
-        shares["multiply-adds"] = [row["multiply_adds"] for row in rows]
+        ratios = {f"gzip {name}": [row["gzip"][name] for row in rows] for name in rows[0]["gzip"]}
+        ratios["multiply-adds"] = [row["multiply_adds"] for row in rows]
         for name in rows[0].get("latency", ()):
-            shares[f"latency {name}"] = [row["latency"][name] for row in rows]
-        for name, values in shares.items():
+            ratios[f"latency {name}"] = [row["latency"][name] for row in rows]
+        for name, values in ratios.items():
             print(f"compress    {name}: {statistics.mean(values):.3f} of the uncompressed model")
         for key in ("zeros", "distinct"):
             print(f"compress    {key}: {rows[0][key]}, guaranteed zeros {rows[0]['guaranteed_zeros']}")
