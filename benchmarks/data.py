@@ -54,7 +54,7 @@ def ours(folder: Path) -> Callable[[int], Any]:
 
     augment = AugmentConfig(flip=True, crop_scale=(0.08, 1.0))
     # Nearly all images train, so that an epoch is as long as Keras'.
-    data = DataConfig("folder", str(folder), BATCH, (SIZE, SIZE), augment=augment, shares=(0.9, 0.1, 0.0))
+    data = DataConfig("folder", str(folder), BATCH, (SIZE, SIZE), augment=augment, split_fractions=(0.9, 0.1, 0.0))
     pipeline = open_pipeline(Recipe("bench", model=ModelConfig("resnet50"), data=data), zoo.spec("resnet50"))
     return pipeline.train
 
