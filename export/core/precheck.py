@@ -35,7 +35,7 @@ Rule = Callable[[CheckedModel, FormatRequest], Iterator[str]]
 
 
 def precheck(source: CheckedModel, request: FormatRequest) -> None:
-    """Raise UnsupportedExport if a format cannot represent a model; the message says why and what to do.
+    """Raise UnsupportedExport if a format cannot represent a model; the message has the reason and a fix.
 
     Args:
         source: the model.

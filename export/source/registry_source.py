@@ -89,7 +89,7 @@ def _split(examples: Any, most: int) -> tuple[Any, Any]:
 
 
 def _decoded(request: RegistryRequest, paths: Sequence[Path]) -> _np.ndarray:
-    """Return images resized and cropped as the spec's preprocessing says, float32 (n, height, width, channels)."""
+    """Return images resized and cropped by the spec's preprocessing, float32 (n, height, width, channels)."""
     spec, images = request.spec, []
     if spec.inputs != ("image",):
         raise DataError(

@@ -118,7 +118,7 @@ class StepMonitor:
         }
 
     def _model_batch(self) -> Any:
-        """Return the kept batch as inputs of the model, without random augmentation."""
+        """Return the retained batch as inputs of the model, without random augmentation."""
         x, *rest = self.feed.batch
         if self._pipeline.augments_on_device:
             x = normalize(self._strategy.experimental_local_results(x)[0], self._pipeline.preprocessing)

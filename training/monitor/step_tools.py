@@ -16,12 +16,12 @@ SAMPLE = 4096
 
 
 class Feed:
-    """Passes batches to the compiled step of a model; measures the time it waits for them, and keeps one on request.
+    """Passes batches to the compiled step of a model; measures the time it waits for them, and retains one on request.
 
     Attributes:
         waited: seconds spent waiting since it was last set.
-        keep: whether to keep the next batch.
-        batch: the kept batch.
+        keep: whether to retain the next batch.
+        batch: the retained batch.
         busy: a lock that is held except while waiting for a batch, when nothing changes.
     """
 

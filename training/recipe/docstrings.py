@@ -26,7 +26,7 @@ TIME_OF_SEVERAL = re.compile(r"(\d+(?:\.\d+)? (?:s|min|h)) \((\w+)\)")
 
 @dataclasses.dataclass(frozen=True)
 class RecipeMetadata:
-    """How a recipe is run and what it reaches; "" where its docstring does not say.
+    """How a recipe is run and what it reaches; "" for lines that its docstring does not have.
 
     Args:
         command: the command that runs it.

@@ -6,7 +6,7 @@ truncates reviews to their last 200 words, this recipe to the first, and has a h
 classes.
 
 Command: zoo train imdb_transformer --set data.path=FOLDER
-Hardware: published: not stated; 2 CPU cores are enough.
+Hardware: published: not reported; 2 CPU cores are enough.
 Time: published: 28 s.
 Result: published: accuracy 0.8745 on the 25,000 test reviews after two epochs. Not run here.
 """

@@ -1,4 +1,4 @@
-"""Prepare a dataset of TFDS: download it, or say where to put it."""
+"""Prepare a dataset of TFDS: download it, or report where to put it."""
 
 from __future__ import annotations
 
