@@ -1,4 +1,4 @@
-"""Datasets: the digits, TFDS by name without a network, folders of images, decoding and scaling."""
+"""Datasets: the digits, TFDS by name offline, folders of images, decoding and scaling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS = {".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF", ".webp":
 
 
 def one_line(error):
-    """Return the message, which is one line."""
+    """Return the message, and check that it has one line."""
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -55,7 +55,7 @@ def encoded(pixels, kind="PNG"):
 
 
 def fill(root, classes=("cat", "dog"), count=10, suffixes=(".png",)):
-    """Put images of different sizes into a folder a class."""
+    """Write images of different sizes into a folder for each class."""
     for number, name in enumerate(classes):
         for i in range(count):
             suffix = suffixes[i % len(suffixes)]
@@ -86,7 +86,7 @@ def test_digits_have_three_splits(digits):
 
 
 def test_digits_are_those_of_scikit_learn_in_their_order(digits):
-    """Every split is the very pixels and labels of scikit-learn, unshuffled; the last 360 are the test split."""
+    """Every split has exactly the pixels and labels of scikit-learn, unshuffled; the last 360 are the test split."""
     import tensorflow as tf
     from sklearn.datasets import load_digits
 
@@ -100,7 +100,7 @@ def test_digits_are_those_of_scikit_learn_in_their_order(digits):
         assert labels == found.target[low:high].tolist()
 
 
-def test_digits_contract_is_that_of_the_training_pixels(digits):
+def test_digits_preprocessing_is_that_of_the_training_pixels(digits):
     """Mean and standard deviation are those of the training split, to a tenth."""
     pixels = load_pixels()[0][:1293].astype("float64")
     assert digits.preprocessing.mean[0] == pytest.approx(pixels.mean(), abs=0.1)
@@ -108,8 +108,8 @@ def test_digits_contract_is_that_of_the_training_pixels(digits):
 
 
 @pytest.fixture
-def no_network(monkeypatch):
-    """No name is resolved and there is no proxy."""
+def offline(monkeypatch):
+    """Disable name resolution and proxies."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -119,9 +119,9 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-@pytest.mark.usefixtures("no_network")
+@pytest.mark.usefixtures("offline")
 def test_digits_are_prepared_offline(tmp_path):
-    """The digits need no network: they are prepared from scikit-learn into the folder that is asked for."""
+    """The digits need no internet access: they are prepared from scikit-learn in the given folder."""
     dataset = load_dataset(DataConfig("digits", path=str(tmp_path / "data")))
     assert dataset.splits["test"].count == 360
     assert (tmp_path / "data/digits/1.0.0/dataset_info.json").is_file()
@@ -129,9 +129,9 @@ def test_digits_are_prepared_offline(tmp_path):
     assert rows(again.splits["validation"])[1] == rows(dataset.splits["validation"])[1]
 
 
-@pytest.mark.usefixtures("no_network")
+@pytest.mark.usefixtures("offline")
 def test_known_dataset_that_is_not_prepared(tmp_path):
-    """A dataset of TFDS that is not here and cannot be fetched is told in one line: what to put where."""
+    """A missing TFDS dataset that cannot be downloaded is reported in one line: what to put where."""
     with pytest.raises(DataError) as error:
         load_dataset(DataConfig("mnist", path=str(tmp_path)))
     message = one_line(error)
@@ -143,7 +143,7 @@ def test_known_dataset_that_is_not_prepared(tmp_path):
 
 @pytest.mark.parametrize(("name", "nearest"), [("mnit", "mnist"), ("digit", "digits"), ("foldr", "folder")])
 def test_unknown_dataset_names_the_nearest(name, nearest, tmp_path):
-    """A name that neither we nor TFDS know is UnknownName, with the nearest of both."""
+    """An unknown name raises UnknownName, with the nearest names of the zoo and of TFDS."""
     with pytest.raises(UnknownName, match=f"Did you mean '{nearest}'") as error:
         load_dataset(DataConfig(name, path=str(tmp_path)))
     assert f"data.name='{name}'" in one_line(error)
@@ -151,14 +151,14 @@ def test_unknown_dataset_names_the_nearest(name, nearest, tmp_path):
 
 @pytest.mark.parametrize("name", ["mnist:9.9.9", "mnist/nothing", "huggingface:mnist", "no such", ".."])
 def test_odd_dataset_names_are_refused_in_one_line(name, tmp_path):
-    """A version, a configuration or a namespace that is not there is our error too."""
+    """A missing version, configuration or namespace raises an error of the zoo too."""
     with pytest.raises((UnknownName, DataError)) as error:
         load_dataset(DataConfig(name, path=str(tmp_path)))
     one_line(error)
 
 
 def test_dataset_of_other_things_is_refused(tmp_path):
-    """A dataset of neither images nor texts is refused before anything is fetched."""
+    """A dataset with neither images nor texts is refused before any download."""
     with pytest.raises(DataError, match=r"images or texts with one class each.*penguins.*features") as error:
         load_dataset(DataConfig("penguins", path=str(tmp_path)))
     one_line(error)
@@ -166,7 +166,7 @@ def test_dataset_of_other_things_is_refused(tmp_path):
 
 
 def prepare_shapes(folder, builder_name, sizes):
-    """Prepare a small TFDS dataset in a folder, by a builder that is known to nobody afterwards."""
+    """Prepare a small TFDS dataset in a folder, with a builder that is unregistered afterwards."""
     import tensorflow_datasets as tfds
 
     with tfds.core.registered.skip_registration():
@@ -222,15 +222,15 @@ def test_prepared_dataset_loads_by_name(tfds_folder):
 
 
 def test_end_of_train_validates_where_nothing_else_does(tfds_folder):
-    """Without a validation split the last tenth of "train" is one, and the two do not overlap."""
+    """Without a validation split, the last tenth of "train" is one, and the two do not overlap."""
     dataset = load_dataset(DataConfig("shapes_bare", path=str(tfds_folder)))
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 18, "validation": 2}
     images = [Image.open(io.BytesIO(image)) for image in rows(dataset.splits["validation"])[0]]
     assert [int(np.asarray(image)[0, 0, 0]) for image in images] == [18, 19]
 
 
-def test_folder_divides_each_class(tmp_path):
-    """Sub-folders are the classes; 80% of each train, 10% validate, 10% test, every image in one split."""
+def test_folder_splits_each_class(tmp_path):
+    """Subfolders are the classes; 80% of each train, 10% validate, 10% test; every image is in one split."""
     dataset = load_folder(fill(tmp_path, ("dog", "cat", "ape"), suffixes=(".jpg", ".png", ".bmp", ".gif", ".webp")))
     assert dataset.labels == ("ape", "cat", "dog")
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 24, "validation": 3, "test": 3}
@@ -240,8 +240,8 @@ def test_folder_divides_each_class(tmp_path):
     assert sorted(seen) == sorted(p.read_bytes() for p in tmp_path.rglob("*.*"))
 
 
-def test_folder_divides_by_a_fixed_shuffle(tmp_path):
-    """The same files give the same splits wherever they lie, and not simply the first ones."""
+def test_folder_splits_by_a_fixed_shuffle(tmp_path):
+    """The same files give the same splits in every location, and the splits are shuffled."""
     one, two = (load_folder(fill(tmp_path / place, count=20)) for place in ("a", "b"))
     for name in one.splits:
         assert rows(one.splits[name]) == rows(two.splits[name])
@@ -250,7 +250,7 @@ def test_folder_divides_by_a_fixed_shuffle(tmp_path):
 
 
 def test_folder_with_splits_of_its_own(tmp_path):
-    """train/, validation/ and test/ are taken as they are."""
+    """train/, validation/ and test/ are used as splits."""
     for place, count in (("train", 5), ("val", 3), ("test", 2)):
         fill(tmp_path / place, count=count)
     dataset = load_folder(tmp_path)
@@ -260,15 +260,15 @@ def test_folder_with_splits_of_its_own(tmp_path):
 
 
 def test_folder_with_train_and_test_only(tmp_path):
-    """Where validation is missing, a tenth of train/ validates, and test/ stays whole."""
+    """Without validation/, a tenth of train/ validates, and test/ stays complete."""
     fill(tmp_path / "train", count=20)
     fill(tmp_path / "test", count=3)
     dataset = load_folder(tmp_path)
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 36, "validation": 4, "test": 6}
 
 
-def test_folder_ignores_what_is_no_image(tmp_path):
-    """Notes and hidden folders beside the images are left alone."""
+def test_folder_ignores_other_files(tmp_path):
+    """Other files and hidden folders next to the images are ignored."""
     fill(tmp_path)
     (tmp_path / "cat/notes.txt").write_text("tabby")
     (tmp_path / ".cache").mkdir()
@@ -279,7 +279,7 @@ def test_folder_ignores_what_is_no_image(tmp_path):
 
 
 def test_folder_is_missing(tmp_path):
-    """No folder, or none given, is told with the option to set."""
+    """A missing folder, or none given, is reported with the option to set."""
     for path in ("", tmp_path / "nowhere"):
         with pytest.raises(DataError, match=r"--set data\.path=") as error:
             load_folder(path)
@@ -288,7 +288,7 @@ def test_folder_is_missing(tmp_path):
 
 @pytest.mark.parametrize("classes", [(), ("cat",)])
 def test_folder_needs_two_classes(tmp_path, classes):
-    """A folder with no class, or a single one, has nothing to learn from."""
+    """A folder without classes, or with a single one, is refused."""
     fill(tmp_path, classes)
     with pytest.raises(DataError, match=f"at least two sub-folders.* with {len(classes)}") as error:
         load_folder(tmp_path)
@@ -306,7 +306,7 @@ def test_folder_names_a_class_without_images(tmp_path):
 
 
 def test_folder_splits_have_the_same_classes(tmp_path):
-    """A class that one split lacks is named, with the split."""
+    """A class that a split lacks is named, with the split."""
     fill(tmp_path / "train", ("ape", "cat", "dog"))
     fill(tmp_path / "validation", ("ape", "cat", "dog"))
     fill(tmp_path / "test", ("ape", "cat"))
@@ -315,8 +315,8 @@ def test_folder_splits_have_the_same_classes(tmp_path):
     one_line(error)
 
 
-def spoil(root):
-    """Put four files that no decoder takes among 20 good ones."""
+def corrupt(root):
+    """Add four undecodable files to 20 good ones."""
     good = encoded(noise(64, 64), "JPEG")
     bad = {
         "cat/cut.jpg": good[: len(good) // 2],
@@ -330,8 +330,8 @@ def spoil(root):
 
 
 def test_images_that_cannot_be_decoded_stop(tmp_path):
-    """Truncated, empty and foreign files are counted and named, with the way to leave them out."""
-    bad = spoil(fill(tmp_path))
+    """Truncated, empty and unsupported files are counted and named, with the option that skips them."""
+    bad = corrupt(fill(tmp_path))
     with pytest.raises(DataError) as error:
         load_folder(tmp_path)
     message = one_line(error)
@@ -341,22 +341,22 @@ def test_images_that_cannot_be_decoded_stop(tmp_path):
 
 
 def test_images_that_cannot_be_decoded_are_left_out_on_request(tmp_path):
-    """With data.skip_bad the good ones remain, every one."""
+    """With data.skip_bad, exactly the good ones remain."""
     fill(tmp_path)
     good = sorted(p.read_bytes() for p in tmp_path.rglob("*.png"))
-    spoil(tmp_path)
+    corrupt(tmp_path)
     dataset = load_folder(tmp_path, skip_bad=True)
     assert sorted(image for split in dataset.splits.values() for image in rows(split)[0]) == good
 
 
 def test_find_bad_finds_each_once(tmp_path):
-    """find_bad yields exactly the spoilt files, in the order given."""
-    bad = spoil(fill(tmp_path))
+    """find_bad yields exactly the damaged files, in the given order."""
+    bad = corrupt(fill(tmp_path))
     assert list(find_bad(sorted(p for p in tmp_path.rglob("*.*")))) == bad
 
 
-def test_a_split_with_nothing_left_is_told(tmp_path):
-    """Leaving out every image of a split is an error, not an empty split."""
+def test_a_split_with_nothing_left_is_refused(tmp_path):
+    """Skipping every image of a split is an error, not an empty split."""
     fill(tmp_path / "train")
     fill(tmp_path / "test", count=1)
     for path in (tmp_path / "test").rglob("*.png"):
@@ -367,7 +367,7 @@ def test_a_split_with_nothing_left_is_told(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_decode_is_exact_where_the_size_fits(channels):
-    """An image of the right size comes out as its very pixels."""
+    """An image of the right size keeps its exact pixels."""
     pixels = noise(16, 16, channels)
     found = decode(encoded(pixels), (16, 16, channels), PreprocessingConfig()).numpy()
     assert found.dtype == np.float32
@@ -376,8 +376,8 @@ def test_decode_is_exact_where_the_size_fits(channels):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_decode_takes_every_format_in_grey_and_colour(kind, channels):
-    """A colour image of any format that a folder may hold can be asked for in 1 or 3 channels."""
+def test_decode_takes_every_format_in_gray_and_color(kind, channels):
+    """A color image of any supported format decodes to 1 or 3 channels."""
     found = decode(encoded(noise(16, 16), kind), (8, 8, channels), PreprocessingConfig())
     assert found.shape == (8, 8, channels)
 
@@ -385,7 +385,7 @@ def test_decode_takes_every_format_in_grey_and_colour(kind, channels):
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_decode_takes_every_kind_of_pixel(mode, channels):
-    """Grey, palette, alpha and print images give what is asked for."""
+    """Grayscale, palette, alpha and CMYK images decode to the requested channels."""
     image = Image.fromarray(noise(16, 16)).convert(mode)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG" if mode == "CMYK" else "PNG")
@@ -393,7 +393,7 @@ def test_decode_takes_every_kind_of_pixel(mode, channels):
 
 
 def test_decode_takes_webp_with_alpha():
-    """A WebP image with an alpha channel, which TensorFlow refuses to drop by itself, is decoded or found bad."""
+    """A WebP image with an alpha channel, which TensorFlow does not drop, is decoded or reported as bad."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 4)).astype("uint8"))
     buffer = io.BytesIO()
     image.save(buffer, "WEBP")
@@ -401,7 +401,7 @@ def test_decode_takes_webp_with_alpha():
 
 
 def by_pillow(pixels, shape, crop):
-    """Resize the shorter side to size / crop and cut the centre out, by Pillow."""
+    """Resize the shorter side to size / crop and crop the center, with Pillow."""
     height, width = shape
     scale = max(height / crop / pixels.shape[0], width / crop / pixels.shape[1])
     size = round(pixels.shape[0] * scale), round(pixels.shape[1] * scale)
@@ -414,14 +414,14 @@ def by_pillow(pixels, shape, crop):
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (20, 24), (200, 50)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_decode_resizes_and_crops_as_pillow_does(size, crop, channels):
-    """The shorter side is resized with antialiasing, the centre cut out: within two levels of Pillow."""
+    """The shorter side is resized with antialiasing and the center is cropped: within two levels of Pillow."""
     pixels = noise(*size, channels)
     found = decode(encoded(pixels), (32, 32, channels), PreprocessingConfig(crop=crop)).numpy()
     assert np.abs(found - by_pillow(pixels, (32, 32), crop)).max() <= 2
 
 
 def test_decode_gives_whole_levels():
-    """What comes out of resizing is rounded and clipped, so that an 8-bit input can hold it."""
+    """The resized image is rounded and clipped, so that an 8-bit input can hold it."""
     pixels = np.kron(np.random.default_rng(0).integers(0, 2, (8, 8, 1)), np.full((9, 9, 1), 255)).astype("uint8")
     found = decode(encoded(pixels), (16, 16, 1), PreprocessingConfig(interpolation="bicubic")).numpy()
     np.testing.assert_array_equal(found, np.rint(found))
@@ -429,8 +429,8 @@ def test_decode_gives_whole_levels():
     assert found.max() <= 255
 
 
-def test_decode_cuts_the_centre():
-    """Of a wide image the middle remains."""
+def test_decode_crops_the_center():
+    """The middle of a wide image remains."""
     pixels = np.repeat(np.arange(0, 60, dtype="uint8")[None, :, None], 20, axis=0)
     found = decode(encoded(pixels), (20, 20, 1), PreprocessingConfig()).numpy()
     np.testing.assert_array_equal(found[0, :, 0], np.arange(20, 40))
@@ -447,8 +447,8 @@ def test_normalize_is_minus_mean_over_std(mean, std):
     np.testing.assert_allclose(found, (x.astype("float64") - mean) / std, rtol=1e-5, atol=1e-5)
 
 
-def test_contract_checks_its_channels():
-    """Three means do not go with one channel."""
+def test_preprocessing_checks_its_channels():
+    """Three means do not fit one channel."""
     with pytest.raises(BadOption, match="must have 1 number for data of 1 channels"):
         PreprocessingConfig(mean=(1.0, 2.0, 3.0)).check(1)
 
@@ -457,7 +457,7 @@ REVIEWS = {"neg": ["What a bore.", "Never again!"], "pos": ["A joy, from start t
 
 
 def write_texts(root, classes=("poem", "prose"), count=10):
-    """Put short texts into a folder a class."""
+    """Write short texts into a folder for each class."""
     for name in classes:
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
@@ -471,7 +471,7 @@ def texts(split):
 
 
 def test_folder_of_texts(tmp_path):
-    """Sub-folders are the classes, divided as folders of images are; the content is text in UTF-8."""
+    """Subfolders are the classes, split like folders of images; the content is text in UTF-8."""
     dataset = load_dataset(DataConfig("text_folder", path=str(write_texts(tmp_path))))
     assert (dataset.labels, dataset.shape, dataset.task) == (("poem", "prose"), (), "classify")
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 16, "validation": 2, "test": 2}
@@ -481,8 +481,8 @@ def test_folder_of_texts(tmp_path):
     )
 
 
-def test_folder_of_texts_that_is_divided(tmp_path):
-    """train/ and test/ are taken as they are, a tenth of train/ validates; shares are refused then."""
+def test_folder_of_texts_with_splits(tmp_path):
+    """train/ and test/ are used as splits, a tenth of train/ validates; fractions are then refused."""
     write_texts(tmp_path / "train")
     write_texts(tmp_path / "test", count=3)
     dataset = load_dataset(DataConfig("text_folder", path=str(tmp_path)))
@@ -490,8 +490,8 @@ def test_folder_of_texts_that_is_divided(tmp_path):
     assert dataset.options == ()
 
 
-def test_texts_that_are_none_stop(tmp_path):
-    """Files that are empty or not UTF-8 are counted and named, and left out on request."""
+def test_bad_texts_stop(tmp_path):
+    """Files that are empty or not UTF-8 are counted and named, and skipped on request."""
     write_texts(tmp_path)
     (tmp_path / "poem/03.txt").write_bytes("Grüße".encode("latin-1"))
     (tmp_path / "prose/07.txt").write_text(" \n")
@@ -507,7 +507,7 @@ def test_texts_that_are_none_stop(tmp_path):
 
 
 def test_missing_folder_of_texts(tmp_path):
-    """No folder, no classes, a class without texts."""
+    """A missing folder, missing classes and a class without texts are refused."""
     missing = ("", tmp_path / "none")
     for path, message in (*((p, "texts per class") for p in missing), (tmp_path, "two sub-folders")):
         with pytest.raises(DataError, match=message) as error:
@@ -516,7 +516,7 @@ def test_missing_folder_of_texts(tmp_path):
 
 
 def test_imdb_is_read_from_the_folder_of_its_archive(tmp_path):
-    """aclImdb has neg and pos; what is unlabelled is left alone, and the reviews to test are those of test/."""
+    """aclImdb has neg and pos; unlabeled reviews are ignored, and the test reviews are those of test/."""
     for split in ("train", "test"):
         for name, reviews in REVIEWS.items():
             (tmp_path / f"aclImdb/{split}/{name}").mkdir(parents=True)
@@ -532,16 +532,16 @@ def test_imdb_is_read_from_the_folder_of_its_archive(tmp_path):
         assert all(label == ("joy" in text or "Twice" in text) for text, label in texts(dataset.splits["train"]))
 
 
-@pytest.mark.usefixtures("no_network")
-def test_imdb_that_is_nowhere(tmp_path):
-    """What to prepare is said in one line."""
+@pytest.mark.usefixtures("offline")
+def test_imdb_that_is_missing(tmp_path):
+    """One line names what to prepare."""
     with pytest.raises(DataError, match=r"tfds build imdb_reviews") as error:
         load_dataset(DataConfig("imdb", path=str(tmp_path)))
     one_line(error)
 
 
 def prepare_reviews(folder, builder_name, config, keys, names, more):
-    """Prepare a small TFDS dataset of texts in a folder, by a builder that is known to nobody afterwards."""
+    """Prepare a small TFDS dataset of texts in a folder, with a builder that is unregistered afterwards."""
     import tensorflow_datasets as tfds
 
     with tfds.core.registered.skip_registration():
@@ -588,7 +588,7 @@ NEWS = ("World", "Sports", "Business", "Sci/Tech")
     ],
 )
 def test_prepared_texts_of_tfds(name, builder, config, keys, names, more, tmp_path):
-    """Texts that TFDS has prepared are classified by name: ours, listed ones and any other."""
+    """Texts that TFDS prepared are loaded by name: the zoo's own, listed ones and any other."""
     prepare_reviews(tmp_path, builder, config, keys, names, more)
     dataset = load_dataset(DataConfig(name, path=str(tmp_path)))
     assert (dataset.labels, dataset.shape, dataset.task) == (names, (), "classify")
@@ -608,7 +608,7 @@ def table_of_texts(tmp_path, rows, names=("review", "mood")):
 
 
 def test_table_of_texts(tmp_path):
-    """A column of texts, quoted and over several lines, with classes or with a number."""
+    """A column of texts, quoted and over several lines, has classes or numbers as targets."""
     rows = [
         (f'"{text}", he said\n{i}', name) for name, reviews in REVIEWS.items() for text in reviews for i in range(5)
     ]
@@ -622,7 +622,7 @@ def test_table_of_texts(tmp_path):
 
 
 def test_table_of_texts_needs_one_column(tmp_path):
-    """Of several columns the one with the texts is named; an empty text is told with its row."""
+    """With several columns, an option names the text column; an empty text is reported with its row."""
     rows = [(i, text, name) for name, reviews in REVIEWS.items() for i, text in enumerate(reviews * 3)]
     config = table_of_texts(tmp_path, rows, ("id", "review", "mood"))
     with pytest.raises(DataError, match=r"one column of texts. Received: id, review") as error:
@@ -635,7 +635,7 @@ def test_table_of_texts_needs_one_column(tmp_path):
 
 
 def test_folder_obeys_fractions_and_seed(tmp_path):
-    """Halves and quarters of each class; existing splits refuse them."""
+    """The splits have halves and quarters of each class; existing splits refuse fractions."""
     fill(tmp_path / "open")
     dataset = load_folder(tmp_path / "open", split_fractions=(0.6, 0.2, 0.2), split_seed=3)
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 12, "validation": 4, "test": 4}
@@ -652,25 +652,25 @@ def image_pipeline(path, **options):
     return open_pipeline(Recipe("t", ModelConfig("mlp_tiny"), config), zoo.spec("mlp_tiny"))
 
 
-@pytest.mark.parametrize("way", ["minmax", "zscore", "channel"])
-def test_statistics_of_images_in_files_are_those_of_numpy(tmp_path, way, monkeypatch):
-    """They are read a few at a time, and are those of all training pixels at once in float64."""
+@pytest.mark.parametrize("method", ["minmax", "zscore", "channel"])
+def test_statistics_of_images_in_files_are_those_of_numpy(tmp_path, method, monkeypatch):
+    """Statistics are computed in batches, and equal NumPy's over all training pixels in float64."""
     import training.data.pipeline.statistics as statistics
 
     fill(tmp_path)
     monkeypatch.setattr(statistics, "VALUES", 3 * 12 * 12 * 3)
-    pipeline = image_pipeline(tmp_path, normalize=way)
+    pipeline = image_pipeline(tmp_path, normalize=method)
     pixels = pipeline.raw("train", 1000)[0].astype("float64")
-    axes = (0, 1, 2) if way == "channel" else None
-    mean, std = (pixels.mean(axes), pixels.std(axes)) if way != "minmax" else (pixels.min(), np.ptp(pixels))
+    axes = (0, 1, 2) if method == "channel" else None
+    mean, std = (pixels.mean(axes), pixels.std(axes)) if method != "minmax" else (pixels.min(), np.ptp(pixels))
     np.testing.assert_allclose(pipeline.preprocessing.mean, np.atleast_1d(mean), rtol=1e-12)
     np.testing.assert_allclose(pipeline.preprocessing.std, np.atleast_1d(std), rtol=1e-12)
-    assert len(pipeline.preprocessing.mean) == (3 if way == "channel" else 1)
+    assert len(pipeline.preprocessing.mean) == (3 if method == "channel" else 1)
     assert image_pipeline(tmp_path).preprocessing == zoo.spec("mlp_tiny").preprocessing
 
 
-def test_images_that_are_not_trained_on_teach_no_statistics(tmp_path):
-    """Whatever validation and test images show, the contract stays; a training image changes it."""
+def test_validation_and_test_images_do_not_change_statistics(tmp_path):
+    """Validation and test images do not change the preprocessing config; a training image does."""
     fill(tmp_path)
     before = image_pipeline(tmp_path, normalize="channel")
     for split, same in (("validation", True), ("test", True), ("train", False)):

@@ -1,4 +1,4 @@
-"""ImageNet in the three ways in which it lies on disks, made small; record files; what TFDS prepared under a name."""
+"""ImageNet in three storage formats, made small; record files; datasets that TFDS prepared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ n03126707 crane
 
 
 def jpeg(number, size=(40, 48)):
-    """Return the bytes of a small JPEG; its grey is its number, times 8."""
+    """Return the bytes of a small JPEG; its gray level is 8 times its number."""
     pixels = np.full((*size, 3), 8 * number % 256, "uint8")
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")
@@ -46,7 +46,7 @@ def as_folders(root, each=4, validation="val"):
 
 
 def record(label, content=None):
-    """Return an example as the field's scripts write it, labels from 1."""
+    """Return an example as common scripts write it, with labels from 1."""
     import tensorflow as tf
 
     features = {
@@ -119,23 +119,23 @@ def load(path):
 
 
 def rows(examples):
-    """Return (number told by the grey, label) of all examples."""
+    """Return (number from the gray level, label) of all examples."""
     found = []
     for content, label in examples.as_numpy_iterator():
-        to_grayscale = int(np.asarray(Image.open(io.BytesIO(content)))[5, 5, 0])
-        found.append((round(to_grayscale / 8), int(label)))
+        gray = int(np.asarray(Image.open(io.BytesIO(content)))[5, 5, 0])
+        found.append((round(gray / 8), int(label)))
     return found
 
 
 @pytest.fixture(params=WAYS)
-def way(request, tmp_path):
-    """The data in each of the three ways: (name, folder)."""
+def storage(request, tmp_path):
+    """The data in each of the three storage formats: (name, folder)."""
     return request.param, WAYS[request.param](tmp_path / "imagenet")
 
 
-def test_each_way_is_told_by_looking(way):
-    """Images come with the labels that they were written with, counted right, under ImageNet's contract."""
-    name, path = way
+def test_each_storage_is_recognized(storage):
+    """Images have the labels they were written with, correct counts, and ImageNet's preprocessing."""
+    name, path = storage
     dataset = load(path)
     train = {"folders": 20, "records": 12, "tfds": 20}[name]
     validation = {"folders": 10, "records": 8, "tfds": 10}[name]
@@ -146,16 +146,16 @@ def test_each_way_is_told_by_looking(way):
     for part in dataset.splits.values():
         found = rows(part.examples)
         assert len(found) == part.count
-        assert all(to_grayscale == label for to_grayscale, label in found)
+        assert all(gray == label for gray, label in found)
         assert {label for _, label in found} == set(range(5))
 
 
-def test_each_way_is_shuffled_by_a_seed(way):
-    """A seed gives one order of all examples, another another; what is skipped is the beginning of it."""
-    split = load(way[1]).splits["train"]
+def test_each_storage_is_shuffled_by_a_seed(storage):
+    """Each seed gives one order of all examples; a skip drops its first examples."""
+    split = load(storage[1]).splits["train"]
     if split.shuffled is None:
-        # TFDS' own files are mixed by the pipeline's buffer.
-        assert way[0] == "tfds"
+        # The pipeline's buffer shuffles TFDS' own files.
+        assert storage[0] == "tfds"
         return
     first, again, other = (rows(split.shuffled(seed, 0)) for seed in (1, 1, 2))
     assert first == again
@@ -165,14 +165,14 @@ def test_each_way_is_shuffled_by_a_seed(way):
 
 
 @pytest.mark.slow
-def test_each_way_trains_to_the_end(way, tmp_path, zoo_command):
-    """`zoo train` learns a tiny network on it with ResNet's augmentation, and the run is whole."""
+def test_each_storage_trains(storage, tmp_path, zoo_command):
+    """`zoo train` trains a tiny model on it with ResNet's augmentation, and the run is complete."""
     code, _out, err = zoo_command(
         "train", "folder_resnet18", "--run", tmp_path / "run", "--quiet",
         *(f"--set={change}" for change in (
-            "data.name=imagenet2012", f"data.path={way[1]}", "model.name=resnet_tiny", "model.options={}", "epochs=1",
-            "data.batch_size=4", "data.image_size=[32,32]", "schedule.warmup_epochs=0", "data.augment.shift=0",
-            "data.augment.zoom=0", "data.augment.crop_scale=[0.08,1.0]",
+            "data.name=imagenet2012", f"data.path={storage[1]}", "model.name=resnet_tiny", "model.options={}",
+            "epochs=1", "data.batch_size=4", "data.image_size=[32,32]", "schedule.warmup_epochs=0",
+            "data.augment.shift=0", "data.augment.zoom=0", "data.augment.crop_scale=[0.08,1.0]",
         )),
     )  # fmt: skip
     assert (code, err) == (0, "")
@@ -184,31 +184,31 @@ def test_each_way_trains_to_the_end(way, tmp_path, zoo_command):
 
 @pytest.mark.parametrize("place", ["", "imagenet2012", "imagenet2012/5.1.0"])
 def test_prepared_data_is_found_from_above(tmp_path, place):
-    """The folder of TFDS, that of the dataset and that of the version are all understood."""
+    """data.path may be the folder of TFDS, of the dataset or of the version."""
     assert load(as_tfds(tmp_path) / place).splits["train"].count == 20
 
 
 def test_shards_in_folders_of_their_own(tmp_path):
-    """train/train-*-of-* is as good as train-*-of-*."""
+    """train/train-*-of-* works like train-*-of-*."""
     assert load(as_records(tmp_path, sub=True)).splits["train"].count == 12
 
 
-def test_validation_may_be_called_so(tmp_path):
-    """validation/ is as good as val/."""
+def test_validation_folder_may_be_named_validation(tmp_path):
+    """validation/ works like val/."""
     assert load(as_folders(tmp_path, validation="validation")).splits["validation"].count == 10
 
 
 @pytest.mark.parametrize("name", ["LOC_synset_mapping.txt", "synset_words.txt", "imagenet_class_index.json"])
 def test_names_are_read_where_there_is_a_list(tmp_path, name):
-    """Classes are called as the list says, the two cranes apart, and by number where it says nothing."""
+    """Classes have the names of the list, the two cranes are distinct, and unlisted classes have their WordNet ID."""
     pairs = dict(line.split(" ", 1) for line in NAMES.splitlines())
     index = json.dumps({str(i): [wnid, called] for i, (wnid, called) in enumerate(pairs.items())})
     (as_folders(tmp_path) / name).write_text(index if name.endswith("json") else NAMES)
     assert load(tmp_path).labels == ("tench", "goldfish", "n01484850", "crane (n02012849)", "crane (n03126707)")
 
 
-def test_list_that_cannot_be_read_is_told(tmp_path):
-    """A broken list is named, in one line."""
+def test_unreadable_list_is_refused(tmp_path):
+    """One line names the broken list."""
     (as_folders(tmp_path) / "imagenet_class_index.json").write_text('{"0": 3}')
     with pytest.raises(DataError, match=r"imagenet_class_index\.json") as error:
         load(tmp_path)
@@ -216,21 +216,21 @@ def test_list_that_cannot_be_read_is_told(tmp_path):
 
 
 def refused(path, message):
-    """Expect one line that says what is wrong."""
+    """Expect one line with the problem."""
     with pytest.raises(DataError, match=message) as error:
         load(path)
     assert "\n" not in str(error.value)
 
 
-def test_nothing_there_is_told_with_the_ways(tmp_path):
-    """No folder, or one with something else, is refused with what is expected."""
+def test_missing_data_is_reported_with_the_expected_files(tmp_path):
+    """A missing folder, or one with other files, is refused with the expected files."""
     (tmp_path / "notes.txt").write_text("tench")
     for path in (tmp_path, tmp_path / "nowhere"):
         refused(path, r"train/<wnid>/\*\.JPEG.*--set data\.path=FOLDER")
 
 
-def test_missing_parts_are_told(tmp_path):
-    """A shard that is missing, validation that is missing, a class that train/ lacks, and a split without images."""
+def test_missing_parts_are_reported(tmp_path):
+    """A missing shard, missing validation, a class that train/ lacks, and a split without images are refused."""
     shards = as_records(tmp_path / "a")
     (shards / "train-00001-of-00003").unlink()
     refused(shards, "Expected 3 shards.*Received: 2")
@@ -247,8 +247,8 @@ def test_missing_parts_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 4, 20, 500])
-def test_cut_off_shard_is_named(tmp_path, cut):
-    """A shard that lost its end is found before training, by the lengths of its records."""
+def test_truncated_shard_is_named(tmp_path, cut):
+    """A truncated shard is found before training, from the lengths of its records."""
     shard = as_records(tmp_path) / "train-00002-of-00003"
     assert count_records(shard) == 4
     shard.write_bytes(shard.read_bytes()[:-cut])
@@ -256,7 +256,7 @@ def test_cut_off_shard_is_named(tmp_path, cut):
 
 
 def test_label_out_of_bounds_stops():
-    """A label of 0, the background of other lists, is not taken for the last class."""
+    """A label of 0, the background class of other lists, does not become the last class."""
     import tensorflow as tf
 
     from training.datasets.imagenet2012 import _parse
@@ -268,7 +268,7 @@ def test_label_out_of_bounds_stops():
 
 
 def test_records_are_mixed_across_files(tmp_path):
-    """Files of one class each come out mixed, each record once."""
+    """Files with one class each are mixed; each record occurs once."""
     for i in range(20):
         write(tmp_path / f"part-{i:02d}", [str(100 * i + j).encode() for j in range(30)])
     import tensorflow as tf
@@ -281,7 +281,7 @@ def test_records_are_mixed_across_files(tmp_path):
 
 
 def test_files_are_shuffled_by_name(tmp_path):
-    """All files come once, whatever the order, without those that are skipped; global seeds change nothing."""
+    """Every file occurs once in any order, except the skipped ones; global seeds change nothing."""
     import tensorflow as tf
 
     for i in range(50):
@@ -298,7 +298,7 @@ def test_files_are_shuffled_by_name(tmp_path):
     assert rest == [(label, label) for label in order[20:]]
 
 
-# Version, shape and classes as TFDS has them, and what else an example holds.
+# Version, shape and classes as in TFDS, and the other features of an example.
 PREPARED = {
     "mnist": ("3.0.1", (28, 28, 1), 10, ()),
     "fashion_mnist": ("3.0.1", (28, 28, 1), 10, ()),
@@ -308,7 +308,7 @@ PREPARED = {
 
 
 def prepare(folder, name):
-    """Write 30 training and 6 test images of noise in the very files that TFDS prepares under a name."""
+    """Write 30 training and 6 test images of noise in the files that TFDS prepares under a name."""
     import tensorflow_datasets as tfds
 
     version, shape, classes, more = PREPARED[name]
@@ -327,9 +327,9 @@ def prepare(folder, name):
             pkg_dir_path = None
 
             def _info(self):
-                kept = {key: value for key, value in features.items() if key in ("image", "label", *more)}
+                used = {key: value for key, value in features.items() if key in ("image", "label", *more)}
                 return tfds.core.DatasetInfo(
-                    builder=self, features=tfds.features.FeaturesDict(kept), supervised_keys=("image", "label")
+                    builder=self, features=tfds.features.FeaturesDict(used), supervised_keys=("image", "label")
                 )
 
             def _split_generators(self, _):
@@ -347,7 +347,7 @@ def prepare(folder, name):
 
 @pytest.mark.parametrize("name", PREPARED)
 def test_small_datasets_of_tfds_are_read(name, tmp_path):
-    """What was prepared elsewhere under TFDS' name is read as it is: images, labels, splits, and our contract."""
+    """A dataset that TFDS prepared elsewhere has its images, labels and splits, and the zoo's preprocessing."""
     import tensorflow as tf
 
     prepare(tmp_path, name)
@@ -364,7 +364,7 @@ def test_small_datasets_of_tfds_are_read(name, tmp_path):
 
 
 def test_prepared_cifar_trains(tmp_path):
-    """A network learns on it, with CIFAR's own augmentation."""
+    """A model trains on it with CIFAR's own augmentation."""
     prepare(tmp_path, "cifar10")
     changes = {
         "data.name": "cifar10", "data.path": str(tmp_path), "data.batch_size": 8, "model.name": "resnet_tiny",

@@ -1,4 +1,4 @@
-"""Several labels at once: figures by hand, what is not known, VOC and COCO as they lie on disk, TFDS, a whole run."""
+"""Several labels per example: metrics by hand, unknown labels, VOC and COCO as on disk, TFDS, a complete run."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from zoo.common.errors import BadOption, DataError, ParityError
 
 
 def one_line(error):
-    """Return the message, which is one line."""
+    """Return the message, and check that it has one line."""
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def precision_by_hand(truth, scores):
-    """Return the mean, over the examples that have a label, of the precision down to each of them."""
+    """Return the average precision: the mean precision at the rank of each positive example."""
     order = np.argsort(-scores)
     found = truth[order]
     return np.mean([found[: i + 1].mean() for i in np.flatnonzero(found)])
 
 
-def test_figures_are_those_by_hand():
-    """Average precision, F1 and accuracy of random answers are what their definitions say."""
+def test_metrics_match_their_definitions():
+    """Average precision, F1 and accuracy of random predictions match their definitions."""
     draw = np.random.default_rng(0)
     truth, logits = draw.integers(0, 2, (50, 4)), draw.normal(size=(50, 4))
     precisions = [precision_by_hand(t, s) for t, s in zip(truth.T, logits.T, strict=True)]
@@ -46,8 +46,8 @@ def test_figures_are_those_by_hand():
     assert found["accuracy"] == pytest.approx((given == truth).mean())
 
 
-def test_what_is_not_known_counts_for_nothing():
-    """A mark of -1 leaves a decision out of every figure; a label that nobody has has no precision."""
+def test_unknown_labels_are_ignored():
+    """A label of -1 is left out of every metric; a label without positive examples has no precision."""
     truth = np.array([[1, 0, 0], [0, 1, 0], [1, -1, 0], [0, 0, 0]])
     logits = np.array([[2.0, -1, -1], [-1, 1, -1], [3, 9, -1], [-2, -3, -1]])
     assert average_precisions(truth, logits) == [1.0, 1.0, None]
@@ -61,15 +61,15 @@ def test_what_is_not_known_counts_for_nothing():
     )
     for metric in TASKS["multilabel"].metrics():
         values = []
-        for answers in (logits, other):
+        for predictions in (logits, other):
             metric.reset_state()
-            metric.update_state(truth.astype("float32"), answers.astype("float32"))
+            metric.update_state(truth.astype("float32"), predictions.astype("float32"))
             values.append(float(metric.result()))
         assert values[0] == pytest.approx(values[1])
 
 
 def test_running_precision_is_near_the_exact_one():
-    """The metric of an epoch, from 200 thresholds, tells what the judgement in the end says to a few points."""
+    """The metric of an epoch, from 200 thresholds, is within a few points of the final evaluation."""
     draw = np.random.default_rng(1)
     truth = draw.integers(0, 2, (400, 5)).astype("float32")
     logits = (draw.normal(size=(400, 5)) + truth).astype("float32")
@@ -82,7 +82,7 @@ def test_running_precision_is_near_the_exact_one():
 
 
 def picture(number, size=(20, 24)):
-    """Return an image filled with a number, as the bytes of a JPEG."""
+    """Return an image filled with a number, as JPEG bytes."""
     file = io.BytesIO()
     Image.fromarray(np.full((*size, 3), 10 * number, "uint8")).save(file, "JPEG", quality=95)
     return file.getvalue()
@@ -109,7 +109,7 @@ OBJECTS = [
 
 @pytest.fixture
 def voc(tmp_path):
-    """VOCdevkit with six images: three train, two validate, one is tested."""
+    """VOCdevkit with six images: three train, two validate, one tests."""
     place = tmp_path / "VOCdevkit" / "VOC2007"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (place / folder).mkdir(parents=True)
@@ -124,17 +124,17 @@ def voc(tmp_path):
 
 
 def marks(dataset, split):
-    """Return the labels of each image of a split by the number that it is filled with."""
+    """Return the labels of each image of a split by the number that fills it."""
     found = {}
-    for image, answer in dataset.splits[split].examples.as_numpy_iterator():
+    for image, target in dataset.splits[split].examples.as_numpy_iterator():
         number = round(float(np.asarray(Image.open(io.BytesIO(image))).mean()) / 10)
-        found[number] = {dataset.labels[i]: int(answer[i]) for i in np.flatnonzero(answer)}
+        found[number] = {dataset.labels[i]: int(target[i]) for i in np.flatnonzero(target)}
     return found
 
 
 @pytest.mark.parametrize("inside", ["", "VOCdevkit", "VOCdevkit/VOC2007"])
-def test_voc_is_read_as_it_lies(voc, inside):
-    """Kinds of objects are labels; one that is only difficult is not judged; the lists are the splits."""
+def test_voc_is_read_from_its_folders(voc, inside):
+    """Kinds of objects are labels; a kind that is only difficult is not evaluated; the lists are the splits."""
     dataset = load_dataset(DataConfig("voc2007", path=str(voc / inside)))
     assert (len(dataset.labels), dataset.task, dataset.shape) == (20, "multilabel", (0, 0, 3)) or dataset.shape == (
         0,
@@ -159,16 +159,16 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "x"><!ENTITY c "&b;&b;">]><
         (annotation([("unicorn", False)]), "Received: \\['unicorn'\\]"),
     ],
 )
-def test_bad_annotations_are_told_in_one_line(voc, content, message):
-    """A bomb of entities is never expanded; what is no annotation, and an unknown kind, are named with their file."""
+def test_bad_annotations_are_reported_in_one_line(voc, content, message):
+    """An entity bomb is never expanded; an invalid annotation and an unknown kind are named with their file."""
     (voc / "VOCdevkit/VOC2007/Annotations/000001.xml").write_text(content)
     with pytest.raises(DataError, match=message) as error:
         load_dataset(DataConfig("voc2007", path=str(voc)))
     assert "000001.xml" in one_line(error)
 
 
-def test_missing_parts_of_voc_are_told(voc, tmp_path):
-    """An image, an annotation or a list that is not there; no kit at all says what to prepare."""
+def test_missing_parts_of_voc_are_reported(voc, tmp_path):
+    """A missing image, annotation or list is named; without the kit, the message names what to prepare."""
     place = voc / "VOCdevkit/VOC2007"
     (place / "JPEGImages/000002.jpg").rename(place / "000002.jpg")
     with pytest.raises(DataError, match=r"1 of 6.*000002\.jpg") as error:
@@ -182,7 +182,7 @@ def test_missing_parts_of_voc_are_told(voc, tmp_path):
 
 @pytest.fixture
 def coco(tmp_path):
-    """COCO's layout of 2017 with twenty images to train and two that papers call validation."""
+    """The folders of COCO 2017 with twenty training images and two that papers call validation."""
     (tmp_path / "annotations").mkdir()
     categories = [{"id": 7, "name": "train"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
     for split, numbers in (("train", range(20)), ("val", (20, 21))):
@@ -204,7 +204,7 @@ def coco(tmp_path):
 
 
 def test_coco_is_read_as_it_is_distributed(coco):
-    """Labels are in the order of their numbers; images called validation are the test split."""
+    """Labels are in the order of their numbers; the images called validation are the test split."""
     dataset = load_dataset(DataConfig("coco", path=str(coco)))
     assert dataset.labels == ("person", "train", "dog")
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 18, "validation": 2, "test": 2}
@@ -222,8 +222,8 @@ def test_coco_is_read_as_it_is_distributed(coco):
         (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "is outside of train2017"),
     ],
 )
-def test_bad_annotations_of_coco_are_told_in_one_line(coco, change, message):
-    """A number that leads nowhere, a missing part, and a file outside the folder."""
+def test_bad_annotations_of_coco_are_reported_in_one_line(coco, change, message):
+    """An unknown number, a missing part and a file outside the folder are refused."""
     path = coco / "annotations/instances_train2017.json"
     content = json.loads(path.read_text())
     change(content)
@@ -234,7 +234,7 @@ def test_bad_annotations_of_coco_are_told_in_one_line(coco, change, message):
 
 
 def prepare(folder, builder_name, version, features, examples, config=None):
-    """Prepare a small TFDS dataset in a folder, by a builder that is known to nobody afterwards."""
+    """Prepare a small TFDS dataset in a folder, with a builder that is unregistered afterwards."""
     import tensorflow_datasets as tfds
 
     with tfds.core.registered.skip_registration():
@@ -266,8 +266,8 @@ def pixels(number):
     return np.full((20, 24, 3), 10 * number, "uint8")
 
 
-def test_any_tfds_dataset_of_several_labels_works(tmp_path):
-    """An image with a sequence of classes is a dataset of several labels, none and repeated ones too."""
+def test_any_multilabel_dataset_of_tfds_loads(tmp_path):
+    """An image with a sequence of classes, also empty or with duplicates, is a multi-label example."""
     import tensorflow_datasets as tfds
 
     features = {
@@ -293,19 +293,19 @@ def test_tfds_numbers_are_a_regression(tmp_path):
     """An image with a number is a dataset of one target."""
     import tensorflow_datasets as tfds
 
-    features = {"image": tfds.features.Image(shape=(20, 24, 3)), "grey": tfds.features.Scalar(np.float32)}
-    rows = [{"image": pixels(n), "grey": np.float32(n / 2)} for n in range(20)]
-    prepare(tmp_path, "small_grey", "1.0.0", features, {"train": rows})
-    dataset = load_dataset(DataConfig("small_grey", path=str(tmp_path)))
-    assert (dataset.task, dataset.labels) == ("regress", ("grey",))
-    made = Recipe("t", ModelConfig("resnet_tiny"), DataConfig("small_grey", path=str(tmp_path)))
+    features = {"image": tfds.features.Image(shape=(20, 24, 3)), "gray": tfds.features.Scalar(np.float32)}
+    rows = [{"image": pixels(n), "gray": np.float32(n / 2)} for n in range(20)]
+    prepare(tmp_path, "small_gray", "1.0.0", features, {"train": rows})
+    dataset = load_dataset(DataConfig("small_gray", path=str(tmp_path)))
+    assert (dataset.task, dataset.labels) == ("regress", ("gray",))
+    made = Recipe("t", ModelConfig("resnet_tiny"), DataConfig("small_gray", path=str(tmp_path)))
     pipeline = open_pipeline(made, zoo.spec("resnet_tiny"))
     assert pipeline.dataset.scale.mean == pytest.approx((np.arange(18).mean() / 2,))
     assert pipeline.raw("validation", 2)[1].tolist() == [[9.0], [9.5]]
 
 
 def test_prepared_coco_of_tfds_is_found(tmp_path):
-    """Without the folder the very files that TFDS prepares are read: features, splits and all."""
+    """Without the folder, the files that TFDS prepared are read, with their features and splits."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder("coco/2017", data_dir=tmp_path, try_gcs=False)
@@ -344,7 +344,7 @@ def grids(root, count=900, seed=0):
     draw, place = np.random.default_rng(seed), root / "VOC2007"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (place / folder).mkdir(parents=True)
-    # No image of the training half is in a grid of the others.
+    # No image of the training half is in a grid of another split.
     bounds = {"train": (0, 1200), "val": (1200, 1437), "test": (1437, 1797)}
     for split, (low, high) in bounds.items():
         names = []
@@ -375,21 +375,21 @@ def grid_run(tmp_path_factory):
     return training.train(made, run=tmp_path_factory.mktemp("runs") / "grids")
 
 
-def test_run_learns_which_labels_there_are(grid_run):
-    """The mean average precision is far above that of chance, and stands beside the figures of each label."""
+def test_run_predicts_the_labels(grid_run):
+    """The mean average precision is far above chance, and is next to the metrics of each label."""
     test = grid_run.result()["test"]
     assert grid_run.result()["task"] == "multilabel"
     found = {name: value for name, value in test["average_precision"].items() if value is not None}
     assert len(found) == 10
     assert test["mean_average_precision"] == pytest.approx(np.mean(list(found.values())))
-    # A label is in a third of the grids, which is what chance gives.
+    # Each label is in a third of the grids, which is the precision of chance.
     assert test["mean_average_precision"] > 0.7
     best = grid_run.result()["best"]
     rows = [row["val_mean_average_precision"] for row in grid_run.metrics()]
     assert best["val_mean_average_precision"] == pytest.approx(max(rows))
 
 
-def test_command_tells_the_figures_of_labels(grid_run, zoo_command):
+def test_command_prints_the_metrics_of_labels(grid_run, zoo_command):
     """`zoo evaluate` prints the mean average precision first."""
     code, out, err = zoo_command("evaluate", grid_run.path)
     assert (code, err) == (0, "")
@@ -407,8 +407,8 @@ def grid_artifacts(grid_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_artifacts_decide_as_their_source(grid_artifacts, fmt):
-    """Each gives the source's labels, says which figure was compared, and verifies from its files alone."""
+def test_artifacts_predict_the_labels_of_their_source(grid_artifacts, fmt):
+    """Each predicts the source's labels, names the compared metric, and verifies from its files alone."""
     parity = export.verify(grid_artifacts[fmt].path).parity
     assert (parity["metric"], parity["passed"], parity["n"]) == ("mean_average_precision", True, 300)
     assert parity["agreement"] >= (0.97 if "int8" in fmt else 1.0)
@@ -417,8 +417,8 @@ def test_artifacts_decide_as_their_source(grid_artifacts, fmt):
 
 
 @pytest.mark.slow
-def test_an_artifact_that_decides_otherwise_is_refused(grid_artifacts):
-    """The control: answers moved by a little over the half of what separates labels are no longer equal."""
+def test_an_artifact_with_other_predictions_is_refused(grid_artifacts):
+    """The control: logits with the labels in reverse order fail verification."""
     from export.core.format import formats
     from export.core.manifest import SAMPLES
     from export.core.samples import read_samples
@@ -443,7 +443,7 @@ def test_an_artifact_that_decides_otherwise_is_refused(grid_artifacts):
     ],
 )
 def test_what_does_not_go_with_several_labels_is_refused(voc, changes, message, tmp_path):
-    """A loss of classes or of numbers, and a network of texts, before a run is made."""
+    """A loss for classes or numbers, and a model for texts, are refused before a run is created."""
     data = DataConfig("voc2007", path=str(voc), image_size=(32, 32), augment=AugmentConfig())
     made = Recipe("t", **{"model": ModelConfig("resnet_tiny"), "data": data, "epochs": 1, **changes})
     with pytest.raises(BadOption, match=message) as error:
@@ -453,12 +453,12 @@ def test_what_does_not_go_with_several_labels_is_refused(voc, changes, message, 
 
 
 def test_prepared_voc_of_tfds_is_found(tmp_path):
-    """Without the kit the very files that TFDS prepares are read; kinds that are only difficult are not judged."""
+    """Without the kit, the files that TFDS prepared are read; kinds that are only difficult are not evaluated."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder("voc/2007", data_dir=tmp_path, try_gcs=False)
     names, features = ("image", "labels", "labels_no_difficult"), dict(builder.info.features.items())
-    # What else the files hold, which nobody reads.
+    # Further features of the files, which are not read.
     rest = {"image/filename": "x.jpg", "objects": []}
     examples = [([7, 11], [7]), ([11], [11]), ([], []), ([3], [])]
     made = [dict(zip(names, (pixels(n), *labels), strict=True)) | rest for n, labels in enumerate(examples)]

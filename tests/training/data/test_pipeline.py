@@ -1,4 +1,4 @@
-"""From a dataset to batches: order, skipping, the two ways of serving, augmentation, contracts."""
+"""From a dataset to batches: order, skipping, memory and streaming, augmentation, preprocessing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ STRONG = AugmentConfig(flip=True, shift=0.2, rotate=20, zoom=0.2, fill="nearest"
 
 
 def digits(seed=1, model="resnet_tiny", **data):
-    """Return the digits as a recipe of this seed serves them."""
+    """Return the pipeline of the digits for a recipe with this seed."""
     recipe = Recipe("test", model=ModelConfig(model), data=DataConfig("digits", **data), seed=seed)
     return open_pipeline(recipe, zoo.spec(model))
 
 
 def streaming(monkeypatch, buffer=10_000):
-    """Let nothing fit into memory."""
+    """Stream everything: nothing fits into memory."""
     monkeypatch.setattr(pipeline_module, "MEMORY", 0)
     monkeypatch.setattr(pipeline_module, "SHUFFLE", buffer)
 
@@ -40,15 +40,15 @@ def batches(dataset):
 
 
 def same(one, two):
-    """Tell whether two lists of batches are equal to the bit."""
+    """Return whether two lists of batches are equal to the bit."""
     return len(one) == len(two) and all(
         np.array_equal(x1, x2) and np.array_equal(y1, y2) for (x1, y1), (x2, y2) in zip(one, two, strict=True)
     )
 
 
 @pytest.fixture(params=["memory", "stream", "stream in a small buffer"])
-def way(request, monkeypatch):
-    """Both ways of serving, and streaming with a buffer smaller than the data."""
+def serving(request, monkeypatch):
+    """Serve from memory, by streaming, and by streaming with a buffer smaller than the data."""
     if request.param != "memory":
         streaming(monkeypatch, 10_000 if request.param == "stream" else 100)
     return request.param
@@ -56,7 +56,7 @@ def way(request, monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def numbered():
-    """Register a dataset of 100 feature vectors that hold their own number; 25 validate, 30 test."""
+    """Register a dataset of 100 feature vectors that contain their own number; 25 validate, 30 test."""
     import tensorflow as tf
 
     def split(low, high):
@@ -75,29 +75,29 @@ def numbered():
 
 
 def features(seed=1, batch_size=16, **data):
-    """Return the numbered vectors as a recipe of this seed serves them."""
+    """Return the pipeline of the numbered vectors for a recipe with this seed."""
     preprocessing = PreprocessingConfig()
     config = DataConfig("test_numbered", batch_size=batch_size, preprocessing=preprocessing, **data)
     return open_pipeline(Recipe("test", model=ModelConfig("mlp"), data=config, seed=seed), zoo.spec("mlp"))
 
 
 def order(pipe, epoch, skip=0):
-    """Return the numbers of the vectors of an epoch in the order in which they are served."""
+    """Return the numbers of the vectors of an epoch in the order of its batches."""
     return [int(n) for x, _ in batches(pipe.train(epoch, skip)) for n in x[:, 0]]
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("serving")
 def test_order_depends_on_seed_and_epoch_only():
-    """The same seed and epoch give the same order, another seed or epoch another."""
+    """The same seed and epoch give the same order; another seed or epoch gives another."""
     first = order(features(), 0)
     assert order(features(), 0) == first
     assert order(features(), 1) != first
     assert order(features(seed=2), 0) != first
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("serving")
 def test_order_does_not_depend_on_the_global_seed():
-    """What a program set as TensorFlow's and NumPy's seed before changes nothing."""
+    """Seeds of TensorFlow and NumPy that a program set before change nothing."""
     import tensorflow as tf
 
     first = order(features(), 0)
@@ -109,9 +109,9 @@ def test_order_does_not_depend_on_the_global_seed():
         tf.random.set_seed(None)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("serving")
 def test_every_example_comes_at_most_once_an_epoch():
-    """An epoch is whole batches of distinct training examples, with their own labels."""
+    """An epoch has whole batches of distinct training examples, with their own labels."""
     pipe = features()
     assert pipe.steps_per_epoch == 6
     found = batches(pipe.train(3))
@@ -123,14 +123,14 @@ def test_every_example_comes_at_most_once_an_epoch():
 
 
 def test_what_is_left_out_differs_from_epoch_to_epoch():
-    """The examples that do not fill a batch are others in each epoch, so that all are seen."""
+    """Each epoch leaves out other examples that do not fill a batch, so that all are used."""
     pipe = features()
     left = [frozenset(range(100)) - set(order(pipe, epoch)) for epoch in range(6)]
     assert all(len(one) == 4 for one in left)
     assert len(set(left)) > 1
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("serving")
 def test_skip_gives_the_rest_of_the_same_epoch():
     """After any number of skipped steps the rest of the epoch is the same."""
     pipe = features()
@@ -139,9 +139,9 @@ def test_skip_gives_the_rest_of_the_same_epoch():
         assert order(pipe, 2, skip) == whole[16 * skip :]
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("serving")
 def test_skip_is_equal_to_the_bit_with_augmentation():
-    """A resumed epoch serves the same augmented images, batch for batch."""
+    """A resumed epoch has the same augmented images, batch for batch."""
     pipe = digits(augment=STRONG, batch_size=200)
     whole = batches(pipe.train(1))
     assert len(whole) == pipe.steps_per_epoch == 6
@@ -150,37 +150,37 @@ def test_skip_is_equal_to_the_bit_with_augmentation():
 
 
 def test_augmentation_differs_between_steps_and_seeds():
-    """No two steps, epochs or seeds move their images alike."""
+    """No two steps, epochs or seeds augment their images alike."""
     images = np.ones((4, 8, 8, 1), "float32") * np.linspace(0, 255, 8, dtype="float32")[:, None]
     found = [np.asarray(augment(images, STRONG, seed)) for seed in ([1, 0], [1, 1], [2, 0])]
     assert not any(np.array_equal(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_batch_is_never_larger_than_the_split():
-    """With fewer examples than a batch holds, a step takes them all."""
+    """With fewer examples than the batch size, a step takes them all."""
     pipe = features(batch_size=1000)
     assert (pipe.batch_size, pipe.steps_per_epoch) == (100, 1)
     assert sorted(order(pipe, 0)) == list(range(100))
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("serving")
 def test_evaluate_keeps_the_order_and_leaves_none_out():
-    """Evaluation serves a split as it stands, the last batch smaller."""
+    """Evaluation serves a split in order, with a smaller last batch."""
     found = batches(features().evaluate("test"))
     assert [len(x) for x, _ in found] == [16, 14]
     assert [int(n) for x, _ in found for n in x[:, 0]] == list(range(125, 155))
 
 
-def test_both_ways_evaluate_alike(monkeypatch):
-    """Images from memory and images decoded on the fly are the same, in every split."""
-    kept = {name: batches(digits().evaluate(name)) for name in ("train", "validation", "test")}
+def test_memory_and_streaming_evaluate_alike(monkeypatch):
+    """Images from memory and streamed images are the same, in every split."""
+    in_memory = {name: batches(digits().evaluate(name)) for name in ("train", "validation", "test")}
     streaming(monkeypatch)
-    for name, wanted in kept.items():
+    for name, wanted in in_memory.items():
         assert same(batches(digits().evaluate(name)), wanted)
 
 
-def test_both_ways_give_the_same_raw_examples(monkeypatch):
-    """Raw examples are whole pixel values, spread over the split, whichever way they come."""
+def test_memory_and_streaming_give_the_same_raw_examples(monkeypatch):
+    """Raw examples are whole pixel values from all over the split, in memory and streamed."""
     x, y = digits().raw("test", 10)
     assert (x.shape, x.dtype, len(y)) == ((10, 8, 8, 1), np.float32, 10)
     np.testing.assert_array_equal(x, np.rint(x))
@@ -192,14 +192,14 @@ def test_both_ways_give_the_same_raw_examples(monkeypatch):
 
 
 def test_raw_gives_all_there_are():
-    """More examples than a split has are not asked for twice."""
+    """A request for more examples than a split has returns each once."""
     x, y = features().raw("validation", 1000)
     assert x[:, 0].tolist() == list(range(100, 125))
     assert y.tolist() == [n % 3 for n in range(100, 125)]
 
 
 def test_no_augmentation_changes_nothing():
-    """With everything at 0, and in evaluation, images stay as they are."""
+    """With every option at 0, and in evaluation, images are unchanged."""
     images = np.random.default_rng(0).uniform(0, 255, (3, 9, 7, 3)).astype("float32")
     np.testing.assert_array_equal(augment(images, AugmentConfig(), [1, 2]), images)
     still, moving = digits(), digits(augment=STRONG)
@@ -208,7 +208,7 @@ def test_no_augmentation_changes_nothing():
 
 
 def test_augmentation_is_decided_by_its_seed():
-    """The same seed gives the same images, whatever came before."""
+    """The same seed gives the same images, whatever was drawn before."""
     images = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 1)).astype("float32")
     first = np.asarray(augment(images, STRONG, [3, 4]))
     augment(images, STRONG, [3, 5])
@@ -217,16 +217,16 @@ def test_augmentation_is_decided_by_its_seed():
 
 @pytest.mark.parametrize("size", [(6, 5), (8, 8)])
 def test_flip_mirrors_about_half(size):
-    """Each image is either as it was or its exact mirror image, about half of them."""
+    """Each image is unchanged or its exact mirror image, about half each."""
     images = np.random.default_rng(0).uniform(0, 255, (400, *size, 2)).astype("float32")
     found = np.asarray(augment(images, AugmentConfig(flip=True), [1, 2]))
-    kept = np.array([np.array_equal(a, b) for a, b in zip(found, images, strict=True)])
-    np.testing.assert_array_equal(found[~kept], images[~kept][:, :, ::-1])
-    assert 0.4 < kept.mean() < 0.6
+    unchanged = np.array([np.array_equal(a, b) for a, b in zip(found, images, strict=True)])
+    np.testing.assert_array_equal(found[~unchanged], images[~unchanged][:, :, ::-1])
+    assert 0.4 < unchanged.mean() < 0.6
 
 
 def test_shift_moves_by_whole_pixels():
-    """A shift alone is an exact translation with zeros coming in, in both directions, and within its limit."""
+    """A shift is an exact translation within its limit, in both directions, filled with zeros."""
     images = np.random.default_rng(0).uniform(1, 255, (60, 10, 20, 1)).astype("float32")
     found = np.asarray(augment(images, AugmentConfig(shift=0.2), [1, 2]))
     seen = set()
@@ -255,7 +255,7 @@ def draw(config, seed, size=33):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_rotation_is_that_of_scipy(seed):
-    """An image is turned around its centre by the angle drawn, as by scipy.ndimage."""
+    """An image turns around its center by the drawn angle, as in scipy.ndimage."""
     config = AugmentConfig(rotate=40)
     angle = np.degrees(draw(config, [seed, 0])[0])
     assert 1 < abs(angle) <= 40
@@ -266,7 +266,7 @@ def test_rotation_is_that_of_scipy(seed):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_zoom_is_that_of_scipy(seed):
-    """An image grows or shrinks around its centre by the scale drawn."""
+    """An image is scaled around its center by the drawn scale."""
     config = AugmentConfig(zoom=0.3)
     scale = draw(config, [seed, 0])[1]
     assert 0.7 <= scale <= 1.3
@@ -277,13 +277,13 @@ def test_zoom_is_that_of_scipy(seed):
 
 @pytest.mark.parametrize(("fill", "mode"), [("constant", "constant"), ("nearest", "nearest"), ("reflect", "reflect")])
 def test_fill_is_what_comes_in_at_the_edges(fill, mode):
-    """Zeros, the nearest pixel or the mirror image come in, as in scipy.ndimage."""
+    """Zeros, the nearest pixel or the mirror image fill the edges, as in scipy.ndimage."""
     config = AugmentConfig(shift=0.4, fill=fill)
     image = np.random.default_rng(0).uniform(1, 255, (9, 9)).astype("float32")
     down, right = (round(v) for v in draw(config, [5, 1], 9)[2:4])
     assert (down, right) != (0, 0)
     found = np.asarray(augment(image[None, :, :, None], config, [5, 1]))[0, :, :, 0]
-    # A map from output to input pixels: what is drawn as "down" shows the image further up.
+    # A map from output to input pixels: "down" moves the content of the image up.
     np.testing.assert_allclose(found, ndimage.shift(image, (-down, -right), order=0, mode=mode))
 
 
@@ -295,15 +295,15 @@ def test_augmentation_of_features_is_refused():
 
 @pytest.mark.parametrize("preprocessing", [{"mean": [1, 2, 3]}, {"std": [1, 2]}, {"mean": [1, 2], "std": [1, 2]}])
 def test_preprocessing_for_other_channels_is_refused(preprocessing):
-    """A preprocessing of 2 or 3 numbers does not go with data of another number of channels."""
+    """A preprocessing config of 2 or 3 numbers does not fit data with another number of channels."""
     numbers = {name: tuple(map(float, values)) for name, values in preprocessing.items()}
     recipe = Recipe("test", data=DataConfig("test_numbered", preprocessing=PreprocessingConfig(**numbers)))
     with pytest.raises(BadOption, match="for data of 4 channels"):
         open_pipeline(recipe, zoo.spec("mlp"))
 
 
-def test_preprocessing_for_colour_becomes_one_for_grey():
-    """Where images are grey, a contract for three channels is averaged; the rest of it stays."""
+def test_preprocessing_for_color_is_averaged_for_grayscale():
+    """For grayscale images, a preprocessing config for three channels is averaged; the rest stays."""
     preprocessing = PreprocessingConfig((1.0, 2.0, 6.0), (4.0, 5.0, 9.0), "bicubic", 0.9)
     assert digits(preprocessing=preprocessing).preprocessing == PreprocessingConfig((3.0,), (6.0,), "bicubic", 0.9)
     one = dataclasses.replace(preprocessing, std=(4.0,))
@@ -313,7 +313,7 @@ def test_preprocessing_for_colour_becomes_one_for_grey():
 
 
 def test_preprocessing_of_the_recipe_comes_before_that_of_the_data():
-    """The recipe's own contract is in force where it has one, the data's otherwise."""
+    """The recipe's preprocessing config applies if it has one, the data's otherwise."""
     assert digits().preprocessing.mean == (78.0,)
     assert digits(preprocessing=PreprocessingConfig(mean=(3.0,))).preprocessing.mean == (3.0,)
     x, _ = next(iter(digits(preprocessing=PreprocessingConfig(mean=(3.0,), std=(2.0,))).evaluate("test")))
@@ -322,7 +322,7 @@ def test_preprocessing_of_the_recipe_comes_before_that_of_the_data():
 
 
 def test_preprocessing_of_the_model_is_the_last_resort(tmp_path):
-    """Images in a folder state no contract, so that the model's is in force, and its size."""
+    """Folders of images have no preprocessing config, so the model's config and size apply."""
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         for i in range(10):
@@ -337,7 +337,7 @@ def test_preprocessing_of_the_model_is_the_last_resort(tmp_path):
 
 
 def test_size_and_channels_of_the_recipe():
-    """data.image_size and data.channels decide where they are given."""
+    """data.image_size and data.channels apply if they are given."""
     pipe = digits(image_size=(12, 16), channels=3)
     assert pipe.shape == (12, 16, 3)
     x, _ = next(iter(pipe.evaluate("test")))
@@ -353,7 +353,7 @@ def test_image_size_must_be_height_and_width(size):
 
 
 def test_data_without_validation_is_refused():
-    """Training needs a validation split, and says so."""
+    """Training needs a validation split, and the error reports it."""
     with pytest.raises(DataError, match=r"validation split.*test_numbered"):
         features(path="train,test")
     assert list(features(path="train,validation").dataset.splits) == ["train", "validation"]
@@ -361,7 +361,7 @@ def test_data_without_validation_is_refused():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of 48 images of two classes and of many sizes, as JPEG and PNG; the class is told by the colour."""
+    """A folder of 48 images in two classes and many sizes, as JPEG and PNG; the color identifies the class."""
     folder = tmp_path_factory.mktemp("photos")
     for label, name in enumerate(("blue", "red")):
         (folder / name).mkdir()
@@ -377,13 +377,13 @@ CROPPED = AugmentConfig(flip=True, crop_scale=(0.3, 1.0))
 
 
 def folder_of(path, seed=1, batch_size=8, **data):
-    """Return the photographs as a recipe serves them at 24x24 pixels."""
+    """Return the pipeline of the photographs at 24x24 pixels."""
     config = DataConfig("folder", path=str(path), batch_size=batch_size, image_size=(24, 24), **data)
     return open_pipeline(Recipe("test", data=config, seed=seed), zoo.spec("resnet_tiny"))
 
 
 def test_crops_are_cut_while_decoding(photos):
-    """Images of many sizes give random crops with their own labels, other ones in each epoch and for each seed."""
+    """Images of many sizes give random crops with their own labels; each epoch and seed gives others."""
     pipe = folder_of(photos, augment=CROPPED)
     first = batches(pipe.train(0))
     assert len(first) == pipe.steps_per_epoch == 4
@@ -398,8 +398,8 @@ def test_crops_are_cut_while_decoding(photos):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("repeats", [1, 2, 8])
-def test_crops_go_on_where_they_stopped(photos, repeats):
-    """After skipped steps the rest of an epoch is the same to the bit, with everything else that is random."""
+def test_crops_resume_where_they_stopped(photos, repeats):
+    """After skipped steps, the rest of an epoch is the same to the bit, with all other random augmentation."""
     everything = dataclasses.replace(
         CROPPED, rotate=10, rand_augment=2, trivial_augment=True, hue=0.1, noise=0.1, erase=0.5, mixup=0.2, cutmix=1.0,
         repeats=repeats,
@@ -411,7 +411,7 @@ def test_crops_go_on_where_they_stopped(photos, repeats):
 
 
 def test_large_folder_is_shuffled_by_name(photos, monkeypatch):
-    """What does not fit into memory comes in an order of all files, each at most once."""
+    """Data that does not fit into memory is shuffled over all files, each at most once."""
     monkeypatch.setattr(pipeline_module, "MEMORY", 0)
     monkeypatch.setattr(pipeline_module, "SHUFFLE", 1)
     pipe = folder_of(photos)
@@ -422,9 +422,9 @@ def test_large_folder_is_shuffled_by_name(photos, monkeypatch):
     assert first != [x.tobytes() for batch, _ in batches(pipe.train(1)) for x in batch]
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("serving")
 def test_repeats_put_copies_of_an_image_into_a_batch():
-    """Each image of a batch is there as often as asked, moved otherwise each time; other epochs take other images."""
+    """Each image is in a batch as often as requested, augmented differently; other epochs take other images."""
     pipe = digits(augment=AugmentConfig(repeats=4, noise=1e-6), batch_size=64)
     seen = set()
     for epoch in range(2):
@@ -448,7 +448,7 @@ def test_repeated_copies_are_augmented_apart():
 
 
 def test_mixed_labels_reach_the_loss():
-    """Mixed batches carry rows that still sum to 1 and are no longer one-hot; evaluation is not mixed."""
+    """Mixed labels sum to 1 and are not one-hot; evaluation does not mix."""
     pipe = digits(augment=AugmentConfig(mixup=1.0), batch_size=64)
     rows = np.concatenate([y for _, y in batches(pipe.train(0))])
     np.testing.assert_allclose(rows.sum(1), 1, atol=1e-6)
@@ -457,7 +457,7 @@ def test_mixed_labels_reach_the_loss():
 
 
 def test_holes_are_the_mean_of_the_data():
-    """What is erased is 0 once it is normalized."""
+    """Erased pixels are 0 after normalization."""
     pipe = digits(augment=AugmentConfig(erase=1.0))
     x, _ = next(iter(pipe.train(0)))
     assert np.mean((np.asarray(x) == 0).any((1, 2, 3))) > 0.9
@@ -467,13 +467,13 @@ def test_holes_are_the_mean_of_the_data():
 
 @pytest.mark.parametrize("change", [{"saturation": 0.1}, {"crop_scale": (0.5, 0.1)}, {"crop_ratio": (1.0,)}])
 def test_augmentation_that_cannot_apply_is_refused_at_once(change):
-    """Opening the data says so, not the first epoch."""
+    """Opening the data reports it, before the first epoch."""
     with pytest.raises(BadOption, match=f"data.augment.{next(iter(change))}"):
         digits(augment=AugmentConfig(**change))
 
 
 def test_training_may_have_a_size_of_its_own(photos):
-    """Training images come in data.train_size, cropped or not, and all others in data.image_size."""
+    """Training images have data.train_size, cropped or not; all others have data.image_size."""
     for augment_ in (AugmentConfig(), CROPPED):
         pipe = folder_of(photos, augment=augment_, train_size=(16, 20))
         assert pipe.shape == (24, 24, 3)
@@ -490,7 +490,7 @@ IN_STEP = AugmentConfig(flip=True, shift=0.1, rand_augment=1, mixup=0.2, erase=0
 
 
 def test_batches_for_the_step_are_raw():
-    """Augmented on the device, batches leave the pipeline as whole levels of 8 bits, with labels for the loss."""
+    """With augmentation on the device, batches have whole 8-bit levels, and labels for the loss."""
     pipe = digits(augment=IN_STEP)
     assert pipe.augments_on_device
     assert not digits(augment=AugmentConfig(place="device")).augments_on_device
@@ -502,7 +502,7 @@ def test_batches_for_the_step_are_raw():
 
 @pytest.mark.slow
 def test_augmentation_in_the_step_trains_alike(tmp_path):
-    """A run that is augmented in its steps learns, twice the same to the bit, and the model takes plain images."""
+    """A run with augmentation in its steps trains, twice the same to the bit; the model takes plain images."""
     import training
 
     changes = {f"data.augment.{f.name}": getattr(IN_STEP, f.name) for f in dataclasses.fields(IN_STEP)}
@@ -520,7 +520,7 @@ def test_augmentation_in_the_step_trains_alike(tmp_path):
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_step_augments_in_training_only_and_knows_its_number(step):
-    """The step sees changed batches, by a seed that the optimizer's count decides; evaluation sees them as they are."""
+    """The step augments its batches with a seed from the optimizer's count; evaluation does not augment."""
     import keras
     import tensorflow as tf
 
@@ -538,7 +538,7 @@ def test_step_augments_in_training_only_and_knows_its_number(step):
     augment_step = augmentation(
         model, lambda x, y, seed: (x * tf.cast(seed[1], tf.float32) * tf.cast(seed[0] == 7, tf.float32), y), 7
     )
-    # What a checkpoint brings back.
+    # A checkpoint restores this.
     model.optimizer.iterations.assign(step)
     assert model.fit(x, y, verbose=0).history["loss"][0] == (2 * step - 2) ** 2
     assert model.evaluate(x, y, verbose=0) == 0

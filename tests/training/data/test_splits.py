@@ -1,4 +1,4 @@
-"""Splitting data: the split that folders have always had, exact counts, stratification, what is refused."""
+"""Splitting data: the default split of folders, exact counts, stratification, and refused options."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from zoo.common.errors import BadOption, DataError
 
 
 def one_line(error):
-    """Return the message, which is one line."""
+    """Return the message, and check that it has one line."""
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def as_folders_were(counts):
-    """Divide as folders always were: each class by a shuffle of its own from seed 0, 80 : 10 : 10."""
+def split_like_folders(counts):
+    """Split as folders do by default: each class by its own shuffle from seed 0, 80 : 10 : 10."""
     splits, first = {"train": [], "validation": [], "test": []}, 0
     for count in counts:
         order = np.random.default_rng(0).permutation(count)
@@ -33,17 +33,17 @@ def as_folders_were(counts):
 
 
 @pytest.mark.parametrize("counts", [(10, 10), (1, 5, 25), (178, 3), (2, 2), (37, 41, 59), (1437,)])
-def test_default_is_the_division_that_folders_always_had(counts):
-    """Whoever trained on a folder before has the same images in the same splits."""
+def test_default_split_of_folders_is_unchanged(counts):
+    """Folders have the same images in the same splits as in earlier versions."""
     classes = np.repeat(np.arange(len(counts)), counts)
-    assert split_indices(sum(counts), DataConfig(), classes) == as_folders_were(counts)
+    assert split_indices(sum(counts), DataConfig(), classes) == split_like_folders(counts)
 
 
 @pytest.mark.parametrize("stratify", [True, False])
 @pytest.mark.parametrize("fractions", [(), (0.5, 0.25, 0.25), (0.7, 0.2, 0.1), (0.9, 0.1), (0.6, 0.4, 0.0)])
 @pytest.mark.parametrize("seed", [0, 7])
 def test_every_example_is_in_one_split_and_counts_are_exact(fractions, stratify, seed):
-    """Nothing is lost or twice; of 100 examples of each class, or of all 300, each split has its share to the one."""
+    """No example is lost or duplicated; each split has its exact fraction of each class, or of all 300 examples."""
     classes = np.tile([0, 1, 2], 100)
     found = split_indices(300, DataConfig(split_fractions=fractions, stratify=stratify, split_seed=seed), classes)
     assert sorted(i for part in found.values() for i in part) == list(range(300))
@@ -53,8 +53,8 @@ def test_every_example_is_in_one_split_and_counts_are_exact(fractions, stratify,
     assert alike == stratify
 
 
-def test_seed_divides_otherwise_and_the_same_seed_alike():
-    """Another seed gives another division, of the same sizes."""
+def test_each_seed_gives_its_own_split():
+    """Another seed gives another split with the same sizes."""
     one, again, other = (split_indices(50, DataConfig(split_seed=seed)) for seed in (3, 3, 4))
     assert one == again
     assert one != other
@@ -66,15 +66,15 @@ def test_seed_divides_otherwise_and_the_same_seed_alike():
     [(0.8,), (0.8, 0.3), (0.5, 0.5, 0.5), (1.2, -0.2), (0.0, 0.5, 0.5), (1.0, 0.0, 0.0), (0.7, 0.1, 0.1, 0.1)],
 )
 def test_invalid_fractions_are_refused(fractions):
-    """They are two or three, add up to 1, and leave something to train and to validate on."""
+    """Fractions are two or three, sum to 1, and leave training and validation examples."""
     with pytest.raises(BadOption, match=r"data\.split_fractions must be.*Received: data\.split_fractions=\[") as error:
         split_indices(10, DataConfig(split_fractions=fractions))
     one_line(error)
 
 
 @pytest.mark.parametrize("option", [{"split_fractions": (0.5, 0.3, 0.2)}, {"split_seed": 3}, {"stratify": False}])
-def test_options_of_dividing_are_refused_where_data_is_divided(option):
-    """The digits have their splits; a recipe that would divide them is told so before anything is trained."""
+def test_options_of_splitting_are_refused_for_existing_splits(option):
+    """The digits have splits; a recipe that would split them is refused before training."""
     made = Recipe("t", ModelConfig("mlp_tiny"), DataConfig("digits", **option))
     name = next(iter(option))
     with pytest.raises(BadOption, match=rf"data\.{name} applies to data without splits.*digits") as error:
@@ -92,7 +92,7 @@ def test_options_of_tables_are_refused_elsewhere(option):
 
 
 def test_tables_obey_fractions_and_seed():
-    """Iris by halves and quarters: 25 of each species train; another seed chooses others; without a test split too."""
+    """Iris by halves and quarters: 25 of each species train; another seed selects others; also without a test split."""
     counts = {n: s.count for n, s in load_dataset(DataConfig("iris", split_fractions=(0.5, 0.3, 0.2))).splits.items()}
     assert counts == {"train": 75, "validation": 45, "test": 30}
     assert set(load_dataset(DataConfig("iris", split_fractions=(0.8, 0.2))).splits) == {"train", "validation"}
@@ -107,7 +107,7 @@ def test_tables_obey_fractions_and_seed():
 
 
 def test_a_class_with_one_example_is_refused(tmp_path):
-    """It could not be both learnt and judged."""
+    """It cannot be in both the training and the validation split."""
     rows = "".join(f"{i},{'rare' if i == 7 else 'ab'[i % 2]}\n" for i in range(20))
     (tmp_path / "t.csv").write_text("x,kind\n" + rows)
     with pytest.raises(DataError, match=r"2 examples of each class of kind.*'rare' with 1") as error:
@@ -116,7 +116,7 @@ def test_a_class_with_one_example_is_refused(tmp_path):
 
 
 def test_public_configuration_has_the_options():
-    """They are part of a recipe, and travel as JSON."""
+    """They are part of a recipe, and of its JSON."""
     changes = {"data.split_fractions": [0.6, 0.2, 0.2], "data.split_seed": 5, "data.stratify": False}
     made = Recipe("t").override(**changes)
     assert training.Recipe.from_json(made.to_json()) == made

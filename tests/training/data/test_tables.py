@@ -1,4 +1,4 @@
-"""Tables: columns learnt on the training rows, vectors by hand, statistics as NumPy's, what is refused, whole runs."""
+"""Tables: columns fitted on the training rows, vectors by hand, NumPy's statistics, refused options, complete runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUNDLED = {"iris": (4, 3, 150), "wine": (13, 3, 178), "breast_cancer": (30, 2, 5
 
 
 def one_line(error):
-    """Return the message, which is one line."""
+    """Return the message, and check that it has one line."""
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -43,19 +43,19 @@ def written(path, names, rows):
 
 @pytest.fixture
 def people(tmp_path):
-    """A table of 60 rows: a number with gaps, a category, and a target that follows from both."""
+    """A table of 60 rows: a number with gaps, a category, and a target that depends on both."""
     draw = np.random.default_rng(0)
     rows = []
     for i in range(60):
         age, town = draw.normal(40, 10), "abc"[draw.integers(3)]
         label = "yes" if age + 10 * (town == "a") > 42 else "no"
         rows.append(("" if i % 9 == 0 else f"{age:.3f}", town, label))
-    return written(tmp_path / "people.csv", ("age", "town", "answer"), rows)
+    return written(tmp_path / "people.csv", ("age", "town", "outcome"), rows)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_bundled_tables_are_those_of_scikit_learn(name):
-    """Every value is scikit-learn's, whatever the split; classes have its names, diabetes its values."""
+    """Every value is scikit-learn's, in every split; classes have its names, diabetes its values."""
     import sklearn.datasets
 
     features, labels, count = BUNDLED[name]
@@ -74,16 +74,16 @@ def test_bundled_tables_are_those_of_scikit_learn(name):
 
 
 def test_columns_by_hand():
-    """Numbers, a number with gaps and a category: each value of the vector is what the contract says."""
+    """Numbers, a number with gaps and a category: each value of the vector matches the column schema."""
     rows = [["1", "2.5", "red"], ["3", "", "blue"], ["5", "3.5", "red"]]
-    table = fit_columns(["a", "b", "colour"], rows)
-    assert table.features == ("a", "b", "b is missing", "colour=blue", "colour=red")
+    table = fit_columns(["a", "b", "color"], rows)
+    assert table.features == ("a", "b", "b is missing", "color=blue", "color=red")
     np.testing.assert_array_equal(
         table.encode([*rows, ["7", "NaN", "green"]]),
         np.array([[1, 2.5, 0, 0, 1], [3, 3, 1, 1, 0], [5, 3.5, 0, 0, 1], [7, 3, 1, 0, 0]], "float32"),
     )
     assert ColumnSchema.from_json(json.loads(json.dumps(table.to_json()))) == table
-    records = [{"a": 1, "b": None, "colour": "blue", "more": 3}, {"a": 2.5, "b": 0, "colour": "red"}]
+    records = [{"a": 1, "b": None, "color": "blue", "more": 3}, {"a": 2.5, "b": 0, "color": "red"}]
     wanted = np.array([[1, 3, 1, 1, 0], [2.5, 0, 0, 0, 1]], "float32")
     np.testing.assert_array_equal(table.encode_records(records), wanted)
 
@@ -92,19 +92,19 @@ def test_columns_by_hand():
     ("cell", "number"), [("1", 1.0), (" -2.5e3 ", -2500.0), ("", None), ("NA", None), ("nan", None), ("N/A", None)]
 )
 def test_numbers_and_gaps(cell, number):
-    """What stands for a missing number is known; NaN is one."""
+    """Markers of a missing number are recognized; NaN is one."""
     found = parse_number(cell)
     assert found == number if number is not None else np.isnan(found)
 
 
 @pytest.mark.parametrize("cell", ["x", "1_000", "1,5", "None?", "0x10"])
 def test_texts_are_no_numbers(cell):
-    """What only Python would read as a number is none."""
+    """Text that only Python reads as a number is not a number."""
     assert parse_number(cell) is None
 
 
 def test_floats_survive_as_cells():
-    """A float as the text of a cell is the same float again."""
+    """A float survives the conversion to the text of a cell exactly."""
     values = np.random.default_rng(0).normal(size=100) * 10.0 ** np.arange(-50, 50)
     assert [float(cell_of(v)) for v in values] == values.tolist()
     assert [cell_of(v) for v in (True, None, np.float32(0.5), 3, "a")] == ["true", "", "0.5", "3", "a"]
@@ -121,7 +121,7 @@ def test_floats_survive_as_cells():
     ],
 )
 def test_cells_that_cannot_be_are_refused(row, message):
-    """A text where numbers are, a gap where training rows had none, infinity, and what no float32 holds."""
+    """Refuses text in a number column, a gap that training rows lack, infinity, and numbers beyond float32."""
     with pytest.raises(DataError, match=message) as error:
         fit_columns(["a", "b"], [["1", "2"], ["2", ""]]).encode([row])
     one_line(error)
@@ -136,11 +136,11 @@ def test_record_without_a_column_is_refused():
 
 BAD = {
     "empty": (b"", "Empty|rows|read"),
-    "headings only": (b"a,b\n", "rows below the header"),
+    "header only": (b"a,b\n", "rows below the header"),
     "ragged": (b"a,b\n1,2\n1,2,3\n", "Expected 2 columns, got 3"),
     "not UTF-8": ("a,b\ncafé,1\nthé,2\n".encode("latin-1"), "read"),
-    "headings not UTF-8": ("é,b\n1,2\n".encode("latin-1"), "read"),
-    "same headings": (b"a,a\n1,2\n", r"different name for each column.*'a'"),
+    "header not UTF-8": ("é,b\n1,2\n".encode("latin-1"), "read"),
+    "duplicate column names": (b"a,a\n1,2\n", r"different name for each column.*'a'"),
     "no target": (b"a,b\n1,x\n2,\n3,y\n", "class in every row of the target 'b'.*row 2"),
     "one class": (b"a,b\n1,x\n2,x\n3,x\n", "1 different values in 3 rows"),
     "each its own class": (b"a,b\n1,x\n2,y\n3,z\n", "3 different values in 3 rows"),
@@ -151,8 +151,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_bad_tables_are_told_in_one_line(fault, tmp_path):
-    """Whatever is wrong with a file is one DataError that says where."""
+def test_bad_tables_are_reported_in_one_line(fault, tmp_path):
+    """Every fault of a file is one DataError with its place."""
     content, message = BAD[fault]
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(DataError, match=message) as error:
@@ -160,16 +160,16 @@ def test_bad_tables_are_told_in_one_line(fault, tmp_path):
     one_line(error)
 
 
-def test_missing_files_and_columns_are_told(people, tmp_path):
-    """No file, no table, no such target, no such column, the target among the features."""
+def test_missing_files_and_columns_are_reported(people, tmp_path):
+    """A missing file, table, target or column, and the target among the features, are refused."""
     for path in ("", tmp_path / "none.csv", tmp_path):
         with pytest.raises(DataError, match=r"--set data\.path=FILE") as error:
             load_dataset(DataConfig("table", path=str(path)))
         one_line(error)
     for options, message in (
-        ({"target": "anwser"}, r"data\.target='anwser'. Did you mean 'answer'"),
+        ({"target": "outcmoe"}, r"data\.target='outcmoe'. Did you mean 'outcome'"),
         ({"columns": ("age", "twon")}, r"data\.columns='twon'. Did you mean 'town'"),
-        ({"columns": ("age", "answer")}, "other than the target 'answer'"),
+        ({"columns": ("age", "outcome")}, "other than the target 'outcome'"),
     ):
         with pytest.raises(DataError, match=message) as error:
             load_dataset(DataConfig("table", path=people, **options))
@@ -177,14 +177,14 @@ def test_missing_files_and_columns_are_told(people, tmp_path):
 
 
 def test_parquet_and_csv_are_the_same_table(people, tmp_path):
-    """Types of Parquet and texts of CSV give the same rows; a target is found by name, wherever it stands."""
+    """Typed Parquet and CSV text give the same rows; a target is found by name in any position."""
     import pyarrow.csv
     import pyarrow.parquet
 
     typed = pyarrow.csv.read_csv(people)
-    pyarrow.parquet.write_table(typed.select(["answer", "town", "age"]), tmp_path / "people.parquet")
+    pyarrow.parquet.write_table(typed.select(["outcome", "town", "age"]), tmp_path / "people.parquet")
     one = served("table", path=people)
-    two = served("table", path=str(tmp_path / "people.parquet"), target="answer", columns=("age", "town"))
+    two = served("table", path=str(tmp_path / "people.parquet"), target="outcome", columns=("age", "town"))
     assert one.dataset.table == two.dataset.table
     for split in one.dataset.splits:
         for ours, theirs in zip(one.raw(split, 100), two.raw(split, 100), strict=True):
@@ -194,14 +194,14 @@ def test_parquet_and_csv_are_the_same_table(people, tmp_path):
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_other_delimiters(people, tmp_path, delimiter):
-    """Semicolons and tabs divide columns too."""
+    """Semicolons and tabs separate columns too."""
     content = Path(people).read_text(encoding="utf-8").replace(",", delimiter)
     (tmp_path / "other.csv").write_text("\ufeff" + content, encoding="utf-8")
     assert served("table", path=str(tmp_path / "other.csv")).dataset.table == served("table", path=people).dataset.table
 
 
 @pytest.mark.parametrize(
-    ("answers", "task", "labels"),
+    ("targets", "task", "labels"),
     [
         ([f"{i}.5" for i in range(40)], "regress", ("y",)),
         (list(range(40)), "regress", ("y",)),
@@ -210,14 +210,14 @@ def test_other_delimiters(people, tmp_path, delimiter):
         ([f"{i % 2}.0" for i in range(40)], "regress", ("y",)),
     ],
 )
-def test_task_is_inferred_and_can_be_overridden(answers, task, labels, tmp_path):
-    """Texts and a few whole numbers are classes, other numbers a scale; `data.task` has the last word."""
-    path = written(tmp_path / "t.csv", ("x", "y"), enumerate(answers))
+def test_task_is_inferred_and_can_be_overridden(targets, task, labels, tmp_path):
+    """Texts and a few integers are classes, other numbers are regression targets; `data.task` overrides it."""
+    path = written(tmp_path / "t.csv", ("x", "y"), enumerate(targets))
     found = load_dataset(DataConfig("table", path=path))
     assert (found.task, found.labels) == (task, labels)
-    if all(parse_number(str(a)) is not None for a in answers):
+    if all(parse_number(str(a)) is not None for a in targets):
         assert load_dataset(DataConfig("table", path=path, task="regress")).labels == ("y",)
-    if len(set(answers)) < 5:
+    if len(set(targets)) < 5:
         assert load_dataset(DataConfig("table", path=path, task="classify")).task == "classify"
 
 
@@ -227,15 +227,15 @@ def columns_of(pipeline):
 
 
 def test_statistics_are_those_of_numpy_on_iris():
-    """Each way to normalize is NumPy's formula on the training rows in float64."""
+    """Each normalization is NumPy's formula on the training rows in float64."""
     raw = columns_of(served("iris"))
-    for way, mean, std in (
+    for method, mean, std in (
         ("channel", raw.mean(0), raw.std(0)),
         ("", raw.mean(0), raw.std(0)),
         ("zscore", [raw.mean()], [raw.std()]),
         ("minmax", raw.min(0), raw.max(0) - raw.min(0)),
     ):
-        preprocessing = served("iris", normalize=way).preprocessing
+        preprocessing = served("iris", normalize=method).preprocessing
         np.testing.assert_allclose(preprocessing.mean, np.broadcast_to(mean, 4), rtol=1e-12)
         np.testing.assert_allclose(preprocessing.std, np.broadcast_to(std, 4), rtol=1e-12)
     x = np.concatenate([np.asarray(x) for x, _ in served("iris", normalize="minmax").train(0)])
@@ -243,20 +243,20 @@ def test_statistics_are_those_of_numpy_on_iris():
     assert x.max() <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("way", ["minmax", "zscore", "channel"])
-def test_statistics_are_those_of_numpy_on_digits(way):
-    """Of images all values count together, or each channel; the contract of the data gives way."""
+@pytest.mark.parametrize("method", ["minmax", "zscore", "channel"])
+def test_statistics_are_those_of_numpy_on_digits(method):
+    """For images, statistics are over all values or each channel; they replace the data's preprocessing."""
     from training.datasets.digits import TRAIN, load_pixels
 
     pixels = load_pixels()[0][TRAIN.start : TRAIN.stop].astype("float64")
-    preprocessing = served("digits", normalize=way).preprocessing
-    wanted = (pixels.min(), np.ptp(pixels)) if way == "minmax" else (pixels.mean(), pixels.std())
+    preprocessing = served("digits", normalize=method).preprocessing
+    wanted = (pixels.min(), np.ptp(pixels)) if method == "minmax" else (pixels.mean(), pixels.std())
     assert (preprocessing.mean[0], preprocessing.std[0]) == pytest.approx(wanted, rel=1e-14)
     assert served("digits").preprocessing == load_dataset(DataConfig("digits")).preprocessing
 
 
 def test_statistics_of_a_stream_are_those_of_the_whole():
-    """Batch by batch nothing is lost, also where values are large and differ little."""
+    """Batches lose no precision, also for large values with small differences."""
     values = np.random.default_rng(0).normal(1e6, 1e-2, (1000, 5, 3))
     whole, parts = moments(values), streamed(np.array_split(values, 13))
     np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-13)
@@ -266,8 +266,8 @@ def test_statistics_of_a_stream_are_those_of_the_whole():
     assert (parts.high == whole.high).all()
 
 
-def test_values_that_say_something_are_not_scaled(people):
-    """Of a table numbers are scaled; gaps and categories stay 0 and 1. A column that does not vary is divided by 1."""
+def test_indicator_columns_are_not_scaled(people):
+    """Numbers of a table are scaled; gaps and categories stay 0 and 1. A constant column is divided by 1."""
     pipeline = served("table", path=people)
     assert pipeline.dataset.table.is_number() == [True, False, False, False, False]
     assert pipeline.preprocessing.mean[1:] == (0.0,) * 4
@@ -278,43 +278,43 @@ def test_values_that_say_something_are_not_scaled(people):
 
 
 def test_constant_columns_are_harmless(tmp_path):
-    """No division by zero."""
+    """They cause no division by zero."""
     path = written(tmp_path / "t.csv", ("a", "b", "y"), [(3, i, "xy"[i % 2]) for i in range(30)])
     preprocessing = served("table", path=path).preprocessing
     assert (preprocessing.mean[0], preprocessing.std[0]) == (3.0, 1.0)
 
 
 def changed(dataset, split):
-    """Return a dataset whose examples of a split are of other values altogether."""
+    """Return a dataset with entirely different examples in a split."""
     import tensorflow as tf
 
-    def spoil(x, y):
+    def corrupt(x, y):
         if x.dtype == tf.string:
             return tf.fill(tf.shape(x), "9999"), y
         return x * 1000, y
 
-    spoilt = dataclasses.replace(dataset.splits[split], examples=dataset.splits[split].examples.map(spoil))
-    return dataclasses.replace(dataset, splits=dataset.splits | {split: spoilt})
+    corrupted = dataclasses.replace(dataset.splits[split], examples=dataset.splits[split].examples.map(corrupt))
+    return dataclasses.replace(dataset, splits=dataset.splits | {split: corrupted})
 
 
-@pytest.mark.parametrize("way", ["minmax", "zscore", "channel"])
+@pytest.mark.parametrize("method", ["minmax", "zscore", "channel"])
 @pytest.mark.parametrize("name", ["iris", pytest.param("diabetes", marks=pytest.mark.slow)])
-def test_nothing_leaks_from_validation_or_test(name, way, monkeypatch):
-    """Whatever validation and test examples are, columns, statistics and scale stay; training examples change them."""
+def test_nothing_leaks_from_validation_or_test(name, method, monkeypatch):
+    """Validation and test examples do not change columns, statistics or scale; training examples do."""
     import training.data.pipeline.opening as opening
 
-    data = load_dataset(DataConfig(name, normalize=way))
+    data = load_dataset(DataConfig(name, normalize=method))
     found = {}
     for split in ("", "validation", "test", "train"):
         given = changed(data, split) if split else data
         monkeypatch.setattr(opening, "load_dataset", lambda _, given=given: given)
-        found[split] = training_statistics(served(name, normalize=way))
+        found[split] = training_statistics(served(name, normalize=method))
     assert found[""] == found["validation"] == found["test"]
     assert found["train"]["preprocessing"] != found[""]["preprocessing"]
 
 
-def test_test_rows_teach_no_columns(people, tmp_path):
-    """A category or a gap that only a test row has is in no contract."""
+def test_test_rows_add_no_columns(people, tmp_path):
+    """A category or gap that occurs only in test rows is not in the column schema."""
     names, *rows = [line.split(",") for line in Path(people).read_text(encoding="utf-8").split()]
     test = {
         tuple(c.decode() for c in x)
@@ -326,12 +326,12 @@ def test_test_rows_teach_no_columns(people, tmp_path):
     one, two = served("table", path=people), served("table", path=other)
     assert training_statistics(one) == training_statistics(two)
     found = two.raw("test", 100)[0]
-    # Those without an age are not among the changed ones.
+    # Rows without an age are not changed.
     assert not found[found[:, 1] == 0][:, 2:].any()
 
 
 def test_options_that_cannot_apply_are_refused(people):
-    """Statistics stated and measured at once, images' and texts' options on a table, columns of images."""
+    """Refuses given and measured statistics at once, image and text options on a table, and columns of images."""
     for options, message in (
         ({"normalize": "zscore", "preprocessing": PreprocessingConfig(std=(2.0,))}, "Leave one out"),
         ({"length": (3,)}, r"data\.length applies to texts"),
@@ -348,7 +348,7 @@ def test_options_that_cannot_apply_are_refused(people):
 
 
 def recipe(name, path="", **changes):
-    """Return a recipe of seconds for a table."""
+    """Return a recipe for a table that trains in seconds."""
     values = {"optimizer": OptimizerConfig("adamw", 1e-2), "epochs": 5, "precision": "float32", "strategy": "one"}
     return Recipe("t", ModelConfig("mlp_tiny"), DataConfig(name, path=path, batch_size=16), **{**values, **changes})
 
@@ -359,8 +359,8 @@ def regression(tmp_path_factory):
     return training.train(recipe("diabetes", epochs=15), run=tmp_path_factory.mktemp("tables") / "run")
 
 
-def test_regression_answers_in_the_units_of_the_data(regression):
-    """Figures are those by hand, of the saved model opened with Keras alone; the best epoch has the lowest loss."""
+def test_regression_predicts_in_the_units_of_the_data(regression):
+    """Metrics match NumPy's for the saved model in plain Keras; the best epoch has the lowest loss."""
     import keras
 
     result, pipeline = regression.result(), open_data(regression)
@@ -381,29 +381,29 @@ def test_regression_answers_in_the_units_of_the_data(regression):
     assert again.rmse == pytest.approx(result["test"]["rmse"])
 
 
-def test_run_keeps_what_was_learnt(regression, tmp_path):
-    """The contract, the scale and the columns are in the run; opening it again takes them, whatever the data is now."""
-    kept = json.loads((regression.path / "data.json").read_text())
-    assert set(kept) == {"preprocessing", "scale", "tabular"}
-    kept["scale"]["mean"] = [7.0]
-    kept["preprocessing"]["mean"] = [1.0] * 10
-    run = Run.create(regression.recipe, tmp_path / "other", None, kept)
+def test_run_saves_fitted_statistics(regression, tmp_path):
+    """The run saves preprocessing, scale and columns; opening it uses them, whatever the data is now."""
+    saved = json.loads((regression.path / "data.json").read_text())
+    assert set(saved) == {"preprocessing", "scale", "tabular"}
+    saved["scale"]["mean"] = [7.0]
+    saved["preprocessing"]["mean"] = [1.0] * 10
+    run = Run.create(regression.recipe, tmp_path / "other", None, saved)
     pipeline = open_data(run)
     assert pipeline.dataset.scale.mean == (7.0,)
     assert pipeline.preprocessing.mean == (1.0,) * 10
 
 
-@pytest.mark.parametrize("kept", [{"scale": 3}, {"tabular": {}}, {"preprocessing": {"mean": 1}}, {"other": 1}, [1]])
-def test_damaged_statistics_of_a_run_are_told(regression, tmp_path, kept):
-    """What cannot be read is one line, not a traceback."""
+@pytest.mark.parametrize("saved", [{"scale": 3}, {"tabular": {}}, {"preprocessing": {"mean": 1}}, {"other": 1}, [1]])
+def test_damaged_statistics_of_a_run_are_refused(regression, tmp_path, saved):
+    """Unreadable statistics give one line, not a traceback."""
     run = Run.create(regression.recipe, tmp_path / "run")
-    (run.path / "data.json").write_text(json.dumps(kept))
+    (run.path / "data.json").write_text(json.dumps(saved))
     with pytest.raises(RunError, match="training statistics that a run saves") as error:
         open_data(run)
     one_line(error)
 
 
-def test_commands_print_what_is_meant(regression, zoo_command):
+def test_commands_print_regression_metrics(regression, zoo_command):
     """`zoo evaluate` prints errors in the data's units, and no accuracy."""
     code, out, err = zoo_command("evaluate", regression.path)
     assert (code, err) == (0, "")
@@ -412,7 +412,7 @@ def test_commands_print_what_is_meant(regression, zoo_command):
 
 
 def test_table_with_gaps_and_categories_trains(people, tmp_path):
-    """A run on a CSV file learns more than the larger class, and its columns turn rows into vectors."""
+    """A run on a CSV file is better than the majority class, and its columns encode rows."""
     run = training.train(recipe("table", people, epochs=40), run=tmp_path / "run")
     assert training.evaluate(run, "train").accuracy > 0.8
     table = ColumnSchema.from_json(run.statistics()["tabular"])
@@ -433,7 +433,7 @@ def values(regression):
 @pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_artifacts_give_values_in_the_units_of_the_data(values, regression, fmt):
-    """Each says its figure is R2, has no top-1, and gives the progression itself; it verifies from its files alone."""
+    """Each has the metric R2 and no top-1, and predicts the progression; it verifies from its files alone."""
     artifact = export.verify(values[fmt].path)
     parity, metadata = artifact.parity, artifact.manifest["metadata"]
     assert (parity["metric"], parity["agreement"], parity["passed"]) == ("r2", None, True)
@@ -447,8 +447,8 @@ def test_artifacts_give_values_in_the_units_of_the_data(values, regression, fmt)
 
 
 @pytest.mark.slow
-def test_values_that_are_not_equal_are_refused(values):
-    """The control: values two hundredths of their range away are no longer those of a float artifact's source."""
+def test_values_outside_the_tolerance_are_refused(values):
+    """The control: values off by 2% of their range exceed the tolerance of a float artifact."""
     from export.core.format import formats
     from export.core.manifest import SAMPLES
     from export.core.samples import read_samples
@@ -465,14 +465,14 @@ def test_values_that_are_not_equal_are_refused(values):
 
 
 @pytest.mark.slow
-def test_report_of_a_regression_says_what_is_meant(values, regression, zoo_command):
-    """The page and the tables speak of R2 and errors in the data's units, not of accuracy or confusion."""
+def test_report_of_a_regression_shows_its_metrics(values, regression, zoo_command):
+    """The page and the tables show R2 and errors in the data's units, not accuracy or confusion."""
     content = export.report(regression, measure=False)
-    assert content["summary"]["figure"] == "r2"
-    assert content["summary"]["test_figures"]["RMSE"] == regression.result()["test"]["rmse"]
+    assert content["summary"]["metric"] == "r2"
+    assert content["summary"]["test_metrics"]["RMSE"] == regression.result()["test"]["rmse"]
     page = (regression.path / "report.html").read_text(encoding="utf-8")
     assert "Test R²" in page
-    assert "R² is the share" in page
+    assert "R² is the fraction" in page
     assert "Test accuracy" not in page
     code, out, err = zoo_command("verify", values["tflite"].path)
     assert (code, err) == (0, "")
@@ -481,7 +481,7 @@ def test_report_of_a_regression_says_what_is_meant(values, regression, zoo_comma
 
 @pytest.fixture(scope="module")
 def wines(tmp_path_factory):
-    """A run on the wines, whose columns differ a thousandfold in their ranges, and its artifacts by format."""
+    """A run on the wines, with columns that differ a thousandfold in range, and its artifacts by format."""
     run = training.train(recipe("wine", epochs=10), run=tmp_path_factory.mktemp("wines") / "run")
     return run, {a.format: a for a in export.convert(run, FORMATS)}
 
@@ -489,7 +489,7 @@ def wines(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_columns_of_any_range_survive_int8(wines, fmt):
-    """Int8 keeps what small columns say beside large ones: the classes of the source, in every format."""
+    """Int8 retains the information of small columns next to large ones: all formats predict the source's classes."""
     run, artifacts = wines
     parity = export.verify(artifacts[fmt].path).parity
     assert parity["passed"]
@@ -500,7 +500,7 @@ def test_columns_of_any_range_survive_int8(wines, fmt):
 
 @pytest.mark.slow
 def test_artifacts_take_rows(wines, tmp_path):
-    """Mappings and files become the vectors that an artifact takes; what does not fit is told in one line."""
+    """Mappings and files become the vectors of an artifact; rows that do not fit are reported in one line."""
     run, artifacts = wines
     path = artifacts["onnx"].path
     table = ColumnSchema.from_json(run.statistics()["tabular"])

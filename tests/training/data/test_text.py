@@ -1,4 +1,4 @@
-"""Text: tokens and back, vocabularies that are learnt and kept, batches by task, generated data, what is refused."""
+"""Text: tokens and back, fitted and saved vocabularies, batches by task, generated data, refused options."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ LABELS = {"classify": ("no", "yes"), "tag": ("x", "y"), "generate": ()}
 
 
 def one_line(error):
-    """Return the message, which is one line."""
+    """Return the message, and check that it has one line."""
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 @pytest.fixture
 def data():
-    """Registers small data of a task as "test_text"; what it holds can be changed by a second call."""
+    """Register small data of a task as "test_text"; a second call changes its content."""
 
     def put(task, text=None, **splits):
         found = {name: in_memory_split(*lists) for name, lists in {**SMALL[task], **splits}.items()}
@@ -82,15 +82,15 @@ def arrays(batches):
 
 
 def same(one, two):
-    """Tell whether two lists of batches are equal to the bit."""
+    """Return whether two lists of batches are equal to the bit."""
     return len(one) == len(two) and all(
         len(a) == len(b) and all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a, b, strict=True))
         for a, b in zip(one, two, strict=True)
     )
 
 
-def test_tokens_become_their_places():
-    """Known tokens become their ids, others UNKNOWN; the end is padded, and what is too long is cut there."""
+def test_tokens_become_their_ids():
+    """Known tokens become their ids, others UNKNOWN; short texts are padded, long ones truncated."""
     ids = tokenizer(CATS, 4)(["the cat sat", "dog", "the the cat cat sat sat", "  cat   the "]).numpy()
     assert ids.dtype == np.int32
     assert ids.tolist() == [
@@ -102,7 +102,7 @@ def test_tokens_become_their_places():
 
 
 def test_cleaning_lowers_and_strips():
-    """Case and punctuation do not matter, beyond ASCII neither; without cleaning they do."""
+    """Case and punctuation do not matter, also beyond ASCII; without cleaning they do."""
     assert tokenizer(CATS, 3)(["The, CAT! «GRÖSSE» GRÖßE…"]).numpy().tolist() == [[4, 5, UNKNOWN]]
     assert tokenizer(CATS, 4)(["«The» cat's GRÖßE…"]).numpy().tolist() == [[4, UNKNOWN, 7, PADDING]]
     plain = TextConfig(CATS.vocabulary, clean=False)
@@ -110,18 +110,18 @@ def test_cleaning_lowers_and_strips():
 
 
 def test_characters_are_tokens():
-    """Split by character, white space is a token like others, and a character is one whatever its bytes."""
+    """In a split by character, white space is a token, and each character is one token in any number of bytes."""
     assert tokenizer(LETTERS, 6)(["ab c", "aßa"]).numpy().tolist() == [[4, 5, 7, 6, 0, 0], [4, UNKNOWN, 4, 0, 0, 0]]
 
 
 def test_names_of_special_tokens_in_a_text_are_no_special_tokens():
-    """Nobody ends a sequence by writing [END]."""
+    """A text that contains [END] does not end a sequence."""
     plain = TextConfig(CATS.vocabulary, clean=False)
     assert tokenizer(plain, 4)(["[START] cat [END] [UNK]"]).numpy().tolist() == [[UNKNOWN, 5, UNKNOWN, UNKNOWN]]
 
 
 def test_ids_are_those_of_keras():
-    """On ASCII the contract is that of keras.layers.TextVectorization with the same vocabulary."""
+    """On ASCII, ids equal those of keras.layers.TextVectorization with the same vocabulary."""
     import keras
 
     texts = ["The cat, sat.", "a-b THE! cat's", "sat sat sat sat sat", "x"]
@@ -129,21 +129,21 @@ def test_ids_are_those_of_keras():
     np.testing.assert_array_equal(tokenizer(CATS, 4)(texts), theirs(texts))
 
 
-@pytest.mark.parametrize(("text", "said"), [(CATS, ["the cat sat", "cat", ""]), (LETTERS, ["a b", "cab", ""])])
-def test_words_are_the_way_back(text, said):
-    """Ids become the text that they came from."""
-    assert [s.decode() for s in detokenize(text, tokenizer(text, 6)(said)).numpy()] == said
+@pytest.mark.parametrize(("text", "sentences"), [(CATS, ["the cat sat", "cat", ""]), (LETTERS, ["a b", "cab", ""])])
+def test_detokenizing_restores_the_text(text, sentences):
+    """Ids become their text again."""
+    assert [s.decode() for s in detokenize(text, tokenizer(text, 6)(sentences)).numpy()] == sentences
 
 
 def test_words_stop_at_the_end():
-    """What comes after END is not said, and special tokens are not."""
+    """Tokens after END and special tokens are not in the text."""
     ids = [[START, 4, UNKNOWN, 5, END, 6], [5, PADDING, 6, 4, 4, 4], [END, 4, 4, 4, 4, 4]]
     texts = [s.decode() for s in detokenize(CATS, np.array(ids, "int32")).numpy()]
     assert texts == ["the cat", "cat sat the the the", ""]
 
 
 def test_tokenizer_lives_in_a_saved_model(tmp_path):
-    """Strings go in and come out of a SavedModel that has nothing of Python in it."""
+    """A SavedModel without Python code takes and returns strings."""
     import tensorflow as tf
 
     module = tf.Module()
@@ -161,7 +161,7 @@ def test_tokenizer_lives_in_a_saved_model(tmp_path):
 
 
 def test_vocabulary_is_by_frequency_then_alphabet():
-    """The most frequent token comes first, equals in the order of the alphabet; the rest of too many is left out."""
+    """The most frequent token comes first, equal counts in alphabetical order; tokens beyond the limit are left out."""
     import tensorflow as tf
 
     examples = tf.data.Dataset.from_tensor_slices(["b a", "C. b", "a d b", "e"])
@@ -177,7 +177,7 @@ def test_vocabulary_is_by_frequency_then_alphabet():
 
 @pytest.mark.parametrize("task", MODELS)
 def test_vocabulary_is_of_the_training_split_only(data, task):
-    """Words of the other splits are unknown; of pairs, both texts count."""
+    """Words of other splits are unknown; of pairs, both texts count."""
     data(task)
     text = served(task).text
     assert text.vocabulary == (*SPECIAL, *("b", "a", "c", "d")[: 4 if task == "generate" else 3])
@@ -195,7 +195,7 @@ def test_batches_of_texts_to_classify(data):
 
 
 def test_batches_of_texts_to_tag(data):
-    """A row for each token, of zeros where there is none; raw, such a label is -1."""
+    """Each token has a row, all zeros where there is none; a raw label is -1 there."""
     data("tag")
     (x, y), (raw, labels) = arrays(served("tag", length=(3,)).evaluate("test"))[0], served("tag").raw("test", 2)
     assert x.tolist() == [[6, 0, 0], [5, 4, 0], [4, 6, 0]]
@@ -206,14 +206,14 @@ def test_batches_of_texts_to_tag(data):
 
 
 def test_tags_are_cut_with_their_words(data):
-    """A sentence that is too long loses its last tags too."""
+    """A truncated sentence also loses its last tags."""
     data("tag")
     _, labels = served("tag", length=(2,)).raw("train", 10)
     assert labels.tolist() == [[0, 1], [1, 0], [0, 1], [0, -1]]
 
 
-def test_batches_of_texts_to_write(data):
-    """The decoder sees START and what came before; it is to say what comes next, END in the end."""
+def test_batches_of_texts_to_generate(data):
+    """The decoder gets START and the earlier tokens, and predicts the next token, at last END."""
     data("generate")
     pipe = served("generate")
     source, target, labels = arrays(pipe.evaluate("test"))[0]
@@ -225,8 +225,8 @@ def test_batches_of_texts_to_write(data):
     assert same([[inputs["source"], inputs["target"], wanted]], [[source, target, labels]])
 
 
-def test_text_to_write_is_cut_before_its_end(data):
-    """What is too long still starts and ends; the source is just cut."""
+def test_target_is_truncated_before_its_end(data):
+    """A truncated target still has START and END; a source is only truncated."""
     data("generate")
     source, target, labels = arrays(served("generate", length=(2, 3)).evaluate("train"))[0]
     assert source[0].tolist() == [5, 4]
@@ -235,8 +235,8 @@ def test_text_to_write_is_cut_before_its_end(data):
 
 
 @pytest.mark.parametrize("task", MODELS)
-def test_both_ways_serve_the_same_texts(data, task, monkeypatch):
-    """Texts from memory and texts that are looked up on the fly are the same; so are raw ones, and their strings."""
+def test_memory_and_streaming_serve_the_same_texts(data, task, monkeypatch):
+    """Texts from memory and streamed texts are the same; so are raw ones, and their strings."""
     data(task)
     import tensorflow as tf
 
@@ -245,17 +245,17 @@ def test_both_ways_serve_the_same_texts(data, task, monkeypatch):
         raw = tf.nest.flatten(pipe.raw("validation", 10))
         return [*arrays(pipe.evaluate("test")), *arrays(pipe.evaluate("train")), raw], pipe.strings("test", 2)
 
-    kept = found()
+    in_memory = found()
     monkeypatch.setattr(pipeline_module, "MEMORY", 0)
     streamed = found()
-    assert same(kept[0], streamed[0])
-    assert kept[1] == streamed[1] == ["c", "b c"]
+    assert same(in_memory[0], streamed[0])
+    assert in_memory[1] == streamed[1] == ["c", "b c"]
     order = arrays(served(task, batch_size=2).train(0))
     assert same(arrays(served(task, batch_size=2).train(0, 1)), order[1:])
 
 
 def test_length_and_vocabulary_of_the_model_are_the_last_resort(data):
-    """Without data.length and data.vocabulary the network's own hold."""
+    """Without data.length and data.vocabulary, the model's own values apply."""
     data("generate")
     pipe = served("generate", length=())
     assert pipe.shape == zoo.spec("transformer_tiny").input_shape
@@ -263,7 +263,7 @@ def test_length_and_vocabulary_of_the_model_are_the_last_resort(data):
 
 
 def test_vocabulary_of_the_data_is_taken_as_it_is(data):
-    """Data that states its vocabulary keeps it, and it cannot be cut."""
+    """The vocabulary of a dataset stays as it is, and cannot be truncated."""
     data("classify", text=CATS)
     assert served("classify").text == CATS
     with pytest.raises(BadOption, match="defines its own vocabulary") as error:
@@ -286,7 +286,7 @@ def test_vocabulary_of_the_data_is_taken_as_it_is(data):
     ],
 )
 def test_bad_texts_are_refused(data, task, splits, message):
-    """Text without tokens, and tags that do not go with their words, are told with their place, before training."""
+    """Text without tokens, and tags that do not match their words, are reported with their place, before training."""
     data(task, **splits)
     with pytest.raises(DataError, match=message) as error:
         served(task)
@@ -298,7 +298,7 @@ def test_bad_texts_are_refused(data, task, splits, message):
     [("classify", (0,)), ("classify", (5, 5)), ("tag", (-1,)), ("generate", (5,)), ("generate", (5, 1))],
 )
 def test_bad_length_is_refused(data, task, length):
-    """A length is one number, or two where text is written, and room for a token."""
+    """A length is one number, or two for generated text, and has room for a token."""
     data(task)
     with pytest.raises(BadOption, match=r"data\.length must be \[") as error:
         served(task, length=length)
@@ -315,7 +315,7 @@ def test_bad_length_is_refused(data, task, length):
     ],
 )
 def test_options_of_images_are_refused_for_texts(data, option):
-    """Nothing that cannot apply is taken in silence."""
+    """No option is ignored silently."""
     data("classify")
     with pytest.raises(BadOption, match=rf"data\.{next(iter(option))} applies to images.*text") as error:
         served("classify", **option)
@@ -331,7 +331,7 @@ def test_options_of_texts_are_refused_for_images(option):
 
 
 def test_images_have_no_strings():
-    """Asking for strings where there are none is refused."""
+    """A request for strings of images is refused."""
     recipe = Recipe("test", ModelConfig("resnet_tiny"), DataConfig("digits"))
     with pytest.raises(BadOption, match="Expected a dataset of texts"):
         open_pipeline(recipe, zoo.spec("resnet_tiny")).strings("test", 3)
@@ -339,27 +339,27 @@ def test_images_have_no_strings():
 
 @pytest.fixture
 def text_run(data, tmp_path):
-    """A finished run on the small texts, which have their words in the training split."""
+    """A finished run on the small texts, with their words in the training split."""
     data("classify")
     config = DataConfig("test_text", batch_size=4, length=(5,))
     recipe = Recipe("test", ModelConfig("encoder_tiny"), config, epochs=1, precision="float32", strategy="one")
     return training.train(recipe, run=tmp_path / "run")
 
 
-def test_run_keeps_its_vocabulary(text_run, data):
-    """The run has the text contract, and uses it whatever the data is later; learnt anew, the ids would differ."""
+def test_run_saves_its_vocabulary(text_run, data):
+    """The run uses its saved text config whatever the data is now; a new vocabulary would have other ids."""
     assert Run.open(text_run.path).text() == TextConfig((*SPECIAL, "b", "a", "c"))
     assert json.loads((text_run.path / "text.json").read_text())["vocabulary"] == [*SPECIAL, "b", "a", "c"]
-    before, judged = arrays(open_data(text_run).evaluate("test")), training.evaluate(text_run)
+    before, evaluated = arrays(open_data(text_run).evaluate("test")), training.evaluate(text_run)
     data("classify", train=(["zebra c c c c", "b", "b", "zebra"], [0, 1, 1, 0]))
     assert same(arrays(open_data(text_run).evaluate("test")), before)
-    assert training.evaluate(text_run) == judged
+    assert training.evaluate(text_run) == evaluated
     spec = zoo.spec("encoder_tiny")
     assert not same(arrays(open_pipeline(text_run.recipe, spec).evaluate("test")), before)
 
 
-def test_resume_keeps_the_vocabulary(text_run, data):
-    """A run that goes on has the ids that it began with."""
+def test_resume_uses_the_saved_vocabulary(text_run, data):
+    """A resumed run has the ids that it started with."""
     (text_run.path / "done.json").unlink()
     data("classify", train=(["zebra c c c c", "b", "b", "b"], [0, 1, 1, 1]))
     assert training.resume(text_run.path).text() == TextConfig((*SPECIAL, "b", "a", "c"))
@@ -371,7 +371,7 @@ def test_resume_keeps_the_vocabulary(text_run, data):
     [(None, "without text.json"), (b"{", "readable JSON"), (b"[]", r"valid text\.json")],
 )
 def test_run_without_its_vocabulary_is_refused(text_run, tmp_path, content, message):
-    """A vocabulary that is gone or damaged is never learnt anew in silence."""
+    """A missing or damaged vocabulary is never replaced silently."""
     shutil.copytree(text_run.path, tmp_path / "copy")
     path = tmp_path / "copy/text.json"
     path.unlink() if content is None else path.write_bytes(content)
@@ -381,7 +381,7 @@ def test_run_without_its_vocabulary_is_refused(text_run, tmp_path, content, mess
 
 
 def test_images_have_no_vocabulary(digits_run):
-    """A run on images has no text contract."""
+    """A run on images has no text config."""
     assert digits_run.text() is None
     assert digits_run.result()["task"] == "classify"
 
@@ -395,8 +395,8 @@ def pulled(name):
 
 
 @pytest.mark.parametrize("name", ["word_order", "word_roles", pytest.param("reverse", marks=pytest.mark.slow)])
-def test_generated_data_repeats_itself_and_tests_what_it_has_not_trained(name):
-    """The same texts every time, none of them twice or in two splits."""
+def test_generated_data_is_deterministic_and_its_splits_are_disjoint(name):
+    """The texts are always the same, without duplicates in or across splits."""
     found, dataset = pulled(name)
     assert pulled(name)[0] == found
     texts = [text for split in found.values() for text in split[0]]
@@ -406,7 +406,7 @@ def test_generated_data_repeats_itself_and_tests_what_it_has_not_trained(name):
 
 
 def test_bag_of_words_fails_where_order_decides():
-    """Logistic regression on the counts of words does not get to 0.5 of what an encoder gets right by 0.95."""
+    """Logistic regression on word counts stays below 0.5 where an encoder reaches 0.95."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -418,12 +418,12 @@ def test_bag_of_words_fails_where_order_decides():
     assert reached < 0.5
     stated = importlib_doc("training.datasets.word_order")
     assert f"{reached:.4f}" in stated
-    share = collections.Counter(found["test"][1]).most_common(1)[0][1] / len(found["test"][1])
-    assert share < 2 / len(dataset.labels)
+    fraction = collections.Counter(found["test"][1]).most_common(1)[0][1] / len(found["test"][1])
+    assert fraction < 2 / len(dataset.labels)
 
 
-def test_word_alone_does_not_say_its_role():
-    """The tag that each word has most often is right for no more than its dataset says."""
+def test_word_alone_does_not_determine_its_role():
+    """The most frequent tag of each word is right for no more than its dataset documents."""
     found, _ = pulled("word_roles")
     seen = collections.defaultdict(collections.Counter)
     pairs = {
@@ -438,7 +438,7 @@ def test_word_alone_does_not_say_its_role():
 
 
 def test_reverse_is_reversed():
-    """Each label is its text backwards, of up to 12 letters."""
+    """Each label is its text backwards, with up to 12 letters."""
     found, dataset = pulled("reverse")
     assert all(y == x[::-1] and 1 <= len(x) <= 12 for split in found.values() for x, y in zip(*split, strict=True))
     letters = tokens(dataset.text, [b"".join(found["train"][0][:100])])

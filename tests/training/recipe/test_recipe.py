@@ -1,4 +1,4 @@
-"""Recipes: overrides, what is refused and how, JSON, and what a registered recipe states."""
+"""Recipes: overrides, errors, JSON, and the documentation of registered recipes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zoo.common.errors import BadOption, DuplicateName, UnknownName
 RECIPE = Recipe("test", data=DataConfig(augment=AugmentConfig(flip=True)), teacher=TeacherConfig(run="runs/teacher"))
 
 
-# What a key needs next to it, where it does not apply to the recipe as it is.
+# Keys that a key requires, where it does not apply to the base recipe.
 COMPANIONS = {
     "optimizer.beta_1": {"optimizer.name": "adam"},
     "optimizer.beta_2": {"optimizer.name": "adam"},
@@ -51,7 +51,7 @@ def override(key, value):
 
 
 def override_with(key, value):
-    """Return the recipe with one value changed, and with what that needs; a default needs nothing."""
+    """Return the recipe with one value changed, and with the keys that it requires; a default requires none."""
     more = {} if value == value_of(RECIPE, key) else COMPANIONS.get(key, {})
     return RECIPE.override(**more, **(NEEDED.get(value, {}) if isinstance(value, str) else {}), **{key: value})
 
@@ -64,7 +64,7 @@ def value_of(recipe, key):
 
 
 def one_line(error):
-    """Return the message, which is one line and tells what was received."""
+    """Return the message, and check that it is one line with the received value."""
     message = str(error.value)
     assert "\n" not in message
     assert "Received: " in message
@@ -95,7 +95,7 @@ def one_line(error):
     ],
 )
 def test_override_sets_one_value(key, given, wanted):
-    """An override changes what it names, to the type that the recipe has there."""
+    """An override changes the named value, in the type of the recipe."""
     if key == "data.preprocessing" and given:
         wanted = PreprocessingConfig(mean=(1.0, 2.0, 3.0))
     changed = override(key, given)
@@ -105,7 +105,7 @@ def test_override_sets_one_value(key, given, wanted):
 
 
 def test_override_leaves_the_rest_and_the_original():
-    """Overrides return a new recipe that differs only in what was asked for."""
+    """Overrides return a new recipe that differs only in the overridden values."""
     changed = RECIPE.override(**{"epochs": 3, "data.augment.shift": 0.1})
     assert RECIPE.epochs == 10
     assert RECIPE.data.augment.shift == 0.0
@@ -131,14 +131,14 @@ def test_several_overrides_of_a_missing_dataclass_add_up():
     ],
 )
 def test_unknown_key_names_the_nearest(key, nearest):
-    """A key that no recipe has is refused with the nearest one, given in full."""
+    """An unknown key is refused with the nearest one, given in full."""
     with pytest.raises(BadOption, match=re.escape(f"'{key}'")) as error:
         override(key, 1)
     assert f"Did you mean '{nearest}'?" in str(error.value)
 
 
 def test_unknown_key_inside_a_mapping_is_refused():
-    """A mapping given whole is checked key by key."""
+    """A mapping is checked key by key."""
     with pytest.raises(BadOption, match=r"'data\.augment\.shft'.*'data\.augment\.shift'"):
         override("data.augment", {"shft": 0.1})
 
@@ -168,13 +168,13 @@ def test_wrong_type_is_refused(key, value, wanted):
 
 @pytest.mark.parametrize("key", sorted(LIMITS))
 def test_out_of_range_is_refused_and_the_ends_are_not(key):
-    """Each limit holds on both sides, and its ends are allowed."""
+    """Each limit holds on both sides, and the limits themselves are allowed."""
     low, high = LIMITS[key]
     for value in (low - 1, high * 1.01 + 1):
         with pytest.raises(BadOption, match=re.escape(key)) as error:
             override(key, int(value) if type(value_of(RECIPE, key)) is int else value)
         one_line(error)
-    # The learning rate is warmed up for less than all epochs.
+    # The warm-up is shorter than all epochs.
     high = high - 1 if key == "schedule.warmup_epochs" else high
     for value in (low, high):
         override_with(key, int(value) if type(value_of(RECIPE, key)) is int else value)
@@ -183,34 +183,34 @@ def test_out_of_range_is_refused_and_the_ends_are_not(key):
 @pytest.mark.parametrize("key", ["optimizer.learning_rate", "checkpoint_seconds", "loss.label_smoothing"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_are_refused(key, value):
-    """NaN and infinity, which JSON in Python lets through, are out of every range."""
+    """NaN and infinity, which Python's JSON accepts, are out of every range."""
     with pytest.raises(BadOption, match=re.escape(key)):
         override(key, value)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
 def test_seed_outside_64_bits_is_refused(seed):
-    """A seed that the generators of NumPy or TensorFlow cannot take is refused before anything starts."""
+    """A seed that NumPy or TensorFlow cannot take is refused before anything starts."""
     with pytest.raises(BadOption, match="seed"):
         override("seed", seed)
 
 
 @pytest.mark.parametrize("name", ["", "../elsewhere", "/tmp/elsewhere", "a/b"])
 def test_name_that_is_no_folder_name_is_refused(name):
-    """A recipe's name is the folder of its runs, so that it cannot lead elsewhere."""
+    """A recipe's name is the folder of its runs, so it cannot be a path elsewhere."""
     with pytest.raises(BadOption, match="name"):
         override("name", name)
 
 
 def test_two_channels_are_refused():
-    """Images are decoded to 1, 3 or 4 channels; 2 is no choice that could ever work."""
+    """Images decode to 1, 3 or 4 channels, never to 2."""
     with pytest.raises(BadOption, match=r"data\.channels"):
         override("data.channels", 2)
 
 
 @pytest.mark.parametrize("key", sorted(CHOICES))
 def test_choices_name_all_and_the_nearest(key):
-    """A choice is refused with all there are and the nearest; each of them is taken."""
+    """An invalid choice is refused with all choices and the nearest; each valid choice passes."""
     allowed = CHOICES[key]
     with pytest.raises(BadOption, match=re.escape(key)) as error:
         override(key, f"{allowed[-1]}x" if isinstance(allowed[-1], str) else 99)
@@ -231,7 +231,7 @@ def test_key_below_a_single_value_is_refused(key):
 
 @pytest.mark.parametrize("key", ["model.options.head.dropout", "model.", "data..path", ""])
 def test_odd_keys_are_refused_in_one_line(key):
-    """Keys with empty parts, or below an option that is not there, are BadOption too and never a KeyError."""
+    """Keys with empty parts, or below an option that does not exist, raise BadOption and never KeyError."""
     with pytest.raises(BadOption):
         override(key, 1)
 
@@ -246,7 +246,7 @@ def test_odd_keys_are_refused_in_one_line(key):
     ],
 )
 def test_impossible_preprocessing_is_refused(key, value):
-    """The contract checks its own values."""
+    """The preprocessing config checks its own values."""
     with pytest.raises(BadOption, match=key.rpartition(".")[2]):
         override(key, value)
 
@@ -268,14 +268,14 @@ def test_impossible_preprocessing_is_refused(key, value):
     ],
 )
 def test_parse_override_reads_json_or_text(text, key, value):
-    """The value is JSON where it is JSON and text otherwise; only the first "=" divides."""
+    """The value is JSON if it parses, and text otherwise; only the first "=" separates."""
     assert parse_override(text) == (key, value)
     override(key, value)
 
 
 @pytest.mark.parametrize("text", ["epochs", "=3", "  =3", ""])
 def test_parse_override_needs_a_key_and_a_value(text):
-    """What is not key=value is refused with an example."""
+    """Text other than key=value is refused with an example."""
     with pytest.raises(BadOption, match=r"key=value, such as optimizer\.learning_rate=0\.05") as error:
         parse_override(text)
     one_line(error)
@@ -290,7 +290,7 @@ def test_recipes_are_frozen():
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_registered_recipe_goes_through_json(name):
-    """Every registered recipe survives the way through JSON text and is what its name says."""
+    """Every registered recipe survives JSON text and has its registered name."""
     recipe = recipes[name]
     text = json.dumps(recipe.to_json(), allow_nan=False)
     assert Recipe.from_json(json.loads(text)) == recipe
@@ -322,7 +322,7 @@ def test_full_recipe_goes_through_json():
     ],
 )
 def test_damaged_json_is_refused(values, message):
-    """What is not a recipe is BadOption with the place."""
+    """JSON that is no recipe raises BadOption with the place."""
     with pytest.raises(BadOption, match=message):
         Recipe.from_json(values)
 
@@ -342,8 +342,8 @@ def recipe_modules():
 
 
 @pytest.mark.parametrize("name", recipe_modules())
-def test_recipe_states_command_hardware_time_and_result(name):
-    """The docstring of a recipe states how to run it, on what, how long it takes and what it reaches."""
+def test_recipe_documents_command_hardware_time_and_result(name):
+    """The docstring of a recipe documents its command, hardware, time and result."""
     text = " ".join((importlib.import_module(f"training.recipes.{name}").__doc__ or "").split())
     stated = dict(re.findall(r"(Command|Hardware|Time|Result): (.*?)(?= (?:Command|Hardware|Time|Result): |$)", text))
     assert set(stated) == {"Command", "Hardware", "Time", "Result"}
@@ -357,7 +357,7 @@ def test_recipe_states_command_hardware_time_and_result(name):
 
 
 def test_resolve_refuses_unknown_names_and_options():
-    """An unknown recipe, model or option is told at once, with the nearest name."""
+    """An unknown recipe, model or option is reported at once, with the nearest name."""
     with pytest.raises(UnknownName, match="Did you mean 'digits_mlp'"):
         resolve("digit_mlp")
     with pytest.raises(UnknownName, match="Did you mean 'resnet20'"):
@@ -377,7 +377,7 @@ def test_a_name_registers_once():
 
 
 def test_public_names_stay_what_they_are():
-    """Looking for recipes and datasets imports folders of the same names, which must not hide what is exported."""
+    """Importing folders of recipes and datasets does not hide exported names."""
     assert recipes.names()
     assert datasets.names()
     hidden = [name for name in training.__all__ if isinstance(getattr(training, name), types.ModuleType)]
@@ -385,7 +385,7 @@ def test_public_names_stay_what_they_are():
 
 
 def test_command_lists_recipes(zoo_command):
-    """`zoo recipes` shows a line a recipe, and all of it as JSON."""
+    """`zoo recipes` prints one line per recipe, and all of it as JSON."""
     code, out, err = zoo_command("recipes", "digits_*")
     assert (code, err) == (0, "")
     assert "digits_mlp" in out

@@ -1,4 +1,4 @@
-"""The range test: its slope on a curve that is known, a proposal that learns, a picture, and nothing else written."""
+"""The range test: its slope on a known curve, a rate that trains, a plot, and no other files."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def test_smoothing_is_corrected_for_its_beginning():
 
 
 def test_steepest_descent_of_a_known_curve():
-    """A loss that falls like a logistic curve over log rate falls fastest in its middle; one that rises never does."""
+    """A loss that is a logistic curve over log rate falls fastest in its middle; a rising loss never does."""
     rates = tuple(np.geomspace(1e-6, 1.0, 61).tolist())
     falling = [1 / (1 + np.exp(2 * np.log(rate / 1e-3))) for rate in rates]
     assert _steepest(rates, falling) == pytest.approx(1e-3, rel=0.1)
     assert _steepest(rates, [-value for value in falling]) is None
-    # What lies at the ends does not count.
+    # Values at the ends do not count.
     jump = [1.0] * (61 - LAST) + [0.0] * LAST
     assert _steepest(rates[: len(jump)], [2.0, *jump[1:]]) in (None, *rates[61 - LAST - 2 : 61 - LAST])
     assert rates[FIRST] > rates[0]
 
 
 def test_command_draws_and_proposes(zoo_command, tmp_path, monkeypatch):
-    """A rate between the ends, its curve as a PNG, JSON for machines; beside the picture no file."""
+    """A rate between the ends, its curve as a PNG, JSON on request; no file besides the plot."""
     monkeypatch.chdir(tmp_path)
     options = ["--set", 'model.options={"widths": [16]}', "--steps", "60", "--low", "1e-5", "--high", "10", "--json"]
     code, out, err = zoo_command("lr-find", "digits_mlp", *options)
@@ -48,14 +48,14 @@ def test_command_draws_and_proposes(zoo_command, tmp_path, monkeypatch):
     assert picture.std() > 5
 
 
-def test_proposal_is_one_that_learns(tmp_path):
-    """Adam's proposal lies where its kin is at home, well below where the loss breaks out."""
+def test_proposed_rate_trains(tmp_path):
+    """Adam's proposal is in its usual range, well below the rate where the loss diverges."""
     found = training.find_learning_rate("digits_mlp", QUICK, low=1e-6, high=100.0, steps=80)
     assert 1e-4 < found.learning_rate < 1.0
     assert found.to_json()["learning_rate"] == found.learning_rate
     lowest = found.rates[int(np.argmin(found.smoothed))]
     assert found.learning_rate < lowest
-    # The same again: the test is as repeatable as training.
+    # The range test is as reproducible as training.
     again = training.find_learning_rate("digits_mlp", QUICK, low=1e-6, high=100.0, steps=80)
     assert again.losses[:10] == pytest.approx(found.losses[:10], rel=1e-4)
 
@@ -70,7 +70,7 @@ def test_proposal_is_one_that_learns(tmp_path):
     ],
 )
 def test_what_cannot_be_is_refused(options, overrides, message):
-    """In one line."""
+    """One line names the problem."""
     with pytest.raises(BadOption, match=message) as error:
         training.find_learning_rate("digits_mlp", {**QUICK, **overrides}, **options)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""`zoo tune` searches on validation data alone, prunes, and goes on after kill -9 as if nothing had happened."""
+"""`zoo tune` searches on validation data alone, prunes trials, and resumes after kill -9 to the same result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def command(study):
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory, python):
-    """A study from end to end, and one that is killed in its third trial and gone on with."""
+    """An uninterrupted study, and one that is killed in its third trial and resumed."""
     folder = tmp_path_factory.mktemp("tune")
     process = python("-m", "zoo", *command(folder / "killed"), "--quiet")
     until, row = time.monotonic() + 300, folder / "killed/trials/002/metrics.jsonl"
@@ -38,7 +38,7 @@ def studies(tmp_path_factory, python):
     _, err = process.communicate()
     assert process.returncode == -9, err
     unfinished = [path.name for path in (folder / "killed/trials").iterdir() if not Run.open(path).finished]
-    # What kill -9 leaves when it falls into the writing of the journal.
+    # What kill -9 leaves if it interrupts a write to the journal.
     with open(folder / "killed/trials.log", "ab") as file:
         file.write(b'{"op_code": 6, "work')
     (folder / "killed/trials.log.lock").touch()
@@ -55,7 +55,7 @@ def resumed(studies):
 
 @pytest.mark.slow
 def test_killed_study_resumes_its_trials(studies, resumed):
-    """Trials, values and figures are those of the study that was never killed, to the last digit."""
+    """Trials, values and metrics equal those of the uninterrupted study, to the last digit."""
     assert studies["unfinished"], "the kill came too late to test anything"
     whole, killed = (
         [{key: value for key, value in trial.to_json().items() if key != "run"} for trial in result.trials]
@@ -78,12 +78,12 @@ def test_bad_trials_are_pruned_and_marked(studies):
 
 
 def test_best_trial_is_the_best(studies):
-    """The best has the highest validation accuracy, which is that of its run, and the rate that learns."""
+    """The best trial has the highest validation accuracy, which is that of its run, and the rate that trains."""
     best, trials = studies["whole"].best, studies["whole"].trials
     assert studies["whole"].metric == best.metric == "val_accuracy"
     assert best.value == max(trial.value for trial in trials if trial.state == "complete")
     assert best.values["optimizer.learning_rate"] == 0.01
-    # The recipe keeps the last weights.
+    # The recipe saves the last weights.
     assert best.value == Run.open(best.run).metrics()[-1]["val_accuracy"]
 
 
@@ -114,7 +114,7 @@ def test_importance_is_plotted(studies):
 
 
 def test_command_prints_options_to_copy(studies, zoo_command):
-    """A finished study trains no more; the last line are options that `zoo train` takes."""
+    """A finished study trains no more; the last line has options for `zoo train`."""
     whole = studies["folder"] / "whole"
     code, out, err = zoo_command(*command(whole))
     assert (code, err) == (0, "")
@@ -148,7 +148,7 @@ def test_study_in_use_is_refused(studies, tmp_path):
 
 
 def test_failed_trials_are_reported(tmp_path):
-    """Trials whose loss is not finite do not end the study; if all are such, one line says why."""
+    """Trials with a loss that is not finite do not end the study; if all are such, one line reports why."""
     changes = {**CHANGES, "epochs": 1, "optimizer.name": "sgd"}
     with pytest.raises(TrainingError, match=r"at least one completed trial.*The loss became|no longer finite"):
         training.tune(
@@ -190,7 +190,7 @@ def test_spaces_are_read(text, wanted):
     ],
 )
 def test_bad_spaces_are_one_line(text, zoo_command, tmp_path):
-    """A space that cannot be read, or whose values the recipe does not take, is refused before anything trains."""
+    """A space that cannot be read, or with values that the recipe does not take, is refused before anything trains."""
     code, out, err = zoo_command("tune", "digits_mlp", "--space", text, "--study", tmp_path / "study")
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert "Received" in err or "no key" in err

@@ -1,4 +1,4 @@
-"""JPEGs that are whole by their markers, against a decoder."""
+"""JPEG files that are complete according to their markers, checked against a decoder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def jpeg(mode="RGB", **options):
 
 
 def decodes(content):
-    """Tell whether TensorFlow decodes it."""
+    """Return whether TensorFlow decodes the content."""
     import tensorflow as tf
 
     try:
@@ -41,55 +41,55 @@ def decodes(content):
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-def test_whole_files_are_told_without_decoding(options, mode):
-    """Baseline files of every kind are known to be whole, with notes before and whatever tables."""
+def test_complete_files_are_recognized_without_decoding(options, mode):
+    """Baseline files of every kind are complete, with any comments and tables."""
     assert is_whole_jpeg(jpeg(mode, **options))
     assert is_whole_jpeg(jpeg(mode, comment=b"a note \xff\xd9", exif=b"Exif\0\0" + bytes(40), **options))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xd9", jpeg(progressive=True), jpeg("CMYK"), jpeg() + b"\0"])
-def test_what_is_not_sure_is_left_to_the_decoder(content):
-    """Empty, progressive and print files, and those with something behind their end, are decoded to be judged."""
+def test_uncertain_files_are_left_to_the_decoder(content):
+    """Empty, progressive and CMYK files, and files with data after their end, are checked by decoding."""
     assert not is_whole_jpeg(content)
 
 
 def cut(content, random):
-    """Lose the end."""
+    """Cut off the end."""
     return content[: random.integers(0, len(content) - 1)]
 
 
 def cut_and_closed(content, random):
-    """Lose the end but for its marker."""
+    """Cut off the end, but leave the end marker."""
     return content[: random.integers(0, len(content) - 2)] + b"\xff\xd9"
 
 
-def spoilt(low, high, count):
-    """Return damage to so many bytes between two shares of the file."""
+def corrupted(low, high, count):
+    """Return a function that damages so many bytes between two fractions of the file."""
 
-    def spoil(content, random):
+    def corrupt(content, random):
         content = bytearray(content)
         for place in random.integers(int(low * len(content)), int(high * len(content)), count):
             content[place] = random.integers(256)
         return bytes(content)
 
-    return spoil
+    return corrupt
 
 
 def zeroed(content, random):
-    """Lose a part in the middle."""
+    """Overwrite a part in the middle with zeros."""
     place = random.integers(2, len(content) - 200)
     return content[:place] + bytes(150) + content[place + 150 :]
 
 
 DAMAGE = {
-    "cut": cut, "cut and closed": cut_and_closed, "head": spoilt(0, 0.15, 1), "body": spoilt(0.2, 1, 20),
-    "anywhere": spoilt(0, 1, 5), "zeroed": zeroed,
+    "cut": cut, "cut and closed": cut_and_closed, "head": corrupted(0, 0.15, 1), "body": corrupted(0.2, 1, 20),
+    "anywhere": corrupted(0, 1, 5), "zeroed": zeroed,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_nothing_that_cannot_be_decoded_passes(damage):
-    """Of 200 damaged files, all that are taken for whole are decoded; and some cannot be."""
+    """Of 200 damaged files, all that pass can be decoded; some others cannot."""
     random, files = np.random.default_rng(1), [jpeg(m, **o) for o in KINDS.values() for m in ("RGB", "L")]
     with quiet_libraries():
         damaged = [damage(files[i % len(files)], random) for i in range(200)]
@@ -99,7 +99,7 @@ def test_nothing_that_cannot_be_decoded_passes(damage):
 
 
 def test_find_bad_names_what_is_cut_off(tmp_path):
-    """Among whole files of every kind, those that were cut off are named, and a folder that ends like an image."""
+    """Among complete files of every kind, truncated ones are named, and a folder with the suffix of an image."""
     for i, options in enumerate((*KINDS.values(), {"progressive": True})):
         (tmp_path / f"good{i}.jpg").write_bytes(jpeg(**options))
         (tmp_path / f"cut{i}.jpg").write_bytes(jpeg(**options)[:-300])
