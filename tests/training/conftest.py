@@ -1,11 +1,11 @@
-"""What the tests of training share."""
+"""Fixtures of the training tests."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-# Steps along a direction: two, of which the larger shows where a corner lies between them.
+# Two steps along a direction: a difference between their slopes shows a corner between them.
 STEPS = (1e-7, 2.5e-8)
 SMOOTH = 1e-5
 TRIES = 12
@@ -30,13 +30,13 @@ def gradient_check():
         random = np.random.default_rng(0)
         errors = []
         for _ in range(TRIES):
-            # Each variable moves by its own size, so that none is drowned by the others.
+            # Each variable moves by its own scale, so that no variable dominates.
             ways = [random.normal(size=w.shape) * (np.std(w) + 0.01) for w in start]
             slopes = [slope(loss, variables, start, ways, step) for step in STEPS]
             if abs(slopes[0] - slopes[1]) > SMOOTH * max(map(abs, slopes)):
                 continue
-            told = sum(float(np.sum(g * w)) for g, w in zip(gradients, ways, strict=True))
-            errors.append(abs(told - slopes[1]) / max(abs(told), abs(slopes[1])))
+            expected = sum(float(np.sum(g * w)) for g, w in zip(gradients, ways, strict=True))
+            errors.append(abs(expected - slopes[1]) / max(abs(expected), abs(slopes[1])))
             if len(errors) == directions:
                 return max(errors)
         raise ArithmeticError(f"no smooth direction in {TRIES} tries but {len(errors)}")
@@ -45,7 +45,7 @@ def gradient_check():
 
 
 def slope(loss, variables, start, ways, step):
-    """Return the central difference of a loss along a direction; the variables are as before afterwards."""
+    """Return the central difference of a loss along a direction, and restore the variables."""
     values = []
     for sign in (1, -1):
         for variable, place, way in zip(variables, start, ways, strict=True):
@@ -57,5 +57,5 @@ def slope(loss, variables, start, ways, step):
 
 
 def tf_variable(variable):
-    """Return TensorFlow's variable inside one of Keras'."""
+    """Return the TensorFlow variable of a Keras variable."""
     return getattr(variable, "value", variable) if hasattr(variable, "path") else variable

@@ -1,4 +1,4 @@
-"""What `make chaos` does at length, in short: kills at random moments, of one process and of one of two."""
+"""A short version of `make chaos`: one process, or one of two, is killed at random moments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import training
 
 @pytest.fixture(scope="module")
 def chaos(root):
-    """The benchmark, as a module."""
+    """Return the benchmark as a module."""
     spec = importlib.util.spec_from_file_location("chaos", root / "benchmarks/chaos.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["chaos"] = module
@@ -29,31 +29,31 @@ def chaos(root):
 
 @pytest.fixture(scope="module")
 def changes(chaos):
-    """What is trained, fewer epochs of it."""
+    """Return the changes of the recipe, with fewer epochs."""
     return {**chaos.CHANGES, "epochs": 4}
 
 
 @pytest.fixture(scope="module")
 def reference(chaos, changes, tmp_path_factory):
-    """A run that was never stopped."""
+    """A run that was never interrupted."""
     path = tmp_path_factory.mktemp("chaos") / "whole"
     values = dict(training.parse_override(f"{key}={value}") for key, value in changes.items())
     training.train(values.pop("recipe"), values, run=path)
     return path
 
 
-def test_killed_three_times_it_ends_as_if_it_had_not_been(chaos, changes, reference, tmp_path):
-    """Weights, moments, averages and figures are equal to the bit; each kill is told in a line."""
-    told = []
+def test_run_killed_three_times_ends_like_an_uninterrupted_run(chaos, changes, reference, tmp_path):
+    """Weights, moments, averages and metrics are equal to the bit; each kill is reported in one line."""
+    lines = []
     chaos.kills(
-        tmp_path, reference, told.append, count=3, seed=2, changes=changes, finish=lambda run, _: training.resume(run)
+        tmp_path, reference, lines.append, count=3, seed=2, changes=changes, finish=lambda run, _: training.resume(run)
     )
-    assert len(told) == 4
-    assert all(f"kill {n} of 3: " in line and "came too late" not in line for n, line in enumerate(told[:3], start=1))
+    assert len(lines) == 4
+    assert all(f"kill {n} of 3: " in line and "came too late" not in line for n, line in enumerate(lines[:3], start=1))
 
 
 def test_differences_are_found(chaos, reference, tmp_path):
-    """A weight, a figure of an epoch or of the test that is not the same is told."""
+    """A different weight, metric of an epoch or metric of the test split is reported."""
     chaos.same(reference, reference)
     shutil.copytree(reference, tmp_path / "run")
     rows = (tmp_path / "run/metrics.jsonl").read_text()
@@ -73,16 +73,16 @@ def test_differences_are_found(chaos, reference, tmp_path):
 
 @pytest.mark.slow
 def test_one_of_two_workers_killed_once(chaos, tmp_path):
-    """All are started again, and end where two workers do that were left alone, to the bit."""
-    told = []
-    chaos.workers(tmp_path, told.append, count=1, seed=1, changes={**chaos.TOGETHER, "epochs": 4})
-    assert "kill 1 of 1 of one of two workers: " in told[0]
+    """All workers restart, and end where two uninterrupted workers end, to the bit."""
+    lines = []
+    chaos.workers(tmp_path, lines.append, count=1, seed=1, changes={**chaos.TOGETHER, "epochs": 4})
+    assert "kill 1 of 1 of one of two workers: " in lines[0]
 
 
 @pytest.mark.slow
 def test_full_disk_and_damage(chaos, changes, reference, tmp_path):
-    """Neither loses anything that stood before."""
-    told = []
-    chaos.full_disk(tmp_path, reference, told.append, changes=changes)
-    chaos.damage(tmp_path, reference, told.append, seed=1, changes=changes)
-    assert [line.partition(":")[0] for line in told] == ["disk", "disk", "damage", "damage", "damage"]
+    """Neither loses anything that was saved before."""
+    lines = []
+    chaos.full_disk(tmp_path, reference, lines.append, changes=changes)
+    chaos.damage(tmp_path, reference, lines.append, seed=1, changes=changes)
+    assert [line.partition(":")[0] for line in lines] == ["disk", "disk", "damage", "damage", "damage"]

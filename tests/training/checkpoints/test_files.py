@@ -1,4 +1,4 @@
-"""Checkpoints: every variable comes back to the bit, damaged and foreign files are refused."""
+"""Checkpoints: every variable is restored to the bit; damaged and unsupported files are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRESS = Progress(epoch=3, step=7, best=0.1 + 0.2, best_epoch=2, seconds=12.62
 
 
 def fresh(**changed):
-    """Return a compiled model and its pipeline as training makes them."""
+    """Return a compiled model and its pipeline, as training builds them."""
     _, pipeline, model, _ = prepare(recipes["digits_mlp"].override(**{**SMALL, **changed}))
     return model, pipeline
 
@@ -49,14 +49,14 @@ def trained():
 
 @pytest.fixture(scope="module")
 def checkpoint(trained, tmp_path_factory):
-    """Its checkpoint."""
+    """The checkpoint of the trained model."""
     path = tmp_path_factory.mktemp("checkpoints") / "last.safetensors"
     save_checkpoint(path, trained, PROGRESS)
     return path
 
 
 def test_every_variable_comes_back(trained, checkpoint):
-    """Weights, dropout's generators, moments, steps and running metrics are equal to the bit; so is the progress."""
+    """Weights, dropout generators, moments, steps and running metrics are equal to the bit; so is the progress."""
     model, _ = fresh(seed=2)
     assert differing(groups(model), groups(trained)) == {"model", "optimizer", "metrics"}
     assert load_checkpoint(checkpoint, model) == PROGRESS
@@ -65,8 +65,8 @@ def test_every_variable_comes_back(trained, checkpoint):
     assert int(model.optimizer.iterations) == 3
 
 
-def test_training_goes_on_as_it_would_have(trained, checkpoint):
-    """Two models with the same state take the same next steps, dropout included."""
+def test_restored_model_takes_the_same_steps(trained, checkpoint):
+    """Two models with the same state take the same next steps, including dropout."""
     results = []
     for _ in range(2):
         model, pipeline = fresh(seed=1)
@@ -88,13 +88,13 @@ def test_saving_again_gives_the_same_bytes(trained, checkpoint, tmp_path):
     "progress", [Progress(), PROGRESS, Progress(seconds=1e-9, best=1.0), dataclasses.replace(PROGRESS, step=10**6)]
 )
 def test_progress_comes_back(trained, tmp_path, progress):
-    """The place in the data and the best figures survive exactly."""
+    """The position in the data and the best metrics are restored exactly."""
     save_checkpoint(tmp_path / "c.safetensors", trained, progress)
     assert load_checkpoint(tmp_path / "c.safetensors", trained) == progress
 
 
 def test_weights_alone_go_into_a_model_without_optimizer(trained, checkpoint):
-    """load_weights fills a network that was never compiled; its outputs are those of the trained one."""
+    """load_weights fills a model without an optimizer; its outputs equal those of the trained model."""
     bare = zoo.get("mlp", classes=10, input_shape=(8, 8, 1), **SMALL["model.options"])
     load_weights(checkpoint, bare)
     for one, two in zip(bare.weights, trained.weights, strict=True):
@@ -104,7 +104,7 @@ def test_weights_alone_go_into_a_model_without_optimizer(trained, checkpoint):
 
 
 def damage(name, content):
-    """Return the bytes of a checkpoint, spoilt in one way."""
+    """Return the bytes of a checkpoint, damaged in one way."""
     header = int.from_bytes(content[:8], "little")
     flipped = bytearray(content)
     ways = {
@@ -113,7 +113,7 @@ def damage(name, content):
         "offsets": lambda: flipped.__setitem__(content.index(b"data_offsets") + 16, ord("9")),
         "dtype": lambda: flipped.__setitem__(content.index(b'"F32"') + 2, ord("9")),
         "progress": lambda: flipped.__setitem__(content.index(b"progress"), ord("q")),
-        "figure": lambda: flipped.__setitem__(content.index(b'epoch\\": 3') + 9, ord("4")),
+        "digit": lambda: flipped.__setitem__(content.index(b'epoch\\": 3') + 9, ord("4")),
         "checksum": lambda: flipped.__setitem__(content.index(b"crc32") + 9, ord("x")),
         "first weight": lambda: flipped.__setitem__(8 + header, flipped[8 + header] ^ 1),
         "middle": lambda: flipped.__setitem__(8 + header + (len(content) - header) // 2, flipped[-9] ^ 0x80),
@@ -134,7 +134,7 @@ WAYS = (
     "offsets",
     "dtype",
     "progress",
-    "figure",
+    "digit",
     "checksum",
     "first weight",
     "middle",
@@ -149,8 +149,8 @@ WAYS = (
 
 @pytest.mark.parametrize("way", WAYS)
 def test_damaged_file_is_refused(trained, checkpoint, tmp_path, way):
-    """A flipped byte in the header, a missing end or an empty file is one line, and changes no variable."""
-    path = tmp_path / "spoilt.safetensors"
+    """A flipped byte in the header, a missing end or an empty file gives one line, and changes no variable."""
+    path = tmp_path / "corrupted.safetensors"
     path.write_bytes(damage(way, checkpoint.read_bytes()))
     before = groups(trained)
     for load in (load_checkpoint, load_weights):
@@ -162,7 +162,7 @@ def test_damaged_file_is_refused(trained, checkpoint, tmp_path, way):
 
 
 def test_checkpoint_without_a_checksum_is_read(trained, checkpoint, tmp_path):
-    """Those of before there were checksums are gone on from."""
+    """Training resumes from checkpoints of versions without checksums."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
@@ -176,7 +176,7 @@ def test_checkpoint_without_a_checksum_is_read(trained, checkpoint, tmp_path):
 
 
 def test_damaged_progress_is_refused(trained, tmp_path):
-    """A header whose progress lacks fields or has others is refused."""
+    """A header with missing or extra progress fields is refused."""
     from safetensors.numpy import save_file
 
     for text in ("{}x", '{"epochs": 3}', "[1]"):
@@ -189,7 +189,7 @@ def test_damaged_progress_is_refused(trained, tmp_path):
 
 
 def test_missing_file_is_refused(trained, tmp_path):
-    """No file, or a folder in its place, is one line."""
+    """A missing file, or a folder in its place, gives one line."""
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(RunError, match="readable checkpoint"):
             load_checkpoint(path, trained)
@@ -201,7 +201,7 @@ def test_missing_file_is_refused(trained, tmp_path):
     ids=["other width", "another layer", "other optimizer"],
 )
 def test_checkpoint_of_another_model_is_refused(checkpoint, changed):
-    """A checkpoint fits one model with one optimizer; any other is refused and left as it is."""
+    """A checkpoint fits one model with one optimizer; any other model is refused and left unchanged."""
     model, _ = fresh(**changed)
     before = groups(model)
     with pytest.raises(RunError, match=r"Expected a checkpoint of the model 'mlp'.*of another model") as error:
@@ -211,7 +211,7 @@ def test_checkpoint_of_another_model_is_refused(checkpoint, changed):
 
 
 def test_weights_of_another_model_are_refused(checkpoint):
-    """load_weights names the first weight that is missing or of another shape, and changes none."""
+    """load_weights names the first weight that is missing or has another shape, and changes none."""
     bare = zoo.get("mlp", classes=9, input_shape=(8, 8, 1), **SMALL["model.options"])
     before = [v.numpy().copy() for v in bare.variables]
     with pytest.raises(RunError, match="lacks model/") as error:

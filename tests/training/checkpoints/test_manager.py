@@ -1,4 +1,4 @@
-"""What is kept while a run trains: two checkpoints, of which one is whole at any moment."""
+"""The checkpoint manager retains two checkpoints of a training run, and one of them is always intact."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from zoo.common.errors import RunError
 RECIPE = Recipe("test", data=DataConfig("digits", batch_size=32))
 
 
-def network(units=3):
-    """Return a small compiled network."""
+def small_model(units=3):
+    """Return a small compiled model."""
     import keras
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units, name="out")], name="net")
@@ -29,37 +29,37 @@ def network(units=3):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run directory that was just made."""
+    """A new run directory."""
     return Run.create(RECIPE, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
 def model():
-    """A network whose first bias tells which checkpoint it was saved in."""
-    return network()
+    """A model that stores the step of its checkpoint in its first bias."""
+    return small_model()
 
 
 def save(manager, model, *steps):
-    """Save a checkpoint for each of some steps."""
+    """Save a checkpoint at each step."""
     for step in steps:
         model.layers[-1].bias.assign(np.full(3, step, "float32"))
         manager.save(model, Progress(step=step))
 
 
 def steps(manager):
-    """Return the steps at which the last checkpoint and the one before it stand."""
+    """Return the steps of the last checkpoint and of the one before it."""
     return [_read(path)[1].step for path in (manager.last, manager.previous)]
 
 
-def spoil(path):
-    """Change a bit near the end of a file, where its data is."""
+def corrupt(path):
+    """Flip a bit near the end of a file, in its data."""
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
     path.write_bytes(content)
 
 
-def test_two_newest_are_kept(run, model):
-    """And the best, which is a file of its own."""
+def test_the_two_newest_are_retained(run, model):
+    """The best checkpoint is a separate file."""
     manager = CheckpointManager(run)
     assert not manager.exists
     assert manager.load(model) == Progress()
@@ -76,15 +76,15 @@ def test_two_newest_are_kept(run, model):
     ]
     again = CheckpointManager(run)
     assert again.exists
-    assert again.load(network()).step == 3
+    assert again.load(small_model()).step == 3
     assert again.damage == ""
 
 
-def test_damaged_one_gives_way_to_the_one_before(run, model):
-    """Which is said, stays so for as long as nothing new is saved, and is what is kept beside the next."""
+def test_damaged_checkpoint_falls_back_to_the_previous_one(run, model):
+    """A warning reports it; the previous one is loaded until the next save, and stays next to the new one."""
     save(CheckpointManager(run), model, 1, 2)
-    spoil(run.checkpoints / "last.safetensors")
-    manager, other = CheckpointManager(run), network()
+    corrupt(run.checkpoints / "last.safetensors")
+    manager, other = CheckpointManager(run), small_model()
     with pytest.warns(UserWarning, match=r"last\.safetensors: the content does not match the checksum.*step 1"):
         assert manager.load(other).step == 1
     assert "previous.safetensors" in manager.damage
@@ -96,8 +96,8 @@ def test_damaged_one_gives_way_to_the_one_before(run, model):
     assert steps(manager) == [3, 2]
 
 
-def test_missing_one_gives_way_too(run, model):
-    """As after a move of files that was interrupted."""
+def test_missing_checkpoint_falls_back_too(run, model):
+    """An interrupted rename of files leaves this state."""
     save(CheckpointManager(run), model, 1, 2)
     (run.checkpoints / "last.safetensors").unlink()
     manager = CheckpointManager(run)
@@ -106,26 +106,26 @@ def test_missing_one_gives_way_too(run, model):
         assert manager.load(model).step == 1
 
 
-def test_two_damaged_ones_are_refused(run, model):
-    """In one line, which names both."""
+def test_two_damaged_checkpoints_are_refused(run, model):
+    """One line names both."""
     save(CheckpointManager(run), model, 1, 2)
     for name in ("last", "previous"):
-        spoil(run.checkpoints / f"{name}.safetensors")
+        corrupt(run.checkpoints / f"{name}.safetensors")
     with pytest.raises(RunError, match=r"one readable checkpoint.*last\.safetensors.*previous\.safetensors") as error:
         CheckpointManager(run).load(model)
     assert "\n" not in str(error.value)
 
 
-def test_checkpoint_of_another_model_is_no_damaged_one(run, model):
-    """It is refused, and the one before it is not taken."""
+def test_checkpoint_of_another_model_is_not_damaged(run, model):
+    """It is refused, without a fallback to the previous one."""
     save(CheckpointManager(run), model, 1, 2)
     with pytest.raises(RunError, match="of another model"):
-        CheckpointManager(run).load(network(units=5))
+        CheckpointManager(run).load(small_model(units=5))
 
 
 @pytest.mark.parametrize("broken", range(1, 5))
-def test_one_is_whole_wherever_the_writing_ends(run, model, monkeypatch, broken):
-    """The process ends before the n-th change of a name: the new one is there, or the one before."""
+def test_one_checkpoint_is_intact_wherever_saving_ends(run, model, monkeypatch, broken):
+    """The process ends before the n-th change of a name: the new checkpoint or the previous one is there."""
     save(CheckpointManager(run), model, 1, 2)
     left = [broken]
 
@@ -143,13 +143,13 @@ def test_one_is_whole_wherever_the_writing_ends(run, model, monkeypatch, broken)
             patch.setattr(os, name, counted(getattr(os, name)))
         save(CheckpointManager(run), model, 3)
     manager = CheckpointManager(run)
-    assert manager.load(network()).step == (3 if broken == 4 else 2)
+    assert manager.load(small_model()).step == (3 if broken == 4 else 2)
     assert manager.damage == ""
     assert all(step in (1, 2, 3) for step in steps(manager))
 
 
-def test_disk_without_second_names(run, model, monkeypatch):
-    """Where a file can have one name only, the last one is renamed."""
+def test_disk_without_hard_links(run, model, monkeypatch):
+    """Without hard links, the last checkpoint is renamed."""
 
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
@@ -161,7 +161,7 @@ def test_disk_without_second_names(run, model, monkeypatch):
 
 
 def test_full_disk_leaves_both(run, model):
-    """One line, and nothing has changed."""
+    """The error has one line; both checkpoints are unchanged."""
     manager = CheckpointManager(run)
     save(manager, model, 1, 2)
     before = {p.name: p.read_bytes() for p in run.checkpoints.iterdir()}
@@ -176,21 +176,21 @@ def test_full_disk_leaves_both(run, model):
     assert {p.name: p.read_bytes() for p in run.checkpoints.iterdir()} == before
 
 
-def test_due_by_steps_and_by_seconds(run):
-    """Every so many steps of the whole training; or when so many seconds are over."""
+def test_scheduled_by_steps_and_by_seconds(run):
+    """A checkpoint is scheduled every so many steps of the whole training, or after so many seconds."""
 
-    def due(**changed):
+    def scheduled(**changed):
         manager = CheckpointManager(Run(run.path, RECIPE.override(**changed)))
         return [step for step in range(1, 11) if manager.is_scheduled(step)]
 
-    assert due() == []
-    assert due(checkpoint_steps=4) == [4, 8]
-    assert due(checkpoint_seconds=0) == list(range(1, 11))
-    assert due(checkpoint_seconds=0, checkpoint_steps=4) == list(range(1, 11))
+    assert scheduled() == []
+    assert scheduled(checkpoint_steps=4) == [4, 8]
+    assert scheduled(checkpoint_seconds=0) == list(range(1, 11))
+    assert scheduled(checkpoint_seconds=0, checkpoint_steps=4) == list(range(1, 11))
 
 
-def test_one_that_does_not_write(run, model):
-    """It reads all there is to write, and leaves the disk alone."""
+def test_follower_does_not_write(run, model):
+    """It reads everything that a checkpoint needs, and leaves the disk alone."""
     manager = CheckpointManager(run, writes=False)
     save(manager, model, 1)
     manager.save_best(model, Progress(step=1))

@@ -15,7 +15,7 @@ from training.checkpoints.files import _read
 from training.data.readers.loading import load_dataset
 from zoo.common.errors import RunError
 
-# Everything that has a state: momentum, batch norm, dropout, augmentation, a schedule, the best epoch so far.
+# Everything with a state: momentum, batch norm, dropout, augmentation, a schedule, the best epoch so far.
 CHANGES = {
     "model.name": "resnet_tiny",
     "model.options.dropout": 0.2,
@@ -39,7 +39,7 @@ def last(run):
 
 
 def when_at(run, process, epoch, step):
-    """Wait until the last checkpoint of a run stands at a step of an epoch, or later."""
+    """Wait until the last checkpoint of a run is at a step of an epoch, or later."""
     until = time.monotonic() + 180
     while process.poll() is None and time.monotonic() < until:
         with contextlib.suppress(RunError):
@@ -52,7 +52,7 @@ def when_at(run, process, epoch, step):
 
 
 def ended(process):
-    """Wait for the end of a process; return its exit code, standard output and standard error."""
+    """Wait for a process; return its exit code, standard output and standard error."""
     try:
         out, err = process.communicate(timeout=180)
     finally:
@@ -61,7 +61,7 @@ def ended(process):
 
 
 def stop(python, run, arguments, number, at):
-    """Start training, send a signal at (epoch, step), and return what came of it."""
+    """Start training, send a signal at (epoch, step), and return how it ended."""
     process = python(*arguments)
     when_at(run, process, *at)
     process.send_signal(number)
@@ -70,14 +70,14 @@ def stop(python, run, arguments, number, at):
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory, python):
-    """One run from end to end, and beside it one that is stopped by SIGTERM, SIGINT and kill -9 and resumed each time.
+    """An uninterrupted run, and one that is stopped by SIGTERM, SIGINT and kill -9 and resumed each time.
 
-    Returns the two runs, a copy of the second as SIGTERM left it, and what each stop came to.
+    Returns the two runs, a copy of the second as SIGTERM left it, and the result of each stop.
     """
     folder = tmp_path_factory.mktemp("resume")
     whole, broken = folder / "whole", folder / "broken"
     load_dataset(training.DataConfig("digits"))
-    # A checkpoint after each step, so that there is one wherever kill -9 falls.
+    # A checkpoint after each step, so that kill -9 always finds one.
     start = command("digits_resnet", "--run", broken, **CHANGES, checkpoint_seconds=0)
     resume = command("--resume", broken)
     stops = {"SIGTERM": stop(python, broken, start, signal.SIGTERM, (0, 20))}
@@ -86,7 +86,7 @@ def story(tmp_path_factory, python):
     for name, number, at in (("SIGINT", signal.SIGINT, (1, 20)), ("SIGKILL", signal.SIGKILL, (2, 20))):
         stops[name] = stop(python, broken, resume, number, at)
         places[name] = _read(last(broken))[1]
-    # What kill -9 leaves when it falls into the writing of a checkpoint.
+    # What kill -9 leaves if it interrupts the save of a checkpoint.
     (broken / "checkpoints/.writing-999999-last.safetensors").write_bytes(b"half")
     stops["end"] = ended(python(*resume))
     training.train("digits_resnet", {**CHANGES, "data.augment.flip": True}, run=whole)
@@ -94,7 +94,7 @@ def story(tmp_path_factory, python):
 
 
 def assert_equal(one, two):
-    """Compare two finished runs: every variable to the bit, every figure of every epoch, the result."""
+    """Compare two finished runs: every variable to the bit, every metric of every epoch, the result."""
     for name in ("last", "best"):
         (arrays1, progress1), (arrays2, progress2) = (
             _read(run / f"checkpoints/{name}.safetensors") for run in (one, two)
@@ -114,15 +114,15 @@ def assert_equal(one, two):
 
 
 def test_interrupted_run_finishes(story):
-    """It ends well, with one line of result."""
+    """It succeeds, and prints one line with the result."""
     code, out, err = story["stops"]["end"]
     assert (code, err) == (0, "")
     assert "accuracy" in out
 
 
 @pytest.mark.parametrize(("name", "number"), [("SIGTERM", 15), ("SIGINT", 2)])
-def test_signal_saves_and_tells_how_to_go_on(story, name, number):
-    """SIGTERM and SIGINT stop after the step: exit code 128 + n, and one line with the command that goes on."""
+def test_signal_saves_and_prints_how_to_resume(story, name, number):
+    """SIGTERM and SIGINT stop after the step: exit code 128 + n, and one line with the command that resumes."""
     code, out, err = story["stops"][name]
     assert code == 128 + number, err
     assert (out, err.count("\n")) == ("", 1)
@@ -131,8 +131,8 @@ def test_signal_saves_and_tells_how_to_go_on(story, name, number):
     assert f"epoch {place.epoch}, step {place.step}" in err
 
 
-def test_stops_fell_into_the_middle_of_epochs(story):
-    """The test tests something: each stop left an epoch half done."""
+def test_stops_are_in_the_middle_of_epochs(story):
+    """The control: each stop is in the middle of an epoch."""
     assert story["stops"]["SIGKILL"][0] == -9
     for place in story["places"].values():
         assert 0 < place.step < STEPS
@@ -140,18 +140,18 @@ def test_stops_fell_into_the_middle_of_epochs(story):
 
 
 def test_resumed_run_equals_the_uninterrupted_one(story):
-    """After SIGTERM, SIGINT and kill -9, all weights, moments, averages and figures are those of one go."""
+    """After SIGTERM, SIGINT and kill -9, weights, moments, averages and metrics equal the uninterrupted run's."""
     assert_equal(story["whole"], story["broken"])
 
 
-def test_resumed_run_leaves_no_scraps(story):
-    """What kill -9 left half written is gone when the run is finished."""
+def test_resumed_run_leaves_no_temporary_files(story):
+    """Files that kill -9 left half written are gone when the run has finished."""
     assert [p.name for p in story["broken"].rglob(".writing*")] == []
 
 
 @pytest.mark.slow
 def test_resuming_in_a_process_that_built_other_models_before(story):
-    """The Python API goes on in a process that has other models in it, and ends in the same place."""
+    """The Python API resumes in a process with other models, and ends in the same place."""
     import zoo
 
     zoo.get("mlp_tiny", dropout=0.5)
@@ -161,7 +161,7 @@ def test_resuming_in_a_process_that_built_other_models_before(story):
 
 
 def test_resuming_a_finished_run_returns_at_once(story, zoo_command):
-    """A finished run is returned as it is, and nothing in it changes."""
+    """Resuming a finished run returns it, and changes nothing in it."""
     run = story["whole"]
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
     start = time.monotonic()
@@ -175,7 +175,7 @@ def test_resuming_a_finished_run_returns_at_once(story, zoo_command):
 
 @pytest.fixture
 def damaged(story, tmp_path):
-    """A copy of a run that is to be finished, a bit of whose last checkpoint is wrong."""
+    """A copy of an unfinished run with a wrong bit in its last checkpoint."""
     shutil.copytree(story["whole"], tmp_path / "run")
     for name in ("done.json", "model.keras", "metrics.jsonl"):
         (tmp_path / "run" / name).unlink()
@@ -185,29 +185,29 @@ def damaged(story, tmp_path):
 
 
 def flip(path):
-    """Change a bit in the middle of a file."""
+    """Flip a bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
 
 
-def test_damaged_checkpoint_is_gone_on_from_the_one_before(story, damaged, zoo_command, recwarn):
-    """It is said in one line, and what follows is as it was: the third epoch is trained again."""
+def test_damaged_checkpoint_resumes_from_the_previous_one(story, damaged, zoo_command, recwarn):
+    """One line reports it, and the third epoch is trained again with the same result."""
     code, out, _ = zoo_command("train", "--resume", damaged, "--quiet")
     assert code == 0
     assert "accuracy" in out
-    said = [str(w.message) for w in recwarn if "safetensors" in str(w.message)]
-    assert len(said) == 1
-    assert "\n" not in said[0]
-    assert "does not match the checksum: the file is damaged. Resuming from the previous checkpoint" in said[0]
-    assert f"{damaged}/checkpoints/previous.safetensors" in said[0]
-    assert [row["damaged"] for row in Run.open(damaged).diagnostics() if "damaged" in row] == said
+    messages = [str(w.message) for w in recwarn if "safetensors" in str(w.message)]
+    assert len(messages) == 1
+    assert "\n" not in messages[0]
+    assert "does not match the checksum: the file is damaged. Resuming from the previous checkpoint" in messages[0]
+    assert f"{damaged}/checkpoints/previous.safetensors" in messages[0]
+    assert [row["damaged"] for row in Run.open(damaged).diagnostics() if "damaged" in row] == messages
     assert_equal(story["whole"], damaged)
     assert training.diagnose(damaged).measurements > 0
 
 
 def test_two_damaged_checkpoints_are_refused(damaged, zoo_command):
-    """One line; nothing is begun anew in silence."""
+    """The error has one line; training does not start anew silently."""
     flip(damaged / "checkpoints/previous.safetensors")
     before = {p: p.read_bytes() for p in damaged.rglob("*.safetensors")}
     code, out, err = zoo_command("train", "--resume", damaged)
@@ -219,7 +219,7 @@ def test_two_damaged_checkpoints_are_refused(damaged, zoo_command):
 
 
 def test_damaged_best_checkpoint_is_refused(story, tmp_path, zoo_command):
-    """The weights that are kept are read from a file with a checksum too."""
+    """The best weights are also read from a file with a checksum."""
     shutil.copytree(story["whole"], tmp_path / "run")
     (tmp_path / "run/done.json").unlink()
     flip(tmp_path / "run/checkpoints/best.safetensors")
@@ -229,7 +229,7 @@ def test_damaged_best_checkpoint_is_refused(story, tmp_path, zoo_command):
 
 
 def test_run_that_was_killed_before_its_result_is_finished_by_resume(story, tmp_path):
-    """If only the model and the result are missing, resuming makes them, the same as before."""
+    """If only the model and the result are missing, resuming writes them, the same as before."""
     shutil.copytree(story["whole"], tmp_path / "run")
     wanted = Run.open(story["whole"]).result()
     for name in ("done.json", "model.keras"):

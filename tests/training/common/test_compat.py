@@ -1,4 +1,4 @@
-"""Each private API that training uses is there and does what `training.common.compat` says; a failure names it."""
+"""Each private API that training uses exists and does what `training.common.compat` documents; a failure names it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_slurm_hosts_are_expanded():
 
 
 def test_lbfgsb_finds_the_minimum_of_a_parabola():
-    """scipy.optimize._lbfgsb.setulb takes its state as arrays, and goes on from them."""
+    """scipy.optimize._lbfgsb.setulb takes its state as arrays, and continues from them."""
     from training.optim.lbfgs import EVALUATE, MEMORY, _initial_state
 
     state = _initial_state(2)

@@ -18,7 +18,7 @@ def test_default_seed_of_tensorflow():
 
 
 def test_global_seed_is_unset_and_restored():
-    """A shuffle in the context does not depend on the global seed, which is as before afterwards."""
+    """A shuffle in the context ignores the global seed, which is restored afterwards."""
     import tensorflow as tf
 
     for seed in (None, 5):

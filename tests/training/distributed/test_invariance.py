@@ -1,4 +1,4 @@
-"""What is learnt does not depend on how many devices compute it; see `benchmarks/invariance.py` for the measure."""
+"""Training does not depend on the number of devices; see `benchmarks/invariance.py` for the measure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def rows(python, *arguments):
 
 
 def check(found, code, cases, hows):
-    """Check that everything was compared, and stayed below what is allowed but for what leaves something out."""
+    """Check that all cases are compared and within the tolerance, except those that leave a part out."""
     compared = [row for row in found if "without" not in row]
     assert {(row["case"], row["how"]) for row in compared} == {(case, how) for case in cases for how in hows}
     assert max(row[key] for row in compared for key in ("losses", "weights", "metrics")) <= 1e-4
@@ -24,10 +24,10 @@ def check(found, code, cases, hows):
     assert code == 0
 
 
-def test_replicas_learn_the_same(python):
-    """Batch norm, label smoothing, clipping and accumulation, of one device and of 2 replicas.
+def test_replicas_train_the_same(python):
+    """Compare one device with 2 replicas: batch norm, label smoothing, clipping and accumulation.
 
-    Without batch normalization over all replicas it shows.
+    The control: without batch normalization over all replicas, the weights differ.
     """
     found, code = rows(python, "--cases", "short", "--hows", "2 replicas")
     check(found, code, ["accumulation"], ["2 replicas"])
@@ -35,8 +35,8 @@ def test_replicas_learn_the_same(python):
 
 
 @pytest.mark.slow
-def test_more_replicas_and_workers_learn_the_same(python):
-    """The same of 4 replicas, and of 2 and 4 processes."""
+def test_more_replicas_and_workers_train_the_same(python):
+    """The same with 4 replicas, and with 2 and 4 processes."""
     hows = ["4 replicas", "2 workers", "4 workers"]
     found, code = rows(python, "--cases", "short", "--hows", ",".join(hows))
     check(found, code, ["accumulation"], hows)
@@ -52,8 +52,8 @@ def test_more_replicas_and_workers_learn_the_same(python):
     ],
     ids=" ".join,
 )
-def test_all_learn_the_same(python, cases):
-    """Everything that a loss, an optimizer and a batch can have."""
+def test_all_train_the_same(python, cases):
+    """Every option of a loss, an optimizer and a batch."""
     hows = ["2 replicas", "4 replicas", "2 workers"]
     found, code = rows(python, "--cases", ",".join(cases), "--hows", ",".join(hows))
     check(found, code, cases, hows)

@@ -1,4 +1,4 @@
-"""Training under KERAS_BACKEND=jax: as many devices as there are, nothing lost, and an export that proves itself."""
+"""Training with KERAS_BACKEND=jax: any number of devices, resumed runs, and verified exports."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ CHANGES = {
     "log.misclassified": 0,
     "log.every": 8,
 }
-# A corner, as ReLU has one, makes another gradient of a rounding.
+# A corner, as in ReLU, turns a rounding error into another gradient.
 SMOOTH = {"model.options.activation": "silu", "model.options.dropout": 0.1}
-# What JAX cannot do, each by itself.
+# Each option that JAX does not support.
 REFUSED = {
     "optimizer.name": "lbfgs",
     "optimizer.ema": 0.9,
@@ -76,7 +76,7 @@ REFUSED = {
 
 
 def trained(python, folder, recipe, changes, devices):
-    """Train as `TRAIN` says, and return the folder of the runs."""
+    """Train as `TRAIN` does, and return the folder of the runs."""
     process = python(
         "-c", TRAIN, folder, recipe, repr({**CHANGES, **SMOOTH, **changes}), repr(REFUSED), *devices, env=FOUR
     )
@@ -87,30 +87,30 @@ def trained(python, folder, recipe, changes, devices):
 
 @pytest.fixture(scope="module")
 def runs(python, tmp_path_factory):
-    """Runs of a small dense network."""
+    """Runs of a small dense model."""
     changes = {"model.options.widths": [24], "optimizer.learning_rate": 0.02}
     return trained(python, tmp_path_factory.mktemp("jax"), "digits_mlp", changes, (1, 4))
 
 
 def state(run):
-    """Return what the last checkpoint of a run holds."""
+    """Return the content of the last checkpoint of a run."""
     return _read(run / "checkpoints/last.safetensors")[0]
 
 
 def assert_alike(runs, devices):
-    """Compare runs with that on one device: each variable within 1e-4 of its norm, each figure of each epoch."""
+    """Compare runs with that on one device: each variable within 1e-4 of its norm, each metric of each epoch."""
     alone, rows = state(runs / "1"), Run.open(runs / "1").metrics()
     for count in map(str, devices):
         for name, value in state(runs / count).items():
             norm = np.linalg.norm(alone[name].astype("float64"))
             assert np.linalg.norm(value.astype("float64") - alone[name]) <= 1e-4 * norm, (count, name)
         for row, other in zip(rows, Run.open(runs / count).metrics(), strict=True):
-            for figure in ("loss", "val_loss", "val_accuracy"):
-                assert other[figure] == pytest.approx(row[figure], rel=1e-4), (count, figure)
+            for metric in ("loss", "val_loss", "val_accuracy"):
+                assert other[metric] == pytest.approx(row[metric], rel=1e-4), (count, metric)
 
 
 def assert_resumed(runs):
-    """Compare the run that was stopped with the one that was not: every variable to the bit, every figure."""
+    """Compare the stopped run with the uninterrupted one: every variable to the bit, every metric."""
     whole, broken = state(runs / "4"), state(runs / "broken")
     assert [name for name in whole if whole[name].tobytes() != broken[name].tobytes()] == []
     rows = [Run.open(runs / name).metrics() for name in ("4", "broken")]
@@ -122,19 +122,19 @@ def assert_resumed(runs):
 
 
 def test_devices_change_nothing(runs):
-    """One device and four learn the same, with dropout, smoothed labels, clipping by the norm and accumulation."""
+    """One device and four train the same, with dropout, label smoothing, clipping by norm and accumulation."""
     assert_alike(runs, [4])
     facts = {name: Run.open(runs / name).result() for name in ("1", "4")}
     assert [facts[name]["replicas"] for name in ("1", "4")] == [1, 4]
     assert {facts[name]["backend"] for name in facts} == {"jax"} == {Run.open(runs / "4").environment()["backend"]}
-    # Something was learnt, and the devices did compute: their sums differ in the last bits.
+    # Training changes the weights, and all devices compute: their sums differ in the last bits.
     assert facts["1"]["test"]["accuracy"] > 0.5
     one, four = state(runs / "1"), state(runs / "4")
     assert any(one[name].tobytes() != four[name].tobytes() for name in one)
 
 
 def test_stopped_and_resumed(runs):
-    """A run that SIGTERM stopped after a step ends as one that was never stopped, with the same measurements."""
+    """A run that SIGTERM stopped after a step ends like an uninterrupted run, with the same measurements."""
     assert_resumed(runs)
     whole, broken = (Run.open(runs / name).diagnostics() for name in ("4", "broken"))
     assert whole == broken
@@ -143,7 +143,7 @@ def test_stopped_and_resumed(runs):
 
 
 def test_resumed_on_its_own_backend_only(runs, tmp_path):
-    """Another backend would draw other numbers."""
+    """Another backend would draw other random numbers."""
     shutil.copytree(runs / "4", tmp_path / "run")
     (tmp_path / "run/done.json").unlink()
     import training
@@ -153,26 +153,26 @@ def test_resumed_on_its_own_backend_only(runs, tmp_path):
 
 
 def test_exported_through_tensorflow(runs, monkeypatch):
-    """The child that converts runs on TensorFlow, whatever its parent does, and compares the logits first."""
+    """The child process that converts uses TensorFlow, whatever its parent uses, and compares the logits first."""
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     (artifact,) = export.convert(Run.open(runs / "4"), ["tflite"])
     assert artifact.parity["passed"]
 
 
 def test_other_logits_refused(runs, tmp_path):
-    """A network that says something else than what the run left is refused, with figures; the network itself is not."""
+    """A model with other logits than the run saved is refused, with the error; the run's own model is not."""
     shutil.copytree(runs / "4", tmp_path / "run", ignore=shutil.ignore_patterns("exports"))
     run = Run.open(tmp_path / "run")
-    network = load_model(run)
-    require_same_logits(run, network)
-    kernel = network.trainable_variables[0]
+    model = load_model(run)
+    require_same_logits(run, model)
+    kernel = model.trainable_variables[0]
     kernel.assign(kernel.value * 1.001)
     with pytest.raises(ParityError, match=r"on TensorFlow differs from the model trained on jax: max error \d"):
-        require_same_logits(run, network)
+        require_same_logits(run, model)
 
 
 def test_refused_before_anything_is_built(runs):
-    """What JAX cannot do is said in one line that names it, and no run directory is made."""
+    """One line names what JAX does not support, and no run directory is created."""
     lines = (runs / "refused.txt").read_text().splitlines()
     for key, line in zip(REFUSED, lines, strict=True):
         assert "Received: " in line
@@ -182,7 +182,7 @@ def test_refused_before_anything_is_built(runs):
 
 @pytest.mark.slow
 def test_convolutions_on_devices(python, tmp_path):
-    """The same of a network with batch normalization, whose statistics are those of the whole batch."""
+    """The same for a model with batch normalization, with statistics of the whole batch."""
     runs = trained(python, tmp_path, "digits_resnet", {"model.name": "resnet_tiny"}, (1, 2, 4))
     assert_alike(runs, (2, 4))
     assert_resumed(runs)
@@ -207,7 +207,7 @@ print(run.result()["precision"])
     ],
 )
 def test_other_recipes(python, tmp_path, recipe, changes):
-    """Mixed precision, a view of another size, numbers in their own units: trained on two devices and exported."""
+    """Mixed precision, another training size and regression: trained on two devices and exported."""
     more = {"epochs": 2, "strategy": "auto", "replicas": 2, "schedule.warmup_epochs": 0, **changes}
     process = python("-c", EPOCH, recipe, repr(more), tmp_path / "run", env=FOUR)
     out, err = process.communicate(timeout=300)
@@ -229,7 +229,7 @@ print(len(found.rates), found.losses[0], min(found.losses), found.losses[-1])
 
 @pytest.mark.slow
 def test_range_test(python):
-    """The rates of a range test are those of its steps: the loss falls, then breaks out, and the test ends there."""
+    """The rates of a range test are those of its steps: the loss falls, then diverges, and the test ends there."""
     process = python("-c", RANGE, env=FOUR)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err

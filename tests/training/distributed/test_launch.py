@@ -1,4 +1,4 @@
-"""`zoo launch`: processes that are started, prefixed, stopped and started again together, and leave no orphans."""
+"""`zoo launch`: processes start, get prefixes, stop and restart together, and leave no orphans."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from training.distributed import launch as launching
 from training.distributed.launch import WorkerFailed, launch
 from zoo.common.errors import BadOption
 
-TELL = "import json, os, sys; print(os.environ['TF_CONFIG'], flush=True); print('bad', file=sys.stderr)"
-# Worker 1 fails after a while, worker 0 waits, and says so when it is asked to end.
+PRINT_CONFIG = "import json, os, sys; print(os.environ['TF_CONFIG'], flush=True); print('bad', file=sys.stderr)"
+# Worker 1 fails after a while; worker 0 waits, and prints a line when it is asked to end.
 ONE_FAILS = """
 import json, os, signal, sys, time
 def end(*_):
@@ -33,14 +33,14 @@ time.sleep(60)
 
 
 def worker(code, **parts):
-    """Return a command that is always the same."""
+    """Return a function that always returns the same command."""
     for key, value in parts.items():
         code = code.replace("{" + key + "}", value)
     return lambda: [sys.executable, "-c", code]
 
 
 def alive(pid):
-    """Tell whether a process runs."""
+    """Return whether a process runs."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -49,23 +49,23 @@ def alive(pid):
 
 
 def gone(pids, seconds=30):
-    """Wait until processes are gone; tell whether they are."""
+    """Wait until processes are gone; return whether they are."""
     until = time.monotonic() + seconds
     while any(map(alive, pids)) and time.monotonic() < until:
         time.sleep(0.02)
     return not any(map(alive, pids))
 
 
-def test_workers_know_each_other_and_their_lines_tell_them_apart(capsys):
-    """Each gets the same addresses, free ones, and its own number; its lines begin with that."""
-    launch(3, worker(TELL))
+def test_workers_know_each_other_and_prefix_their_lines(capsys):
+    """Each worker gets the same free addresses and its own number; its lines start with that number."""
+    launch(3, worker(PRINT_CONFIG))
     out, err = capsys.readouterr()
     lines = dict(line.split(" ", 1) for line in out.splitlines())
     assert sorted(lines) == ["[0]", "[1]", "[2]"]
-    told = [json.loads(lines[f"[{i}]"]) for i in range(3)]
-    assert [each["task"] for each in told] == [{"type": "worker", "index": i} for i in range(3)]
-    assert told[0]["cluster"] == told[1]["cluster"] == told[2]["cluster"]
-    addresses = told[0]["cluster"]["worker"]
+    configs = [json.loads(lines[f"[{i}]"]) for i in range(3)]
+    assert [each["task"] for each in configs] == [{"type": "worker", "index": i} for i in range(3)]
+    assert configs[0]["cluster"] == configs[1]["cluster"] == configs[2]["cluster"]
+    addresses = configs[0]["cluster"]["worker"]
     assert len(set(addresses)) == 3
     assert all(address.startswith("127.0.0.1:") for address in addresses)
     assert sorted(err.splitlines()) == ["[0] bad", "[1] bad", "[2] bad"]
@@ -76,7 +76,7 @@ def test_workers_know_each_other_and_their_lines_tell_them_apart(capsys):
     [("sys.exit(7)", 7, "with exit code 7"), ("os.kill(os.getpid(), 9)", 137, r"by signal 9 \(SIGKILL\)")],
 )
 def test_when_one_fails_all_are_stopped(capsys, failure, code, how):
-    """The others are asked to end, the code is that of the one that failed, and one line says which."""
+    """The others are asked to end, the exit code is that of the failed worker, and one line names it."""
     with pytest.raises(WorkerFailed, match=f"^Worker 1 ended {how}, and the others were stopped. Go on$") as error:
         launch(2, worker(ONE_FAILS, handler="end", failure=failure), advice=lambda: "Go on")
     assert error.value.code == code
@@ -85,8 +85,8 @@ def test_when_one_fails_all_are_stopped(capsys, failure, code, how):
     assert not any(alive(line.split()[1]) for line in lines if line.split()[1].isdigit())
 
 
-def test_one_that_does_not_obey_is_killed(capsys, monkeypatch):
-    """Who ignores SIGTERM gets SIGKILL after a while."""
+def test_worker_that_ignores_sigterm_is_killed(capsys, monkeypatch):
+    """SIGKILL follows after a while."""
     monkeypatch.setattr(launching, "FAILURE_TIMEOUT", 0.3)
     with pytest.raises(WorkerFailed):
         launch(2, worker(ONE_FAILS, handler="signal.SIG_IGN", failure="sys.exit(1)"))
@@ -105,7 +105,7 @@ sys.exit({code} if before < 2 and mine.name == "0" else 0)
 
 
 def counting(folder, code):
-    """Return a command of which worker 0 fails the first two times, and what tells how often that was started."""
+    """Return a command that fails twice in worker 0, and a function that counts its starts."""
     source = COUNT.replace("{code}", str(code))
     return (
         lambda: [sys.executable, "-c", source, str(folder)],
@@ -114,7 +114,7 @@ def counting(folder, code):
 
 
 def test_all_are_started_again(tmp_path, capsys):
-    """As often as allowed, each time with a line."""
+    """Workers restart as often as allowed, with a line each time."""
     command, starts = counting(tmp_path, 5)
     launch(2, command, retries=2)
     assert starts() == 3
@@ -124,7 +124,7 @@ def test_all_are_started_again(tmp_path, capsys):
 
 
 def test_not_more_often_than_allowed(tmp_path):
-    """The last failure counts."""
+    """The last failure gives the exit code."""
     command, starts = counting(tmp_path, 5)
     with pytest.raises(WorkerFailed) as error:
         launch(2, command, retries=1)
@@ -132,7 +132,7 @@ def test_not_more_often_than_allowed(tmp_path):
 
 
 def test_what_is_refused_is_not_tried_again(tmp_path):
-    """Exit code 2 is a line that says what is wrong; it would be the same again."""
+    """Exit code 2 reports a problem that a restart does not fix."""
     command, starts = counting(tmp_path, 2)
     with pytest.raises(WorkerFailed) as error:
         launch(2, command, retries=5)
@@ -153,7 +153,7 @@ except Stopped as stopped:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_no_worker_outlives_its_launcher(python, number, code):
-    """A signal is passed on, once, and nothing is started again; kill -9 of the launcher ends its workers too."""
+    """A signal is passed on once, and nothing restarts; kill -9 of the launcher also ends its workers."""
     process = python("-c", LAUNCHER, ONE_FAILS.replace("{handler}", "end").replace("{failure}", "time.sleep(60)"))
     pids = [process.stdout.readline().split()[1] for _ in range(2)]
     assert all(map(alive, pids))
@@ -168,13 +168,13 @@ def test_no_worker_outlives_its_launcher(python, number, code):
 
 @pytest.mark.parametrize(("workers", "retries"), [(0, 0), (65, 0), (2, -1)])
 def test_numbers_that_cannot_be_are_refused(workers, retries):
-    """At least one worker, and no fewer retries than none."""
+    """There is at least one worker, and retries are not negative."""
     with pytest.raises(BadOption, match="workers must be from 1 to 64"):
-        launch(workers, worker(TELL), retries=retries)
+        launch(workers, worker(PRINT_CONFIG), retries=retries)
 
 
 def test_command_refuses_before_it_starts_anything(tmp_path, zoo_command, digits_run):
-    """What cannot be trained is one line: no recipe, two, an unknown one, a folder in the way, another strategy."""
+    """One line refuses no recipe, two, an unknown one, an existing folder and another strategy."""
     (tmp_path / "notes.txt").write_text("mine")
     cases = {
         "either RECIPE": [],

@@ -1,4 +1,4 @@
-"""Several processes that train as one: through `zoo train` with TF_CONFIG, as Kubeflow and a user would start them."""
+"""Several processes train one model through `zoo train` with TF_CONFIG, as Kubeflow and users start them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TRAIN = ["train", "digits_resnet"]
 SET = ["model.name=resnet_tiny", "epochs=2", "schedule.warmup_epochs=0", "precision=float32", "data.augment={}"]
 CHANGES = (*SET, "optimizer.learning_rate=0.01", "strategy=multiworker")
 SMALL = [part for change in CHANGES for part in ("--set", change)]
-# Seconds after which something hangs, also on a machine that has much else to do.
+# Seconds after which a process counts as hanging, also on a busy machine.
 LONGEST = 600
 
 
 @pytest.fixture
 def workers(python):
-    """Start `zoo`, or another command, in processes that are a cluster; returns the Popens, which end with the test."""
+    """Start `zoo`, or another command, in the processes of a cluster; returns the Popens, which end with the test."""
     started = []
 
     def start(count, *arguments, command=("-m", "zoo"), **options):
@@ -47,19 +47,19 @@ def workers(python):
 
 
 def ends(processes):
-    """Return exit codes, standard outputs, and what zoo says on standard error; nothing there is a traceback."""
+    """Return exit codes, standard outputs and zoo's lines on standard error; none contains a traceback."""
     found = [process.communicate(timeout=LONGEST) for process in processes]
     assert not [err for _, err in found if "Traceback" in err]
-    return [p.returncode for p in processes], [out for out, _ in found], [said(err) for _, err in found]
+    return [p.returncode for p in processes], [out for out, _ in found], [zoo_lines(err) for _, err in found]
 
 
-def said(text):
-    """Return what zoo says of what is printed on standard error."""
+def zoo_lines(text):
+    """Return zoo's lines of a standard error."""
     return [line for line in text.splitlines() if line.startswith("zoo: ")]
 
 
-def has_begun(run, epoch):
-    """Wait until a run has come through an epoch."""
+def wait_for_epoch(run, epoch):
+    """Wait until a run has finished an epoch."""
     end = time.monotonic() + LONGEST
     while not (run / "metrics.jsonl").is_file() or len(Run.open(run).metrics()) < epoch:
         assert time.monotonic() < end
@@ -67,7 +67,7 @@ def has_begun(run, epoch):
 
 
 def assert_lost(codes, err, lost):
-    """Check that of two workers one was killed, and that the other said so in one line and ended to be tried again."""
+    """Check that one of two workers was killed, and that the other reported it in one line and asked for a retry."""
     assert (codes[lost], codes[1 - lost]) == (-signal.SIGKILL, os.EX_TEMPFAIL), err
     assert err[lost] == []
     (line,) = err[1 - lost]
@@ -77,7 +77,7 @@ def assert_lost(codes, err, lost):
 
 @pytest.mark.slow
 def test_two_workers_train_as_one(workers, tmp_path):
-    """Both end well; the run is that of one process, validation in uneven parts included; only the chief speaks."""
+    """Both succeed; the run equals that of one process, with uneven shards in validation; only the chief prints."""
     run = tmp_path / "run"
     codes, out, err = ends(workers(2, *TRAIN, *SMALL, "--quiet", "--run", run))
     assert codes == [0, 0], err
@@ -96,19 +96,19 @@ def test_two_workers_train_as_one(workers, tmp_path):
             assert mine[key] == pytest.approx(wanted[key], rel=1e-3)
     mine, wanted = Run.open(run).diagnostics(), one.diagnostics()
     assert [row["step"] for row in mine] == [row["step"] for row in wanted]
-    # Later ones are those of weights that are no longer the same to the last digit.
+    # Later rows are those of weights that differ in the last digits.
     assert mine[0]["gradient_norm"] == pytest.approx(wanted[0]["gradient_norm"], rel=1e-3)
 
 
 def two_that_train(workers, run, epochs):
-    """Two processes that train a run together and have an epoch behind them."""
+    """Two processes that train a run together, after their first epoch."""
     processes = workers(2, *TRAIN, *SMALL, "--set", f"epochs={epochs}", "--quiet", "--run", run)
-    has_begun(run, 1)
+    wait_for_epoch(run, 1)
     return processes
 
 
-def go_on(workers, run):
-    """Bring a run to its end with two processes."""
+def finish(workers, run):
+    """Finish a run with two processes."""
     codes, _, err = ends(workers(2, "train", "--resume", run, "--quiet"))
     assert codes == [0, 0], err
 
@@ -116,7 +116,7 @@ def go_on(workers, run):
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_worker_that_is_asked_to_stop_stops_all(workers, tmp_path, asked):
-    """SIGTERM of one ends both after the same step, with 143 and nothing lost; both go on and end well."""
+    """SIGTERM of one ends both after the same step, with 143 and no loss of progress; both resume and succeed."""
     run = tmp_path / "run"
     processes = two_that_train(workers, run, 8)
     processes[asked].send_signal(signal.SIGTERM)
@@ -125,7 +125,7 @@ def test_a_worker_that_is_asked_to_stop_stops_all(workers, tmp_path, asked):
     assert err[0] == err[1]
     assert "no progress is lost" in err[0][0]
     before = len(Run.open(run).metrics())
-    go_on(workers, run)
+    finish(workers, run)
     assert [row["epoch"] for row in Run.open(run).metrics()] == list(range(1, 9))
     assert before < 8
 
@@ -133,16 +133,16 @@ def test_a_worker_that_is_asked_to_stop_stops_all(workers, tmp_path, asked):
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_worker_that_is_killed_ends_all(workers, tmp_path, lost):
-    """The others say so in one line and end with the code of what may be tried again; all can go on."""
+    """The others report it in one line and end with the exit code for a retry; all can resume."""
     run = tmp_path / "run"
     processes = two_that_train(workers, run, 6)
     processes[lost].kill()
     codes, _, err = ends(processes)
     assert_lost(codes, err, lost)
-    go_on(workers, run)
+    finish(workers, run)
 
 
-# Digits that come once standard input is closed: workers know each other by then, and have no network yet.
+# These digits load once standard input is closed: workers know each other by then, but have no model yet.
 WAITS = """
 import dataclasses, sys
 from training.data.dataset import register_dataset
@@ -162,7 +162,7 @@ main(sys.argv[1:])
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_worker_that_is_killed_before_they_build_ends_all(workers, tmp_path, lost):
-    """The others say so in one line as well while there is no run yet."""
+    """The others also report it in one line before there is a run."""
     run = tmp_path / "run"
     late = (*TRAIN, *SMALL, "--set", "data.name=late_digits", "--quiet", "--run", run)
     processes = workers(2, *late, command=("-c", WAITS), stdin=subprocess.PIPE)
@@ -175,7 +175,7 @@ def test_a_worker_that_is_killed_before_they_build_ends_all(workers, tmp_path, l
 
 @pytest.mark.slow
 def test_all_refuse_a_directory_that_is_not_free(workers, tmp_path):
-    """None of them waits for the others, and nothing is written."""
+    """No worker waits for the others, and nothing is written."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "file").write_text("mine")
     codes, _, err = ends(workers(2, *TRAIN, *SMALL, "--run", tmp_path / "run"))

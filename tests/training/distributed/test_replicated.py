@@ -1,4 +1,4 @@
-"""Several devices of one process: their masks of dropout, batch normalization of Keras' own, and loss scaling."""
+"""Several devices of one process: dropout masks, Keras' own batch normalization, and loss scaling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.distributed.devices import open_device
 from training.learning.training_model import as_training_model
 
 recipe = recipes["digits_mlp"].override(strategy="mirrored", precision="float32")
-# Other devices that worked together before leave those that come after them alone.
+# Devices that worked together before do not affect later ones.
 def added_up(count):
     strategy = open_device(recipe.override(replicas=count)).strategy
     def rank():
@@ -58,7 +58,7 @@ scaled = model(keras.layers.Dense(1), optimizer=scaler)
 before = [v.numpy().tolist() for v in scaled.weights]
 def step(bad):
     rank = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
-    # The second replica's gradients alone overflow.
+    # Only the gradients of the second replica overflow.
     x = tf.ones((2, 4)) * tf.where((rank > 0) & bad, np.float32("inf"), 1.0)
     return scaled.train_step((x, tf.ones((2, 1))))["loss"]
 results(lambda: step(True))
@@ -74,30 +74,30 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def found(printed):
-    """What a process with two logical CPUs prints."""
+    """The output of a process with two logical CPUs."""
     return printed("-c", CHILD)
 
 
-def test_each_replica_drops_others(found):
-    """Masks differ, and the first replica's is that of one device."""
+def test_each_replica_has_its_own_dropout_mask(found):
+    """Masks differ, and the first replica's mask is that of one device."""
     first, second = found["masks"]
     assert first == found["alone"]
     assert 16 < np.sum(np.not_equal(first, second)) < 48
 
 
-def test_other_devices_of_a_process_work_together_after_some_did(found):
-    """What 4, 2 and again 4 of them add up, the numbers from 0 on, is theirs."""
+def test_sums_over_changing_devices_of_a_process(found):
+    """4, then 2, then again 4 devices sum only their own values, the numbers from 0 on."""
     assert found["sums"] == [[6.0] * 4, [1.0] * 2, [6.0] * 4]
 
 
 def test_batch_norm_of_keras_is_of_all_replicas(found):
-    """The mean and the variance of 1000 and 1001 in equal parts, also so far from 0."""
+    """The mean and variance of 1000 and 1001 in equal parts are right, though far from 0."""
     assert found["mean"] == pytest.approx([1000.5] * 4)
     assert found["variance"] == pytest.approx([0.25] * 4, rel=1e-3)
 
 
 def test_overflow_of_one_replica_skips_the_step_of_all(found):
-    """No weight moves, and the scale is halved; the next step moves them."""
+    """No weight moves, and the loss scale is halved; the next step moves the weights."""
     assert found["skipped"] == found["before"]
     assert found["moved"] != found["before"]
     assert found["scale"] == 2.0**14

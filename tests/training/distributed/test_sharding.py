@@ -1,4 +1,4 @@
-"""Parts of batches: together they are the whole, in every way of serving, and nothing else is read for them."""
+"""Shards of batches: together they are the whole batch in every case, and nothing else is read for them."""
 
 from __future__ import annotations
 
@@ -47,29 +47,29 @@ def batches(dataset):
     return [(np.asarray(x), np.asarray(y)) for x, y in dataset]
 
 
-def shares(workers, replicas):
-    """Return the share of each of so many workers."""
+def shards(workers, replicas):
+    """Return the shards of all workers."""
     return [Shard(workers, worker, replicas) for worker in range(workers)]
 
 
 @pytest.mark.parametrize(("size", "workers", "replicas"), [(64, 1, 2), (64, 4, 2), (12, 2, 1), (6, 2, 1), (6, 3, 2)])
-def test_rows_are_divided(size, workers, replicas):
-    """Each row of a batch is one replica's, and parts of even sizes hold pairs of a row and its mirror image."""
-    table = shares(workers, replicas)[0].table(size)
+def test_rows_are_split(size, workers, replicas):
+    """Each row of a batch belongs to one replica, and shards of even sizes hold both rows of a mirrored pair."""
+    table = shards(workers, replicas)[0].table(size)
     assert sorted(table.ravel().tolist()) == list(range(size))
-    for share, rows in zip(shares(workers, replicas), np.split(table, workers), strict=True):
-        assert set(rows.ravel()) == set(share.rows(size))
+    for shard, rows in zip(shards(workers, replicas), np.split(table, workers), strict=True):
+        assert set(rows.ravel()) == set(shard.rows(size))
     for rows in table if size // workers // replicas % 2 == 0 else ():
         assert np.array_equal(rows[::-1], size - 1 - rows)
 
 
 def test_whole_batch_is_in_its_order():
-    """One part is the whole batch, row by row."""
+    """One shard is the whole batch, in order."""
     assert np.array_equal(shard_rows(10, 1, 0), np.arange(10))
 
 
-def test_odd_parts_cannot_be_mixed():
-    """Pairs that would be torn apart are refused; where the whole batch is mixed in one place, nothing is."""
+def test_odd_shards_cannot_be_mixed():
+    """Shards that would separate pairs are refused, except where the whole batch is mixed in one place."""
     with pytest.raises(BadOption, match=r"a batch of 6 in 2 shards"):
         Shard(2, 0, 1).check_mixing(6, augments_on_device=False)
     with pytest.raises(BadOption, match=r"a batch of 6 in 2 shards"):
@@ -78,7 +78,7 @@ def test_odd_parts_cannot_be_mixed():
     Shard(3, 0, 1).check_mixing(6, augments_on_device=False)
 
 
-WAYS = {
+CASES = {
     "memory": ("digits", SOME, 1 << 30),
     "files": ("folder", SOME, 0),
     "memory, everything": ("digits", EVERYTHING, 1 << 30),
@@ -86,53 +86,53 @@ WAYS = {
     "files, everything": ("folder", EVERYTHING, 0),
     "crops, everything": ("folder", CROPPED, 0),
 }
-# What is traced takes seconds: replicas of workers show most, and the others are left to the long run.
-DIVIDED = [
-    pytest.param(way, *parts, marks=() if "every" not in way and parts == (2, 2) else pytest.mark.slow)
-    for way in WAYS
+# Tracing takes seconds: quick tests cover replicas of workers, slow tests cover the rest.
+SHARDED = [
+    pytest.param(case, *parts, marks=() if "every" not in case and parts == (2, 2) else pytest.mark.slow)
+    for case in CASES
     for parts in [(1, 2), (2, 1), (2, 2)]
 ]
 
 
-@pytest.mark.parametrize(("way", "workers", "replicas"), DIVIDED)
-def test_parts_of_training_batches_are_the_whole(way, workers, replicas, photos, monkeypatch):
-    """Order and augmentation of a row are the same whatever part it is in, from the middle of an epoch on too."""
-    name, augment, memory = WAYS[way]
+@pytest.mark.parametrize(("case", "workers", "replicas"), SHARDED)
+def test_shards_of_training_batches_are_the_whole(case, workers, replicas, photos, monkeypatch):
+    """Order and augmentation of a row are the same in any shard, also from the middle of an epoch."""
+    name, augment, memory = CASES[case]
     monkeypatch.setattr(pipeline_module, "MEMORY", memory)
     options = {"path": photos, "image_size": (8, 8)} if name == "folder" else {}
     pipe = served(name, augment, batch_size=16, **options)
     wanted = batches(pipe.train(1, 1).take(2))
-    for share in shares(workers, replicas):
-        rows = share.rows(16)[share.places(16)]
-        found = batches(pipe.train(1, 1, share).take(2 * replicas))
+    for shard in shards(workers, replicas):
+        rows = shard.rows(16)[shard.places(16)]
+        found = batches(pipe.train(1, 1, shard).take(2 * replicas))
         for i, (x, y) in enumerate(found):
             mine = rows[i % replicas]
             assert np.abs(x - wanted[i // replicas][0][mine]).max() < 1e-4
             assert np.array_equal(y, wanted[i // replicas][1][mine])
 
 
-JUDGED = [pytest.param(1, 4, marks=pytest.mark.slow), (2, 2), pytest.param(4, 1, marks=pytest.mark.slow)]
+EVALUATED = [pytest.param(1, 4, marks=pytest.mark.slow), (2, 2), pytest.param(4, 1, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 0])
-@pytest.mark.parametrize(("workers", "replicas"), JUDGED)
-def test_parts_of_judged_batches_are_the_whole(workers, replicas, memory, monkeypatch):
-    """Every example of a split is in one part; each part has as many batches, in the end some without a row."""
+@pytest.mark.parametrize(("workers", "replicas"), EVALUATED)
+def test_shards_of_evaluated_batches_are_the_whole(workers, replicas, memory, monkeypatch):
+    """Every example of a split is in one shard; all shards have as many batches, and the last ones may be empty."""
     monkeypatch.setattr(pipeline_module, "MEMORY", memory)
     pipe = served(augment=AugmentConfig(), batch_size=64)
     wanted = batches(pipe.evaluate("validation"))
-    found = [batches(pipe.evaluate("validation", share)) for share in shares(workers, replicas)]
+    found = [batches(pipe.evaluate("validation", shard)) for shard in shards(workers, replicas)]
     assert {len(parts) for parts in found} == {replicas * len(wanted)} == {replicas * 3}
     for i, (x, y) in enumerate(wanted):
         parts = [part for worker in found for part in worker[i * replicas : (i + 1) * replicas]]
         assert np.array_equal(np.concatenate([x for x, _ in parts]), x)
         assert np.array_equal(np.concatenate([y for _, y in parts]), y)
-    # 16 of the 144 are left for the last batch, and a replica takes 16.
+    # The last batch has 16 of the 144 examples, and a replica takes 16.
     assert min(len(x) for parts in found for x, _ in parts) == 0
 
 
-def test_only_files_of_the_part_are_read(tmp_path):
-    """The files of other parts can be gone."""
+def test_only_files_of_the_shard_are_read(tmp_path):
+    """The files of other shards may be missing."""
     paths = [str(tmp_path / f"{i}.bin") for i in range(40)]
     for i in range(40):
         (tmp_path / f"{i}.bin").write_bytes(bytes([i]))

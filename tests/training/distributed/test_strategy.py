@@ -1,4 +1,4 @@
-"""Where training computes: clusters as their environment tells, and what is refused before anything is built."""
+"""Devices of training: clusters from the environment, and strategies that are refused before anything is built."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def slurm(tasks=5, rank=0, nodes="node[1-2],big", counts="2(x2),1", **changed):
 
 
 def test_cluster_of_tf_config():
-    """Workers come in their order, the chief first, and each knows its place and who is on its machine."""
+    """Workers are in order, the chief first; each knows its index and the workers on its machine."""
     assert find_cluster(tf_config(worker=HOSTS, index=2)) == Cluster(tuple(HOSTS), 2, 1, 2)
     # As Kubeflow's training operator writes it.
     found = find_cluster(tf_config("worker", 1, chief=["c:1"], worker=["d:1", "e:1"]) | slurm())
@@ -37,14 +37,14 @@ def test_cluster_of_tf_config():
 
 
 def test_cluster_of_slurm():
-    """Tasks are placed on the nodes of their step in blocks, each on a port of its own there."""
+    """Tasks are placed on the nodes of their step in blocks, each with its own port."""
     nodes = ("node1:20007", "node1:20008", "node2:20007", "node2:20008", "big:20007")
     assert [find_cluster(slurm(rank=rank)) for rank in (1, 4)] == [Cluster(nodes, 1, 1, 2), Cluster(nodes, 4)]
 
 
 @pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": " "}, {"TF_CONFIG": "{}"}, {"SLURM_NTASKS": "4"}])
 def test_no_cluster(environment):
-    """Nothing says of any; a batch script that runs without srun is one process of however many tasks."""
+    """Without its variables there is no cluster; a batch script without srun is one process for any number of tasks."""
     assert find_cluster(environment) is None
 
 
@@ -67,7 +67,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_cluster_is_refused(case):
-    """What cannot be understood is one line that shows it."""
+    """An invalid cluster gives one line that shows it."""
     environment, message = MALFORMED[case]
     with pytest.raises(BadOption) as caught:
         find_cluster(environment)
@@ -115,7 +115,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_before_anything_is_built(case, tmp_path, monkeypatch, zoo_command):
-    """Exit code 2 and one line, without data, network or run directory having been looked at or made."""
+    """Exit code 2 and one line, without reading data and without making a model or a run directory."""
     arguments, environment, message = REFUSED[case]
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
@@ -131,7 +131,7 @@ def test_refused_before_anything_is_built(case, tmp_path, monkeypatch, zoo_comma
 
 
 def test_one_process_alone_needs_no_directory(monkeypatch):
-    """A recipe for one device does not look for a cluster, and a cluster of one is none."""
+    """A recipe for one device ignores clusters, and a cluster of one process is none."""
     monkeypatch.setenv("TF_CONFIG", TWO["TF_CONFIG"])
     check_run_path(recipes["digits_mlp"].override(strategy="one"), None)
     with pytest.raises(BadOption):
@@ -141,7 +141,7 @@ def test_one_process_alone_needs_no_directory(monkeypatch):
 
 
 def test_precision_is_what_the_device_is_fast_in():
-    """What is asked for stays; else bfloat16 where the hardware has it."""
+    """A requested precision stays; the default is bfloat16 where the hardware has it."""
     assert choose_precision("float32", [], tpu=True) == "float32"
     assert choose_precision("auto", [], tpu=True) == "mixed_bfloat16"
     assert choose_precision("auto", []) == ("mixed_bfloat16" if cpu_has_bfloat16() else "float32")

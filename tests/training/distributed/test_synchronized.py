@@ -1,4 +1,4 @@
-"""Batch normalization over several devices: its gradient is that of one device, and no sum in it can change order."""
+"""Batch normalization over devices: its gradient is that of one device, and the order of its sums is fixed."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def found(printed):
-    """What a process with two logical CPUs prints."""
+    """The output of a process with two logical CPUs."""
     return printed("-c", CHILD)
 
 
 def test_gradient_is_that_of_one_device(found):
-    """By the inputs and by the scale."""
+    """The gradients are those of the inputs and of the scale."""
     for mine, wanted in (("x", "wanted"), ("gamma", "wanted_gamma")):
         assert np.abs(found[wanted]).max() > 0.1
         np.testing.assert_allclose(found[mine], found[wanted], atol=2e-5 * np.abs(found[wanted]).max())
 
 
 def test_no_gradient_is_a_sum_of_three(found):
-    """TensorFlow adds three up in an order that depends on timing; Keras' own synchronized way has such a sum."""
+    """TensorFlow adds three terms in an order that depends on timing; Keras' synchronized layer has such a sum."""
     assert found["most"] == 2
     assert found["of_keras"] > 2

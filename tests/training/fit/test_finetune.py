@@ -1,4 +1,4 @@
-"""Training on: a network that learns a while longer, killed or not, ends the same."""
+"""Fine-tuning: an interrupted model ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def short():
-    """A recipe for few epochs, and its data."""
+    """A recipe with few epochs, and its data."""
     recipe = resolve("digits_resnet", {"model.name": "resnet_tiny", "data.augment.rotate": 0}.items())
     return shorten(recipe, EPOCHS, 0.5), open_pipeline(recipe, zoo.spec("resnet_tiny"))
 
 
 def build(pipeline):
-    """The same network each time."""
+    """Return the same model each time."""
     keras.utils.set_random_seed(1)
     return zoo.get("resnet_tiny", input_shape=pipeline.shape)
 
 
 def killer(steps):
-    """A callback that ends training after so many steps."""
+    """Return a callback that ends training after so many steps."""
 
     class Kill(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -43,7 +43,7 @@ def killer(steps):
 
 
 def test_shorten():
-    """Fewer epochs at a lower rate, the warm-up no longer than a tenth of them."""
+    """Fewer epochs at a lower rate, with a warm-up of at most a tenth of them."""
     recipe = resolve("digits_resnet", ())
     found = shorten(recipe, 10, 0.25)
     assert (found.epochs, found.optimizer.learning_rate) == (10, 0.25 * recipe.optimizer.learning_rate)
@@ -51,12 +51,12 @@ def test_shorten():
     assert found.loss == recipe.loss
 
 
-def test_killed_it_goes_on_and_ends_the_same(short, tmp_path):
-    """An epoch that was cut off is done again, from the state before it."""
+def test_killed_fine_tuning_resumes_to_the_same_end(short, tmp_path):
+    """An interrupted epoch is repeated from the state before it."""
     recipe, pipeline = short
     whole = build(pipeline)
-    figures = finetune(whole, recipe, pipeline, state=tmp_path / "whole.safetensors")
-    assert figures["accuracy"] > 0.5
+    metrics = finetune(whole, recipe, pipeline, state=tmp_path / "whole.safetensors")
+    assert metrics["accuracy"] > 0.5
     halved, state = build(pipeline), tmp_path / "halved.safetensors"
     with pytest.raises(Killed):
         finetune(halved, recipe, pipeline, state=state, callbacks=[killer(2 * pipeline.steps_per_epoch + 3)])
@@ -64,5 +64,5 @@ def test_killed_it_goes_on_and_ends_the_same(short, tmp_path):
     finetune(again, recipe, pipeline, state=state)
     for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
-    # The control: what was cut off is not what was to be.
+    # The control: the interrupted weights differ from the final ones.
     assert any(not np.allclose(a, b, 1e-3, 1e-4) for a, b in zip(whole.weights, halved.weights, strict=True))

@@ -1,4 +1,4 @@
-"""Training from end to end: it learns, repeats itself, fails in one line, and leaves the process as it found it."""
+"""Training from end to end: convergence, reproducibility, errors in one line, and restored global state."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def weights(run):
 
 
 def same(one, two):
-    """Tell whether two lists of arrays are equal to the bit."""
+    """Return whether two lists of arrays are equal to the bit."""
     return len(one) == len(two) and all(a.tobytes() == b.tobytes() for a, b in zip(one, two, strict=True))
 
 
-def figures(run):
-    """Return the rows of a run without what the clock decides."""
+def metric_rows(run):
+    """Return the metrics of a run without its timings."""
     return [
         {k: v for k, v in row.items() if k not in ("seconds", "images_per_second", "data_wait")}
         for row in run.metrics()
@@ -42,7 +42,7 @@ def figures(run):
 
 
 def state():
-    """Return what training changes in a process while it runs."""
+    """Return the global state that training changes while it runs."""
     import keras
 
     policy = keras.config.dtype_policy().name
@@ -59,13 +59,13 @@ def small(tmp_path_factory):
 
 
 def test_global_state_is_restored(small):
-    """Random generators, the dtype policy and the handlers of signals are as they were."""
+    """Random generators, the dtype policy and signal handlers are restored."""
     _, before, after = small
     assert after == before
 
 
 def test_global_state_is_restored_after_a_failure(tmp_path):
-    """So they are when training fails."""
+    """They are restored when training fails."""
     before = state()
     with pytest.raises(TrainingError):
         training.train("digits_mlp", {**SMALL, "optimizer.learning_rate": 1e30}, run=tmp_path / "run")
@@ -73,7 +73,7 @@ def test_global_state_is_restored_after_a_failure(tmp_path):
 
 
 def test_same_seed_gives_the_same_weights(small, tmp_path):
-    """A second training, in another thread, ends in the same weights and figures to the bit."""
+    """A second training, in another thread, gives the same weights and metrics to the bit."""
     found = []
     thread = threading.Thread(
         target=lambda: found.append(training.train("digits_mlp", SMALL, run=tmp_path / "again")), daemon=True
@@ -81,17 +81,17 @@ def test_same_seed_gives_the_same_weights(small, tmp_path):
     thread.start()
     thread.join(120)
     assert same(weights(found[0]), weights(small[0]))
-    assert figures(found[0]) == figures(small[0])
+    assert metric_rows(found[0]) == metric_rows(small[0])
 
 
 def test_other_seed_gives_other_weights(small, tmp_path):
-    """Another seed starts and ends elsewhere."""
+    """Another seed starts and ends with other weights."""
     other = training.train("digits_mlp", {**SMALL, "seed": 2}, run=tmp_path / "other")
     assert not any(np.array_equal(a, b) for a, b in zip(weights(other), weights(small[0]), strict=True))
 
 
-def test_evaluate_gives_what_the_result_says(digits_run):
-    """Judging the saved model again gives the figures of done.json."""
+def test_evaluate_gives_the_metrics_of_the_result(digits_run):
+    """Evaluating the saved model again gives the metrics of done.json."""
     wanted = digits_run.result()["test"]
     found = training.evaluate(digits_run.path)
     assert found.to_json().keys() == wanted.keys()
@@ -101,8 +101,8 @@ def test_evaluate_gives_what_the_result_says(digits_run):
     assert found.loss == pytest.approx(wanted["loss"], rel=1e-6)
 
 
-def test_evaluate_judges_other_splits(digits_run):
-    """The validation split gives the accuracy of the last epoch; a split that is not there is refused."""
+def test_evaluate_takes_other_splits(digits_run):
+    """The validation split gives the accuracy of the last epoch; a missing split is refused."""
     found = training.evaluate(digits_run, "validation")
     assert found.examples == 144
     assert found.accuracy == pytest.approx(digits_run.metrics()[-1]["val_accuracy"])
@@ -111,28 +111,28 @@ def test_evaluate_judges_other_splits(digits_run):
 
 
 def test_evaluate_command_prints_json(digits_run, zoo_command):
-    """`zoo evaluate --json` is the same for machines."""
+    """`zoo evaluate --json` prints the same as JSON."""
     code, out, err = zoo_command("evaluate", digits_run.path, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["confusion"] == digits_run.result()["test"]["confusion"]
 
 
 def test_damaged_model_is_refused(small, tmp_path, zoo_command):
-    """A model file that cannot be read is one line."""
+    """An unreadable model file gives one line."""
     shutil.copytree(small[0].path, tmp_path / "run")
     content = (tmp_path / "run/model.keras").read_bytes()
-    for spoilt in (b"", content[:1000], content[: len(content) // 2], b"x" + content[1:]):
-        (tmp_path / "run/model.keras").write_bytes(spoilt)
+    for corrupted in (b"", content[:1000], content[: len(content) // 2], b"x" + content[1:]):
+        (tmp_path / "run/model.keras").write_bytes(corrupted)
         code, out, err = zoo_command("evaluate", tmp_path / "run")
-        if spoilt[:1] == b"x" and code == 0:
-            # A zip file is read from its end, so that its first byte may not matter.
+        if corrupted[:1] == b"x" and code == 0:
+            # A zip file is read from its end, so its first byte may not matter.
             continue
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert "model.keras" in err
 
 
 def test_no_progress_prints_nothing(tmp_path, capfd):
-    """Training from Python is silent unless asked; what it prints otherwise is a line an epoch on standard error."""
+    """Training from Python is silent by default; otherwise it prints a line per epoch on standard error."""
     training.train("digits_mlp", SMALL, run=tmp_path / "quiet")
     assert capfd.readouterr() == ("", "")
     training.train("digits_mlp", SMALL, run=tmp_path / "loud", progress=True)
@@ -142,7 +142,7 @@ def test_no_progress_prints_nothing(tmp_path, capfd):
 
 
 def test_loss_that_is_not_finite_stops(tmp_path, zoo_command):
-    """A learning rate that is far too high ends in exit code 2 and one line: where, and what is still good."""
+    """A far too high learning rate gives exit code 2 and one line with the place and the last good checkpoint."""
     run = tmp_path / "run"
     code, out, err = zoo_command(
         "train", "digits_resnet", "--set", "model.name=resnet_tiny", "--set", "optimizer.learning_rate=1e30",
@@ -150,7 +150,7 @@ def test_loss_that_is_not_finite_stops(tmp_path, zoo_command):
     )  # fmt: skip
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "in epoch 1, step " in err
-    # Weights of about 1e30 are finite: what they are multiplied by goes first.
+    # Weights of about 1e30 are finite: the outputs of layers that multiply by them overflow first.
     assert re.search(
         r"First value that is not finite, in epoch 1, step \d+: the (activation|gradient|loss|update)", err
     )
@@ -165,8 +165,8 @@ def test_loss_that_is_not_finite_stops(tmp_path, zoo_command):
 
 @pytest.mark.parametrize("epochs", [1, 2])
 @pytest.mark.parametrize("rate", [1e30, 1e38])
-def test_weights_that_blow_up_in_the_last_step_are_no_good_checkpoint(tmp_path, epochs, rate):
-    """A step whose loss was still finite can ruin the weights: neither a checkpoint nor the model may hold them."""
+def test_weights_that_diverge_in_the_last_step_are_not_saved(tmp_path, epochs, rate):
+    """A step with a finite loss can ruin the weights: neither a checkpoint nor the model may contain them."""
     changes = {"epochs": epochs, "data.batch_size": 2000, "schedule.warmup_epochs": 0, "optimizer.name": "sgd"}
     with pytest.raises(TrainingError, match="epoch"):
         training.train("digits_mlp", {**SMALL, **changes, "optimizer.learning_rate": rate}, run=tmp_path / "run")
@@ -177,7 +177,7 @@ def test_weights_that_blow_up_in_the_last_step_are_no_good_checkpoint(tmp_path, 
 
 
 def test_checkpoint_within_an_epoch_is_good(tmp_path):
-    """So it is with a checkpoint after every step."""
+    """The same applies to a checkpoint after every step."""
     changes = {
         "checkpoint_seconds": 0,
         "optimizer.name": "sgd",
@@ -192,16 +192,16 @@ def test_checkpoint_within_an_epoch_is_good(tmp_path):
 
 
 @pytest.mark.parametrize("save", ["best", "last"])
-def test_kept_weights_are_those_asked_for(tmp_path, save):
-    """The model holds the weights of the best epoch, or of the last, which are not the same here."""
+def test_saved_weights_are_those_requested(tmp_path, save):
+    """The model has the weights of the best epoch, or of the last, which differ here."""
     changes = {"save": save, "epochs": 4, "optimizer.name": "sgd", "optimizer.learning_rate": 1.5}
     run = training.train("digits_mlp", {**SMALL, **changes, "schedule.name": "constant"}, run=tmp_path / "run")
     accuracies = [row["val_accuracy"] for row in run.metrics()]
     best = max(range(4), key=lambda i: (accuracies[i], i))
     assert accuracies[best] > accuracies[-1], "choose changes under which the last epoch is not the best"
     assert run.result()["best"] == {"val_accuracy": accuracies[best], "epoch": best + 1}
-    kept = accuracies[best if save == "best" else -1]
-    assert training.evaluate(run, "validation").accuracy == pytest.approx(kept)
+    wanted = accuracies[best if save == "best" else -1]
+    assert training.evaluate(run, "validation").accuracy == pytest.approx(wanted)
     arrays, progress = _read(run.checkpoints / f"{save}.safetensors")
     assert progress.epoch == (best + 1 if save == "best" else 4)
     stored = [a for name, a in sorted(arrays.items()) if name.startswith("model/") and "seed" not in name]
@@ -209,7 +209,7 @@ def test_kept_weights_are_those_asked_for(tmp_path, save):
 
 
 def test_bfloat16_trains_with_float32_logits(tmp_path, quick):
-    """Under mixed_bfloat16 layers compute in bfloat16, weights and logits stay float32, and it learns."""
+    """Under mixed_bfloat16, layers compute in bfloat16, weights and logits stay float32, and training converges."""
     import keras
 
     changes = {**quick, "precision": "mixed_bfloat16", "epochs": 3}
@@ -226,7 +226,7 @@ def test_bfloat16_trains_with_float32_logits(tmp_path, quick):
 
 
 def test_folder_of_photographs_trains(tmp_path):
-    """Images of any size in a folder a class train and are judged; two colours are told apart."""
+    """A folder of images of any size per class trains and evaluates; two colors are distinguished."""
     random_ = np.random.default_rng(0)
     for name, level in (("dark", 40), ("light", 200)):
         (tmp_path / "images" / name).mkdir(parents=True)
@@ -251,7 +251,7 @@ def test_more_replicas_than_rows_are_refused():
 
 
 def test_one_device_with_two_replicas_is_refused():
-    """strategy=one is one replica, and says what to use instead."""
+    """strategy=one is one replica, and the message names the alternative."""
     with pytest.raises(BadOption, match=r"replicas=2.*strategy=mirrored"):
         training.train("digits_mlp", {"strategy": "one", "replicas": 2})
 
@@ -288,20 +288,20 @@ print(json.dumps({
     "odd": end,
 }))
 """
-# Replicas, a batch that they share evenly, one that they do not. With five, the last 4 of the 144 images that validate
-# leave one replica without any.
-SHARES = [(2, 64, 143), pytest.param((5, 70, 64), marks=pytest.mark.slow)]
+# The number of replicas, a batch size that they split evenly, one that they do not. With five, the last 4 of the 144
+# validation images leave one replica without any.
+REPLICAS = [(2, 64, 143), pytest.param((5, 70, 64), marks=pytest.mark.slow)]
 
 
-@pytest.fixture(scope="module", params=SHARES, ids=["two", "five"])
+@pytest.fixture(scope="module", params=REPLICAS, ids=["two", "five"])
 def mirrored(request, printed, tmp_path_factory):
-    """A process of its own, whose CPU is split: trains on all parts and on one."""
+    """A separate process with a split CPU: trains on all parts and on one."""
     found = printed("-c", MIRRORED, tmp_path_factory.mktemp("mirrored"), *request.param)
     return {**found, "replicas": request.param[0]}
 
 
 def test_replicas_train_together(mirrored):
-    """Logical CPUs share the batches, the result says so, and a second training gives the same weights."""
+    """Logical CPUs split the batches, the result reports it, and a second training gives the same weights."""
     result = mirrored["result"]
     assert (result["strategy"], result["replicas"]) == ("mirrored", mirrored["replicas"])
     assert mirrored["rows"][1][-1]["loss"] < mirrored["rows"][1][0]["loss"]
@@ -310,7 +310,7 @@ def test_replicas_train_together(mirrored):
 
 
 def test_replicas_end_where_one_device_does(mirrored):
-    """Without dropout the same batches give the same weights and figures but for the order of sums."""
+    """Without dropout, the same batches give the same weights and metrics except for the order of sums."""
     assert mirrored["difference"] < 1e-4 * mirrored["size"]
     for one, many in zip(*mirrored["rows"], strict=True):
         for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
@@ -318,7 +318,7 @@ def test_replicas_end_where_one_device_does(mirrored):
 
 
 def test_batch_that_does_not_divide_by_the_replicas(mirrored):
-    """Such a batch trains, or is refused as an option; it does not crash in the middle."""
+    """Such a batch trains or is refused as an option, but does not crash."""
     odd = mirrored["odd"]
     assert odd.startswith("BadOption") if isinstance(odd, str) else np.isfinite(odd)
 
@@ -329,7 +329,7 @@ REACHED = {"digits_resnet": 0.9583, "digits_vit": 0.9499}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", training.list_recipes("digits_*"))
-def test_whole_recipe_of_the_digits_learns(name, tmp_path):
-    """A recipe run to its end is as good as it should be on digits of other writers, the ResNet better than an SVM."""
+def test_full_recipe_of_the_digits_reaches_its_accuracy(name, tmp_path):
+    """A full recipe run is as good as expected on digits of other writers, the ResNet better than an SVM."""
     run = training.train(name, run=tmp_path / "run")
     assert run.result()["test"]["accuracy"] > REACHED.get(name, 0.90)

@@ -1,4 +1,4 @@
-"""SIGTERM is obeyed where Python cannot hear it: in a wait for data, a long validation, a step that hangs."""
+"""SIGTERM works while Python cannot handle signals: in a wait for data, a long validation or a step that hangs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CHANGES = {
     "schedule.warmup_epochs": 0,
     "log.misclassified": 0,
 }
-# Digits that are read again for each epoch; the variables say in which split, from which example on, for how long each
-# is waited for.
+# Digits, read again for each epoch. Environment variables set the split, the first slow example and the seconds to
+# wait for each.
 SLOW = """
 import dataclasses, os, sys, time
 from training.data.pipeline import pipeline
@@ -60,7 +60,7 @@ COMMAND = SLOW + "from zoo.__main__ import main\nmain(sys.argv[1:])\n"
 
 
 def when(process, found):
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     until = time.monotonic() + 120
     while not found():
         if process.poll() is not None or time.monotonic() > until:
@@ -70,7 +70,7 @@ def when(process, found):
 
 
 def place(run):
-    """Return the place of the last checkpoint, (-1, -1) where there is none."""
+    """Return the epoch and step of the last checkpoint, (-1, -1) without one."""
     path = run / "checkpoints/last.safetensors"
     if not path.is_file():
         return -1, -1
@@ -79,9 +79,9 @@ def place(run):
 
 
 def stopped(process, run, at):
-    """Send SIGTERM a while after a checkpoint stands at a place, and return how the process ended."""
+    """Send SIGTERM a while after a checkpoint at a place, and return how the process ended."""
     when(process, lambda: place(run) == at)
-    # What it does next is to wait: for data, or in the validation.
+    # Next, it waits for data or validates.
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
     try:
@@ -93,7 +93,7 @@ def stopped(process, run, at):
 
 @pytest.fixture
 def slow_digits(monkeypatch):
-    """The same data in this process, with nothing to wait for."""
+    """The same data in this process, without waits."""
     monkeypatch.setattr(pipeline, "MEMORY", 0)
     space = {"__name__": "slow_digits"}
     exec(SLOW, space)
@@ -102,11 +102,11 @@ def slow_digits(monkeypatch):
     datasets._origins.pop("slow_digits", None)
 
 
-def test_stopped_twice_it_ends_where_it_would_have(python, tmp_path, slow_digits):
-    """Stopped while it waits for data, and in its validation, all is saved: the end is equal to the bit."""
+def test_run_stopped_twice_ends_like_an_uninterrupted_run(python, tmp_path, slow_digits):
+    """A stop in a wait for data and one in validation save everything: the end is equal to the bit."""
     run = tmp_path / "run"
     changes = [f"--set={key}={value}".replace("'", '"') for key, value in CHANGES.items()]
-    # The examples of the sixth batch, and those after them, take minutes.
+    # The sixth batch and later ones take minutes.
     late = {"SLOW_SPLIT": "train", "SLOW_FROM": str(5 * BATCH), "SLOW_SECONDS": "60"}
     process = python("-c", COMMAND, "train", "digits_mlp", "--run", run, "--quiet", *changes, env=late)
     code, out, err = stopped(process, run, (0, 5))
@@ -123,8 +123,8 @@ def test_stopped_twice_it_ends_where_it_would_have(python, tmp_path, slow_digits
     whole = training.train("digits_mlp", CHANGES, run=tmp_path / "whole")
     (ours, _), (theirs, _) = (_read(r.checkpoints / "last.safetensors") for r in (again, whole))
     assert [name for name in theirs if ours[name].tobytes() != theirs[name].tobytes()] == []
-    figures = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-    rows = [[[row[figure] for figure in figures] for row in found.metrics()] for found in (again, whole)]
+    metrics = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    rows = [[[row[metric] for metric in metrics] for row in found.metrics()] for found in (again, whole)]
     assert rows[0] == rows[1]
 
 
@@ -146,10 +146,10 @@ print("over")
 
 
 @pytest.mark.parametrize(
-    ("case", "code", "said"), [("hangs", 143, "zoo: gave up\n"), ("waits", 143, "zoo: saved\n"), ("hears", 0, "")]
+    ("case", "code", "message"), [("hangs", 143, "zoo: gave up\n"), ("waits", 143, "zoo: saved\n"), ("hears", 0, "")]
 )
-def test_process_ends_though_its_main_thread_does_not_hear(python, case, code, said):
-    """A step that hangs is given up, a wait is saved in, and training that stops by itself is left to."""
+def test_process_ends_while_its_main_thread_is_blocked(python, case, code, message):
+    """The handler abandons a step that hangs, saves in a wait, and leaves training that stops by itself alone."""
     process = python("-c", HANGS, case, stdin=subprocess.PIPE)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
@@ -157,5 +157,5 @@ def test_process_ends_though_its_main_thread_does_not_hear(python, case, code, s
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert (process.returncode, err) == (code, said)
+    assert (process.returncode, err) == (code, message)
     assert out == ("over\n" if case == "hears" else "")

@@ -1,4 +1,4 @@
-"""Where training starts: weights of a file, whole or but for the head, and none of them when a run is resumed."""
+"""Initial weights: from a file, all or all but the head, and not read again when a run is resumed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ QUICK = {"model.name": "resnet_tiny", "epochs": 2, "schedule.warmup_epochs": 0, 
 
 
 def start(**overrides):
-    """The network as a recipe starts it."""
+    """Return the model as a recipe starts it."""
     recipe = resolve("digits_resnet", {**QUICK, **overrides}.items())
     return build_training_model(recipe, open_pipeline(recipe, zoo.spec(recipe.model.name)), start=True)
 
 
 def equal(one, two):
-    """Tell by layer whether two networks have the same weights."""
+    """Return by layer whether two models have the same weights."""
     pairs = {a.name: (a.get_weights(), two.get_layer(a.name).get_weights()) for a in one.layers if a.weights}
     return {name: all(np.array_equal(x, y) for x, y in zip(*both, strict=True)) for name, both in pairs.items()}
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
 def test_training_starts_from_a_file(tmp_path, suffix):
-    """Every weight is that of the file; without one it is drawn from the seed."""
+    """Every weight is that of the file; without a file it is drawn from the seed."""
     given = zoo.get("resnet_tiny", input_shape=(8, 8, 1))
     path = tmp_path / f"given{suffix}"
     (given.save if suffix == ".keras" else lambda p: zoo.save_weights(given, p))(path)
@@ -41,7 +41,7 @@ def test_training_starts_from_a_file(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
 def test_head_of_another_size_is_new(tmp_path, suffix):
-    """Of a network for three classes all but the classifier is taken."""
+    """All but the classifier of a model for three classes is loaded."""
     given = zoo.get("resnet_tiny", input_shape=(8, 8, 1), classes=3)
     path = tmp_path / f"given{suffix}"
     (given.save if suffix == ".keras" else lambda p: zoo.save_weights(given, p))(path)
@@ -66,7 +66,7 @@ def test_head_of_another_size_is_new(tmp_path, suffix):
     ],
 )
 def test_weights_that_do_not_fit_are_refused(overrides, message, tmp_path):
-    """One line, and no run is begun."""
+    """The error has one line, and no run is created."""
     zoo.save_weights(zoo.get("resnet_tiny", input_shape=(8, 8, 1)), tmp_path / "given.safetensors")
     overrides = {k: str(tmp_path / "given.safetensors") if v == "HERE" else v for k, v in overrides.items()}
     with pytest.raises(BadOption, match=message) as error:
@@ -77,7 +77,7 @@ def test_weights_that_do_not_fit_are_refused(overrides, message, tmp_path):
 
 @pytest.mark.slow
 def test_resume_does_not_ask_for_the_weights_again(tmp_path):
-    """The file may be gone when a run goes on; what it learnt stays."""
+    """The file may be missing when a run is resumed; its trained weights stay."""
 
     class Killed(Exception):
         """Stands for the end of the process."""

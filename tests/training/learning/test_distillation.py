@@ -1,4 +1,4 @@
-"""Distillation in a recipe: the formulas, who may teach whom, and a student that is better for its teacher."""
+"""Distillation in a recipe: the losses, valid teachers, and a student that is better with its teacher."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def softmax(x):
 
 
 def test_divergence():
-    """It is T² KL at temperature T, and 0 between equals."""
+    """It is T² KL at temperature T, and 0 for equal logits."""
     teacher, student = np.array([[1.0, 2.0, 4.0]], "float32"), np.array([[0.5, -1.0, 2.0]], "float32")
     t = 3.0
     p, q = softmax(teacher / t), softmax(student / t)
@@ -37,16 +37,16 @@ def test_divergence():
     assert float(divergence(teacher, teacher, t)) == pytest.approx(0, abs=1e-6)
 
 
-def test_hard_answers_and_features():
-    """The cross-entropy with the first choice, and the mean square of a difference."""
+def test_hard_labels_and_features():
+    """The cross-entropy with the top-1 class, and the mean square of a difference."""
     teacher, student = np.array([[1.0, 2.0, 4.0]], "float32"), np.array([[0.5, -1.0, 2.0]], "float32")
     assert float(hard_loss(teacher, student)) == pytest.approx(float(-np.log(softmax(student)[0, 2])), rel=1e-5)
     assert float(feature_loss(teacher, student)) == pytest.approx((0.25 + 9 + 4) / 3)
 
 
 @pytest.fixture(scope="module")
-def learnt(digits_run):
-    """The recipe of a student of the session's run, its data, and how to change it."""
+def student(digits_run):
+    """A function that returns the recipe of a student of the session's run, with changes, and its data."""
 
     def make(**overrides):
         options = {"model.name": "resnet_tiny", "model.options": {"width": 4}, "teacher.run": str(digits_run.path)}
@@ -62,9 +62,9 @@ def built(recipe, data):
     return model
 
 
-def test_loss_is_the_sum_that_is_stated(learnt, digits_run):
-    """alpha T² KL + (1 - alpha) labels + beta maps in training; in evaluation the labels alone."""
-    recipe, data = learnt(
+def test_loss_is_the_documented_sum(student, digits_run):
+    """alpha T² KL + (1 - alpha) labels + beta maps in training; only the labels in evaluation."""
+    recipe, data = student(
         **{
             "teacher.alpha": 0.6,
             "teacher.temperature": 2.0,
@@ -91,9 +91,9 @@ def test_loss_is_the_sum_that_is_stated(learnt, digits_run):
     assert outputs["map3"].shape[-1] == 32
 
 
-def test_teacher_is_no_part_of_what_learns(learnt):
-    """What trains, what is checkpointed and what is kept have the student's weights only."""
-    recipe, data = learnt()
+def test_teacher_is_not_part_of_the_training_model(student):
+    """The training model, its checkpoints and the inference model have only the student's weights."""
+    recipe, data = student()
     model = built(recipe, data)
     plain = zoo.get("resnet_tiny", width=4, input_shape=(8, 8, 1))
     assert model is not inference_model(model)
@@ -101,23 +101,23 @@ def test_teacher_is_no_part_of_what_learns(learnt):
     assert [layer.name for layer in inference_model(model).layers] == [layer.name for layer in plain.layers]
 
 
-def test_second_classifier_listens_to_the_teacher(learnt):
-    """A DeiT's learns from the teacher alone, the first one from the labels; both are averaged in the end."""
+def test_second_classifier_is_trained_by_the_teacher(student):
+    """The second head of a DeiT trains on the teacher alone, the first on the labels; inference averages both."""
     options = {
         "model.name": "deit_micro_tiny",
         "model.options": {"distillation": "separate"},
         "teacher.hard": True,
         "teacher.alpha": 0.5,
     }
-    recipe, data = learnt(**options)
+    recipe, data = student(**options)
     model = built(recipe, data)
     x, y = next(iter(data.evaluate("validation")))
     outputs = model(x, training=False)
     teacher = open_teacher(recipe.teacher, data)
     labels = float(keras.losses.CategoricalCrossentropy(from_logits=True)(y, outputs["logits"]))
-    taught = float(hard_loss(teacher.predict(x)["logits"], outputs["distillation_logits"]))
+    distilled = float(hard_loss(teacher.predict(x)["logits"], outputs["distillation_logits"]))
     found = float(model.compute_loss(x, y, outputs, None, training=True))
-    assert found == pytest.approx(0.5 * labels + 0.5 * taught, rel=1e-4)
+    assert found == pytest.approx(0.5 * labels + 0.5 * distilled, rel=1e-4)
     average = (outputs["logits"] + outputs["distillation_logits"]) / 2
     np.testing.assert_allclose(inference_model(model)(x), average, rtol=1e-5, atol=1e-6)
     same = zoo.get("deit_micro_tiny", distillation="average", input_shape=(8, 8, 1))
@@ -142,29 +142,29 @@ def test_second_classifier_listens_to_the_teacher(learnt):
         ),
     ],
 )
-def test_who_cannot_teach_is_refused(learnt, overrides, message):
-    """Nobody or two at once, other data, maps that are not there or of another size: one line."""
+def test_invalid_teachers_are_refused(student, overrides, message):
+    """No teacher or two, other data, missing maps or maps of another size give one line."""
     with pytest.raises(BadOption, match=message) as error:
-        build_training_model(*learnt(**overrides), start=True)
+        build_training_model(*student(**overrides), start=True)
     assert "\n" not in str(error.value)
 
 
-def test_unfinished_run_cannot_teach(learnt, digits_run, tmp_path):
+def test_unfinished_run_is_no_teacher(student, digits_run, tmp_path):
     """It has no model yet."""
     (tmp_path / "run").mkdir()
     content = json.loads((digits_run.path / "recipe.json").read_text())
     (tmp_path / "run/recipe.json").write_text(json.dumps(content))
-    recipe, data = learnt(**{"teacher.run": str(tmp_path / "run")})
+    recipe, data = student(**{"teacher.run": str(tmp_path / "run")})
     with pytest.raises(RunError, match=r"no done\.json"):
         build_training_model(recipe, data, start=True)
 
 
-def test_registered_model_teaches(learnt, digits_run):
-    """With its weights from a file, where it sees the same values."""
+def test_registered_model_is_a_teacher(student, digits_run):
+    """Its weights are from a file, and it gets the same values."""
     preprocessing = zoo.spec("resnet_tiny").preprocessing.to_json()
     overrides = {"teacher.run": "", "teacher.model": "resnet_tiny", "teacher.weights": str(digits_run.model_path)}
-    grey = {**preprocessing, "mean": preprocessing["mean"][:1], "std": preprocessing["std"][:1]}
-    recipe, data = learnt(**overrides, **{"data.preprocessing": grey})
+    gray = {**preprocessing, "mean": preprocessing["mean"][:1], "std": preprocessing["std"][:1]}
+    recipe, data = student(**overrides, **{"data.preprocessing": gray})
     teacher = open_teacher(recipe.teacher, data)
     x, _ = next(iter(data.evaluate("validation")))
     np.testing.assert_allclose(teacher.predict(x)["logits"], load_model(digits_run)(x, training=False), atol=1e-4)
@@ -178,11 +178,11 @@ def test_other_tasks_have_no_teacher():
 
 
 @pytest.mark.slow
-def test_student_learns_more_with_its_teacher(learnt, digits_run, tmp_path):
-    """The same small network from the same seed, with few epochs: better with the teacher than alone."""
+def test_student_is_better_with_its_teacher(student, digits_run, tmp_path):
+    """The same small model with the same seed and few epochs is better with the teacher than alone."""
     ends = {}
-    for name, teacher in (("taught", {"teacher.run": str(digits_run.path), "teacher.alpha": 0.9}), ("alone", {})):
+    for name, teacher in (("distilled", {"teacher.run": str(digits_run.path), "teacher.alpha": 0.9}), ("alone", {})):
         options = {**QUICK, "model.name": "resnet_tiny", "model.options": {"width": 4}, "epochs": 10, **teacher}
         run = training.train("digits_resnet", options, run=tmp_path / name)
         ends[name] = run.result()["test"]["loss"]
-    assert ends["taught"] < ends["alone"]
+    assert ends["distilled"] < ends["alone"]

@@ -9,7 +9,7 @@ import zoo
 from zoo.build import options_of
 from zoo.specs.registry import models
 
-# Networks under 200,000 parameters, one or more a family; of a large number of layers only in the slow tests.
+# Models under 200,000 parameters, at least one per family; most of them run only in the slow tests.
 TINY = [name for name in zoo.list_models("*_tiny") if zoo.spec(name).params < 200_000]
 QUICK = ("mlp_tiny", "highway_tiny", "cnn_tiny", "resnet_tiny", "vgg_bn_tiny", "encoder_tiny")
 RANDOM = ("dropout", "drop_path", "attention_dropout", "projection_dropout", "drop_connect")
@@ -17,7 +17,7 @@ RANDOM = ("dropout", "drop_path", "attention_dropout", "projection_dropout", "dr
 
 @pytest.fixture
 def float64():
-    """Keras in float64, and as it was afterwards."""
+    """Use Keras in float64, and restore it afterwards."""
     import keras
 
     before = keras.config.floatx(), keras.config.dtype_policy()
@@ -29,7 +29,7 @@ def float64():
 
 
 def wide(config):
-    """Return a network's configuration with all that it states as float32 in float64: the logits, and attention."""
+    """Return a model's configuration with float64 in place of float32, in the logits and in attention."""
     if isinstance(config, dict):
         return {key: wide(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
@@ -37,13 +37,13 @@ def wide(config):
     return "float64" if config == "float32" else config
 
 
-def network(name):
-    """Return a tiny network in float64 without anything random in it."""
+def tiny_model(name):
+    """Return a tiny model in float64 without randomness."""
     import keras
 
     keras.utils.set_random_seed(1)
     without = {option: 0.0 for option in RANDOM if option in options_of(models[name])}
-    # What writes gives its logits in float32 whatever is asked of it: the vectors before them are looked at.
+    # Sequence-to-sequence models always have float32 logits: the vectors before the logits are checked.
     built = zoo.get(name, include_top=zoo.spec(name).task != "generate", **without)
     model = type(built).from_config(wide(built.get_config()))
     model.set_weights(built.get_weights())
@@ -51,9 +51,9 @@ def network(name):
 
 
 def loss_of(model, spec):
-    """Return a function of nothing that gives the loss of a fixed batch, in training mode.
+    """Return a function without arguments that computes the loss of a fixed batch in training mode.
 
-    It is the mean cross-entropy, or where there are no logits the mean square.
+    The loss is the mean cross-entropy, or the mean square where there are no logits.
     """
     import tensorflow as tf
 
@@ -81,13 +81,13 @@ def loss_of(model, spec):
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TINY]
 )
 def test_gradients_are_right(name, float64, gradient_check):
-    """Along random directions in the space of all weights, the slope is what the gradient says."""
-    model = network(name)
+    """Along random directions in the space of all weights, the slope matches the gradient."""
+    model = tiny_model(name)
     assert gradient_check(loss_of(model, zoo.spec(name)), model.trainable_variables) < 1e-4
 
 
 def test_every_family_is_checked():
-    """Each family has a network here."""
+    """Each family has a model here."""
     assert {zoo.spec(name).family for name in TINY} == set(zoo.list_families())
 
 
@@ -102,7 +102,7 @@ def toy(activation):
 
 
 def test_right_gradient_passes(gradient_check):
-    """The check itself is precise to six digits, and steps over the corners of ReLUs."""
+    """The check is precise to six digits, and skips the corners of ReLUs."""
     import tensorflow as tf
 
     for activation in (tf.tanh, tf.nn.relu):
@@ -111,7 +111,7 @@ def test_right_gradient_passes(gradient_check):
 
 @pytest.mark.parametrize("factor", [1.01, 0.99, 0.0])
 def test_wrong_gradient_fails(factor, gradient_check):
-    """A gradient that is one percent off is seen."""
+    """A gradient that is off by one percent fails."""
     import tensorflow as tf
 
     @tf.custom_gradient
@@ -123,14 +123,14 @@ def test_wrong_gradient_fails(factor, gradient_check):
 
 
 def test_gradient_that_is_missing_fails(gradient_check):
-    """So is one that does not come at all."""
+    """A missing gradient fails too."""
     import tensorflow as tf
 
     assert gradient_check(*toy(lambda x: tf.tanh(tf.stop_gradient(x)))) > 1e-3
 
 
 def test_loss_that_jumps_is_refused(gradient_check):
-    """A loss that is nowhere smooth cannot be checked, and the check says so."""
+    """A loss that is nowhere smooth cannot be checked, and the error reports it."""
     import tensorflow as tf
 
     kernel = tf.Variable(np.zeros((5, 1)))

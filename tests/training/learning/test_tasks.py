@@ -1,4 +1,4 @@
-"""Tasks: losses, metrics and judgements by hand, padding that counts for nothing, what does not go together."""
+"""Tasks: losses, metrics and evaluation by hand, ignored padding, and combinations that are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training.learning.tasks import TASKS, describe_metrics
 from zoo.common.errors import BadOption, RunError
 from zoo.specs.text import END, START
 
-# One model and one set of data for each task.
+# One model and one dataset for each task.
 KINDS = {
     "classify": ("encoder_tiny", "word_order"),
     "tag": ("tagger_tiny", "word_roles"),
@@ -34,7 +34,7 @@ LENGTHS = {"classify": (20,), "tag": (20,), "generate": (12, 13)}
 
 
 def recipe(task, **changes):
-    """Return a recipe of a task: one network, one epoch."""
+    """Return a recipe of a task: one model, one epoch."""
     model, data = KINDS[task]
     given = {
         "model": ModelConfig(model),
@@ -54,7 +54,7 @@ def served(task):
 
 
 def compiled(task, jit_compile=False, **changes):
-    """Return the network of a task, ready to train, and its first batch."""
+    """Return the compiled model of a task, and its first batch."""
     made = recipe(task, **changes)
     pipeline = open_pipeline(made, zoo.spec(made.model.name))
     model = build_model(made, pipeline)
@@ -63,7 +63,7 @@ def compiled(task, jit_compile=False, **changes):
 
 
 def by_hand(task, labels, logits, smoothing=0.0):
-    """Return (losses, whether right) of all tokens that are not padding, token by token in float64."""
+    """Return (losses, whether right) of all tokens without padding, token by token in float64."""
     losses, right = [], []
     for sequence, scores in zip(np.asarray(labels), np.asarray(logits, "float64"), strict=True):
         for label, score in zip(sequence, scores, strict=True):
@@ -77,7 +77,7 @@ def by_hand(task, labels, logits, smoothing=0.0):
 
 
 def batch(task, seed=0, count=4, length=6, classes=5):
-    """Return labels with padding at their end, and logits."""
+    """Return labels with padding at the end, and logits."""
     draw = np.random.default_rng(seed)
     ids = draw.integers(1, classes, (count, length))
     for row, real in zip(ids, draw.integers(1, length, count), strict=True):
@@ -88,12 +88,12 @@ def batch(task, seed=0, count=4, length=6, classes=5):
 
 
 def loss_of(task, labels, logits, smoothing=0.0):
-    """Return the loss as Keras takes it: the mean over all positions of what the task's function says."""
+    """Return the loss as Keras computes it: the mean of the task's function over all positions."""
     return float(np.mean(TASKS[task].loss(LossConfig(label_smoothing=smoothing))(labels, logits)))
 
 
 def metric_of(task, *batches):
-    """Return the running metric over batches."""
+    """Return the running metric after some batches."""
     (metric,) = TASKS[task].metrics()
     for labels, logits in batches:
         metric.update_state(labels, logits)
@@ -106,7 +106,7 @@ sequences = pytest.mark.parametrize("task", ["tag", "generate"])
 @sequences
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_loss_is_the_mean_over_real_tokens(task, smoothing):
-    """The loss of a batch is that of its tokens one by one, padding left out, whatever the smoothing."""
+    """The loss of a batch is the mean over its tokens without padding, with any label smoothing."""
     labels, logits = batch(task)
     wanted = np.mean(by_hand(task, labels, logits, smoothing)[0])
     assert loss_of(task, labels, logits, smoothing) == pytest.approx(wanted, rel=1e-5)
@@ -124,17 +124,17 @@ def test_loss_of_known_numbers(task):
 
 @sequences
 def test_loss_that_keras_reports_is_that_of_the_task(task):
-    """What `evaluate` says of one batch is the mean by hand; so are loss and accuracy before a step of training."""
+    """Loss and accuracy of one batch from `evaluate` are the means by hand."""
     model, (x, y) = compiled(task, loss=LossConfig(label_smoothing=0.1))
     losses, right = by_hand(task, y, model(x), 0.1)
-    figures = model.evaluate(x, y, batch_size=len(y), return_dict=True, verbose=0)
-    assert figures["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
-    assert figures["accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
+    metrics = model.evaluate(x, y, batch_size=len(y), return_dict=True, verbose=0)
+    assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert metrics["accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
 
 
 @sequences
 def test_metric_counts_tokens_over_batches(task):
-    """The running accuracy weighs each token alike, also where batches differ in length."""
+    """The running accuracy weighs each token alike, also in batches of different lengths."""
     batches = [batch(task, seed=1, count=2, length=3), batch(task, seed=2, count=7, length=9)]
     right = [r for labels, logits in batches for r in by_hand(task, labels, logits)[1]]
     assert metric_of(task, *batches) == pytest.approx(np.mean(right), rel=1e-6)
@@ -143,14 +143,14 @@ def test_metric_counts_tokens_over_batches(task):
 @sequences
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_padding_has_no_influence(task, smoothing):
-    """Whatever a network says of padding changes neither loss, metric nor gradient; of a token it changes all."""
+    """Logits at padding change neither loss, metric nor gradient; logits at a token change all."""
     import tensorflow as tf
 
     labels, logits = batch(task)
     real = labels.any(-1) if task == "tag" else labels > 0
     assert not real.all()
 
-    def figures(values):
+    def evaluate(values):
         with tf.GradientTape() as tape:
             z = tf.constant(values)
             tape.watch(z)
@@ -159,7 +159,7 @@ def test_padding_has_no_influence(task, smoothing):
 
     noise = np.random.default_rng(3).normal(size=logits.shape).astype("float32") * 100
     before, padding, tokens = (
-        figures(logits + noise * where[..., None]) for where in (np.zeros_like(real), ~real, real)
+        evaluate(logits + noise * where[..., None]) for where in (np.zeros_like(real), ~real, real)
     )
     assert before[:2] == padding[:2]
     np.testing.assert_array_equal(before[2], padding[2])
@@ -170,14 +170,14 @@ def test_padding_has_no_influence(task, smoothing):
 
 @sequences
 def test_batch_of_padding_only_has_no_loss(task):
-    """Nothing to learn is no error and no NaN."""
+    """A batch without tokens gives no error and no NaN."""
     labels, logits = batch(task)
     assert loss_of(task, labels * 0, logits) == 0.0
 
 
 @sequences
 def test_gradient_of_padded_sequences_is_that_of_each_alone(task):
-    """Sequences padded further give the same gradients of all weights."""
+    """Longer padding gives the same gradients of all weights."""
     import tensorflow as tf
 
     model, (x, y) = compiled(task)
@@ -198,11 +198,11 @@ def test_gradient_of_padded_sequences_is_that_of_each_alone(task):
         np.testing.assert_allclose(whole, wanted, atol=2e-6 + 1e-4 * np.abs(wanted).max())
 
 
-def test_judgement_of_tags_is_by_token():
-    """Accuracy, loss and confusion count the tokens that are no padding, examples the sentences."""
+def test_evaluation_of_tags_is_by_token():
+    """Accuracy, loss and confusion count the tokens without padding; examples are sentences."""
     batches = [batch("tag", seed=1, count=2), batch("tag", seed=2, count=3)]
-    answers = iter([logits for _, logits in batches])
-    found = TASKS["tag"].evaluate(lambda *_, **__: next(answers), [(None, labels) for labels, _ in batches])
+    outputs = iter([logits for _, logits in batches])
+    found = TASKS["tag"].evaluate(lambda *_, **__: next(outputs), [(None, labels) for labels, _ in batches])
     losses, right = map(np.concatenate, zip(*(by_hand("tag", *pair) for pair in batches), strict=True))
     assert found["accuracy"] == pytest.approx(np.mean(right))
     assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
@@ -211,8 +211,8 @@ def test_judgement_of_tags_is_by_token():
     assert (confusion.sum(), np.trace(confusion)) == (len(right), sum(right))
 
 
-def written(model, source, length):
-    """Return what a network writes, each token by a pass of the whole network."""
+def generated(model, source, length):
+    """Return the tokens that a model generates, with a pass of the whole model for each token."""
     target = np.zeros((len(source), length), "int32")
     target[:, 0] = START
     found = np.zeros_like(target)
@@ -224,13 +224,13 @@ def written(model, source, length):
     return found
 
 
-def test_judgement_of_writing_is_what_the_network_writes():
-    """Accuracy is the share of texts that are written exactly; tokens and loss are judged after the right ones."""
+def test_evaluation_of_generation_is_by_generated_texts():
+    """Accuracy is the fraction of exactly generated texts; token metrics and loss use teacher forcing."""
     pipeline = served("generate")
     model = build_model(recipe("generate"), pipeline)
     batches = [({k: v.numpy() for k, v in x.items()}, y.numpy()) for x, y in pipeline.evaluate("validation").take(2)]
-    # What an untrained network writes is the truth of all examples but the first of each batch.
-    batches = [(x, np.concatenate([y[:1], written(model, x["source"], 13)[1:]])) for x, y in batches]
+    # The labels are what an untrained model generates, except for the first example of each batch.
+    batches = [(x, np.concatenate([y[:1], generated(model, x["source"], 13)[1:]])) for x, y in batches]
     found = TASKS["generate"].evaluate(model, batches)
     losses, right = map(np.concatenate, zip(*(by_hand("generate", y, model(x)) for x, y in batches), strict=True))
     assert found["accuracy"] == 14 / 16
@@ -249,7 +249,7 @@ def test_judgement_of_writing_is_what_the_network_writes():
     ],
 )
 def test_every_task_trains_with_optimizers_of_all_kinds(task, name):
-    """Gradients of embeddings, which are rows, go through clipping, decay and the fused step of SGD."""
+    """Sparse gradients of embeddings pass through clipping, decay and the fused step of SGD."""
     rate = {"sgd": 0.1, "lion": 3e-4}.get(name, 3e-3)
     decay = 0.0 if name == "adam" else 1e-3
     config = OptimizerConfig(name, learning_rate=rate, clip_norm=1.0, weight_decay=decay)
@@ -262,7 +262,7 @@ def test_every_task_trains_with_optimizers_of_all_kinds(task, name):
 @pytest.mark.slow
 @sequences
 def test_step_compiles_by_xla(task):
-    """What a GPU runs compiled can be compiled."""
+    """The step compiles with XLA, as on a GPU."""
     model, (x, y) = compiled(task, jit_compile=True, loss=LossConfig(label_smoothing=0.1))
     plain, _ = compiled(task, loss=LossConfig(label_smoothing=0.1))
     plain.set_weights(model.get_weights())
@@ -282,8 +282,8 @@ MISMATCHES = [
 
 
 @pytest.mark.parametrize(("model", "data", "message"), MISMATCHES)
-def test_network_and_data_of_different_tasks_are_refused(model, data, message, tmp_path):
-    """A network that cannot do what the data asks for is refused in one line, and no run is made."""
+def test_model_and_data_of_different_tasks_are_refused(model, data, message, tmp_path):
+    """A model for another task than the data is refused in one line, and no run is created."""
     with pytest.raises(BadOption, match=message) as error:
         training.train(Recipe("test", ModelConfig(model), DataConfig(data)), run=tmp_path / "run")
     assert "\n" not in str(error.value)
@@ -292,7 +292,7 @@ def test_network_and_data_of_different_tasks_are_refused(model, data, message, t
 
 @pytest.mark.parametrize("task", KINDS)
 def test_vocabulary_is_no_option_of_the_model(task, tmp_path):
-    """How many tokens there are follows from the data."""
+    """The number of tokens follows from the data."""
     made = recipe(task, model=ModelConfig(KINDS[task][0], {"vocabulary": 50}))
     with pytest.raises(BadOption, match=r"follows from the data.*model\.options\.vocabulary=50") as error:
         training.train(made, run=tmp_path / "run")
@@ -310,8 +310,8 @@ def finished(request, tmp_path_factory):
     return request.param, training.train(made, run=tmp_path_factory.mktemp("tasks") / "run")
 
 
-def test_result_tells_the_task(finished):
-    """done.json has the task, the labels if there are any, and figures that fit; evaluating again gives them again."""
+def test_result_describes_the_task(finished):
+    """done.json has the task, its labels and its metrics; another evaluation gives the same metrics."""
     task, run = finished
     result = run.result()
     assert result["task"] == task
@@ -325,8 +325,8 @@ def test_result_tells_the_task(finished):
     assert {"loss", "accuracy", "val_loss", "val_accuracy", "images_per_second"} <= set(run.metrics()[0])
 
 
-def test_commands_judge_every_task(finished, zoo_command):
-    """`zoo evaluate` prints the figures of every task, and calls examples what they are."""
+def test_commands_evaluate_every_task(finished, zoo_command):
+    """`zoo evaluate` prints the metrics of every task, and the name of its examples."""
     _, run = finished
     code, out, err = zoo_command("evaluate", run.path, "--split", "validation")
     assert (code, err) == (0, "")
@@ -353,7 +353,7 @@ def when_in_the_middle(path, process):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["classify", "generate"])
 def test_interrupted_run_on_texts_ends_where_another_does(task, python, tmp_path):
-    """Stopped in the middle of an epoch and resumed, every variable and figure is that of one go, to the bit."""
+    """A run stopped within an epoch and resumed equals an uninterrupted one: every variable and metric, to the bit."""
     name = {"classify": "word_order_encoder", "generate": "reverse_transformer"}[task]
     changes = {
         "epochs": 1,
@@ -382,19 +382,19 @@ def test_interrupted_run_on_texts_ends_where_another_does(task, python, tmp_path
     assert (f"accuracy {broken.result()['test']['accuracy']:.4f}" in out, err) == (True, "")
 
 
-# What each recipe reaches at least on its test split.
+# The minimum of each recipe on its test split.
 REACHED = {"word_order_encoder": 0.95, "word_roles_tagger": 0.98, "reverse_transformer": 0.99}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REACHED)
-def test_whole_recipe_on_texts_learns(name, tmp_path):
-    """A recipe run to its end is as good as it should be: labels that need the order of words, exact sequences."""
+def test_full_recipe_on_texts_reaches_its_accuracy(name, tmp_path):
+    """A full recipe run is as good as expected: labels that need the order of words, exact sequences."""
     assert training.train(name, run=tmp_path / "run").result()["test"]["accuracy"] >= REACHED[name]
 
 
 def test_loss_of_numbers_is_that_of_standardized_targets():
-    """Values in the data's own units are compared in standard deviations of the training targets, by hand."""
+    """Targets in the data's own units are compared in standard deviations of the training targets, by hand."""
     scale = TargetScale((150.0, 3.0), (80.0, 0.5))
     truth = np.array([[230.0, 3.0], [70.0, 2.0]], "float32")
     values = np.array([[150.0, 3.5], [70.0, 2.0]], "float32")
@@ -406,16 +406,16 @@ def test_loss_of_numbers_is_that_of_standardized_targets():
     assert float(np.mean(plain(truth, values))) == pytest.approx(((truth - values) ** 2).mean(), rel=1e-6)
 
 
-def test_judgement_of_numbers_is_scikit_learns():
-    """Errors are in the data's own units, R2 is the mean over targets, the loss is that of standard deviations."""
+def test_evaluation_of_regression_matches_scikit_learn():
+    """Errors are in the data's own units, R2 is the mean over targets, the loss is in standard deviations."""
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
     draw = np.random.default_rng(0)
     truth = (draw.normal(size=(40, 2)) * [10, 0.1] + [100, 1]).astype("float32")
     values = (truth + draw.normal(size=(40, 2)) * [3, 0.05]).astype("float32")
-    answers = iter([values[:25], values[25:]])
+    outputs = iter([values[:25], values[25:]])
     data = Dataset("t", ("a", "b"), (3,), {}, task="regress", scale=TargetScale((100.0, 1.0), (10.0, 0.1)))
-    found = TASKS["regress"].evaluate(lambda *_, **__: next(answers), [(None, truth[:25]), (None, truth[25:])], data)
+    found = TASKS["regress"].evaluate(lambda *_, **__: next(outputs), [(None, truth[:25]), (None, truth[25:])], data)
     assert found["r2"] == pytest.approx(r2_score(truth, values), rel=1e-5)
     assert found["mae"] == pytest.approx(mean_absolute_error(truth, values), rel=1e-5)
     squares = ((truth - values).astype("float64") ** 2).mean()
@@ -426,14 +426,14 @@ def test_judgement_of_numbers_is_scikit_learns():
 
 
 def test_a_target_that_does_not_vary_has_nothing_to_explain():
-    """R2 is 0 there, not a division by zero."""
+    """R2 is 0 for a constant target, without a division by zero."""
     assert value_metrics(np.ones((5, 1)), np.zeros((5, 1)))["r2"] == 0.0
 
 
-def test_figures_are_told_by_task():
-    """Each task is known by its own figures."""
+def test_metrics_are_described_by_task():
+    """Each task has its own metrics."""
     assert describe_metrics("classify", {"accuracy": 0.5}) == "accuracy 0.5000"
-    told = describe_metrics("regress", {"rmse": 60.123456, "mae": 50.0, "r2": 0.25})
-    assert told == "RMSE 60.1235, MAE 50.0000, R² 0.2500"
+    described = describe_metrics("regress", {"rmse": 60.123456, "mae": 50.0, "r2": 0.25})
+    assert described == "RMSE 60.1235, MAE 50.0000, R² 0.2500"
     several = {"mean_average_precision": 0.75, "micro_f1": 0.5, "accuracy": 0.9}
     assert describe_metrics("multilabel", several) == "mAP 0.7500, micro F1 0.5000, accuracy 0.9000"

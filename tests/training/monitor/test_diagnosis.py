@@ -34,7 +34,7 @@ def train(folder, changes, fails=False):
 
 @pytest.fixture
 def start(tmp_path):
-    """Write weights for a network of the digits, made by a function of each variable's name and shape."""
+    """Write weights for a model of the digits, computed from each variable's name and shape."""
 
     def write(options, make):
         model = zoo.get("mlp", input_shape=(64,), classes=10, **options)
@@ -64,7 +64,7 @@ def twenty():
 
 
 def test_healthy_run_has_no_findings(digits_run, zoo_command):
-    """The control of all: a network that learns the digits well is not complained of."""
+    """The control: a model that learns the digits well has no findings."""
     found = training.diagnose(digits_run)
     assert found.findings == ()
     assert found.measurements >= 3
@@ -74,7 +74,7 @@ def test_healthy_run_has_no_findings(digits_run, zoo_command):
 
 
 def test_deep_sigmoids_vanish(tmp_path):
-    """Ten layers of sigmoids: the first learn nothing beside the last, and figures say so."""
+    """In ten layers of sigmoids, the first train much less than the last, and the metrics show it."""
     run = train(tmp_path, {"model.options": {"widths": [32] * 10, "activation": "sigmoid"}})
     found = {finding.fault: finding for finding in training.diagnose(run).findings}
     assert "vanishing" in found
@@ -85,7 +85,7 @@ def test_deep_sigmoids_vanish(tmp_path):
 
 
 def test_rate_that_is_much_too_high_diverges(tmp_path, zoo_command):
-    """A run that stopped on a loss that is not finite is unfinished, and the diagnosis reports the reason."""
+    """A run stopped by a non-finite loss is unfinished, and the diagnosis reports the reason."""
     run = train(tmp_path, {"optimizer.name": "sgd", "optimizer.learning_rate": 1e30}, fails=True)
     assert not run.finished
     assert "diverged" in faults(run)
@@ -96,7 +96,7 @@ def test_rate_that_is_much_too_high_diverges(tmp_path, zoo_command):
 
 
 def test_rate_that_is_too_high_is_named(tmp_path):
-    """Steps that move weights by more than their size are too large, whatever comes of them."""
+    """Steps larger than the weights are too large, whatever their result."""
     run = train(tmp_path, {"optimizer.learning_rate": 3.0, "schedule.name": "constant", "model.options": {}})
     assert {"rate_too_high", "exploding"} & faults(run)
     assert "rate_too_high" in faults(run)
@@ -110,14 +110,14 @@ def test_dead_relus_are_named(tmp_path, start):
 
 
 def test_zero_weights_are_named(tmp_path, start):
-    """A network that begins with zeros learns its last bias only."""
+    """A model that starts with zeros trains only its last bias."""
     run = train(tmp_path, start({"widths": [32, 16]}, lambda _, shape: np.zeros(shape)))
     assert "zero_weights" in faults(run)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
 def test_saturated_units_are_named(tmp_path, start, activation):
-    """Weights a hundred times too large leave no value between the ends."""
+    """Weights a hundred times too large saturate every unit."""
     random = np.random.default_rng(0)
     changes = start({"widths": [32, 16], "activation": activation}, lambda _, shape: random.normal(0, 30, shape))
     found = {finding.fault: finding for finding in training.diagnose(train(tmp_path, changes)).findings}
@@ -127,7 +127,7 @@ def test_saturated_units_are_named(tmp_path, start, activation):
 
 @pytest.mark.slow
 def test_overfitting_is_named(tmp_path, twenty):
-    """Twenty images are learnt by heart."""
+    """Twenty images are memorized."""
     changes = {"data.name": twenty, "epochs": 60, "log.every": 20, "optimizer.learning_rate": 1e-2}
     found = faults(train(tmp_path, {**changes, "model.options": {"widths": [64]}}))
     assert "overfitting" in found
@@ -135,7 +135,7 @@ def test_overfitting_is_named(tmp_path, twenty):
 
 
 def test_underfitting_is_named(tmp_path):
-    """One epoch at a small rate learns next to nothing, and the rate is blamed."""
+    """One epoch at a small rate trains almost nothing, and the advice names the rate."""
     found = faults(train(tmp_path, {"epochs": 1, "optimizer.learning_rate": 1e-7, "optimizer.weight_decay": 0.0}))
     assert {"underfitting", "rate_too_low"} <= found
     assert "overfitting" not in found
@@ -143,13 +143,13 @@ def test_underfitting_is_named(tmp_path):
 
 @pytest.fixture
 def stored(tmp_path):
-    """Make a run of rows and a confusion matrix."""
+    """A function that makes a run from rows and a confusion matrix."""
 
     def make(waits=0.0, confusion=None, **last):
         run = Run.create(training.get_recipe("digits_mlp"), tmp_path / "run")
         for epoch in (1, 2, 3):
-            figures = {"loss": 1 / epoch, "val_loss": 1 / epoch, "accuracy": 0.9, "val_accuracy": 0.9} | last
-            run.add_metrics({"epoch": epoch, **figures, "data_wait": waits})
+            metrics = {"loss": 1 / epoch, "val_loss": 1 / epoch, "accuracy": 0.9, "val_accuracy": 0.9} | last
+            run.add_metrics({"epoch": epoch, **metrics, "data_wait": waits})
         run.finish({"labels": ["a", "b", "c"], "test": {"confusion": confusion}})
         return run
 
@@ -167,7 +167,7 @@ def stored(tmp_path):
     ],
 )
 def test_classes_that_are_left_out_are_named(stored, confusion, fault):
-    """A class that is never predicted, and a rare one that is missed; the same matrix without the fault is silent."""
+    """A class that is never predicted, and a rare one that is missed; without the fault there is no finding."""
     assert faults(stored(confusion=confusion)) == fault
 
 
@@ -178,7 +178,7 @@ def test_waiting_for_data_is_named(stored, waits, fault):
 
 
 def test_json_is_for_machines(stored, zoo_command):
-    """`--json` has the run, what was seen, and each finding with fault, words, advice and figures."""
+    """`--json` has the run, the measurements, and each finding with its fault, description, advice and metrics."""
     run = stored(waits=0.5)
     code, out, err = zoo_command("diagnose", run.path, "--json")
     assert (code, err) == (0, "")
@@ -189,7 +189,7 @@ def test_json_is_for_machines(stored, zoo_command):
 
 
 def test_run_that_has_not_trained_is_refused(tmp_path, zoo_command):
-    """There is nothing to say of a run without figures, nor of a folder that is none."""
+    """A run without metrics, and a folder that is no run, are refused."""
     run = Run.create(training.get_recipe("digits_mlp"), tmp_path / "run")
     with pytest.raises(RunError, match="which has no metrics"):
         training.diagnose(run)

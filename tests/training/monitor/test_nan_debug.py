@@ -1,4 +1,4 @@
-"""Which layer went first is told, for what overflows going forward, for gradients, for data and for updates."""
+"""The first layer with a value that is not finite is named: in activations, gradients, data and updates."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from training.monitor.step_tools import Feed
 COUNT = 6
 
 
-def network(*middle, rate=0.1):
-    """Return a compiled network of two dense layers with others between them, drawn from a seed."""
+def small_model(*middle, rate=0.1):
+    """Return a compiled model of two dense layers with others between them, drawn from a seed."""
     import keras
 
     keras.utils.set_random_seed(1)
@@ -30,15 +30,15 @@ def network(*middle, rate=0.1):
     return model
 
 
-def data(spoilt=None):
-    """Return so many batches of 16 as a pipeline serves them; `spoilt` is (batch, value) that one number becomes."""
+def data(corrupted=None):
+    """Return some batches of 16 as a pipeline serves them; `corrupted` is (batch, value) of one number."""
     import tensorflow as tf
 
     random = np.random.default_rng(0)
     x = random.normal(size=(COUNT, 16, 4)).astype("float32")
     y = np.eye(2, dtype="float32")[random.integers(0, 2, (COUNT, 16))]
-    if spoilt:
-        x[spoilt[0], 3, 1] = spoilt[1]
+    if corrupted:
+        x[corrupted[0], 3, 1] = corrupted[1]
     batches = tf.data.Dataset.from_tensor_slices((x, y))
     recipe = types.SimpleNamespace(seed=1)
     return types.SimpleNamespace(
@@ -47,65 +47,65 @@ def data(spoilt=None):
 
 
 def found(model, pipeline, skip=0):
-    """Return what is found after a checkpoint at a step of the first epoch."""
+    """Return the report after a checkpoint at a step of the first epoch."""
     Feed(model)
     return find_first(model, pipeline, Progress(step=skip))
 
 
 def test_healthy_steps_are_not_blamed():
-    """Where all is finite nothing is said."""
-    assert found(network(), data()) == ""
+    """Finite values give an empty report."""
+    assert found(small_model(), data()) == ""
 
 
 def test_layer_that_overflows_going_forward():
-    """An exponential of what a layer made too large is named, and not those that come after it."""
+    """An exponential of a too large activation is named, and not the layers after it."""
     import keras
 
     layers = keras.layers.Rescaling(1e4, name="large"), keras.layers.Activation("exponential", name="power")
-    text = found(network(*layers, keras.layers.Dense(3, name="behind")), data())
+    text = found(small_model(*layers, keras.layers.Dense(3, name="behind")), data())
     assert text == "First value that is not finite, in epoch 1, step 1: the activation of power (Activation), inf"
 
 
 def test_gradient_that_is_infinite_though_activations_are_not():
-    """The square root has no slope at 0, where a ReLU leaves many values."""
+    """The square root has an infinite slope at 0, where a ReLU leaves many values."""
     import keras
 
     text = found(
-        network(keras.layers.Lambda(keras.ops.sqrt, name="root"), keras.layers.Dense(3, name="behind")), data()
+        small_model(keras.layers.Lambda(keras.ops.sqrt, name="root"), keras.layers.Dense(3, name="behind")), data()
     )
     assert "step 1: the gradient of the input of root (Lambda), " in text
     assert text.endswith("all activations are finite")
 
 
 def test_gradient_of_one_branch_is_not_blamed_on_the_other():
-    """Where a value goes two ways, the one whose gradient is not finite is named."""
+    """If a value has two branches, the one with the gradient that is not finite is named."""
     import keras
 
     def two(x):
         root = keras.layers.Lambda(keras.ops.sqrt, name="root")(x)
         return keras.layers.Add(name="sum")([root, keras.layers.Dense(8, name="other")(x)])
 
-    assert "the gradient of the input of root (Lambda)" in found(network(two), data())
+    assert "the gradient of the input of root (Lambda)" in found(small_model(two), data())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_data_that_is_not_finite(value):
-    """A number of the fourth batch that is none is found there, from wherever the checkpoint stands."""
+    """A number of the fourth batch that is not finite is found there, from any earlier checkpoint."""
     wanted = (
         "First value that is not finite, in epoch 1, step 4: the data; the images or features of the batch contain "
     )
     wanted += str(value)
     for skip in (0, 3):
-        assert found(network(), data((3, value)), skip) == wanted
-    assert found(network(), data((3, value)), 4) == ""
+        assert found(small_model(), data((3, value)), skip) == wanted
+    assert found(small_model(), data((3, value)), 4) == ""
 
 
 def test_update_that_is_too_large():
-    """Finite gradients times a rate that is far too high break weights; no layer is to blame."""
-    text = found(network(rate=3e38), data((0, 100.0)))
+    """Finite gradients times a far too high rate break the weights; no layer is named."""
+    text = found(small_model(rate=3e38), data((0, 100.0)))
     assert "step 1: the update of first/kernel by the optimizer; all activations and gradients are finite" in text
 
 
 def test_rate_that_is_too_high_shows_in_the_activation_after_it():
-    """A step that leaves weights finite but huge makes the next one overflow, in its first layer that does."""
-    assert "step 2: the activation of " in found(network(rate=1e30), data())
+    """A step that leaves finite but huge weights makes the next one overflow, in the first layer that can."""
+    assert "step 2: the activation of " in found(small_model(rate=1e30), data())

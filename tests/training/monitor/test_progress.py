@@ -1,4 +1,4 @@
-"""What is shown while a network learns: figures for people, lines of JSON for machines, nothing if not wanted."""
+"""Progress of training: metrics for people, lines of JSON for programs, and silence on request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_json_is_one_line_an_epoch(tmp_path, zoo_command):
 
 
 def test_bar_shows_speed_and_wait():
-    """On a terminal the bar has epoch, figures, images/s, the share of time spent waiting, and the time left."""
+    """On a terminal, the bar has epoch, metrics, examples/s, the fraction of time spent waiting, and the time left."""
     from rich.console import Console
 
     display = ProgressDisplay("digits", epochs=4, steps=10, batch_size=32, enabled=True)
@@ -49,13 +49,13 @@ def test_bar_shows_speed_and_wait():
 
 
 def test_line_of_an_epoch():
-    """Figures have four decimals, speed and wait their units; what is missing is left out."""
+    """Metrics have four decimals, speed and wait their units; missing values are left out."""
     assert format_metrics(ROW) == "loss 1.5000  accuracy 0.5000  val_loss 2.0000  1,234 examples/s  waits for data 7%"
     assert format_metrics({"epoch": 1, "loss": None}) == ""
 
 
-def test_recipes_tell_hardware_time_and_accuracy(zoo_command):
-    """`zoo recipes` has what the files state, published figures marked, and all of it as JSON."""
+def test_recipes_show_hardware_time_and_accuracy(zoo_command):
+    """`zoo recipes` shows what the files document, marks published results, and prints all of it as JSON."""
     code, out, err = zoo_command("recipes")
     assert (code, err) == (0, "")
     lines = {line.split()[0]: line for line in out.splitlines()}
@@ -68,8 +68,8 @@ def test_recipes_tell_hardware_time_and_accuracy(zoo_command):
     assert (found["metadata"]["accuracy"], found["metadata"]["published"]) == ("92.49%", True)
 
 
-def test_every_recipe_states_itself():
-    """Each shipped recipe has a command, hardware, a time and a result with a figure in it."""
+def test_every_recipe_documents_its_result():
+    """Each recipe has a command, hardware, a time and a result with a number in it."""
     from training.recipe.docstrings import recipe_metadata
 
     for name in training.list_recipes():
@@ -88,8 +88,8 @@ def test_every_recipe_states_itself():
         ("it learns.", "a", "", False),
     ],
 )
-def test_statements_are_read(result, name, accuracy, published):
-    """The mean over seeds, else the first figure, else that of the variant; a publication's is marked."""
+def test_documented_results_are_read(result, name, accuracy, published):
+    """The mean over seeds, else the first number, else that of the variant; a publication's is marked."""
     first, _, rest = result.partition(", ")
     source = (
         f'"""Title.\n\nCommand: zoo train a\nTime: 3 s.\nResult: {first},\n{rest}\n\nTime again.\n"""\nimport nothing'
@@ -112,7 +112,7 @@ def test_starter_file_trains_as_it_is(tmp_path, zoo_command):
 
 
 def test_every_key_of_a_starter_can_be_uncommented(tmp_path):
-    """With every key taken out of its comment the file is still TOML, and the same recipe."""
+    """With every key uncommented, the file is still TOML, and the same recipe."""
     for base in ("digits_resnet", "reverse_transformer"):
         path = write_starter("mine", base, tmp_path / base)
         found = path.read_text().splitlines()
@@ -124,7 +124,7 @@ def test_every_key_of_a_starter_can_be_uncommented(tmp_path):
 
 
 def test_changed_keys_of_a_starter_count(tmp_path):
-    """Keys of tables and of tables in tables are changed; options of the network are replaced whole."""
+    """Keys of tables and nested tables are changed; options of the model are replaced as a whole."""
     path = tmp_path / "my recipe.toml"
     path.write_text(
         'base = "digits_mlp"\nepochs = 3\n[model]\noptions = { widths = [8] }\n[data.augment]\nflip = true\n'
@@ -149,7 +149,7 @@ def test_changed_keys_of_a_starter_count(tmp_path):
     ],
 )
 def test_bad_files_are_one_line(tmp_path, zoo_command, content, match):
-    """A file that is no TOML, names no base, or has a key or a value that cannot be."""
+    """Refuses invalid TOML, a missing base, and keys or values that cannot be."""
     path = tmp_path / "bad.toml"
     path.write_bytes(content.encode("latin-1"))
     code, out, err = zoo_command("train", path)
@@ -158,7 +158,7 @@ def test_bad_files_are_one_line(tmp_path, zoo_command, content, match):
 
 
 def test_starter_never_replaces_a_file(tmp_path, zoo_command):
-    """What is there stays as it is; a base that there is not is named."""
+    """An existing file is unchanged; an unknown base is named."""
     write_starter("mine", "digits_mlp", tmp_path)
     before = (tmp_path / "mine.toml").read_bytes()
     code, out, err = zoo_command("new-recipe", "mine", "--folder", tmp_path)

@@ -14,13 +14,13 @@ from training.checkpoints.files import _read
 from zoo.common.errors import BadOption
 
 SMALL = {"model.options": {"widths": [24, 16], "dropout": 0.3}, "epochs": 2, "log.every": 5, "log.misclassified": 0}
-# One step of plain SGD a measurement, so that an update is the rate times the gradient.
+# One step of plain SGD per measurement, so that an update is the rate times the gradient.
 PLAIN = {"optimizer.name": "sgd", "optimizer.momentum": 0.0, "optimizer.nesterov": False, "optimizer.weight_decay": 0.0}
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
-    """A run whose steps are measured, all that TensorBoard can be told, and dropout."""
+    """A run with measured steps, all options of TensorBoard, and dropout."""
     changes = {**SMALL, **PLAIN, "log.histograms": 1, "log.profile": [2, 3], "log.misclassified": 8}
     changes |= {"optimizer.learning_rate": 0.05, "schedule.name": "constant", "schedule.warmup_epochs": 0}
     return training.train("digits_mlp", changes, run=tmp_path_factory.mktemp("watch") / "run")
@@ -49,7 +49,7 @@ def test_steps_are_measured_at_the_interval(watched):
 
 
 def test_updates_are_the_rate_times_the_gradient(watched):
-    """Of plain SGD, |update| is rate x |gradient|: two figures that are measured in two ways agree."""
+    """For plain SGD, |update| is rate x |gradient|: two independent measurements agree."""
     row = watched.diagnostics()[0]
     shapes = {"dense1": (64, 24), "dense2": (24, 16), "logits": (16, 10)}
     found = [row["learning_rate"] * row["gradients"][layer] / row["updates"][layer] for layer in shapes]
@@ -57,12 +57,12 @@ def test_updates_are_the_rate_times_the_gradient(watched):
 
 
 def _norm(shape):
-    """The norm of a kernel drawn by Glorot's uniform rule."""
+    """Return the norm of a kernel drawn by Glorot's uniform rule."""
     return math.sqrt(np.prod(shape) * 2 / sum(shape))
 
 
 def test_tensorboard_has_it_all(watched):
-    """Scalars by step and by layer, histograms of every weight, a profile, and a image of misclassified examples."""
+    """Scalars by step and by layer, histograms of every weight, a profile, and an image of misclassified examples."""
     steps = events(watched, "steps")
     wanted = {"gradient_norm", "learning_rate", "gradients/dense1", "updates/logits", "dead/dense2"}
     assert wanted <= set(steps)
@@ -75,7 +75,7 @@ def test_tensorboard_has_it_all(watched):
 
 
 def test_misclassified_are_shown_as_images(watched):
-    """The picture is a PNG of as many tiles as were asked for."""
+    """The picture is a PNG with the requested number of tiles."""
     import tensorflow as tf
 
     (event,) = events(watched, "validation")["misclassified"]
@@ -85,7 +85,7 @@ def test_misclassified_are_shown_as_images(watched):
 
 
 def test_measuring_changes_nothing(tmp_path, watched):
-    """The same training without any of it ends in the same weights to the bit, dropout included."""
+    """The same training without measurements ends in the same weights to the bit, including dropout."""
     changes = watched.recipe.override(
         **{"log.every": 0, "log.histograms": 0, "log.profile": [], "log.misclassified": 0}
     )
@@ -95,8 +95,8 @@ def test_measuring_changes_nothing(tmp_path, watched):
     assert [key for key, a in ours.items() if a.tobytes() != theirs[key].tobytes()] == []
 
 
-def test_network_with_batch_norm_is_left_alone(tmp_path):
-    """Looking at its units moves no statistics: measured at every step or never, the weights are the same."""
+def test_measuring_does_not_change_batch_norm(tmp_path):
+    """Measuring units changes no statistics: at every step or never, the weights are the same."""
     changes = {"model.name": "resnet_tiny", "epochs": 1, "data.batch_size": 256, "log.misclassified": 0}
     runs = [
         training.train("digits_resnet", {**changes, "schedule.warmup_epochs": 0, "log.every": n}, run=tmp_path / str(n))
@@ -117,7 +117,7 @@ def test_accumulated_steps_are_measured_when_they_update(tmp_path):
 
 
 def test_norm_is_that_of_the_gradient():
-    """The norm taken inside the compiled step is that of a gradient computed beside it."""
+    """The norm inside the compiled step is that of a gradient computed outside of it."""
     import keras
     import tensorflow as tf
 
@@ -135,14 +135,14 @@ def test_norm_is_that_of_the_gradient():
     gradients.enable(True)
     model.train_on_batch(x, y)
     assert list(gradients.norms().values()) == pytest.approx(wanted, rel=1e-5)
-    # Once nobody asks, nothing is measured.
+    # Without a request, nothing is measured.
     gradients.enable(False)
     model.train_on_batch(x, 100 * y)
     assert list(gradients.norms().values()) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_dead_and_saturated_units_are_counted():
-    """Two of four ReLUs never fire, and one of two sigmoids is at its end."""
+    """Two of four ReLUs never fire, and one of two sigmoids is saturated."""
     import keras
     import tensorflow as tf
 
@@ -159,7 +159,7 @@ def test_dead_and_saturated_units_are_counted():
 
 
 def test_wait_for_data_is_measured(tmp_path):
-    """A pipeline that sleeps is waited for; one that does not is not."""
+    """A slow pipeline has a wait; a fast one has none."""
     import keras
     import tensorflow as tf
 
@@ -182,7 +182,7 @@ def test_wait_for_data_is_measured(tmp_path):
 
 
 def test_stored_rows_survive_a_kill(watched, tmp_path):
-    """A line that was cut off is left out, the next begins anew, and what is measured again gives way."""
+    """A truncated line is dropped, the next starts a new line, and repeated measurements replace earlier ones."""
     run = Run.create(watched.recipe, tmp_path / "run")
     for step in (1, 5, 10):
         run.add_diagnostics({"step": step, "value": float("nan")})

@@ -1,4 +1,4 @@
-"""Adam in one operation: the weights that Keras' own arrive at."""
+"""Fused Adam: the same weights as with Keras' optimizer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS = [
 
 
 def trained(optimizer, dtype="float32", steps=5):
-    """The weights and the optimizer's state after some steps, in a compiled step and outside of one."""
+    """Return the weights and the optimizer's state after some steps, in a compiled step and outside of one."""
     draw = np.random.default_rng(0)
     variables = [keras.Variable(draw.standard_normal(shape), dtype=dtype) for shape in ((3, 4), (5,))]
     compiled = tf.function(lambda gradients: optimizer.apply(gradients, variables))
@@ -34,7 +34,7 @@ def trained(optimizer, dtype="float32", steps=5):
 
 
 def operations(optimizer):
-    """Names of the operations of one step."""
+    """Return the names of the operations of one step."""
     variable = keras.Variable(np.ones((3, 4), "float32"))
     optimizer.build([variable])
     step = tf.function(lambda gradient: optimizer.apply([gradient], [variable]))
@@ -51,8 +51,8 @@ def test_same_weights_as_keras(name, options):
         np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-6)
 
 
-def test_other_dtypes_and_sparse_gradients_take_keras_way():
-    """What the fused operation cannot do is left to Keras."""
+def test_other_dtypes_and_sparse_gradients_use_keras():
+    """Keras handles what the fused operation does not support."""
     for actual, expected in zip(
         trained(fused_adam("Adam")(0.01), "float64"), trained(keras.optimizers.Adam(0.01), "float64"), strict=True
     ):

@@ -1,4 +1,4 @@
-"""The mean of weights: its formula, what is evaluated and kept, and a run that is killed on the way."""
+"""The moving average of weights: its formula, evaluation and saving, and a run that is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.learning.evaluation import load_model
 from training.optim.ema import assign_averages, averaged_weights
 from training.optim.optimizer import connect_optimizer, make_optimizer
 
-# A network with batch normalization, in seconds.
+# A model with batch normalization that trains in seconds.
 SMALL = {
     "model.name": "resnet_tiny",
     "epochs": 3,
@@ -29,7 +29,7 @@ SMALL = {
 
 
 def compiled(ema=0.9, accumulate=1, name="sgd"):
-    """A dense layer with batch normalization behind it."""
+    """Return a compiled dense layer with batch normalization behind it."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((3,))
     outputs = keras.layers.BatchNormalization(momentum=0.5)(keras.layers.Dense(2, name="dense")(inputs))
@@ -44,20 +44,20 @@ def compiled(ema=0.9, accumulate=1, name="sgd"):
 
 
 def batches(count):
-    """The same examples every time."""
+    """Return the same examples every time."""
     random = np.random.default_rng(0)
     return [(random.normal(size=(8, 3)).astype("float32"), random.normal(size=(8, 2))) for _ in range(count)]
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_mean_follows_the_formula(name):
-    """Update t keeps min(ema, (1 + t) / (10 + t)) of the mean, of weights and of the averages of normalization."""
+    """Update t weighs the old mean by min(ema, (1 + t) / (10 + t)), for weights and normalization statistics."""
     model, means = compiled(0.3, name=name), None
     for t, (x, y) in enumerate(batches(12), start=1):
         model.train_on_batch(x, y)
-        kept = min(0.3, (1 + t) / (10 + t)) if t > 1 else 0.0
+        decay = min(0.3, (1 + t) / (10 + t)) if t > 1 else 0.0
         now = model.get_weights()
-        means = [kept * m + (1 - kept) * w for m, w in zip(means or now, now, strict=True)]
+        means = [decay * m + (1 - decay) * w for m, w in zip(means or now, now, strict=True)]
         with averaged_weights(model):
             for found, wanted in zip(model.get_weights(), means, strict=True):
                 np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
@@ -69,7 +69,7 @@ def test_mean_follows_the_formula(name):
 
 
 def test_accumulated_steps_move_the_mean_once():
-    """Between updates the mean stands still."""
+    """Between updates the mean does not change."""
     model = compiled(0.9, accumulate=3)
     data = batches(9)
     seen = []
@@ -82,7 +82,7 @@ def test_accumulated_steps_move_the_mean_once():
 
 
 def test_without_a_mean_nothing_is_swapped():
-    """A model of an optimizer without a mean keeps its weights, and so does one before its first step."""
+    """A model without a mean, or before its first step, retains its weights."""
     for model in (compiled(0.0), compiled(0.9)):
         before = model.get_weights()
         assign_averages(model)
@@ -93,7 +93,7 @@ def test_without_a_mean_nothing_is_swapped():
 
 
 def test_fit_leaves_the_last_weights_in_place():
-    """Keras puts the mean into the model at the end of each fit; an epoch is a fit here, and must go on as it was."""
+    """Keras puts the mean into the model at the end of each fit; an epoch is a fit here, and must not do so."""
     one, other = compiled(), compiled()
     x, y = (np.concatenate(values) for values in zip(*batches(8), strict=True))
     one.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
@@ -105,25 +105,25 @@ def test_fit_leaves_the_last_weights_in_place():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that keeps the best mean."""
+    """A run that saves the best mean."""
     return training.train("digits_resnet", {**SMALL, "save": "best"}, run=tmp_path_factory.mktemp("runs") / "mean")
 
 
-def test_the_mean_is_evaluated_and_kept(run):
-    """The model that is kept is the mean of the best epoch, and reaches what that epoch's row says."""
+def test_the_mean_is_evaluated_and_saved(run):
+    """The saved model is the mean of the best epoch, and has the accuracy in the row of that epoch."""
     best = run.result()["best"]
     row = run.metrics()[best["epoch"] - 1]
     assert best["val_accuracy"] == row["val_accuracy"] == max(r["val_accuracy"] for r in run.metrics())
     assert training.evaluate(run, "validation").accuracy == pytest.approx(row["val_accuracy"], abs=1e-6)
-    kept, last = load_model(run).get_weights()[0], load_file(run.checkpoints / "last.safetensors")
+    saved, last = load_model(run).get_weights()[0], load_file(run.checkpoints / "last.safetensors")
     weights = next(value for name, value in last.items() if name.startswith("model/0000/"))
-    assert weights.shape == kept.shape
-    assert np.abs(weights - kept).max() > 1e-4
+    assert weights.shape == saved.shape
+    assert np.abs(weights - saved).max() > 1e-4
 
 
 @pytest.mark.slow
 def test_killed_run_ends_the_same_to_the_bit(run, tmp_path):
-    """Resumed after an epoch, weights and means go on where they were: no byte of the last checkpoint differs."""
+    """Weights and means of a run resumed after an epoch go on unchanged: its last checkpoint is the same to the bit."""
 
     class Killed(Exception):
         """Stands for the end of the process."""

@@ -1,4 +1,4 @@
-"""L-BFGS: fewer passes than Adam, an end where there is no more to gain, and what it cannot go with."""
+"""L-BFGS: fewer passes than Adam, convergence, and options that it does not support."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def run(tmp_path_factory):
 
 
 def test_each_iteration_is_an_epoch(run):
-    """A row each, whose loss falls, and the model that is kept is that of the last one."""
+    """Each iteration has a row with a lower loss, and the saved model is that of the last one."""
     rows = run.metrics()
     assert [row["epoch"] for row in rows] == list(range(1, 26))
     losses = [row["loss"] for row in rows]
     assert all(b < a for a, b in itertools.pairwise(losses))
     assert (run.result()["ended"], run.result()["precision"]) == ("epochs", "float32")
     assert training.evaluate(run, "validation").accuracy == pytest.approx(rows[-1]["val_accuracy"], abs=1e-6)
-    # The loss of the row is that of all training examples.
+    # The loss of the row is that over all training examples.
     assert training.evaluate(run, "train").loss == pytest.approx(losses[-1], rel=1e-3)
 
 
 @pytest.mark.slow
 def test_it_takes_fewer_passes_than_adam(run, tmp_path):
-    """For the loss that L-BFGS reaches, Adam on all examples takes more passes over them; at any of three rates."""
+    """Adam on all examples takes more passes to the loss that L-BFGS reaches, at any of three rates."""
     passes, loss = sum(row["passes"] for row in run.metrics()), run.metrics()[-1]["loss"]
     assert passes < 60
     for rate in (0.003, 0.01, 0.03):
@@ -67,7 +67,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """The same run, given up after its fifth iteration."""
+    """The same run, interrupted after its fifth iteration."""
 
     def kill(row):
         if row["epoch"] == 5:
@@ -79,8 +79,8 @@ def broken(tmp_path_factory):
     return path
 
 
-def test_stopped_run_goes_on_as_if_it_had_not_been(broken, run, tmp_path):
-    """What it remembers of earlier iterations is kept: all that follows is equal to the bit."""
+def test_stopped_run_resumes_to_the_same_end(broken, run, tmp_path):
+    """The history of earlier iterations is saved: all that follows is equal to the bit."""
     shutil.copytree(broken, tmp_path / "run")
     again = resume_run(Run.open(tmp_path / "run"))
     (ours, _), (theirs, _) = (_read(r.checkpoints / "last.safetensors") for r in (again, run))
@@ -90,14 +90,14 @@ def test_stopped_run_goes_on_as_if_it_had_not_been(broken, run, tmp_path):
     ]
 
 
-def test_without_its_memory_it_goes_on_otherwise(broken, run, tmp_path):
-    """A checkpoint from before the memory was kept is gone on from, with less loss but not on the same way."""
+def test_resuming_without_the_saved_history_ends_elsewhere(broken, run, tmp_path):
+    """A checkpoint without the history resumes to a lower loss, but on another path."""
     shutil.copytree(broken, tmp_path / "run")
     path = tmp_path / "run/checkpoints/last.safetensors"
     with safe_open(path, "numpy") as file:
-        kept = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("search/")}  # noqa: SIM118
+        rest = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("search/")}  # noqa: SIM118
         progress = file.metadata()["progress"]
-    save_file(kept, path, {"progress": progress})
+    save_file(rest, path, {"progress": progress})
     rows = resume_run(Run.open(tmp_path / "run")).metrics()
     assert rows[5]["loss"] < rows[4]["loss"]
     assert rows[5]["loss"] != run.metrics()[5]["loss"]
@@ -105,8 +105,8 @@ def test_without_its_memory_it_goes_on_otherwise(broken, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_ends_where_there_is_no_more_to_gain(tmp_path):
-    """A convex problem, classes from pixels by one layer with L2, is solved; the gradient is nothing there."""
+def test_it_stops_when_converged(tmp_path):
+    """A convex problem, one layer on pixels with L2, is solved: the gradient is almost 0."""
     options = {**FULL, "model.options": {"widths": []}, "model.name": "perceptron", "regularize.l2": 0.1, "epochs": 400}
     run = training.train("digits_mlp", options, run=tmp_path / "run")
     assert run.result()["ended"] == "converged"
@@ -129,7 +129,7 @@ def test_it_ends_where_there_is_no_more_to_gain(tmp_path):
     ],
 )
 def test_what_cannot_go_with_it_is_refused(recipe, overrides, message, tmp_path):
-    """One line with the reason, at once."""
+    """One line names the reason before training."""
     with pytest.raises(BadOption, match=message) as error:
         training.train(recipe, {**FULL, **overrides}, run=tmp_path / "run")
     assert "\n" not in str(error.value)

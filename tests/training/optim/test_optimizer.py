@@ -1,4 +1,4 @@
-"""Optimizers: Keras' own by name, what is not decayed, and what is added: rates by depth, Muon, accumulation."""
+"""Optimizers: Keras' by name, exclusion from decay, layer-wise rates, Muon, gradient accumulation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def made(epochs=4, steps=5, schedule=None, **optimizer):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 @pytest.mark.parametrize("name", optimizer_names())
 def test_every_optimizer_of_keras_is_made(name, weight_decay):
-    """Each optimizer is had by its name, with decay and without, and moves a weight."""
+    """Each optimizer is made by its name, with decay and without, and moves a weight."""
     import keras
 
     variable = keras.Variable(np.ones((2, 2), "float32"), name="kernel")
@@ -50,7 +50,7 @@ def test_every_optimizer_of_keras_is_made(name, weight_decay):
 
 @pytest.mark.parametrize("name", ["SGD", "sgd", "Sgd"])
 def test_case_of_the_name_does_not_matter(name):
-    """Names are taken in any case, and momentum goes to those that have it."""
+    """Names are case-insensitive, and momentum goes to those that have it."""
     optimizer = made(name=name, momentum=0.8, nesterov=False)
     assert (optimizer.momentum, optimizer.nesterov) == (0.8, False)
 
@@ -59,7 +59,7 @@ def test_case_of_the_name_does_not_matter(name):
     ("name", "nearest"), [("sgdd", "sgd"), ("adamv", "adam"), ("rms_prop", "rmsprop"), *((n, "") for n in WRAPPERS)]
 )
 def test_unknown_optimizer_names_the_nearest(name, nearest):
-    """A name that Keras does not have is refused with the nearest; helpers are no optimizers."""
+    """An unknown name is refused with the nearest one; helper classes are no optimizers."""
     with pytest.raises(BadOption, match=f"optimizer.name='{name}'") as error:
         made(name=name)
     assert "\n" not in str(error.value)
@@ -86,7 +86,7 @@ def test_decay_leaves_biases_and_normalization_alone(name):
 
 
 def test_decay_leaves_embeddings_and_tokens_alone():
-    """Of a transformer only the kernels shrink: not its tables, its token, its scales and its norms."""
+    """Only the kernels of a transformer shrink: not its tables, token, scales and norms."""
     import keras
 
     import zoo
@@ -104,7 +104,7 @@ def test_decay_leaves_embeddings_and_tokens_alone():
 
 
 def test_moments_are_left_to_keras_unless_given():
-    """beta_2 and epsilon reach the optimizer where they are given."""
+    """beta_2 and epsilon reach the optimizer if they are given."""
     import keras
 
     plain, given = made(name="adam"), made(name="adam", beta_2=0.98, epsilon=1e-9)
@@ -129,7 +129,7 @@ def test_no_decay_by_default():
 
 
 def test_clip_norm_limits_all_gradients_together():
-    """The norm over all gradients is cut to the limit; 0 leaves them."""
+    """The norm over all gradients is clipped to the limit; 0 does not clip."""
     import keras
 
     def moved(clip_norm):
@@ -151,7 +151,7 @@ def _apply(optimizer, weight, gradient):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_fused_sgd_equals_keras(nesterov):
-    """The same weights after some steps of momentum, decay, clipping and a schedule, and really the fused operation."""
+    """Momentum, decay, clipping and a schedule give the same weights, and the step uses the fused operation."""
     import keras
     import tensorflow as tf
 
@@ -188,7 +188,7 @@ def test_textbook_names(name, nesterov):
 
 
 def test_gradients_are_clipped_in_three_ways():
-    """By value, each by its norm, all by theirs; and at most one of them."""
+    """By value, each by its norm, all by the global norm; and at most one of them."""
     import keras
 
     def moved(**clip):
@@ -208,8 +208,8 @@ def test_gradients_are_clipped_in_three_ways():
     assert "\n" not in str(error.value)
 
 
-def network():
-    """Dense layers of three steps, the second normalized."""
+def small_model():
+    """Return dense layers in three steps, the second one normalized."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -221,10 +221,12 @@ def network():
     return keras.Model(inputs, x)
 
 
-def test_shares_follow_the_depth():
-    """A norm goes with its layer, the last step has the whole rate."""
-    found = dict(zip((v.path for v in network().trainable_variables), rate_multipliers(network(), 0.5), strict=True))
-    assert {path.partition("/")[0]: share for path, share in found.items()} == {
+def test_rate_multipliers_follow_the_depth():
+    """A norm belongs to its layer; the last step has the full rate."""
+    found = dict(
+        zip((v.path for v in small_model().trainable_variables), rate_multipliers(small_model(), 0.5), strict=True)
+    )
+    assert {path.partition("/")[0]: multiplier for path, multiplier in found.items()} == {
         "dense1": 0.25,
         "dense2": 0.5,
         "dense2_norm": 0.5,
@@ -233,24 +235,24 @@ def test_shares_follow_the_depth():
 
 
 def test_blocks_are_one_step():
-    """Of a ViT the patches, each block and the classifier are steps; tokens and positions go with the patches."""
+    """The patches, each block and the classifier of a ViT are steps; tokens and positions belong to the patches."""
     import zoo
 
     model = zoo.get("vit_micro_tiny")
     found = {v.path: s for v, s in zip(model.trainable_variables, rate_multipliers(model, 0.5), strict=True)}
-    by_layer = {path.partition("/")[0]: share for path, share in found.items()}
+    by_layer = {path.partition("/")[0]: multiplier for path, multiplier in found.items()}
     assert {by_layer[n] for n in ("patches", "token", "positions")} == {0.5**4}
     assert {s for n, s in by_layer.items() if n.startswith("block2")} == {0.5**2}
     assert (by_layer["norm"], by_layer["logits"]) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "rmsprop", "adagrad", "nadam", "adamax"])
-def test_rate_by_depth_is_a_rate_of_ones_own(name):
-    """A variable at half the rate goes where an optimizer at half the rate takes it, decay included."""
+def test_rate_by_depth_equals_a_lower_rate(name):
+    """A variable at half the rate moves as with an optimizer at half the rate, including decay."""
     import keras
 
     def ends(rate, decay):
-        model = network()
+        model = small_model()
         options = {"name": name, "learning_rate": rate, "weight_decay": 0.01, "layer_decay": decay}
         config = OptimizerConfig(**options)
         optimizer = made(**options)
@@ -273,14 +275,14 @@ def test_rate_by_depth_is_a_rate_of_ones_own(name):
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_accumulated_steps_are_one_of_the_whole_batch(name):
-    """Three steps of 8 examples move the weights as one of 24, on schedule, through the fused operations."""
+    """Three steps of 8 examples move the weights like one of 24, on schedule, with fused operations."""
     import keras
 
     random = np.random.default_rng(0)
     x, y = random.normal(size=(72, 3)).astype("float32"), random.normal(size=(72, 2)).astype("float32")
 
     def ends(batch, accumulate):
-        model = network()
+        model = small_model()
         steps = len(x) // batch
         recipe = Recipe(
             "test",
@@ -295,11 +297,11 @@ def test_accumulated_steps_are_one_of_the_whole_batch(name):
 
     for one, other in zip(ends(24, 1), ends(8, 3), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(ends(24, 1), network().get_weights(), strict=True))
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(ends(24, 1), small_model().get_weights(), strict=True))
 
 
 def test_more_steps_than_there_are_cannot_be_accumulated():
-    """Weights that never change are refused at once."""
+    """Accumulation over more steps than training has is refused: the weights would never change."""
     with pytest.raises(BadOption, match="at most the 20 steps"):
         made(epochs=4, steps=5, accumulate=21)
 
@@ -323,12 +325,12 @@ def test_muon_orthogonalizes_kernels_of_convolutions_too():
     moved = {v.path: np.asarray(v) - old for v, old in zip(model.trainable_variables, before, strict=True)}
     values = np.linalg.svd(moved["conv/kernel"].reshape(18, 6), compute_uv=False)
     assert values.min() > 0.5 * values.max()
-    # The mean square of its moves is that of Adam's, 0.2 of the rate (arXiv:2502.16982).
+    # The mean square of its updates is that of Adam's, 0.2 of the rate (arXiv:2502.16982).
     assert np.sqrt((moved["conv/kernel"] ** 2).mean()) == pytest.approx(0.2 * 0.1, rel=0.3)
     # Adam's first step is the rate itself, whatever the gradient.
     for path in ("conv/bias", "logits/kernel", "logits/bias"):
         np.testing.assert_allclose(np.abs(moved[path]), 0.1, rtol=1e-3)
-    # The control: Keras' own leaves the convolution to Adam.
+    # The control: Keras' own Muon leaves the convolution to Adam.
     keras_own = keras.optimizers.Muon(0.1)
     assert keras_own._should_use_adamw(model.trainable_variables[0])
     assert not optimizer._should_use_adamw(model.trainable_variables[0])

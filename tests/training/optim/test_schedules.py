@@ -1,4 +1,4 @@
-"""Schedules: the learning rate at the ends and the corners, the warm-up before each, and keys that do nothing."""
+"""Schedules: the learning rate at its ends and corners, warm-up, and keys without effect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def rates(config, peak=0.1, epochs=10, steps=100):
     return lambda step: float(schedule(step) if callable(schedule) else schedule)
 
 
-# What a schedule needs to be one.
+# Keys that a schedule requires.
 KEYS = {
     "step": {"milestones": (5,)},
     "exponential": {"period": 1},
@@ -38,8 +38,8 @@ def test_cosine_with_warmup_at_its_corners():
     assert rate(100) == pytest.approx(0.05)
     assert rate(200) == pytest.approx(0.1)
     for step in (300, 600, 900):
-        share = (step - 200) / 800
-        assert rate(step) == pytest.approx(0.1 * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2), rel=1e-4)
+        fraction = (step - 200) / 800
+        assert rate(step) == pytest.approx(0.1 * (0.01 + 0.99 * (1 + math.cos(math.pi * fraction)) / 2), rel=1e-4)
     assert rate(1000) == pytest.approx(0.001)
     assert rate(2000) == pytest.approx(0.001)
 
@@ -79,7 +79,7 @@ def test_step_by_a_period():
 
 
 def test_exponential():
-    """A factor a period, in between too; 0.94 if none is given."""
+    """A factor per period, continuous in between; 0.94 by default."""
     rate = rates(ScheduleConfig("exponential", period=2, factor=0.5))
     assert [rate(s) for s in (0, 100, 200, 400)] == pytest.approx([0.1, 0.1 * 0.5**0.5, 0.05, 0.025])
     assert rates(ScheduleConfig("exponential", period=2))(200) == pytest.approx(0.094)
@@ -111,7 +111,7 @@ def test_one_cycle():
 
 @pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"one_cycle"}))
 def test_warmup_before_each(name):
-    """Linear to the peak, and no jump where it ends."""
+    """Linear to the peak, without a jump at its end."""
     rate = rates(ScheduleConfig(name, warmup_epochs=1, **KEYS.get(name, {})))
     first = 1 if name == "inverse_sqrt" else 0
     for step in (0, 25, 50, 99):
@@ -127,7 +127,7 @@ def test_warmup_may_be_part_of_an_epoch():
 
 
 def test_constant_never_moves():
-    """A constant schedule without warm-up is a number, with warm-up it stays at the peak."""
+    """A constant schedule is a number without warm-up, and stays at the peak with it."""
     assert make_schedule(ScheduleConfig("constant"), 0.1, 10, 100) == 0.1
     rate = rates(ScheduleConfig("constant", warmup_epochs=1))
     assert rate(50) == pytest.approx(0.05)
@@ -164,7 +164,7 @@ def test_warmup_must_end_before_training_does(name, warmup):
     ],
 )
 def test_what_cannot_apply_is_refused(name, keys, message):
-    """A key that a schedule does not read, or lacks, is an error and no silence."""
+    """A key that a schedule does not use, or a missing one, is an error."""
     with pytest.raises(BadOption, match=message) as error:
         rates(ScheduleConfig(name, **keys))
     assert "\n" not in str(error.value)

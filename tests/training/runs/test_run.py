@@ -1,4 +1,4 @@
-"""The run directory: what is in it, what is refused, its lock, and what a full disk leaves behind."""
+"""The run directory: its files, refused runs, its lock, and a full disk."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from zoo.common.errors import RunError, ZooError
 from zoo.common.files import read_json, whole_folder, write_atomic, write_bytes, write_json
 
 RECIPE = Recipe("test", data=DataConfig("digits", batch_size=32))
-FIGURES = {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second", "data_wait", "seconds"}
+METRICS = {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second", "data_wait", "seconds"}
 
 
 @contextlib.contextmanager
 def refused(match, error=RunError):
-    """Expect an error of one line."""
+    """Expect an error with one line."""
     with pytest.raises(error, match=match) as caught:
         yield
     assert "\n" not in str(caught.value)
@@ -40,12 +40,12 @@ def names(folder):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run directory that was just made."""
+    """A new run directory."""
     return Run.create(RECIPE, tmp_path / "runs" / "one")
 
 
 def test_finished_run_has_its_files(digits_run):
-    """A finished run holds recipe, environment, metrics, events, checkpoints, model and result, and no scraps."""
+    """A finished run has recipe, environment, metrics, events, checkpoints, model, result and no temporary files."""
     path = digits_run.path
     for name in ("recipe.json", "env.json", "metrics.jsonl", "model.keras", "done.json"):
         assert (path / name).is_file()
@@ -58,14 +58,14 @@ def test_finished_run_has_its_files(digits_run):
 
 
 def test_recipe_in_the_run_is_the_one_that_was_trained(digits_run, quick):
-    """recipe.json alone is enough to train the same again."""
+    """recipe.json alone is enough to train the same model again."""
     again = Run.open(digits_run.path)
     assert again.recipe == digits_run.recipe == recipes["digits_resnet"].override(**quick)
     assert json.loads((digits_run.path / "recipe.json").read_text())["version"] == 1
 
 
 def test_done_is_written_last(digits_run):
-    """Nothing of the training is younger than done.json."""
+    """No file of the training is newer than done.json."""
     done = (digits_run.path / "done.json").stat().st_mtime_ns
     written = [digits_run.path / name for name in ("recipe.json", "env.json", "metrics.jsonl", "model.keras")]
     written += [*digits_run.checkpoints.iterdir(), *(p for p in digits_run.tensorboard.rglob("*") if p.is_file())]
@@ -73,24 +73,24 @@ def test_done_is_written_last(digits_run):
 
 
 def test_metrics_have_one_row_an_epoch(digits_run):
-    """Every epoch has one row with all figures, finite numbers."""
+    """Every epoch has one row with all metrics, all finite."""
     rows = digits_run.metrics()
     assert [row["epoch"] for row in rows] == list(range(1, digits_run.recipe.epochs + 1))
     for row in rows:
-        assert set(row) == FIGURES | {"epoch"}
+        assert set(row) == METRICS | {"epoch"}
         assert all(math.isfinite(value) for value in row.values())
     assert len((digits_run.path / "metrics.jsonl").read_text().splitlines()) == len(rows)
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
 def test_events_are_read_by_tensorboard(digits_run):
-    """TensorBoard finds each figure by epoch, training and validation apart."""
+    """TensorBoard finds each metric by epoch, with training and validation separate."""
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     rows = digits_run.metrics()
     for part, wanted in (
-        ("train", FIGURES - {"val_loss", "val_accuracy"}),
+        ("train", METRICS - {"val_loss", "val_accuracy"}),
         ("validation", {"loss", "accuracy", "misclassified"}),
     ):
         events = EventAccumulator(str(digits_run.tensorboard / part), size_guidance={"tensors": 0})
@@ -103,8 +103,8 @@ def test_events_are_read_by_tensorboard(digits_run):
         assert values == pytest.approx([row[key] for row in rows])
 
 
-def test_environment_tells_machine_and_versions(digits_run):
-    """env.json names the processor, the cores and the versions that matter."""
+def test_environment_describes_machine_and_versions(digits_run):
+    """env.json has the processor, the cores and the relevant versions."""
     found = digits_run.environment()
     assert {"tensorflow", "keras", "numpy"} <= set(found["versions"])
     assert found["cores"] == os.cpu_count()
@@ -112,7 +112,7 @@ def test_environment_tells_machine_and_versions(digits_run):
     assert found["python"].startswith("3.")
 
 
-def test_result_tells_what_export_needs(digits_run):
+def test_result_has_what_export_needs(digits_run):
     """done.json holds metrics of the test split, labels, shape, preprocessing and durations."""
     result = digits_run.result()
     assert result["version"] == 1
@@ -130,7 +130,7 @@ def test_result_tells_what_export_needs(digits_run):
 
 
 def test_new_run_goes_below_runs(tmp_path, monkeypatch):
-    """Without a path a run lies in runs/<recipe>/<time>-<4 hex>, a new one each time."""
+    """Without a path, each run gets a new folder runs/<recipe>/<time>-<4 hex>."""
     monkeypatch.chdir(tmp_path)
     one, two = Run.create(RECIPE), Run.create(RECIPE)
     assert one.path.parent == two.path.parent
@@ -141,13 +141,13 @@ def test_new_run_goes_below_runs(tmp_path, monkeypatch):
 
 
 def test_new_run_in_an_empty_folder(tmp_path):
-    """An empty folder is as good as none."""
+    """An empty folder is accepted."""
     assert Run.open(Run.create(RECIPE, tmp_path).path).recipe == RECIPE
     assert sorted(p.name for p in tmp_path.iterdir()) == ["env.json", "recipe.json"]
 
 
 def test_new_run_in_the_current_folder(tmp_path, monkeypatch):
-    """A dot means the folder that one stands in."""
+    """A dot is the current folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     Run.create(RECIPE, ".")
@@ -155,7 +155,7 @@ def test_new_run_in_the_current_folder(tmp_path, monkeypatch):
 
 
 def test_folder_that_holds_something_is_refused(tmp_path):
-    """A folder or file in the way is refused before anything is written or computed."""
+    """A file, or a folder with content, is refused before anything is written or computed."""
     (tmp_path / "notes.txt").write_text("mine")
     for place in (tmp_path, tmp_path / "notes.txt"):
         with refused(r"empty or missing folder for a new run.*zoo train --resume"):
@@ -166,7 +166,7 @@ def test_folder_that_holds_something_is_refused(tmp_path):
 
 
 def test_missing_run(tmp_path):
-    """What is no run directory is told, with the way to make one."""
+    """A path without a run is refused, with how to make one."""
     for place in (tmp_path, tmp_path / "nowhere"):
         with refused(r"Expected a run directory.*zoo train RECIPE"):
             Run.open(place)
@@ -174,7 +174,7 @@ def test_missing_run(tmp_path):
 
 @pytest.mark.parametrize("version", [0, 2, None, "1"])
 def test_other_version_is_refused(run, version):
-    """A layout of another version is not guessed at."""
+    """A run of another format version is refused."""
     content = json.loads((run.path / "recipe.json").read_text()) | {"version": version}
     (run.path / "recipe.json").write_text(json.dumps(content))
     with refused(f"version 1. Received: .* of version {version}"):
@@ -195,14 +195,14 @@ def test_other_version_is_refused(run, version):
     ],
 )
 def test_damaged_recipe_is_refused(run, content):
-    """A recipe.json that cannot be read is one line that names the run."""
+    """An unreadable recipe.json gives one line that names the run."""
     (run.path / "recipe.json").write_bytes(content)
     with refused(str(run.path)):
         Run.open(run.path)
 
 
 def test_unfinished_run_has_no_result(run):
-    """Without done.json there is no result, and the message tells how to get one."""
+    """Without done.json there is no result, and the message explains how to get one."""
     assert not run.finished
     with refused(rf"zoo train --resume {run.path}"):
         run.result()
@@ -210,8 +210,8 @@ def test_unfinished_run_has_no_result(run):
         training.evaluate(run)
 
 
-def test_metrics_survive_a_line_that_was_cut_off(run):
-    """A truncated last line is left out, and the next row stands on a line of its own."""
+def test_metrics_survive_a_truncated_line(run):
+    """A truncated last line is dropped, and the next row starts a new line."""
     for epoch in (1, 2):
         run.add_metrics({"epoch": epoch, "loss": 1.0 / epoch})
     with open(run.path / "metrics.jsonl", "a") as file:
@@ -222,7 +222,7 @@ def test_metrics_survive_a_line_that_was_cut_off(run):
     assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_rows_from_before_a_resume_give_way(run):
+def test_rows_from_before_a_resume_are_replaced(run):
     """The row of an epoch replaces those of this epoch and later."""
     for epoch in (1, 2, 3):
         run.add_metrics({"epoch": epoch, "loss": 1.0})
@@ -231,7 +231,7 @@ def test_rows_from_before_a_resume_give_way(run):
 
 
 def test_no_metrics_yet(run):
-    """A run that has just begun has no rows."""
+    """A new run has no rows."""
     assert run.metrics() == []
 
 
@@ -245,7 +245,7 @@ with training.Run.open(sys.argv[1]).lock():
 
 
 def test_second_process_is_refused(run, python, zoo_command):
-    """While one process trains in a run, another cannot; the lock goes with the process, even by kill -9."""
+    """Only one process can train in a run; the lock ends with the process, even after kill -9."""
     process = python("-c", HOLD, run.path, stdin=subprocess.PIPE)
     try:
         assert process.stdout.readline() == "held\n"
@@ -264,7 +264,7 @@ def test_second_process_is_refused(run, python, zoo_command):
 
 
 def failing(content):
-    """Return a writer that writes a part and then finds the disk full."""
+    """Return a function that writes a part and then fails as on a full disk."""
 
     def write(path):
         path.write_bytes(content)
@@ -274,20 +274,20 @@ def failing(content):
 
 
 def test_write_atomic_leaves_the_old_content(tmp_path):
-    """When writing fails, what was there stands, and no temporary file is left."""
+    """If writing fails, the old content stays, and no temporary file is left."""
     path = tmp_path / "file.bin"
     write_bytes(path, b"old")
     with refused(r"Could not write .*file\.bin: No space left on device.*unchanged"):
         write_atomic(path, failing(b"ne"))
     assert path.read_bytes() == b"old"
     with pytest.raises(KeyError):
-        write_atomic(path, lambda beside: beside.write_bytes(b"n") and {}["x"])
+        write_atomic(path, lambda temporary: temporary.write_bytes(b"n") and {}["x"])
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file.bin"]
 
 
 def test_write_atomic_makes_folders_and_replaces(tmp_path):
-    """Missing folders are made; what stood there is replaced."""
+    """Missing folders are created, and an existing file is replaced."""
     for content in (b"1", b"22"):
         write_bytes(tmp_path / "a/b/c.bin", content)
     assert (tmp_path / "a/b/c.bin").read_bytes() == b"22"
@@ -295,27 +295,27 @@ def test_write_atomic_makes_folders_and_replaces(tmp_path):
 
 
 def test_whole_folder_is_whole_or_not_there(tmp_path):
-    """A folder appears with all its files, or not at all; an old one stays until the new one is whole."""
+    """A folder appears with all its files or not at all; an old one stays until the new one is complete."""
     place = tmp_path / "deep" / "folder"
-    with pytest.raises(ZeroDivisionError), whole_folder(place) as beside:  # noqa: PT012 - it fails half way
-        (beside / "a").write_text("x")
+    with pytest.raises(ZeroDivisionError), whole_folder(place) as temporary:  # noqa: PT012 - it fails half way
+        (temporary / "a").write_text("x")
         assert not place.exists()
         raise ZeroDivisionError
     assert names(tmp_path) == ["deep"]
-    with whole_folder(place) as beside:
-        (beside / "a").write_text("old")
-    with refused("Could not write .*No space left"), whole_folder(place) as beside:
-        (beside / "a").write_text("new")
+    with whole_folder(place) as temporary:
+        (temporary / "a").write_text("old")
+    with refused("Could not write .*No space left"), whole_folder(place) as temporary:
+        (temporary / "a").write_text("new")
         raise OSError(28, "No space left on device")
     assert (place / "a").read_text() == "old"
-    with whole_folder(place) as beside:
-        (beside / "b").write_text("new")
+    with whole_folder(place) as temporary:
+        (temporary / "b").write_text("new")
     assert names(tmp_path) == ["deep", "deep/folder", "deep/folder/b"]
     assert place.stat().st_mode & 0o777 == 0o755
 
 
 def test_json_is_strict(tmp_path):
-    """Numbers that are not finite become null, and what is no JSON is refused."""
+    """Numbers that are not finite become null, and invalid JSON is refused."""
     write_json(tmp_path / "a.json", {"nan": math.nan, "list": [math.inf, (1.5, "é")]})
     assert "NaN" not in (tmp_path / "a.json").read_text()
     assert read_json(tmp_path / "a.json") == {"nan": None, "list": [None, [1.5, "é"]]}
@@ -327,7 +327,7 @@ def test_json_is_strict(tmp_path):
 
 @contextlib.contextmanager
 def largest_file(size):
-    """Let this process write no file larger than some bytes, as on a full disk."""
+    """Limit the size of the files that this process writes, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -337,7 +337,7 @@ def largest_file(size):
 
 
 def test_model_that_finds_the_disk_full(digits_run, tmp_path):
-    """A model that cannot be written whole leaves the one before, no scraps, and one line."""
+    """A model that cannot be written completely leaves the old one, no temporary files, and one line."""
     import keras
 
     model = keras.saving.load_model(digits_run.model_path, compile=False)
@@ -350,7 +350,7 @@ def test_model_that_finds_the_disk_full(digits_run, tmp_path):
 
 
 def checkpointed(run, epoch, process):
-    """Wait until the last checkpoint of a run stands at an epoch or later."""
+    """Wait until the last checkpoint of a run is at an epoch or later."""
     path = run / "checkpoints/last.safetensors"
     until = time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None:
@@ -363,13 +363,13 @@ def checkpointed(run, epoch, process):
 
 
 def test_full_disk_stops_training_in_one_line(tmp_path, python):
-    """When the disk fills up, the command says so in one line, and the last checkpoint is whole."""
+    """On a full disk, the command reports it in one line, and the last checkpoint is intact."""
     run = tmp_path / "run"
     changes = [f"--set={pair}" for pair in ("epochs=2000", "model.options.widths=[16]")]
     process = python("-m", "zoo", "train", "digits_mlp", *changes, "--run", run, "--quiet")
     try:
         checkpointed(run, 1, process)
-        # A checkpoint takes more than this, so that the next one fails while it is written.
+        # A checkpoint is larger than this, so the next save fails.
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
         out, err = process.communicate(timeout=60)
     finally:
@@ -428,7 +428,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_command_refuses_in_one_line_and_leaves_nothing(case, tmp_path, monkeypatch, zoo_command):
-    """What cannot be trained is exit code 2 and one line that says why; no run directory is made."""
+    """A run that cannot be trained gives exit code 2 and one line with the reason; no run directory is created."""
     arguments, message = REFUSED[case]
     monkeypatch.chdir(tmp_path)
     code, out, err = zoo_command("train", *arguments)
@@ -440,7 +440,7 @@ def test_command_refuses_in_one_line_and_leaves_nothing(case, tmp_path, monkeypa
 
 
 def test_commands_refuse_a_run_that_is_not_finished(run, zoo_command):
-    """Evaluating an unfinished run is one line with the way to finish it."""
+    """Evaluating an unfinished run gives one line with how to finish it."""
     code, out, err = zoo_command("evaluate", run.path)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"zoo train --resume {run.path}" in err
