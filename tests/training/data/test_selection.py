@@ -1,4 +1,4 @@
-"""Selecting examples for calibration and samples: the same as a scan of the split gives, and no other is read."""
+"""Selecting examples for calibration and samples: the same as a scan of the split, without reading others."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def open_imagenet(root):
 
 
 def scan(split, numbers):
-    """Return the raw examples of some numbers by reading the whole split, as was done before."""
+    """Return the raw examples of some numbers by reading the whole split."""
     return [example for i, example in enumerate(split.examples.as_numpy_iterator()) if i in set(map(int, numbers))]
 
 
@@ -111,7 +111,7 @@ def same(one, two):
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_selection_gives_what_a_scan_gives(kind, tmp_path):
-    """Each kind of ImageNet selects the very examples of a scan: the ends, neighbours, and across shards."""
+    """Each kind of ImageNet selects the examples of a scan: at the ends, adjacent ones, and across shards."""
     WRITERS[kind](tmp_path)
     split = open_imagenet(tmp_path).dataset.splits["train"]
     for numbers in ([0], [split.count - 1], [0, 11, 12, 13, 35], list(range(split.count))):
@@ -137,7 +137,7 @@ def test_every_reader_selects_what_a_scan_gives(config, split):
 
 
 def test_split_without_a_selection_reads_up_to_the_last():
-    """A dataset of a plug-in need not define `select`; what lies behind the last example is not read."""
+    """A dataset of a plug-in need not define `select`; examples after the last selected one are not read."""
     import tensorflow as tf
 
     read = []
@@ -155,7 +155,7 @@ def test_split_without_a_selection_reads_up_to_the_last():
 
 @pytest.mark.parametrize("memory", [1 << 30, 0])
 def test_files_of_other_images_are_not_read(tmp_path, monkeypatch, memory):
-    """Samples of a folder read their own files only: all others can be gone, however large a split is."""
+    """Samples of a folder read only their own files: all others may be missing, for any size of the split."""
     write_folder(tmp_path)
     monkeypatch.setattr(pipeline_module, "MEMORY", memory)
     pipe = open_imagenet(tmp_path)
@@ -168,7 +168,7 @@ def test_files_of_other_images_are_not_read(tmp_path, monkeypatch, memory):
     x, y = open_again(pipe).raw("train", 5)
     np.testing.assert_array_equal(x, wanted)
     np.testing.assert_array_equal(y, labels)
-    # The control: a scan does need the others.
+    # The control: a scan needs the other files.
     with pytest.raises(Exception, match="No such file"):
         scan(pipe.dataset.splits["train"], [0])
 
@@ -182,7 +182,7 @@ def open_again(pipe):
 
 @pytest.mark.parametrize("kind", ["records", "tfds"])
 def test_bytes_read_of_record_files(kind, tmp_path, monkeypatch):
-    """Of record files, samples read the chosen records and 12 bytes of others, not a share of the file."""
+    """Of record files, samples read the selected records and 12 bytes of others, not a fraction of the file."""
     WRITERS[kind](tmp_path)
     pipe = open_imagenet(tmp_path)
     read, plain = [], Path.open
@@ -217,7 +217,7 @@ def test_bytes_read_of_record_files(kind, tmp_path, monkeypatch):
 
 
 def test_damage_in_other_records_does_not_matter(tmp_path):
-    """Records that are not chosen can be damaged, as TensorFlow never sees them; a scan stops at the first."""
+    """Damaged records that are not selected never reach TensorFlow; a scan stops at the first."""
     write_records(tmp_path)
     pipe = open_imagenet(tmp_path)
     wanted = pipe.raw("train", 2)[0]
@@ -231,7 +231,7 @@ def test_damage_in_other_records_does_not_matter(tmp_path):
 
 
 def test_records_by_number(tmp_path):
-    """Records come by their numbers, of any length, one of none included."""
+    """Records are read by number, at any length, including empty ones."""
     import tensorflow as tf
 
     contents = [b"a" * n for n in (3, 0, 100, 1)]
@@ -242,7 +242,7 @@ def test_records_by_number(tmp_path):
 
 
 def test_other_formats_of_tfds_are_read_by_instruction(tmp_path):
-    """TFDS skips to the same examples itself where they are not in TFRecord files."""
+    """For files other than TFRecord, TFDS skips to the same examples itself."""
     import tensorflow_datasets as tfds
 
     write_tfds(tmp_path)

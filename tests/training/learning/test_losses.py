@@ -1,4 +1,4 @@
-"""Losses: against their formulas, how much a class counts, and what does not fit together."""
+"""Losses: their formulas, class weights, and options that do not fit together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def binary(y, z):
 
 
 def test_losses_of_classes():
-    """Cross-entropy, of all classes or one by one, with smoothed labels, and focal; as their papers have them."""
+    """Cross-entropy over all classes or one by one, label smoothing and focal loss match their papers."""
     p = softmax(LOGITS)
     smooth = LABELS * 0.9 + 0.1 / 3
     formulas = [
@@ -48,7 +48,7 @@ def test_losses_of_classes():
 
 
 def test_weights_multiply_the_loss_of_each_class():
-    """A class of weight 0 does not count; mixed labels count by their shares."""
+    """A class of weight 0 does not count; mixed labels count by their fractions."""
     p, weights = softmax(LOGITS), (2.0, 1.0, 0.0)
     found = float(class_loss(LossConfig(), weights)(LABELS, LOGITS))
     assert found == pytest.approx(-2 * np.log(p[0, 0]) / 2, rel=1e-5)
@@ -58,12 +58,12 @@ def test_weights_multiply_the_loss_of_each_class():
 
 
 def test_losses_of_several_labels():
-    """The mean over what is known; focal and weights label by label."""
+    """The mean is over known labels; focal loss and weights apply label by label."""
     y = np.array([[1, 0, -1], [0, -1, 1]], "float32")
     known = y >= 0
     each = binary(np.maximum(y, 0), LOGITS)
     assert float(label_loss(LossConfig())(y, LOGITS)) == pytest.approx(each[known].mean(), rel=1e-4)
-    # Nothing is said of what is not known.
+    # Logits of unknown labels do not matter.
     other = np.where(known, LOGITS, 99.0).astype("float32")
     assert float(label_loss(LossConfig())(y, other)) == pytest.approx(each[known].mean(), rel=1e-4)
     weights = np.array([3.0, 1.0, 0.5])
@@ -75,7 +75,7 @@ def test_losses_of_several_labels():
 
 
 def test_losses_of_numbers():
-    """Squares, absolute values, and Huber's: a square near 0, a line beyond delta."""
+    """Squared and absolute errors, and Huber's: a square near 0, a line beyond delta."""
     truth, values = np.array([[0.0], [0.0]], "float32"), np.array([[0.5], [3.0]], "float32")
     assert float(value_loss(LossConfig())(truth, values)) == pytest.approx((0.25 + 9) / 2)
     assert float(value_loss(LossConfig("mae"))(truth, values)) == pytest.approx(3.5 / 2)
@@ -100,14 +100,14 @@ def test_losses_of_numbers():
     ],
 )
 def test_what_does_not_fit_is_refused(make, config, message):
-    """A loss for another kind of answer, and keys that nobody reads."""
+    """A loss for another task, and unused keys, are refused."""
     with pytest.raises(BadOption, match=message) as error:
         make(LossConfig(**config))
     assert "\n" not in str(error.value)
 
 
 def pipeline(labels, classes, task="classify"):
-    """Something with labels, as a pipeline has them."""
+    """Return labels with the interface of a pipeline."""
     examples = tf.data.Dataset.from_tensor_slices((np.zeros(len(labels)), np.asarray(labels, "int64")))
     splits = {"train": types.SimpleNamespace(examples=examples, count=len(labels))}
     dataset = types.SimpleNamespace(name="made", labels=tuple("abcdef"[:classes]), task=task, splits=splits)
@@ -115,7 +115,7 @@ def pipeline(labels, classes, task="classify"):
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
-    """A class counts inversely to how often it occurs, the mean over all examples is 1."""
+    """A class counts inversely to its frequency, and the mean over all examples is 1."""
     from sklearn.utils.class_weight import compute_class_weight
 
     labels = [0] * 6 + [1] * 3 + [2]
@@ -139,7 +139,7 @@ def test_balanced_weights_are_those_of_scikit_learn():
     ],
 )
 def test_weights_that_cannot_be_are_refused(config, error, message):
-    """Of the wrong length, below 0, all 0, stated twice, or of a class without examples."""
+    """Refuses weights of the wrong length, below 0, all 0, given twice, or of a class without examples."""
     with pytest.raises(error, match=message) as raised:
         class_weights(LossConfig(**config), pipeline([0, 1, 1], 3))
     assert "\n" not in str(raised.value)
@@ -156,11 +156,11 @@ GOOGLENET = {
 
 
 def test_heads_are_weighted_and_not_evaluated():
-    """In training the loss is that of the logits plus those of the heads; in evaluation it is that of the logits."""
+    """The training loss is that of the logits plus those of the heads; the evaluation loss is that of the logits."""
     recipe = resolve("digits_resnet", {**GOOGLENET, "loss.label_smoothing": 0.0}.items())
     data = open_pipeline(recipe, zoo.spec("googlenet_tiny"))
-    network = zoo.get("googlenet_tiny", input_shape=(8, 8, 1), auxiliary=True)
-    model = make_training_model(network, recipe, data)
+    with_heads = zoo.get("googlenet_tiny", input_shape=(8, 8, 1), auxiliary=True)
+    model = make_training_model(with_heads, recipe, data)
     model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False)
     x, y = next(iter(data.evaluate("validation")))
     outputs = model(x, training=False)
@@ -169,9 +169,9 @@ def test_heads_are_weighted_and_not_evaluated():
     wanted = own["logits"] + 0.3 * own["auxiliary1"] + 0.1 * own["auxiliary2"]
     assert float(model.compute_loss(x, y, outputs, None, training=True)) == pytest.approx(wanted, rel=1e-5)
     assert float(model.compute_loss(x, y, outputs, None, training=False)) == pytest.approx(own["logits"], rel=1e-5)
-    shipped = to_inference_model(network, recipe)
-    np.testing.assert_allclose(shipped(x), outputs["logits"], rtol=1e-6)
-    assert not any(layer.name.startswith("auxiliary") for layer in shipped.layers)
+    inference = to_inference_model(with_heads, recipe)
+    np.testing.assert_allclose(inference(x), outputs["logits"], rtol=1e-6)
+    assert not any(layer.name.startswith("auxiliary") for layer in inference.layers)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_heads_are_weighted_and_not_evaluated():
     ],
 )
 def test_heads_that_are_not_there_are_refused(overrides, message, tmp_path):
-    """Every auxiliary output has a weight, and no weight is for nothing; nothing is left behind."""
+    """Every auxiliary output has a weight, and every weight has an output; no run directory is left."""
     with pytest.raises(BadOption, match=message) as error:
         training.train("digits_resnet", {**GOOGLENET, **overrides}, run=tmp_path / "run")
     assert "\n" not in str(error.value)
@@ -192,8 +192,8 @@ def test_heads_that_are_not_there_are_refused(overrides, message, tmp_path):
 
 
 @pytest.mark.slow
-def test_network_without_its_heads_is_exported(tmp_path):
-    """A run with auxiliary classifiers is kept and exported as the network without them, equal to it."""
+def test_model_without_its_heads_is_exported(tmp_path):
+    """A run with auxiliary classifiers is saved and exported as the model without them, and verified."""
     import export
 
     run = training.train("digits_resnet", GOOGLENET, run=tmp_path / "run")

@@ -30,7 +30,7 @@ from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, UnknownName, ZooError
 
 NAN, INF = float("nan"), float("inf")
-# A value that cannot be, for each field of each config, and what the message says.
+# An invalid value for each field of each config, and its message.
 BAD = [
     ("name", "../x", "name must be letters"),
     ("model.name", "resnet_tyni", "Did you mean 'resnet_tiny'"),
@@ -171,13 +171,13 @@ def one_line(error, key):
 
 
 def test_the_table_covers_every_field():
-    """No field is without a bad value."""
+    """Every field has an invalid value."""
     assert {key for key in all_keys(Recipe) if key not in TABLES} == {key for key, _, _ in BAD} - {"model.options.stem"}
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [row for row in BAD if row[2]])
 def test_bad_value_is_refused_when_the_recipe_is_made(key, value, message):
-    """An override, and the same recipe as JSON, end in one line."""
+    """An override, and the same recipe as JSON, give one line."""
     with pytest.raises(ZooError) as error:
         BASE.override(**{key: value})
     assert message in one_line(error, key)
@@ -185,7 +185,7 @@ def test_bad_value_is_refused_when_the_recipe_is_made(key, value, message):
 
 @pytest.mark.parametrize(("key", "value", "message"), [row for row in BAD if "options." not in row[0]])
 def test_bad_value_is_refused_in_python(key, value, message):
-    """The constructors refuse it too: a Recipe that was made is valid. Numbers for texts are refused here only."""
+    """The constructors also refuse it, so that every Recipe is valid. Numbers for texts are refused here only."""
     *parents, name = key.split(".")
     with pytest.raises(ZooError) as error:
         dataclasses.replace(BASE, **_nested(BASE, parents, name, value))
@@ -204,7 +204,7 @@ def _nested(owner, parents, name, value):
     ("key", "value"), [(k, v) for k, v, m in BAD if m and not isinstance(v, dict) and k[:7] != "teacher"]
 )
 def test_bad_value_in_toml_is_refused(tmp_path, key, value):
-    """So does a recipe in a TOML file."""
+    """A recipe in a TOML file is refused too."""
     table, _, name = key.rpartition(".")
     text = json.dumps(value).replace("NaN", "nan").replace("Infinity", "inf")
     (tmp_path / "mine.toml").write_text(f'base = "digits_mlp"\n{f"[{table}]" if table else ""}\n{name} = {text}\n')
@@ -246,7 +246,7 @@ def test_contradictions_are_refused(changes, message):
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_registered_recipe_is_valid(name):
-    """The control: all registered recipes were made, and are made again."""
+    """The control: all registered recipes are valid."""
     assert Recipe.from_json(recipes[name].to_json()) == recipes[name]
 
 
@@ -257,7 +257,7 @@ def test_optimizers_are_named_in_any_case(name):
 
 
 def test_lbfgs_ignores_the_schedule():
-    """Schedules do not apply to it, so that its epochs may be fewer than the warm-up."""
+    """Schedules do not apply to it, so its epochs may be fewer than those of the warm-up."""
     assert BASE.override(**{"optimizer.name": "lbfgs", "schedule.warmup_epochs": 20}).epochs == 10
 
 
@@ -338,7 +338,7 @@ def test_validation_needs_no_tensorflow(printed):
     ],
 )
 def test_keys_of_other_libraries_name_ours(key, nearest):
-    """Synonyms, abbreviations and keys without their table or in a wrong one."""
+    """Synonyms, abbreviations and keys without their table, or in a wrong one, suggest the right key."""
     with pytest.raises(BadOption) as error:
         BASE.override(**{key: 1})
     assert f"Did you mean '{nearest}'?" in one_line(error, key)
@@ -346,20 +346,20 @@ def test_keys_of_other_libraries_name_ours(key, nearest):
 
 @pytest.mark.parametrize("key", ["zzz", "optimizer.qqqq"])
 def test_no_key_is_suggested_for_nonsense(key):
-    """What is like no key suggests none."""
+    """A key unlike all others suggests none."""
     with pytest.raises(BadOption, match="Known: "):
         BASE.override(**{key: 1})
 
 
 def test_synonyms_lead_to_keys():
-    """Each synonym stands for the last part of a key, and is none itself."""
+    """Each synonym maps to the last part of a key, and is no key itself."""
     parts = {key.rpartition(".")[2] for key in all_keys(Recipe)}
     assert set(SYNONYMS.values()) <= parts
     assert not set(SYNONYMS) & parts
 
 
 def test_unknown_dataset_and_model_are_unknown_names():
-    """As lookups in a registry are."""
+    """They raise UnknownName, like lookups in a registry."""
     for key in ("data.name", "model.name"):
         with pytest.raises(UnknownName):
             BASE.override(**{key: "digts"})
