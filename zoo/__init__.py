@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.build import Request, build_features
-from zoo.build import build as _build
 from zoo.common.errors import (
     BadOption,
     DataError,
@@ -30,8 +28,6 @@ from zoo.common.errors import (
     UnsupportedExport,
     ZooError,
 )
-from zoo.counts import cached_count
-from zoo.decoding import generate as _generate
 from zoo.layers.heads import MultiClass, MultiLabel, Regression
 from zoo.layers.registration import register_with_keras
 from zoo.specs.counts import set_counter
@@ -42,7 +38,10 @@ from zoo.specs.registry import ModelSpec
 from zoo.specs.registry import models as _models
 from zoo.specs.registry import register as register_model
 from zoo.specs.text import TextConfig
-from zoo.weights.safetensors_file import write_weights
+
+# Read when TensorFlow is imported, which turns oneDNN on by itself on the newest processors only. With AVX2 alone,
+# ResNet-50 trains 1.6 times as fast with it, and grouped convolutions have all their kernels.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if TYPE_CHECKING:
     import keras
@@ -79,8 +78,15 @@ __all__ = [
     "spec",
 ]
 
-# A plug-in's model has no recorded counts; it is built once to count it.
-set_counter(cached_count)
+
+def _count(spec: ModelSpec) -> dict[str, Any]:
+    """Return the counts of a plug-in's model, which has no recorded ones: it is built once."""
+    from zoo.counts import cached_count
+
+    return cached_count(spec)
+
+
+set_counter(_count)
 register_with_keras()
 
 
@@ -141,8 +147,10 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
         BadOption: the model has no such option, a value is out of range, or the weights do not fit.
         DataError: the weights cannot be downloaded or read.
     """
+    from zoo.build import Request, build
+
     request = Request(classes, heads, input_shape, include_top, classifier_activation, dtype, name)
-    return _build(model, request, weights, options)
+    return build(model, request, weights, options)
 
 
 def features(
@@ -178,6 +186,8 @@ def features(
         UnknownName: no model has this name.
         BadOption: the model has no such level or option, or the weights do not fit.
     """
+    from zoo.build import Request, build_features
+
     request = Request(input_shape=input_shape, dtype=dtype, name=name)
     return build_features(model, levels, request, weights, options, kind)
 
@@ -197,7 +207,9 @@ def generate(model: keras.Model, source: np.ndarray, beams: int = 1, penalty: fl
     Raises:
         BadOption: the model is not sequence-to-sequence, or the ids or options are out of range.
     """
-    return _generate(model, source, beams, penalty)
+    from zoo.decoding import generate
+
+    return generate(model, source, beams, penalty)
 
 
 def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
@@ -210,6 +222,8 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
     Raises:
         BadOption: the path has another ending.
     """
+    from zoo.weights.safetensors_file import write_weights
+
     write_weights(model, Path(path))
 
 

@@ -154,7 +154,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 if it succeeds, 2 with one line if not, 128 + n when stopped by signal n."""
     # TensorFlow logs an error for each accelerator that it does not find.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     warnings.formatwarning = lambda message, *_: f"zoo: {message}\n"
     sys.exit(_run(arguments))
 

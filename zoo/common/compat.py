@@ -1,6 +1,6 @@
-"""Private Keras APIs on graphs and layers, each behind one function; no other module of this repository calls them.
+"""Private APIs of Keras and TensorFlow, each behind one function; no other module of the zoo calls them.
 
-`tests/zoo/common/test_compat.py` has one test per function, which names the Keras symbol when an upgrade changes it.
+`tests/zoo/common/test_compat.py` has one test per function, which names the symbol when an upgrade changes it.
 """
 
 from __future__ import annotations
@@ -96,3 +96,12 @@ def get_mask(tensor: Any) -> Any:
 def has_training_argument(operation: Any) -> bool:
     """Return whether the `call` of a layer takes a `training` argument; False for an operation of keras.ops."""
     return getattr(operation, "_call_has_training_arg", False)
+
+
+def onednn_computes(dtype: str) -> bool:
+    """Return whether oneDNN is on, and computes a dtype on this CPU."""
+    import tensorflow as tf
+    from tensorflow.python.util import _pywrap_util_port, _pywrap_utils
+
+    supports = _pywrap_utils.IsDataTypeSupportedByOneDNNOnThisCPU
+    return bool(_pywrap_util_port.IsMklEnabled() and supports(tf.as_dtype(dtype).as_datatype_enum))

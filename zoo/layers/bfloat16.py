@@ -5,9 +5,10 @@ Each computes the same function. Measured on two cores with AMX; inference, GPUs
 
 from __future__ import annotations
 
-import os
-import platform
+import functools
 from typing import Any
+
+from zoo.common import compat
 
 
 def has_gpu() -> bool:
@@ -17,9 +18,18 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def has_onednn() -> bool:
-    """Return whether TensorFlow's CPU kernels are oneDNN's: on x86, unless oneDNN is disabled."""
-    return platform.machine() in ("x86_64", "AMD64") and os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
+@functools.cache
+def has_onednn(dtype: str = "bfloat16") -> bool:
+    """Return whether TensorFlow computes a dtype with oneDNN on this CPU: bfloat16 needs AVX-512 or newer.
+
+    TensorFlow's other kernels round sums to bfloat16 and have no gradient of grouped convolutions.
+    """
+    return compat.onednn_computes(dtype)
+
+
+def is_fast() -> bool:
+    """Return whether the operations of this module are faster than Keras' own: on a CPU with oneDNN's bfloat16."""
+    return has_onednn() and not has_gpu()
 
 
 def convolve(inputs: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:

@@ -37,16 +37,21 @@ class Conv2D(KernelLayer, keras.layers.Conv2D):
     def _grouped(self, inputs: Any, training: bool) -> Any:
         """Convolve in groups, which TensorFlow infers from the kernel's shape.
 
-        On CPU only oneDNN has a gradient for it, which is faster in bfloat16 and slower in float32 than one convolution
-        per group.
+        On CPU only oneDNN has all kernels for it. Their gradient is faster in bfloat16 and slower in float32 than one
+        convolution per group.
         """
         import tensorflow as tf
 
         kernel, step = tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype), list(self.strides)
-        in_bfloat16 = keras.backend.standardize_dtype(inputs.dtype) == "bfloat16"
-        if training and not bfloat16.has_gpu() and not (in_bfloat16 and bfloat16.has_onednn()):
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        lacks_kernels = not bfloat16.has_onednn(dtype) or (training and dtype != "bfloat16")
+        if lacks_kernels and not bfloat16.has_gpu():
+            # TensorFlow's own kernels would sum in the lower precision.
+            wide = "float64" if dtype == "float64" else "float32"
+            inputs, kernel = tf.cast(inputs, wide), tf.cast(kernel, wide)
             parts = zip(tf.split(inputs, self.groups, -1), tf.split(kernel, self.groups, -1), strict=True)
-            return tf.concat([tf.nn.conv2d(x, k, step, self.padding.upper()) for x, k in parts], -1)
+            outputs = tf.concat([tf.nn.conv2d(x, k, step, self.padding.upper()) for x, k in parts], -1)
+            return tf.cast(outputs, dtype)
         return tf.nn.conv2d(inputs, kernel, step, self.padding.upper())
 
     def _groupable(self) -> bool:

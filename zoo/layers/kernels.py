@@ -22,7 +22,8 @@ def trains_on_cpu(inputs: Any) -> bool:
 
 def trains_in_bfloat16_on_cpu(inputs: Any) -> bool:
     """Return whether the kernels that are faster in bfloat16 training on CPU support these inputs."""
-    return trains_on_cpu(inputs) and keras.backend.standardize_dtype(inputs.dtype) == "bfloat16"
+    in_bfloat16 = keras.backend.standardize_dtype(inputs.dtype) == "bfloat16"
+    return in_bfloat16 and trains_on_cpu(inputs) and bfloat16.has_onednn()
 
 
 def add_bias_and_activate(layer: Any, outputs: Any) -> Any:

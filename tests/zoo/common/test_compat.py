@@ -152,6 +152,14 @@ def test_has_training_argument():
         assert not compat.has_training_argument(object())
 
 
+def test_onednn_computes():
+    """TensorFlow reports oneDNN's dtypes: float32 wherever it is on, and never what is no dtype of oneDNN."""
+    with relies_on("_pywrap_util_port.IsMklEnabled, _pywrap_utils.IsDataTypeSupportedByOneDNNOnThisCPU"):
+        found = {dtype: compat.onednn_computes(dtype) for dtype in ("float32", "bfloat16")}
+    assert set(map(type, found.values())) == {bool}
+    assert found["float32"] or not found["bfloat16"]
+
+
 def test_every_function_has_a_test():
     """A function without a canary would break silently."""
     functions = {n for n, f in vars(compat).items() if inspect.isfunction(f) and f.__module__ == compat.__name__}
