@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# As `import zoo` does; tests may import TensorFlow first.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,7 +128,10 @@ def zoo_command(capsys):
 
 @pytest.fixture(scope="session")
 def python():
-    """Start Python in a separate process, in the repository; returns the Popen."""
+    """Start Python in a separate process, in the repository; returns the Popen.
+
+    With `warm=True` it has TensorFlow imported already, see forking.py.
+    """
 
     def start(*arguments: object, **options: object) -> subprocess.Popen:
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, **options}

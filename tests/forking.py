@@ -2,7 +2,7 @@
 
 Importing TensorFlow takes five seconds of processor time. A process that trains or converts is forked from a server
 that has imported it and run nothing. It is a separate process with its own memory, signals and exit code. A process
-that is started to look at imports or at start-up is never forked.
+that is started to look at imports or at start-up is never forked, unless its test says so with `warm`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from typing import Any
 
 # Modules and commands of ours that are forked.
@@ -61,14 +62,14 @@ _server: list[Server] = []
 
 
 class Popen(_POPEN):
-    """subprocess.Popen that forks what is known to be warm."""
+    """subprocess.Popen that forks what is known to be warm, and what is started with `warm=True`."""
 
-    def __init__(self, args: Any, *others: Any, **options: Any) -> None:
+    def __init__(self, args: Any, *others: Any, warm: bool = False, **options: Any) -> None:
         command = [os.fspath(part) for part in args] if isinstance(args, (list, tuple)) else []
         self._warm = (
             not others
             and command[:1] == [sys.executable]
-            and any(command[1 : 1 + len(start)] == start for start in WARM)
+            and (warm or any(command[1 : 1 + len(start)] == start for start in WARM))
             and not options.get("pass_fds")
             and not options.get("start_new_session")
             and _same(options.get("env"))
@@ -153,10 +154,17 @@ def main() -> None:
     import runpy
 
     serve(socket.socket(fileno=int(sys.argv[1])))
-    _, module, *rest = sys.argv
-    sys.argv = [module, *rest]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    first, *rest = sys.argv
+    if first == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv, sys.modules["__main__"] = ["-c", *rest[1:]], types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), vars(sys.modules["__main__"]))
+    else:
+        sys.path.insert(0, os.path.dirname(os.path.abspath(first)))
+        runpy.run_path(first, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_readme_blocks_run(python, tmp_path):
     """The Python blocks of the README run unchanged, in an empty folder."""
     source = "\n".join(python_blocks(README))
     assert "export.convert" in source
-    process = python("-c", source, cwd=tmp_path)
+    process = python("-c", source, cwd=tmp_path, warm=True)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "accuracy" in out

@@ -315,6 +315,7 @@ def test_commands_run_without_heavy_imports(python, arguments):
     assert {"zoo", "click"} <= set(err.split())
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_heavy_imports_are_seen(python):
     """The control of the test above: a model that is built does import them."""

@@ -70,8 +70,8 @@ def stepwise(parts, source, target):
         {},
         {"norm": "pre", "activation": "swiglu"},
         {"positions": "learned", "attention_bias": True, "layer_scale": 0.5},
-        {"input_shape": (2, 5), "classifier_activation": "softmax"},
-        {"input_shape": (6, 1)},
+        pytest.param({"input_shape": (2, 5), "classifier_activation": "softmax"}, marks=pytest.mark.slow),
+        pytest.param({"input_shape": (6, 1)}, marks=pytest.mark.slow),
     ],
 )
 def test_steps_are_the_whole(options):

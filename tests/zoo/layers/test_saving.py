@@ -217,23 +217,39 @@ if order == "spec asked first":
     assert importlib.util.find_spec("keras").loader is not None
 import keras
 assert not any(type(finder).__module__.startswith("zoo") for finder in sys.meta_path)
-models = [keras.saving.load_model(path) for path in paths]
 import numpy as np
-images = [np.ones((1, *model.input_shape[1:]), model.inputs[0].dtype) for model in models]
-print(json.dumps([np.asarray(model(x)).ravel().tolist() for model, x in zip(models, images)]))
+found = []
+for path in paths:
+    try:
+        model = keras.saving.load_model(path)
+    except TypeError as error:
+        found.append(str(error))
+    else:
+        values = np.ones((1, *model.input_shape[1:]), model.inputs[0].dtype)
+        found.append(np.asarray(model(values)).ravel().tolist())
+print(json.dumps(found))
 """
+# The layers of these models are the zoo's.
+OURS = {"vit_micro_tiny.keras": {}, "mlp_tiny.keras": {"drop_connect": 0.5}}
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Files of models with layers of the zoo, and one with Keras' own alone; with their outputs."""
-    folder, found = tmp_path_factory.mktemp("files"), {}
-    for name, options in {"vit_micro_tiny": {}, "mlp_tiny": {"drop_connect": 0.5}, "resnet_tiny": {}}.items():
-        model = zoo.get(name, **options)
-        model.save(folder / f"{name}.keras")
-        values = np.ones((1, *model.input_shape[1:]), model.inputs[0].dtype)
-        found[folder / f"{name}.keras"] = np.asarray(model(values)).ravel()
+def files(tmp_path_factory, digits_run):
+    """Outputs by file: of models with layers of the zoo, and of two with Keras' own alone, one of them compiled."""
+    folder = tmp_path_factory.mktemp("files")
+    for file, options in {**OURS, "resnet_tiny.keras": {}}.items():
+        zoo.get(file.partition(".")[0], **options).save(folder / file)
+    found = {}
+    for path in (*sorted(folder.iterdir()), digits_run.model_path):
+        model = keras.saving.load_model(path, compile=False)
+        found[path] = np.asarray(model(np.ones((1, *model.input_shape[1:]), model.inputs[0].dtype))).ravel()
     return found
+
+
+def check_outputs(found, expected):
+    """Outputs in another process are equal up to the rounding of the precision, which mixed precision is for runs."""
+    tolerance = 1e-2 if len(expected) == 10 else 1e-4
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -243,31 +259,23 @@ def files(tmp_path_factory):
 def test_import_zoo_registers_the_layers(files, printed, order):
     """`import zoo`, before or after Keras, is all that safe loading needs; it does not import Keras."""
     for found, expected in zip(printed("-c", LOAD, order, *files), files.values(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        check_outputs(found, expected)
 
 
+@pytest.mark.slow
 def test_a_module_of_layers_can_be_imported_first(printed):
     """It imports Keras itself, while it is half imported."""
     code = "import sys, json, zoo.layers.normalization, zoo.layers.core; print(json.dumps('keras' in sys.modules))"
     assert printed("-c", code)
 
 
-def test_keras_alone_opens_keras_layers(files, printed, python):
-    """A model of Keras' layers opens without the zoo; the control, one with the zoo's, does not."""
-    *others, own = files
-    (found,) = printed("-c", LOAD, "keras alone", own)
-    np.testing.assert_allclose(found, files[own], rtol=1e-4, atol=1e-5)
-    process = python("-c", LOAD, "keras alone", others[0])
-    _, err = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "zoo>" in err
-
-
-def test_a_trained_model_is_loaded_with_its_compilation(digits_run, printed):
-    """`keras.saving.load_model(RUN/model.keras)` with compile=True works after `import zoo`, and with Keras alone."""
-    for order in ("zoo first", "keras alone"):
-        (logits,) = printed("-c", LOAD, order, digits_run.model_path)
-        assert len(logits) == 10
+def test_keras_alone_opens_keras_layers(files, printed):
+    """Models of Keras' layers open without the zoo, compiled or not; the controls, with the zoo's layers, do not."""
+    for found, (path, expected) in zip(printed("-c", LOAD, "keras alone", *files), files.items(), strict=True):
+        if path.name in OURS:
+            assert "zoo>" in found
+        else:
+            check_outputs(found, expected)
 
 
 def test_metadata_names_the_registered_layers(tmp_path):

@@ -49,11 +49,13 @@ NAMES = sorted(zoo.list_models(), key=lambda name: zoo.spec(name).params)
 TINY = [name for name in NAMES if zoo.spec(name).params < 400_000]
 
 
-def marked(names):
-    """Names as parameters; all but the small ones are marked slow."""
-    return [name if name in TINY else pytest.param(name, marks=pytest.mark.slow) for name in names]
+def marked(names, quick=()):
+    """Names as parameters; all but the small ones and those of `quick` are marked slow."""
+    return [name if name in TINY or name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
+# Built in any case: the smallest model of each family at its published size.
+FULL_SIZE = {zoo.spec(name).family: name for name in reversed(NAMES) if zoo.spec(name).params >= 400_000}.values()
 every_model = pytest.mark.parametrize("model", marked(NAMES), indirect=True)
 every_name = pytest.mark.parametrize("name", NAMES)
 every_name_in_time = pytest.mark.parametrize("name", marked(NAMES))
@@ -136,7 +138,7 @@ def test_published_parameters():
     assert {name: zoo.spec(name).params for name in PUBLISHED} == PUBLISHED
 
 
-@every_name
+@pytest.mark.parametrize("name", marked(NAMES, FULL_SIZE))
 def test_spec_and_counts_match_the_model(name):
     """Parameters, shapes, dtype, names, GMACs, feature maps and stages match the built model."""
     spec = zoo.spec(name)
@@ -150,11 +152,12 @@ def test_spec_and_counts_match_the_model(name):
     assert spec.task == "generate" or "logits" in {layer.name for layer in built.layers[-3:]}
     assert spec.task != "generate" or spec.classes == spec.vocabulary
     summary = summarize(built, maps)
-    assert summary == counts(name), "run `make readme`"
+    assert summary == counts(name), "run `make docs-tables`"
     assert summary["gmacs"] == pytest.approx(GMACS.get(name, summary["gmacs"]), rel=0.01)
     assert bool(spec.feature_info) == bool(spec.min_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "params"), AUXILIARY.items())
 def test_auxiliary_classifiers(name, params):
     """They add the published number of parameters, and outputs in training and inference."""

@@ -70,7 +70,7 @@ def expected_kernel(kernel, channels):
 
 
 @pytest.mark.parametrize("channels", [1, 5])
-@every_tiny(TINY_IMAGES, FILES)
+@every_tiny(TINY_IMAGES, FILES, one_of_each=False)
 def test_other_channels(name, kind, channels, tmp_path):
     """The first kernel is summed for one channel and tiled for five; the rest is as in the file."""
     full, shape = made(name), zoo.spec(name).input_shape
@@ -93,7 +93,7 @@ def test_one_channel_becomes_three(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"classes": 0}, {"include_top": False}], ids=["features", "map"])
-@every_tiny(TINY, FILES)
+@every_tiny(TINY, FILES, one_of_each=False)
 def test_without_the_top(name, kind, options, tmp_path):
     """A file of the whole model loads into its features and its feature map."""
     import keras

@@ -131,7 +131,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("kind", [*FILES, "model"])
+@pytest.mark.parametrize("kind", [pytest.param(".keras", marks=pytest.mark.slow), *FILES[1:], "model"])
 @pytest.mark.parametrize(("source", "options", "name"), OTHERS, ids=[f"{s}{o}-{n}" for s, o, n in OTHERS])
 def test_another_model_is_refused(source, options, name, kind, tmp_path):
     """A file or a keras.Model with other layers or sizes is refused in one line."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import warnings
 
 import numpy as np
@@ -23,11 +22,14 @@ def slow_unless(quick, *values):
     return pytest.param(*values, id="-".join(values), marks=() if quick else pytest.mark.slow)
 
 
-def every_tiny(names, kinds):
-    """Parametrize by each small model and each kind of file; those of Keras are quick for a few models only."""
+def every_tiny(names, kinds, one_of_each=True):
+    """Parametrize by each small model and each kind of file.
+
+    Quick are all kinds for a few models, and one kind for every model if `one_of_each`.
+    """
     quick = {"cnn_tiny", "mlp_tiny", "resnet_tiny", "vgg_tiny"}
-    both = itertools.product(names, kinds)
-    return pytest.mark.parametrize(("name", "kind"), [slow_unless(k == kinds[-1] or n in quick, n, k) for n, k in both])
+    cases = [slow_unless(n in quick or (one_of_each and k == kinds[-1]), n, k) for n in names for k in kinds]
+    return pytest.mark.parametrize(("name", "kind"), cases)
 
 
 def relative_error(model, values, expected):
