@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from export.backends.onnx import passes
 from export.backends.onnx.convert import files_of, finish
 from export.backends.onnx.external import is_external
-from export.backends.onnx.options import PLAIN, OnnxOptions, register_onnx
+from export.backends.onnx.options import OnnxOptions, register_onnx
 from export.backends.onnx.quantize import quantizing
 from export.core.tolerance import INT8_TOLERANCE
 from zoo.common.lazy import LazyModule
@@ -28,10 +29,25 @@ QUANTIZED = (
     "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool",
     "GlobalAveragePool", "Concat", "Pad", "Resize", "Flatten", "Reshape", "Squeeze", "Transpose",
 )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8Options(OnnxOptions):
+    """Options of the int8 ONNX format.
+
+    Args:
+        reduce_range: use 7 of the 8 bits of weights. ONNX Runtime's default kernels on x86 without VNNI then do not
+            saturate; a session with `session.x64quantprecision` set to "1" does not either, and takes 8 bits.
+    """
+
+    reduce_range: bool = False
+
+
+PLAIN = Int8Options()
 BATCH_SIZE = 8  # of calibration data: all activations of a batch are in memory
 
 
-def write(source: SourceModel, path: Path, options: OnnxOptions = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: Int8Options = PLAIN) -> None:
     """Write ONNX with per-channel int8 weights and uint8 activations, as Q/DQ pairs.
 
     Args:
@@ -54,7 +70,7 @@ def write(source: SourceModel, path: Path, options: OnnxOptions = PLAIN) -> None
 
 
 def _quantize(
-    model: ModelProto, feeds: Iterator[dict[str, np.ndarray]], folder: Path, options: OnnxOptions
+    model: ModelProto, feeds: Iterator[dict[str, np.ndarray]], folder: Path, options: Int8Options
 ) -> ModelProto:
     """Return the model with Q/DQ pairs at the calibration ranges."""
     # Attention loses accuracy in 8 bits and gains no time between its products: models with attention have quantized
@@ -73,6 +89,7 @@ def _quantize(
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
+            reduce_range=options.reduce_range,
             nodes_to_exclude=[*passes.preprocessing_nodes(model), *passes.activation_products(model)],
             calibrate_method=quantization.CalibrationMethod.MinMax,
             use_external_data_format=external,
@@ -98,4 +115,5 @@ register_onnx(
     INT8_TOLERANCE,
     "ONNX, per-channel int8 weights and uint8 activations (Q/DQ), calibrated; float32 inputs and outputs",
     guarantees=("int8",),
+    options=Int8Options,
 )

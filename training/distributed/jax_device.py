@@ -14,12 +14,13 @@ from typing import Any
 from training.common.sharding import check_divisible
 from training.distributed.cluster import find_cluster
 from training.distributed.device import Device
-from training.distributed.precision import AMPERE, VOLTA, cpu_has_bfloat16
+from training.distributed.precision import AMPERE, VOLTA
 from training.recipe.recipe import Recipe
 from zoo.build import dtype_policy
 from zoo.common.errors import BadOption
 from zoo.common.files import write_atomic
 from zoo.common.lazy import LazyModule, keras, np, tf
+from zoo.common.processor import has_bfloat16
 
 jax = LazyModule("jax", extra="jax")
 
@@ -146,7 +147,7 @@ def _precision(device: Any) -> str:
     if device.platform == "gpu":
         capability = tuple(map(int, str(device.compute_capability).split(".")))
         return "mixed_bfloat16" if capability >= AMPERE else "mixed_float16" if capability >= VOLTA else "float32"
-    return "mixed_bfloat16" if device.platform == "tpu" or cpu_has_bfloat16() else "float32"
+    return "mixed_bfloat16" if device.platform == "tpu" or has_bfloat16() else "float32"
 
 
 @contextlib.contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from zoo.common.lazy import tf
+from zoo.common.processor import has_bfloat16
 
 # Smallest compute capabilities of GPUs that multiply bfloat16, and float16, in hardware.
 AMPERE, VOLTA = (8, 0), (7, 0)
@@ -20,11 +20,4 @@ def choose_precision(requested: str, gpus: list[Any], tpu: bool = False) -> str:
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= AMPERE else "mixed_float16" if capability >= VOLTA else "float32"
-    return "mixed_bfloat16" if cpu_has_bfloat16() else "float32"
-
-
-def cpu_has_bfloat16() -> bool:
-    """Return whether the processor multiplies bfloat16 in hardware; otherwise it is emulated and slow."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return "mixed_bfloat16" if has_bfloat16() else "float32"

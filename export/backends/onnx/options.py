@@ -45,7 +45,12 @@ PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 
 def register_onnx(
-    name: str, write: Callable[..., None], tolerance: Tolerance, summary: str, guarantees: tuple[str, ...] = ()
+    name: str,
+    write: Callable[..., None],
+    tolerance: Tolerance,
+    summary: str,
+    guarantees: tuple[str, ...] = (),
+    options: type[OnnxOptions] = OnnxOptions,
 ) -> None:
     """Register a format of ONNX files; it supports sequence-to-sequence models too.
 
@@ -55,6 +60,7 @@ def register_onnx(
         tolerance: how far an artifact may be from its source model.
         summary: one line for `zoo formats`.
         guarantees: see `export.core.format.Format`.
+        options: the dataclass of its options.
     """
     register(
         name,
@@ -64,7 +70,7 @@ def register_onnx(
         tolerance=tolerance,
         summary=summary,
         generate=Backend("", write, OnnxGenerator, tolerance.for_sequences()),
-        options=OnnxOptions,
+        options=options,
         guarantees=guarantees,
         rules=RULES,
         packages=PACKAGES,

@@ -12,6 +12,7 @@ from export.core.runtime import Tensor
 from export.core.sessions import SessionGenerator, SessionRuntime
 from zoo.common.errors import RunError
 from zoo.common.lazy import LazyModule
+from zoo.common.processor import saturates_int8
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -24,8 +25,14 @@ FILES = {"encode": "encoder.onnx", "decode": "decoder.onnx"}
 
 
 def session_options(threads: int | None) -> Any:
-    """Return session options that log errors only."""
+    """Return session options that log errors only.
+
+    On x86 without VNNI the fast products of uint8 activations and int8 weights saturate, which costs a small ResNet 18
+    dB of its logits; slower products that do not are used there.
+    """
     options = ort.SessionOptions()
+    if saturates_int8():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads = threads

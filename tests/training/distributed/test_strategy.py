@@ -8,10 +8,11 @@ import pytest
 
 import training.fit.prepare as prepare_module
 from training.distributed.cluster import Cluster, find_cluster
-from training.distributed.precision import choose_precision, cpu_has_bfloat16
+from training.distributed.precision import choose_precision
 from training.distributed.strategy import check_run_path
 from training.recipe.recipe import recipes
 from zoo.common.errors import BadOption
+from zoo.common.processor import has_bfloat16
 
 HOSTS = ["a:2222", "b:2222", "a:2223"]
 
@@ -144,4 +145,4 @@ def test_precision_is_what_the_device_is_fast_in():
     """A requested precision stays; the default is bfloat16 where the hardware has it."""
     assert choose_precision("float32", [], tpu=True) == "float32"
     assert choose_precision("auto", [], tpu=True) == "mixed_bfloat16"
-    assert choose_precision("auto", []) == ("mixed_bfloat16" if cpu_has_bfloat16() else "float32")
+    assert choose_precision("auto", []) == ("mixed_bfloat16" if has_bfloat16() else "float32")
