@@ -86,10 +86,10 @@ def _check_heads(model: Any, recipe: Recipe) -> None:
     auxiliary, weights = set(_outputs(model)) - {LOGITS}, recipe.loss.heads
     distilled = {DISTILLED} if recipe.teacher else set()
     unknown = sorted(set(weights) - (auxiliary - distilled))
-    if unknown or any(weight < 0 for weight in weights.values()):
+    if unknown:
         have = ", ".join(sorted(auxiliary - distilled)) or "none"
         raise BadOption(
-            f"loss.heads must give a weight of at least 0 to auxiliary outputs of {model.name}, which has {have}. "
+            f"loss.heads must give weights to auxiliary outputs of {model.name}, which has {have}. "
             f"Received: loss.heads={dict(weights)}. Remove the others."
         )
     missing = sorted(auxiliary - set(weights) - distilled)

@@ -9,11 +9,10 @@ from typing import Any
 from training.common.sharding import sum_over_replicas
 from training.data.pipeline.pipeline import Pipeline
 from training.recipe.config import LossConfig
+from training.recipe.rules import check_class_weight, check_loss_keys
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras, np, tf
 
-# Keys that only one loss uses.
-LOSS_KEYS = {"gamma": "focal", "delta": "huber"}
 # Keys that apply to classes only.
 CLASS_KEYS = ("label_smoothing", "class_weight", "balanced")
 
@@ -76,19 +75,10 @@ def class_weights(config: LossConfig, pipeline: Pipeline) -> tuple[float, ...] |
         BadOption: not one weight for each class, or both `class_weight` and `balanced` are set.
         DataError: a class has no training examples.
     """
-    labels, given = pipeline.dataset.labels, config.class_weight
-    if given and config.balanced:
-        raise BadOption(
-            "Expected loss.class_weight or loss.balanced. Received: both loss.class_weight and loss.balanced=True. "
-            "Leave one out."
-        )
-    if given:
-        if len(given) != len(labels) or min(given) < 0 or not max(given) > 0:
-            raise BadOption(
-                f"loss.class_weight needs {len(labels)} numbers of at least 0, one for each of {_shown(labels)}. "
-                f"Received: loss.class_weight={list(given)}. Give each class a weight."
-            )
-        return given
+    labels = pipeline.dataset.labels
+    check_class_weight(config, labels)
+    if config.class_weight:
+        return config.class_weight
     if not config.balanced or pipeline.dataset.task not in COUNTED:
         return None
     counts = _counts(pipeline)
@@ -116,10 +106,6 @@ COUNTED: dict[str, Callable[[Any, int], Any]] = {
 }
 
 
-def _shown(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:5]) + ("" if len(labels) <= 5 else ", …")
-
-
 def _chosen(config: LossConfig, known: dict[str, Callable[[LossConfig], Any]], what: str) -> Any:
     """Return the loss of a name, or raise BadOption for a name or a key that does not apply."""
     if config.name not in known:
@@ -127,13 +113,7 @@ def _chosen(config: LossConfig, known: dict[str, Callable[[LossConfig], Any]], w
             f"The loss of {what} must be one of {', '.join(known)}. Received: loss.name={config.name}. "
             "Choose one of these, or other data."
         )
-    for key, owner in LOSS_KEYS.items():
-        value = getattr(config, key)
-        if config.name != owner and value != getattr(LossConfig(), key):
-            raise BadOption(
-                f"loss.{key} applies to loss.name={owner}. Received: loss.{key}={value}, loss.name={config.name}. "
-                "Leave it out."
-            )
+    check_loss_keys(config)
     return known[config.name](config)
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import zoo
 from training.recipe.config import RegularizeConfig
 from training.recipe.recipe import Recipe
+from training.recipe.rules import ROUTED
 from zoo.build import options_of
 from zoo.common import compat
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, np
 from zoo.specs.registry import models
 
-# Keys of the configuration that are options of models.
-ROUTED = ("dropout", "drop_connect", "drop_path")
 # Power iterations for the largest singular value of fresh kernels; later kernels change little: one a step is enough.
 FIRST_ITERATIONS = 100
 
@@ -24,15 +23,10 @@ def routed_options(recipe: Recipe) -> dict[str, Any]:
     """Return the model options that correspond to the regularizers of a recipe.
 
     Raises:
-        BadOption: the model has no such option, or the recipe sets it twice.
+        BadOption: the model has no such option.
     """
     given = {key: getattr(recipe.regularize, key) for key in ROUTED if getattr(recipe.regularize, key)}
     for key, value in given.items():
-        if key in recipe.model.options:
-            raise BadOption(
-                f"{key} must be set once. Received: regularize.{key}={value}, "
-                f"model.options.{key}={recipe.model.options[key]}. Leave one out."
-            )
         if key not in options_of(models[recipe.model.name]):
             have = sorted({models[name].spec.family for name in zoo.list_models() if key in options_of(models[name])})
             raise BadOption(

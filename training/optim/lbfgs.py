@@ -11,11 +11,11 @@ from training.common.compat import lbfgsb_step
 from training.data.pipeline.pipeline import Pipeline
 from training.optim.ema import STATISTICS
 from training.recipe.config import OptimizerConfig
+from training.recipe.limits import LBFGS
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, np, tf
 
-NAME = "lbfgs"
 # Options of stochastic optimizers.
 STOCHASTIC = (
     "weight_decay",
@@ -53,7 +53,7 @@ class Iteration:
 
 def is_lbfgs(recipe: Recipe) -> bool:
     """Return whether a recipe uses L-BFGS."""
-    return recipe.optimizer.name.lower() == NAME
+    return recipe.optimizer.name.lower() == LBFGS
 
 
 def in_float32(recipe: Recipe) -> Recipe:
@@ -82,7 +82,7 @@ def check_lbfgs(recipe: Recipe, pipeline: Pipeline, model: Any, *, precision: st
     }
     for reason, holds in reasons.items():
         if holds:
-            raise BadOption(f"optimizer.name={NAME} does not support this option. Received: {reason}.")
+            raise BadOption(f"optimizer.name={LBFGS} does not support this option. Received: {reason}.")
 
 
 class SearchState:

@@ -10,7 +10,6 @@ from typing import Any
 from training.optim.adam import fused_adam
 from training.optim.ema import batch_statistics, with_ema
 from training.optim.layer_decay import rate_multipliers, with_layer_decay
-from training.optim.lbfgs import NAME as LBFGS
 from training.optim.lbfgs import is_lbfgs
 from training.optim.muon import muon
 from training.optim.schedule_classes import by_update
@@ -18,17 +17,14 @@ from training.optim.schedules import make_schedule
 from training.optim.sgd import fused_sgd
 from training.optim.step_hooks import observable
 from training.recipe.config import OptimizerConfig
+from training.recipe.limits import ALIASES, MOMENTS
 from training.recipe.recipe import Recipe
-from zoo.common.errors import BadOption, did_you_mean
+from zoo.common.errors import BadOption
 from zoo.common.fused import use_fused
 from zoo.common.lazy import keras
 
 # Names of weights that are no linear map: weight decay does not regularize them.
 UNDECAYED = ["bias", "gamma", "beta", "embedding", "token"]
-# Textbook names of what Keras calls SGD.
-ALIASES = {"momentum": {"name": "sgd", "nesterov": False}, "nesterov": {"name": "sgd", "nesterov": True}}
-# Options for which 0 means Keras' default.
-MOMENTS = ("beta_1", "beta_2", "epsilon", "rho")
 CLIPS = {"clip_norm": "global_clipnorm", "clip_each": "clipnorm", "clip_value": "clipvalue"}
 
 
@@ -46,7 +42,7 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int, adapt: Callable[[Any], 
         adapt: returns a subclass of an optimizer for a device; see `training.distributed.device.Device`.
 
     Raises:
-        BadOption: Keras has no optimizer of this name, or the optimizer does not have an option.
+        BadOption: gradients are accumulated over more steps than there are.
     """
     if is_lbfgs(recipe):
         # L-BFGS keeps its state elsewhere; Keras needs an optimizer all the same.
@@ -84,14 +80,9 @@ def scale_loss(optimizer: Any, adapt: Callable[[Any], Any] = same) -> Any:
 
 
 def _resolve_alias(config: OptimizerConfig) -> OptimizerConfig:
-    """Return the configuration with textbook names resolved."""
-    changes = ALIASES.get(config.name.lower(), {})
-    if changes and not config.momentum:
-        raise BadOption(
-            f"optimizer.name={config.name} needs momentum above 0. Received: optimizer.momentum=0.0. "
-            "Set optimizer.momentum=0.9."
-        )
-    return dataclasses.replace(config, **changes)
+    """Return the configuration with textbook names of what Keras calls SGD resolved."""
+    name = config.name.lower()
+    return dataclasses.replace(config, name="sgd", nesterov=ALIASES[name]) if name in ALIASES else config
 
 
 def _has_layer_decay(config: OptimizerConfig) -> bool:
@@ -108,25 +99,12 @@ def optimizer_class(config: OptimizerConfig) -> Any:
 def _moments(config: OptimizerConfig, parameters: Any) -> dict[str, float]:
     """Return the options that are set, by the names of the optimizer's arguments."""
     options = {name: getattr(config, name) for name in MOMENTS if getattr(config, name)}
-    arguments = {}
-    for name, value in options.items():
-        keys = [key for key in (name, f"adam_{name}") if key in parameters]
-        if not keys:
-            raise BadOption(
-                f"{config.name} has no {name}. Received: optimizer.{name}={value}. Leave it at 0, or use "
-                f"{'rmsprop' if name == 'rho' else 'adam'}."
-            )
-        arguments[keys[0]] = value
-    return arguments
+    return {name if name in parameters else f"adam_{name}": value for name, value in options.items()}
 
 
 def _clipping(config: OptimizerConfig) -> dict[str, float]:
-    """Return the argument that clips gradients; only one, as the order of several would matter."""
-    options = {name: getattr(config, name) for name in CLIPS if getattr(config, name)}
-    if len(options) > 1:
-        shown = ", ".join(f"optimizer.{name}={value}" for name, value in options.items())
-        raise BadOption(f"Expected at most one kind of gradient clipping. Received: {shown}. Leave one of them.")
-    return {CLIPS[name]: value for name, value in options.items()}
+    """Return the argument that clips gradients."""
+    return {argument: getattr(config, name) for name, argument in CLIPS.items() if getattr(config, name)}
 
 
 def _accumulation(recipe: Recipe, steps_per_epoch: int) -> dict[str, int]:
@@ -142,18 +120,8 @@ def _accumulation(recipe: Recipe, steps_per_epoch: int) -> dict[str, int]:
 
 def keras_class(name: str) -> Any:
     """Return the Keras optimizer of this name, in any case, or our fused or extended subclass of it."""
-    base = keras.optimizers.Optimizer
-    classes = {
-        n.lower(): c
-        for n, c in inspect.getmembers(keras.optimizers, inspect.isclass)
-        if issubclass(c, base) and c is not base and "weight_decay" in inspect.signature(c).parameters
-    }
+    classes = {n.lower(): c for n, c in inspect.getmembers(keras.optimizers, inspect.isclass)}
     classes["muon"] = muon()
     if use_fused():
         classes |= {"sgd": fused_sgd(), "adam": fused_adam("Adam"), "adamw": fused_adam("AdamW")}
-    if name.lower() not in classes:
-        raise BadOption(
-            f"optimizer.name must be one of Keras' optimizers. Received: optimizer.name={name!r}. "
-            f"{did_you_mean(name.lower(), [*classes, *ALIASES, LBFGS])}"
-        )
     return classes[name.lower()]

@@ -9,6 +9,7 @@ from typing import Any
 
 from training.optim.schedule_classes import inverse_sqrt, linear_warmup, one_cycle
 from training.recipe.config import ScheduleConfig
+from training.recipe.rules import check_schedule_keys, check_warmup
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 
@@ -43,19 +44,15 @@ class ScheduleSpan:
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleKind:
-    """A schedule by name.
+    """A schedule by name; `training.recipe.rules.SCHEDULE_KEYS` has the keys that it reads.
 
     Args:
         make: returns the Keras schedule, or a number, after the warm-up.
-        uses: the keys of the configuration that it reads in addition to the warm-up.
-        needs: the keys of which it needs exactly one.
         warm: it makes its own warm-up; others get a linear one before them.
         factor: the default of `factor`, for which 0 stands.
     """
 
     make: Callable[[ScheduleSpan], Any]
-    uses: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
     warm: bool = False
     factor: float = 0.0
 
@@ -72,8 +69,8 @@ def make_schedule(config: ScheduleConfig, peak: float, epochs: int, steps_per_ep
     Raises:
         BadOption: a key that the schedule does not use, or a missing one.
     """
+    check_schedule_keys(config)
     kind, span = SCHEDULES[config.name], _span(config, peak, epochs, steps_per_epoch)
-    _check_keys(config, kind)
     span = dataclasses.replace(span, config=dataclasses.replace(config, factor=config.factor or kind.factor))
     schedule = kind.make(span)
     return schedule if kind.warm or not span.warmup else linear_warmup()(schedule, peak, span.warmup)
@@ -81,38 +78,9 @@ def make_schedule(config: ScheduleConfig, peak: float, epochs: int, steps_per_ep
 
 def _span(config: ScheduleConfig, peak: float, epochs: int, steps_per_epoch: float) -> ScheduleSpan:
     warmup, total = round(config.warmup_epochs * steps_per_epoch), math.floor(epochs * steps_per_epoch)
-    if warmup and warmup >= total:
-        raise BadOption(
-            f"schedule.warmup_epochs must be less than epochs={epochs}. "
-            f"Received: schedule.warmup_epochs={config.warmup_epochs}"
-        )
+    # An epoch may have few updates, so that a warm-up that is shorter in epochs is not in updates, or has none.
+    check_warmup(config, epochs, warmup, total)
     return ScheduleSpan(config, peak, warmup, total, steps_per_epoch)
-
-
-def _check_keys(config: ScheduleConfig, kind: ScheduleKind) -> None:
-    """Raise BadOption for a key that the schedule does not use, or for a missing one."""
-    plain = ScheduleConfig()
-    for key in ("end", "milestones", "period", "factor", "power"):
-        value = getattr(config, key)
-        if key not in kind.uses and value != getattr(plain, key):
-            users = ", ".join(name for name, other in SCHEDULES.items() if key in other.uses)
-            raise BadOption(
-                f"schedule.name={config.name} does not use schedule.{key}. Received: schedule.{key}={value}. "
-                f"Leave it out, or use {users}."
-            )
-    given = [key for key in kind.needs if getattr(config, key)]
-    if kind.needs and len(given) != 1:
-        keys = " or ".join(f"schedule.{key}" for key in kind.needs)
-        both = " and not both" * (len(kind.needs) > 1)
-        raise BadOption(
-            f"schedule.name={config.name} needs {keys}, in epochs{both}. Received: "
-            + ", ".join(f"schedule.{key}={getattr(config, key)}" for key in kind.needs)
-        )
-    marks = config.milestones
-    if any(mark <= 0 for mark in marks) or list(marks) != sorted(set(marks)):
-        raise BadOption(
-            f"schedule.milestones must be increasing epochs above 0. Received: schedule.milestones={list(marks)}"
-        )
 
 
 def _constant(span: ScheduleSpan) -> Any:
@@ -165,30 +133,20 @@ def _cosine_restarts(span: ScheduleSpan) -> Any:
 
 
 def _one_cycle(span: ScheduleSpan) -> Any:
-    if span.warmup:
-        raise BadOption(
-            "schedule.name=one_cycle has its own warm-up. Received: "
-            f"schedule.warmup_epochs={span.config.warmup_epochs}. Leave it at 0."
-        )
     return one_cycle()(span.peak, span.total, span.config.end)
 
 
 def _inverse_sqrt(span: ScheduleSpan) -> Any:
-    if not span.warmup:
-        raise BadOption(
-            "schedule.name=inverse_sqrt needs a warm-up of at least one step. "
-            f"Received: schedule.warmup_epochs={span.config.warmup_epochs}. Set schedule.warmup_epochs=1."
-        )
     return inverse_sqrt()(span.peak, span.warmup)
 
 
 SCHEDULES = {
     "constant": ScheduleKind(_constant),
-    "cosine": ScheduleKind(_cosine, ("end",), warm=True),
-    "step": ScheduleKind(_step, ("milestones", "period", "factor"), ("milestones", "period"), factor=0.1),
-    "exponential": ScheduleKind(_exponential, ("period", "factor"), ("period",), factor=0.94),
-    "polynomial": ScheduleKind(_polynomial, ("end", "power")),
-    "cosine_restarts": ScheduleKind(_cosine_restarts, ("end", "period", "factor"), ("period",), factor=1.0),
-    "one_cycle": ScheduleKind(_one_cycle, ("end",), warm=True),
+    "cosine": ScheduleKind(_cosine, warm=True),
+    "step": ScheduleKind(_step, factor=0.1),
+    "exponential": ScheduleKind(_exponential, factor=0.94),
+    "polynomial": ScheduleKind(_polynomial),
+    "cosine_restarts": ScheduleKind(_cosine_restarts, factor=1.0),
+    "one_cycle": ScheduleKind(_one_cycle, warm=True),
     "inverse_sqrt": ScheduleKind(_inverse_sqrt, warm=True),
 }

@@ -22,8 +22,10 @@ OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
     "schedulefreeadamw": ("beta_1", "beta_2", "epsilon"),
     "sgd": (),
 }
-# SGD with momentum by the textbook's names, and SciPy's L-BFGS.
-ALIASES, LBFGS = ("momentum", "nesterov"), "lbfgs"
+# Options for which 0 means Keras' default.
+MOMENTS = ("beta_1", "beta_2", "epsilon", "rho")
+# SGD with momentum by the textbook's names, and whether each is Nesterov's; and SciPy's L-BFGS.
+ALIASES, LBFGS = {"momentum": False, "nesterov": True}, "lbfgs"
 
 CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),

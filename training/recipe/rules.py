@@ -1,4 +1,7 @@
-"""Rules for lists of a recipe and for fields that depend on each other."""
+"""Rules for lists of a recipe and for fields that depend on each other.
+
+A rule is written once, here. Functions that receive a recipe rely on it; those that receive a config call its `check_`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from training.recipe.config import LossConfig, OptimizerConfig, ScheduleConfig, TeacherConfig
-from training.recipe.limits import ALIASES, LBFGS, OPTIMIZERS
+from training.recipe.limits import ALIASES, LBFGS, MOMENTS, OPTIMIZERS
 from zoo.common.errors import BadOption
 from zoo.specs.preprocessing import PreprocessingConfig
 
@@ -101,7 +104,7 @@ def _check_optimizer(recipe: Any) -> None:
             f"optimizer.name={config.name} needs momentum above 0. Received: optimizer.momentum=0.0. "
             "Set optimizer.momentum=0.9."
         )
-    for key in ("beta_1", "beta_2", "epsilon", "rho"):
+    for key in MOMENTS:
         if getattr(config, key) and key not in OPTIMIZERS.get(name, ()):
             users = ", ".join(other for other, keys in OPTIMIZERS.items() if key in keys)
             raise BadOption(
@@ -116,24 +119,44 @@ def _check_optimizer(recipe: Any) -> None:
 
 def _check_schedule(recipe: Any) -> None:
     config: ScheduleConfig = recipe.schedule
+    _check_milestones(config)
+    if recipe.optimizer.name.lower() != LBFGS:
+        check_schedule_keys(config)
+        check_warmup(config, recipe.epochs, config.warmup_epochs, recipe.epochs)
+
+
+def _check_milestones(config: ScheduleConfig) -> None:
     marks = config.milestones
     if any(mark <= 0 for mark in marks) or list(marks) != sorted(set(marks)):
         raise BadOption(
             f"schedule.milestones must be increasing epochs above 0. Received: schedule.milestones={list(marks)}"
         )
-    if recipe.optimizer.name.lower() == LBFGS:
-        return
-    _check_schedule_keys(config)
-    warmup = f"Received: schedule.warmup_epochs={config.warmup_epochs}"
-    if config.warmup_epochs >= recipe.epochs:
-        raise BadOption(f"schedule.warmup_epochs must be less than epochs={recipe.epochs}. {warmup}")
-    if config.name == "one_cycle" and config.warmup_epochs:
-        raise BadOption(f"schedule.name=one_cycle has its own warm-up. {warmup}. Leave it at 0.")
-    if config.name == "inverse_sqrt" and not config.warmup_epochs:
-        raise BadOption(f"schedule.name=inverse_sqrt needs a warm-up of at least one step. {warmup}")
 
 
-def _check_schedule_keys(config: ScheduleConfig) -> None:
+def check_warmup(config: ScheduleConfig, epochs: int, warmup: float, total: float) -> None:
+    """Raise BadOption for a warm-up as long as the training, or one that the schedule lacks or already has.
+
+    Args:
+        config: the schedule.
+        epochs: epochs of the training.
+        warmup: length of the warm-up, in epochs or in updates.
+        total: length of the training, in the same unit.
+    """
+    received = f"Received: schedule.warmup_epochs={config.warmup_epochs}"
+    if warmup and warmup >= total:
+        raise BadOption(f"schedule.warmup_epochs must be less than epochs={epochs}. {received}")
+    if config.name == "one_cycle" and warmup:
+        raise BadOption(f"schedule.name=one_cycle has its own warm-up. {received}. Leave it at 0.")
+    if config.name == "inverse_sqrt" and not warmup:
+        raise BadOption(
+            f"schedule.name=inverse_sqrt needs a warm-up of at least one step. {received}. "
+            "Set schedule.warmup_epochs=1."
+        )
+
+
+def check_schedule_keys(config: ScheduleConfig) -> None:
+    """Raise BadOption for a key that the schedule does not use, or for a missing one."""
+    _check_milestones(config)
     uses, needs = SCHEDULE_KEYS[config.name]
     for key in ("end", "milestones", "period", "factor", "power"):
         value = getattr(config, key)
@@ -151,25 +174,42 @@ def _check_schedule_keys(config: ScheduleConfig) -> None:
 
 def _check_loss(recipe: Any) -> None:
     config: LossConfig = recipe.loss
+    check_loss_keys(config)
+    check_class_weight(config)
+    for name, weight in config.heads.items():
+        if type(weight) not in (int, float) or weight < 0:
+            raise BadOption(f"loss.heads.{name} must be a number of at least 0. Received: loss.heads.{name}={weight!r}")
+
+
+def check_loss_keys(config: LossConfig) -> None:
+    """Raise BadOption for a key of another loss."""
     for key, owner in LOSS_KEYS.items():
-        if config.name != owner and getattr(config, key) != getattr(LossConfig(), key):
+        value = getattr(config, key)
+        if config.name != owner and value != getattr(LossConfig(), key):
             raise BadOption(
-                f"loss.{key} is of {owner}. Received: loss.{key}={getattr(config, key)}, loss.name={config.name}"
+                f"loss.{key} applies to loss.name={owner}. Received: loss.{key}={value}, loss.name={config.name}. "
+                "Leave it out."
             )
+
+
+def check_class_weight(config: LossConfig, labels: Sequence[str] = ()) -> None:
+    """Raise BadOption for class weights that are set twice, below 0, all 0, or not one for each label, if known."""
     weights = config.class_weight
-    if weights and (min(weights) < 0 or not max(weights) > 0):
-        raise BadOption(
-            "loss.class_weight needs numbers of at least 0, not all of them 0. "
-            f"Received: loss.class_weight={list(weights)}"
-        )
     if weights and config.balanced:
         raise BadOption(
             "Expected loss.class_weight or loss.balanced. Received: both: "
             f"loss.class_weight={list(weights)}, loss.balanced=True. Leave one out."
         )
-    for name, weight in config.heads.items():
-        if type(weight) not in (int, float) or weight < 0:
-            raise BadOption(f"loss.heads.{name} must be a number of at least 0. Received: loss.heads.{name}={weight!r}")
+    if weights and (min(weights) < 0 or not max(weights) > 0 or len(labels or weights) != len(weights)):
+        count, each = (f"{len(labels)} ", f"one for each of {_shown(labels)}, ") if labels else ("", "")
+        raise BadOption(
+            f"loss.class_weight needs {count}numbers of at least 0, {each}not all of them 0. "
+            f"Received: loss.class_weight={list(weights)}. Give each class a weight."
+        )
+
+
+def _shown(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:5]) + ("" if len(labels) <= 5 else ", …")
 
 
 def _check_regularize(recipe: Any) -> None:
