@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.common.registries import datasets
@@ -32,12 +32,19 @@ class Split:
             third parameter it also takes a function that maps a tf.data dataset to the part of it that is read.
         select: maps numbers of examples, int64 (n,) in rising order, to tf.data of these examples and reads no others.
             None reads `examples` up to the last of them.
+        read_labels: returns tf.data of y of all examples in the order of `examples` without reading any x. None takes
+            them from `examples`.
     """
 
     examples: _tf.data.Dataset
     count: int
     shuffled: Callable[..., _tf.data.Dataset] | None = None
     select: Callable[[_np.ndarray], _tf.data.Dataset] | None = None
+    read_labels: Callable[[], _tf.data.Dataset] | None = None
+
+    def labels(self) -> _tf.data.Dataset:
+        """Return y of all examples in their order; no x is decoded."""
+        return self.read_labels() if self.read_labels else self.examples.map(lambda _, y: y)
 
     def selected(self, numbers: Sequence[int]) -> _tf.data.Dataset:
         """Return the raw examples of some numbers in rising order.
@@ -85,6 +92,8 @@ class Dataset:
         table: the column schema that was fitted on the training rows, where x is rows of a table.
         scale: mean and standard deviation of the targets of a regression, once computed.
         options: the fields of `DataConfig` that apply to this dataset in addition to those of its kind of data.
+        check: raises DataError if an example cannot be read; maps names of splits to numbers of examples, int64 (n,).
+            None does not check examples before they are read.
     """
 
     name: str
@@ -97,6 +106,13 @@ class Dataset:
     table: ColumnSchema | None = None
     scale: TargetScale | None = None
     options: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, _np.ndarray]], None] | None = None
+
+    def checked(self) -> Dataset:
+        """Return the dataset after checking every example; raises DataError."""
+        if self.check:
+            self.check({name: np.arange(split.count) for name, split in self.splits.items()})
+        return dataclasses.replace(self, check=None)
 
 
 # The task of the models that serve a task of datasets, where the two names differ.

@@ -94,7 +94,7 @@ def class_weights(config: LossConfig, pipeline: Pipeline) -> tuple[float, ...] |
 def _counts(pipeline: Pipeline) -> Any:
     """Return the number of training examples of each class, float64 (classes,)."""
     total = np.zeros(len(pipeline.dataset.labels))
-    for y in pipeline.dataset.splits["train"].examples.map(lambda _, y: y).batch(1024):
+    for y in pipeline.dataset.splits["train"].labels().batch(1024):
         total += COUNTED[pipeline.dataset.task](y.numpy(), len(total))
     return total
 

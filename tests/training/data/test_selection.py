@@ -247,7 +247,7 @@ def test_other_formats_of_tfds_are_read_by_instruction(tmp_path):
 
     write_tfds(tmp_path)
     builder = tfds.builder_from_directory(next(tmp_path.rglob("dataset_info.json")).parent)
-    split = _split(builder, "train[5:30]", "image", lambda e: (e["image"], e["label"]))
+    split = _split(builder, "train[5:30]", lambda e: (e["image"], e["label"]))
     decoders = {"image": tfds.decode.SkipDecoding()}
     found = builder.as_dataset(
         split=_instructions("train[5:30]", [0, 7, 24]), decoders=decoders, shuffle_files=False,

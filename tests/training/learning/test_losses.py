@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused(make, config, message):
 def pipeline(labels, classes, task="classify"):
     """Return labels with the interface of a pipeline."""
     examples = tf.data.Dataset.from_tensor_slices((np.zeros(len(labels)), np.asarray(labels, "int64")))
-    splits = {"train": types.SimpleNamespace(examples=examples, count=len(labels))}
+    splits = {"train": training.Split(examples, len(labels))}
     dataset = types.SimpleNamespace(name="made", labels=tuple("abcdef"[:classes]), task=task, splits=splits)
     return types.SimpleNamespace(dataset=dataset)
 

@@ -148,6 +148,6 @@ def _scatter(values: Any, wanted: Any, other: float) -> Any:
 
 def compute_target_scale(dataset: Dataset) -> TargetScale:
     """Return mean and standard deviation of the training targets of a regression; raises DataError."""
-    found = streamed(y for _, y in dataset.splits["train"].examples.batch(VALUES).as_numpy_iterator())
+    found = streamed(dataset.splits["train"].labels().batch(VALUES).as_numpy_iterator())
     std = np.where(found.std > 0, found.std, 1.0)
     return TargetScale(tuple(map(float, found.mean)), tuple(map(float, std)))

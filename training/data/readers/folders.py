@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -119,26 +120,57 @@ def _same_classes(root: Path, split: str, labels: tuple[str, ...], files: Files)
         raise DataError(f"Expected the same classes in every split of {root}. Received: {split} differs in {odd[:5]}")
 
 
-def image_split(root: Path, paths: Sequence[Path], labels: Any) -> Split:
-    """Return the examples of a split, in a fixed random order.
+def labelled(files: Files) -> tuple[list[Path], list[int]]:
+    """Return the files of all classes, and the number of the class of each."""
+    numbers = [number for number, found in enumerate(files.values()) for _ in found]
+    return list(chain.from_iterable(files.values())), numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class FileCheck:
+    """The `Dataset.check` of files.
 
     Args:
         root: the folder, for messages.
-        paths: the images.
-        labels: the label of each, or a row of labels, int64 (n, ...).
+        files: those of each split in the order of its examples.
+        find_bad: yields the files that cannot be read.
+        expected: what the files should be, for messages.
     """
-    if not paths:
-        raise DataError(f"Expected images that can be decoded. Received: {root} with none left in a split.")
-    order = np.random.default_rng(0).permutation(len(paths))
-    return file_split([str(paths[i]) for i in order], np.asarray(labels, "int64")[order])
+
+    root: Path
+    files: Mapping[str, Sequence[Path]]
+    find_bad: Callable[[Sequence[Path]], Iterable[Path]]
+    expected: str
+
+    def __call__(self, chosen: Mapping[str, Iterable[int]]) -> None:
+        """Raise DataError with the files of some examples that cannot be read."""
+        paths = [self.files[split][i] for split, numbers in chosen.items() for i in numbers]
+        bad = set(self.find_bad(paths))
+        if bad:
+            raise DataError(bad_message(self.root, bad, len(paths), self.expected))
 
 
-def good_images(root: Path, paths: Sequence[Path], skip_bad: bool) -> set[Path]:
-    """Return the images that can be decoded; raises DataError if some cannot and `skip_bad` is false."""
-    bad = set(find_bad(paths))
-    if bad and not skip_bad:
-        raise DataError(bad_message(root, bad, len(paths), "images that can be decoded"))
-    return set(paths) - bad
+def image_splits(
+    root: Path, images: Mapping[str, tuple[Sequence[Path], Any]], skip_bad: bool
+) -> tuple[dict[str, Split], FileCheck | None]:
+    """Return the splits, each in a fixed random order, and their check.
+
+    Args:
+        root: the folder, for messages.
+        images: by split, the files and the label of each, or a row of labels, int64 (n, ...).
+        skip_bad: whether to decode all images now and leave out those that cannot be decoded; there is no check then.
+    """
+    bad = set(find_bad(chain.from_iterable(paths for paths, _ in images.values())) if skip_bad else ())
+    splits, files = {}, {}
+    for name, (paths, labels) in images.items():
+        good = np.array([i for i, path in enumerate(paths) if path not in bad], "int64")
+        if not len(good):
+            raise DataError(f"Expected images that can be decoded. Received: {root} with none left in a split.")
+        order = good[np.random.default_rng(0).permutation(len(good))]
+        files[name] = [paths[i] for i in order]
+        splits[name] = file_split(list(map(str, files[name])), np.asarray(labels, "int64")[order])
+    check = FileCheck(root, files, find_bad, "images that can be decoded")
+    return splits, None if skip_bad else check
 
 
 def find_bad(paths: Iterable[Path]) -> Iterator[Path]:

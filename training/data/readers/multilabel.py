@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.dataset import Dataset
-from training.data.readers.folders import bad_message, good_images, image_split
+from training.data.readers.folders import bad_message, image_splits
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
@@ -19,7 +19,7 @@ Marks = Mapping[str, int]
 def labelled_images(
     name: str, root: Path, labels: Sequence[str], splits: Mapping[str, Sequence[tuple[Path, Marks]]], config: DataConfig
 ) -> Dataset:
-    """Return a multi-label dataset of images.
+    """Return a multi-label dataset of images; its check decodes them.
 
     Args:
         name: the name of the dataset.
@@ -29,23 +29,23 @@ def labelled_images(
         config: whether to skip images that cannot be decoded.
 
     Raises:
-        DataError: an image is missing or cannot be decoded.
+        DataError: an image is missing.
     """
     paths = [path for pairs in splits.values() for path, _ in pairs]
-    missing = [path for path in paths if not path.is_file()]
+    missing = {path for path in paths if not path.is_file()}
     if missing and not config.skip_bad:
         raise DataError(bad_message(root, missing, len(paths), "images of all annotations"))
-    good = good_images(root, [path for path in paths if path not in set(missing)], config.skip_bad)
     number = {label: i for i, label in enumerate(labels)}
-    result = {}
+    images = {}
     for split, pairs in splits.items():
-        found = [(path, marks) for path, marks in pairs if path in good]
+        found = [(path, marks) for path, marks in pairs if path not in missing]
         targets = np.zeros((len(found), len(labels)), "int64")
         for row, (_, marks) in enumerate(found):
             for label, mark in marks.items():
                 targets[row, number[label]] = mark
-        result[split] = image_split(root, [path for path, _ in found], targets)
-    return Dataset(name, tuple(labels), (0, 0, 0), result, task="multilabel")
+        images[split] = [path for path, _ in found], targets
+    made, check = image_splits(root, images, config.skip_bad)
+    return Dataset(name, tuple(labels), (0, 0, 0), made, task="multilabel", check=check)
 
 
 def tfds_labels(name: str, builder: str, config: DataConfig, read: Any, test: str = "test") -> Dataset:

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from training.data.dataset import Dataset, Split, in_memory_split
-from training.data.readers.folders import FileKind, Files, bad_message, open_folder
+from training.data.dataset import Dataset, Split
+from training.data.readers.files import file_split
+from training.data.readers.folders import FileCheck, FileKind, labelled, open_folder
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
+from zoo.common.lazy import tf
 from zoo.specs.text import TextConfig
 
 
 def text_files(name: str, config: DataConfig, kind: FileKind) -> Dataset:
-    """Return the texts of a folder with one sub-folder per class; raises DataError."""
+    """Return the texts of a folder with one sub-folder per class; its check reads them. Raises DataError."""
     root, splits, options = open_folder(config, kind)
-    texts = _read(root, list(chain.from_iterable(chain.from_iterable(f.values() for f in splits.values()))), config)
-    split_texts = {split: _split(root, files, texts) for split, files in splits.items()}
-    return Dataset(name, tuple(splits["train"]), (), split_texts, text=TextConfig(), options=options)
+    paths = {split: labelled(files) for split, files in splits.items()}
+    bad = set(_find_bad(chain.from_iterable(found for found, _ in paths.values())) if config.skip_bad else ())
+    good = {split: [pair for pair in zip(*found, strict=True) if pair[0] not in bad] for split, found in paths.items()}
+    texts = {split: _split(root, pairs) for split, pairs in good.items()}
+    files = {split: [path for path, _ in pairs] for split, pairs in good.items()}
+    check = None if config.skip_bad else FileCheck(root, files, _find_bad, "texts in UTF-8 that are not empty")
+    return Dataset(name, tuple(splits["train"]), (), texts, text=TextConfig(), options=options, check=check)
 
 
-def _read(root: Path, paths: list[Path], config: DataConfig) -> dict[Path, str]:
-    """Return the content of files that hold text in UTF-8."""
-    found, bad = {}, []
+def _find_bad(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files that hold no text in UTF-8."""
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (UnicodeDecodeError, OSError):
             text = ""
-        if text.strip():
-            found[path] = text
-        else:
-            bad.append(path)
-    if bad and not config.skip_bad:
-        raise DataError(bad_message(root, bad, len(paths), "texts in UTF-8 that are not empty"))
-    return found
+        if not text.strip():
+            yield path
 
 
-def _split(root: Path, files: Files, texts: dict[Path, str]) -> Split:
-    pairs = [(texts[path], number) for number, found in enumerate(files.values()) for path in found if path in texts]
+def _split(root: Path, pairs: Sequence[tuple[Path, int]]) -> Split:
     if not pairs:
         raise DataError(f"Expected texts in every split. Received: {root} with none in one split.")
-    return in_memory_split([text for text, _ in pairs], [number for _, number in pairs])
+    split = file_split([str(path) for path, _ in pairs], [number for _, number in pairs], as_text)
+    # Texts are shuffled in a buffer.
+    return dataclasses.replace(split, shuffled=None)
+
+
+def as_text(content: Any) -> Any:
+    """Return the content of a file in UTF-8 as Python reads it: without a byte order mark, with "\\n" as line ends."""
+    content = tf.strings.regex_replace(content, "^\ufeff", "", replace_global=False)
+    return tf.strings.regex_replace(content, "\r\n?", "\n")

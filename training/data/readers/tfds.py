@@ -57,7 +57,7 @@ def from_builder(builder: Any, name: str, preprocessing: Any = None, *, local: b
     feature = builder.info.features[y]
     task, labels, read = TASKS[_kind(feature)](feature, y)
     prepare(builder, name, local)
-    splits = _splits(builder, x, lambda e: (e[x], read(e[y])))
+    splits = _splits(builder, lambda e: (e[x], read(e[y])))
     if _is_text(builder.info.features[x]):
         return Dataset(name, labels, (), splits, text=TextConfig(), task=task)
     return Dataset(name, labels, _shape(builder, x), splits, preprocessing, task=task)
@@ -81,7 +81,7 @@ def several_labels(builder: Any, name: str, read: Callable[[Any], tuple[Any, Any
         # A class with difficult objects only is not evaluated: -1.
         return example["image"], 2 * plain - every
 
-    splits = _splits(builder, "image", read_example, test=test)
+    splits = _splits(builder, read_example, test=test)
     return Dataset(name, tuple(feature.names), _shape(builder, "image"), splits, task="multilabel")
 
 
@@ -159,14 +159,14 @@ def _specs(builder: Any, test: str) -> dict[str, str]:
     return specs | ({"test": test} if test in have else {})
 
 
-def _splits(builder: Any, given: str, read: Read, *, test: str = "test") -> dict[str, Split]:
-    return {ours: _split(builder, spec, given, read) for ours, spec in _specs(builder, test).items()}
+def _splits(builder: Any, read: Read, *, test: str = "test") -> dict[str, Split]:
+    return {ours: _split(builder, spec, read) for ours, spec in _specs(builder, test).items()}
 
 
-def _split(builder: Any, spec: str, given: str, read: Read) -> Split:
+def _split(builder: Any, spec: str, read: Read) -> Split:
     """Return one split, its images still encoded, in the order in which they are stored."""
-    encoded = isinstance(builder.info.features[given], tfds.features.Image)
-    decoders = {given: tfds.decode.SkipDecoding()} if encoded else None
+    images = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+    decoders = {key: tfds.decode.SkipDecoding() for key in images} or None
     info = builder.info.splits[spec]
 
     def load(instruction: Any) -> Any:
