@@ -48,7 +48,8 @@ def open_run_source(
     Raises:
         ParityError: the rebuild differs from the trained model.
     """
-    pipeline = open_data(run)
+    # Compressions can train.
+    pipeline = open_data(run, check=compress is not None)
     model, labels = _rebuild(run, pipeline), run.result()["labels"]
     compressed = compress(model, pipeline) if compress else None
     source = SourceModel(
@@ -95,7 +96,7 @@ def _rebuild(run: Run, pipeline: Pipeline) -> Any:
         model = build_model(run.recipe, pipeline)
     model.load_weights(run.model_path)
     require_same_logits(run, model)
-    x, _ = next(iter(pipeline.evaluate("validation")))
+    x, _ = pipeline.first_batch("validation")
     trained = np.asarray(load_model(run)(x, training=False), "float32")
     error = float(np.abs(np.asarray(model(x, training=False)) - trained).max() / (np.abs(trained).max() + 1e-12))
     allowed = REBUILD_TOLERANCE.get(run.result()["precision"], MIXED_REBUILD_TOLERANCE)

@@ -27,7 +27,7 @@ def prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, A
     """
     lbfgs = is_lbfgs(recipe)
     device = open_device(in_float32(recipe) if lbfgs else recipe)
-    pipeline = open_data(run) if run else open_pipeline(recipe, zoo.spec(recipe.model.name))
+    pipeline = open_data(run, check=True) if run else open_pipeline(recipe, zoo.spec(recipe.model.name))
     pipeline.check(device.shard)
     device.check(pipeline)
     with device.running(), device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):

@@ -14,8 +14,12 @@ from zoo.common.errors import RunError
 from zoo.common.lazy import keras
 
 
-def open_data(run: Run) -> Pipeline:
+def open_data(run: Run, *, check: bool = False) -> Pipeline:
     """Return the data of a run, with the vocabulary, the columns and the statistics that the run stores.
+
+    Args:
+        run: a run.
+        check: whether to check every example now; otherwise examples are checked when they are read.
 
     Raises:
         RunError: the vocabulary of the run is missing.
@@ -26,7 +30,7 @@ def open_data(run: Run) -> Pipeline:
             f"Expected a run on text with a vocabulary. Received: run={str(run.path)!r} without text.json. "
             "Restore the file, or train again."
         )
-    return open_pipeline(run.recipe, spec, text, run.statistics())
+    return open_pipeline(run.recipe, spec, text, run.statistics() or {}, check=check)
 
 
 def evaluate_model(model: Any, pipeline: Pipeline, split: str) -> EvaluationResult:

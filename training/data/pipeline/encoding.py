@@ -51,8 +51,18 @@ class Encoder:
         """Return the bytes of one example as an array."""
         return 4 * int(np.prod(self.shape))
 
-    def check(self) -> None:
-        """Raise DataError if an example cannot be encoded; only kinds of data that are cheap to read are checked."""
+    def check(self, split: str, numbers: Any = None) -> None:
+        """Raise DataError if an example cannot be encoded; only kinds of data that are cheap to read are checked.
+
+        Args:
+            split: its name.
+            numbers: of the examples to check, int64 (n,), rising; None for all.
+        """
+
+    def examples(self, split: str, numbers: Any = None) -> _tf.data.Dataset:
+        """Return the raw examples of a split, or those of some numbers; no others are read."""
+        found = self.dataset.splits[split]
+        return found.examples if numbers is None else found.selected(numbers)
 
     def decoded(self, examples: _tf.data.Dataset) -> _tf.data.Dataset:
         """Return examples as arrays (x, y), without augmentation."""
@@ -115,13 +125,12 @@ class ImageEncoder(Encoder):
 class TableEncoder(Encoder):
     """Encodes rows of a table, whose cells are strings, by the column schema."""
 
-    def check(self) -> None:
+    def check(self, split: str, numbers: Any = None) -> None:
         """Raise DataError for a cell that does not fit its column."""
-        for name, split in self.dataset.splits.items():
-            try:
-                self._vectors(split.examples)
-            except DataError as error:
-                raise DataError(f"{error} of the {name} split of {self.dataset.name}") from error
+        try:
+            self._vectors(self.examples(split, numbers))
+        except DataError as error:
+            raise DataError(f"{error} of the {split} split of {self.dataset.name}") from error
 
     def decoded(self, examples: _tf.data.Dataset) -> _tf.data.Dataset:
         """Return vectors float32 (width,) with their labels; a table is read at once."""

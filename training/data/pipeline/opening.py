@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ from training.augment.augment import check_augment, is_active
 from training.data.columns import ColumnSchema
 from training.data.dataset import MODEL_TASKS, Dataset, TargetScale
 from training.data.pipeline.encoders import make_encoder
+from training.data.pipeline.encoding import Encoder
 from training.data.pipeline.pipeline import Pipeline
 from training.data.pipeline.statistics import compute_normalization, compute_target_scale
 from training.data.pipeline.text_encoding import text_length
-from training.data.readers.loading import load_dataset
+from training.data.readers.loading import load_dataset, open_dataset
 from training.data.tokenization import build_vocabulary
 from training.recipe.config import DataConfig
 from training.recipe.recipe import Recipe
@@ -39,7 +41,12 @@ TABLE_DEFAULT = "channel"
 
 
 def open_pipeline(
-    recipe: Recipe, spec: ModelSpec, text: TextConfig | None = None, statistics: dict[str, Any] | None = None
+    recipe: Recipe,
+    spec: ModelSpec,
+    text: TextConfig | None = None,
+    statistics: dict[str, Any] | None = None,
+    *,
+    check: bool = True,
 ) -> Pipeline:
     """Load the data of a recipe and return its pipeline.
 
@@ -48,35 +55,37 @@ def open_pipeline(
         spec: the spec of its model.
         text: the text config of a run; None builds the vocabulary from the training split.
         statistics: the `training_statistics` of a run; None computes them from the training split.
+        check: whether to check every example now, as training does; otherwise examples are checked when they are read.
 
     Raises:
         DataError: the data is missing or unreadable.
         BadOption: an option does not apply to this data, or the model does not fit it.
     """
-    dataset = load_dataset(recipe.data)
+    dataset = load_dataset(recipe.data) if check else open_dataset(recipe.data)
     for split in ("train", "validation", "test"):
         if split in dataset.splits and not dataset.splits[split].count:
             raise DataError(f"Expected examples in every split of {dataset.name}. Received: none in {split}.")
     if "validation" not in dataset.splits:
         raise DataError(f"Expected a validation split. Received: {dataset.name} without one.")
     _check_fit(recipe, dataset, spec)
-    known = _parse_statistics(statistics or {})
+    known = None if statistics is None else _parse_statistics(statistics)
     dataset = _with_statistics(dataset, known)
     if dataset.text:
-        return _open_text(recipe, dataset, spec, text)
+        return _open_text(recipe, dataset, spec, text, check)
     shape = _shape(recipe, dataset, spec)
     preprocessing = recipe.data.preprocessing or dataset.preprocessing or spec.preprocessing
     if shape[-1] == 1 and 3 in (len(preprocessing.mean), len(preprocessing.std)):
         preprocessing = _grayscale(preprocessing)
     if len(shape) == 3:
         check_augment(recipe.data.augment, shape[-1], dataset.task)
-    make_encoder(dataset, shape, preprocessing, None).check()
+    if check:
+        _check_examples(make_encoder(dataset, shape, preprocessing, None))
     normalization = _normalization(recipe, dataset)
     if normalization:
-        known_config = known.get("preprocessing")
-        preprocessing = known_config or compute_normalization(dataset, shape, preprocessing, normalization)
+        compute = functools.partial(compute_normalization, dataset, shape, preprocessing, normalization)
+        preprocessing = _statistic(known, "preprocessing", compute)
     preprocessing.check(shape[-1])
-    return Pipeline(dataset, recipe, shape, preprocessing)
+    return Pipeline(dataset, recipe, shape, preprocessing, checked=check)
 
 
 def training_statistics(pipeline: Pipeline) -> dict[str, Any]:
@@ -96,13 +105,25 @@ def training_statistics(pipeline: Pipeline) -> dict[str, Any]:
     return found
 
 
-def _with_statistics(dataset: Dataset, known: dict[str, Any]) -> Dataset:
+def _with_statistics(dataset: Dataset, known: dict[str, Any] | None) -> Dataset:
     """Return a dataset with its column schema and target scale, as saved or computed now."""
-    if "tabular" in known:
-        dataset = dataclasses.replace(dataset, table=known["tabular"])
+    if dataset.table:
+        dataset = dataclasses.replace(dataset, table=_statistic(known, "tabular", lambda: dataset.table))
     if dataset.task != "regress":
         return dataset
-    return dataclasses.replace(dataset, scale=known.get("scale") or compute_target_scale(dataset))
+    return dataclasses.replace(dataset, scale=_statistic(known, "scale", lambda: compute_target_scale(dataset)))
+
+
+def _statistic(known: dict[str, Any] | None, name: str, compute: Callable[[], Any]) -> Any:
+    """Return a statistic that a run saves, or compute it if there is no run; raises RunError."""
+    if known is None:
+        return compute()
+    if name not in known:
+        raise RunError(
+            f"Expected the training statistics that a run saves. Received: {', '.join(known) or 'none'}, without "
+            f"{name!r}. Restore the files of the run, or train again."
+        )
+    return known[name]
 
 
 def _parse_statistics(values: dict[str, Any]) -> dict[str, Any]:
@@ -151,11 +172,18 @@ def _check_fit(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
         raise BadOption(f"data.augment applies to images. Received: {dataset.name} of shape {dataset.shape}")
 
 
-def _open_text(recipe: Recipe, dataset: Dataset, spec: ModelSpec, text: TextConfig | None) -> Pipeline:
-    """Return the pipeline of texts after checking every example; builds the vocabulary if there is none."""
+def _check_examples(encoder: Encoder) -> None:
+    """Raise DataError for an example of any split that cannot be encoded."""
+    for split in encoder.dataset.splits:
+        encoder.check(split)
+
+
+def _open_text(recipe: Recipe, dataset: Dataset, spec: ModelSpec, text: TextConfig | None, check: bool) -> Pipeline:
+    """Return the pipeline of texts; builds the vocabulary if there is none."""
     shape, most = text_length(recipe.data.length, spec.input_shape), recipe.data.vocabulary
     plain = PreprocessingConfig()
-    make_encoder(dataset, shape, plain, text or dataset.text).check()
+    if check:
+        _check_examples(make_encoder(dataset, shape, plain, text or dataset.text))
     if text is None and dataset.text.vocabulary == SPECIAL:
         examples = dataset.splits["train"].examples
         if dataset.task != "generate":
@@ -163,7 +191,7 @@ def _open_text(recipe: Recipe, dataset: Dataset, spec: ModelSpec, text: TextConf
         text = build_vocabulary(dataset.text, examples, most or spec.vocabulary)
     elif most and text is None:
         raise BadOption(f"{dataset.name} defines its own vocabulary. Received: data.vocabulary={most}. Leave it at 0.")
-    return Pipeline(dataset, recipe, shape, plain, text or dataset.text)
+    return Pipeline(dataset, recipe, shape, plain, text or dataset.text, check)
 
 
 def _shape(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> tuple[int, ...]:

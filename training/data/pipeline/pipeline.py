@@ -52,6 +52,7 @@ class Pipeline:
             target tokens).
         preprocessing: the preprocessing.
         text: the text config with its vocabulary; None where the data is no text.
+        checked: whether every example is checked; otherwise examples are checked when they are read.
 
     A batch is (x, y). Of images and features, x is float32; of texts, int32 ids, and a dictionary of "source" and
     "target" where text is generated. The labels y are one-hot float32 (n, classes), in training weighted means of two
@@ -64,6 +65,7 @@ class Pipeline:
     shape: tuple[int, ...]
     preprocessing: PreprocessingConfig
     text: TextConfig | None = None
+    checked: bool = True
 
     @property
     def batch_size(self) -> int:
@@ -92,6 +94,7 @@ class Pipeline:
         """
         if self.for_training is not self:
             return self.for_training.train(epoch, skip, shard)
+        self.check_examples("train")
         first = epoch * self.steps_per_epoch + skip
         steps = tf.data.Dataset.range(first, first + self.steps_per_epoch - skip)
         size, load = self.batch_size, self._cropped if self._crops else self._shuffled
@@ -129,6 +132,7 @@ class Pipeline:
             shard: the part of each batch to return. With several replicas, the part of each replica is a separate
                 batch. Parts of the last batch are smaller, or empty.
         """
+        self.check_examples(split)
         size, count = self.batch_size, self.dataset.splits[split].count
         first, last = shard.bounds(size)
         mine = np.arange(size)[first:last]
@@ -148,20 +152,45 @@ class Pipeline:
             Raw float32 values, or int32 ids, and labels: int64 (n,); int64 (n, tokens) of tags, -1 where padded; int32
             (n, target tokens) of target text.
         """
-        numbers = self._sample_numbers(split, count)
-        if split in self._memory:
-            x, y = take_rows(self._memory[split], numbers)
-        else:
-            examples = self.dataset.splits[split].selected(numbers)
-            x, y = next(iter(self.encoder.decoded(examples).batch(len(numbers))))
+        x, y = self._selected(split, self._sample_numbers(split, count))
         return tf.nest.map_structure(lambda t: t.numpy(), (tf.nest.map_structure(self.encoder.raw, x), y))
+
+    def first_batch(self, split: str) -> tuple[Any, Any]:
+        """Return the first batch of `evaluate`; no other examples are read."""
+        count = min(self.batch_size, self.dataset.splits[split].count)
+        return self.encoder.prepare(*self._selected(split, np.arange(count)))
+
+    def check_examples(self, split: str, numbers: Any = None) -> None:
+        """Check examples of a split, unless all are known to be checked; raises DataError.
+
+        Args:
+            split: its name.
+            numbers: of the examples, int64 (n,), rising; None for all.
+        """
+        if self.checked or split in self._checked:
+            return
+        if self.dataset.check:
+            self.dataset.check({split: np.arange(self.dataset.splits[split].count) if numbers is None else numbers})
+        self.encoder.check(split, numbers)
+        if numbers is None:
+            self._checked.add(split)
 
     def strings(self, split: str, count: int) -> list[str]:
         """Return the texts (of pairs, the sources) of the examples that `raw` returns."""
         if self.text is None:
             raise BadOption(f"Expected a dataset of texts. Received: {self.dataset.name} of shape {self.shape}")
-        examples = self.dataset.splits[split].selected(self._sample_numbers(split, count))
+        numbers = self._sample_numbers(split, count)
+        self.check_examples(split, numbers)
+        examples = self.dataset.splits[split].selected(numbers)
         return [x.decode("utf-8", "replace") for x, _ in examples.as_numpy_iterator()]
+
+    def _selected(self, split: str, numbers: Any) -> tuple[Any, Any]:
+        """Return the examples of some numbers as arrays, read alone unless the split is in memory."""
+        if split in self._memory:
+            return take_rows(self._memory[split], numbers)
+        self.check_examples(split, numbers)
+        examples = self.dataset.splits[split].selected(numbers)
+        return next(iter(self.encoder.decoded(examples).batch(len(numbers))))
 
     def _sample_numbers(self, split: str, count: int) -> Any:
         """Return the numbers of up to `count` examples evenly spaced over a split, int64, rising."""
@@ -239,3 +268,7 @@ class Pipeline:
     @functools.cached_property
     def _memory(self) -> dict[str, Any]:
         return {}
+
+    @functools.cached_property
+    def _checked(self) -> set[str]:
+        return set()

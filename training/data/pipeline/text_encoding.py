@@ -37,19 +37,26 @@ class TextEncoder(Encoder):
         """Return ids unchanged and labels one-hot; padding has no label."""
         return x, self.targets(y)
 
-    def check(self) -> None:
+    def check(self, split: str, numbers: Any = None) -> None:
         """Raise DataError for the first example that is empty or does not fit its label."""
-        for name, split in self.dataset.splits.items():
-            done = 0
-            for x, y in split.examples.batch(BATCH):
-                found = tokens(self.text, x)
-                for i in np.flatnonzero(found.row_lengths().numpy() == 0)[:1]:
-                    self._refuse("text in every example", name, done + i, x[i], "without any")
-                self.check_labels(name, done, (x, found), y)
-                done += len(x)
+        done = 0
+        for x, y in self.examples(split, numbers).batch(BATCH):
+            found, places = tokens(self.text, x), np.arange(done, done + len(x))
+            places = places if numbers is None else numbers[places]
+            for i in np.flatnonzero(found.row_lengths().numpy() == 0)[:1]:
+                self._refuse("text in every example", split, places[i], x[i], "without any")
+            self.check_labels(split, places, (x, found), y)
+            done += len(x)
 
-    def check_labels(self, split: str, first: int, texts: tuple[Any, Any], y: Any) -> None:
-        """Raise DataError for the first of a batch of texts (strings, tokens) that does not fit its label."""
+    def check_labels(self, split: str, numbers: Any, texts: tuple[Any, Any], y: Any) -> None:
+        """Raise DataError for the first of a batch of texts (strings, tokens) that does not fit its label.
+
+        Args:
+            split: its name.
+            numbers: of the examples.
+            texts: strings (n,) and their tokens.
+            y: their labels.
+        """
 
     def _refuse(self, expected: str, split: str, number: int, text: Any, what: str) -> None:
         shown = text.numpy().decode("utf-8", "replace")[:80]
@@ -77,13 +84,13 @@ class TagEncoder(TextEncoder):
         """Return the bytes of ids and labels."""
         return 12 * self.shape[0]
 
-    def check_labels(self, split: str, first: int, texts: tuple[Any, Any], y: Any) -> None:
+    def check_labels(self, split: str, numbers: Any, texts: tuple[Any, Any], y: Any) -> None:
         """Raise DataError for an unknown tag, or unless there are as many tags as tokens."""
         strings, found = texts
         tags = tf.strings.split(y)
         have, want = tags.row_lengths().numpy(), found.row_lengths().numpy()
         for i in np.flatnonzero(have != want)[:1]:
-            self._refuse("a tag for each token", split, first + i, strings[i], f"with {have[i]} for {want[i]} tokens")
+            self._refuse("a tag for each token", split, numbers[i], strings[i], f"with {have[i]} for {want[i]} tokens")
         unknown = sorted({tag.decode("utf-8", "replace") for tag in tags.flat_values.numpy()} - {*self.dataset.labels})
         if unknown:
             raise DataError(
