@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +49,8 @@ def open_registry_source(request: RegistryRequest, scratch: Path) -> tuple[Sourc
     with dtype_policy("float32"):
         weights = None if request.weights == RANDOM else request.weights
         model = zoo.get(request.name, weights=weights, **request.options)
-    calibration, compared = _examples(request)
-    source = SourceModel(
-        model, request.spec.preprocessing, request.labels, lambda count: take_examples(calibration, count), scratch
-    )
+    calibrate, compared = _examples(request)
+    source = SourceModel(model, request.spec.preprocessing, request.labels, calibrate, scratch)
     samples = {"inputs": compared, "logits": predict_in_batches(source.model, compared)}
     if source.task == "generate":
         samples["tokens"] = np.asarray(greedy(source.encoder_decoder, keras.ops.convert_to_tensor(compared["source"])))
@@ -61,8 +59,11 @@ def open_registry_source(request: RegistryRequest, scratch: Path) -> tuple[Sourc
     return source, samples
 
 
-def _examples(request: RegistryRequest) -> tuple[Any, Any]:
-    """Return examples to calibrate on and examples to compare on; disjoint if there are enough."""
+def _examples(request: RegistryRequest) -> tuple[Callable[[int], Any], Any]:
+    """Return a function from a count to examples to calibrate on, and examples to compare on.
+
+    They are disjoint if there are enough. Images are decoded when they are asked for.
+    """
     rng = np.random.default_rng(SEED)
     generates = request.spec.task == "generate"
     most = COMPARED_HEAVY if request.spec.gmacs > HEAVY else COMPARED_SEQUENCES if generates else COMPARED
@@ -70,13 +71,15 @@ def _examples(request: RegistryRequest) -> tuple[Any, Any]:
     if request.samples == FOLDER:
         paths = request.images()
         chosen = [paths[i] for i in rng.permutation(len(paths))[: CALIBRATION_EXAMPLES + most]]
-        examples: Any = _decoded(request, chosen)
-    elif request.samples == FILE:
+        first, second = _split(chosen, most)
+        return lambda count: _decoded(request, first[:count]), _decoded(request, second)
+    if request.samples == FILE:
         rows = _rows(request)
-        examples = rows[rng.permutation(len(rows))[: CALIBRATION_EXAMPLES + most]]
+        examples: Any = rows[rng.permutation(len(rows))[: CALIBRATION_EXAMPLES + most]]
     else:
         examples = _noise(request, 2 * most, rng)
-    return _split(examples, most)
+    calibration, compared = _split(examples, most)
+    return lambda count: take_examples(calibration, count), compared
 
 
 def _split(examples: Any, most: int) -> tuple[Any, Any]:
