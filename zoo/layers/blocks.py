@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zoo.common.errors import BadOption, did_you_mean
@@ -93,6 +95,35 @@ def conv_norm(
     """Convolve, normalize and, unless `activation` is None, activate; the layers are NAME, NAME_norm and NAME_relu."""
     x = norm(conv(x, filters, size, stride, name=name, **convolution), name=f"{name}_norm")
     return activate(x, activation, name=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledConv:
+    """Convolutions with `width` times the filters of a paper, normalized and activated, as in the Inception families.
+
+    Args:
+        width: channel multiplier.
+        activation: Keras activation.
+        strided: padding of strided convolutions, as in `conv`.
+    """
+
+    width: float
+    activation: str
+    strided: str = "even"
+
+    def __post_init__(self) -> None:
+        check_activation("activation", self.activation)
+        check_factor("width", self.width)
+
+    def scale(self, channels: int) -> int:
+        """Return `width` times a number of channels, at least 1."""
+        return max(1, round(self.width * channels))
+
+    def __call__(self, x: Any, filters: int, size: int | tuple[int, int], stride: int = 1, **more: Any) -> Any:
+        """Convolve, normalize and activate; see `conv_norm`."""
+        options = {"padding": self.strided} if stride > 1 else {}
+        options |= {"norm": partial(norm, epsilon=1e-3), "kernel": HE_IN, "activation": self.activation}
+        return conv_norm(x, self.scale(filters), size, stride, **options, **more)
 
 
 def depthwise_norm(

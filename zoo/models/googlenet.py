@@ -7,23 +7,11 @@ torchvision and its weights (github.com/pytorch/vision/issues/906), 5x5 in the p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from zoo.common.lazy import keras
-from zoo.layers.blocks import (
-    HE_IN,
-    adaptive_pool,
-    check_activation,
-    check_counts,
-    check_depths,
-    check_factor,
-    conv_norm,
-    dense,
-    drop,
-    norm,
-)
+from zoo.layers.blocks import ScaledConv, adaptive_pool, check_counts, check_depths, dense, drop
 from zoo.layers.heads import Head
 from zoo.specs.preprocessing import SYMMETRIC
 from zoo.specs.registry import ModelSpec, register
@@ -47,13 +35,7 @@ STAGES = {
 DEPTHS = tuple(map(len, STAGES.values()))
 
 
-def conv_unit(x: Any, filters: int, size: int, stride: int = 1, *, width: float = 1.0, **more: Any) -> Any:
-    """Convolve with `width` times `filters`, normalize and activate."""
-    filters = max(1, round(width * filters))
-    return conv_norm(x, filters, size, stride, norm=partial(norm, epsilon=1e-3), kernel=HE_IN, **more)
-
-
-def inception(x: Any, widths: tuple[int, ...], *, kernel: int, unit: Callable[..., Any], name: str) -> Any:
+def inception(x: Any, widths: tuple[int, ...], *, kernel: int, unit: ScaledConv, name: str) -> Any:
     """Parallel 1x1, 3x3 and `kernel` convolutions and pooling, with 1x1 convolutions that reduce the channels."""
     one, reduce3, three, reduce5, five, pooled = widths
     pool = keras.layers.MaxPooling2D(3, 1, "same", name=f"{name}_branch4_pool")
@@ -79,14 +61,14 @@ def max_pool(x: Any, size: int, *, name: str) -> Any:
     return keras.layers.MaxPooling2D((1, size), (1, 2), width, name=f"{name}_columns")(x)
 
 
-def classifier(x: Any, *, unit: Callable[..., Any], units: int, activation: str, name: str) -> Any:
+def classifier(x: Any, *, unit: ScaledConv, name: str) -> Any:
     """Return the features of an auxiliary classifier: 4x4 average pooling, 1x1 convolution, dense layer, dropout."""
     x = unit(adaptive_pool(x, 4, name=f"{name}_pool"), 128, 1, name=f"{name}_conv")
     x = keras.layers.Flatten(name=f"{name}_flatten")(x)
-    return drop(dense(x, units, activation, name=f"{name}_dense"), 0.7, name=f"{name}_dropout")
+    return drop(dense(x, unit.scale(1024), unit.activation, name=f"{name}_dense"), 0.7, name=f"{name}_dropout")
 
 
-def _stages(x: Any, head: Head, depths: tuple[int, ...], *, kernel: int, unit: Callable[..., Any]) -> list[Any]:
+def _stages(x: Any, head: Head, depths: tuple[int, ...], *, kernel: int, unit: ScaledConv) -> list[Any]:
     """Stack the blocks; return the maps after the first and the second to last block of stage 4, and the last map."""
     middle = []
     for (stage, blocks), depth, size in zip(STAGES.items(), depths, (3, 3, 2), strict=True):
@@ -99,14 +81,19 @@ def _stages(x: Any, head: Head, depths: tuple[int, ...], *, kernel: int, unit: C
     return [*middle, head.level(x)]
 
 
-def _finish(maps: list[Any], head: Head, dropout: float, classify: Callable[..., Any] | None) -> Any:
-    """Return the logits and, with `classify`, those of the auxiliary classifiers."""
-    *middle, last = maps
+def _body(
+    x: Any, head: Head, depths: tuple[int, ...], *, unit: ScaledConv, kernel: int, auxiliary: bool, dropout: float
+) -> Any:
+    """Add what follows the first convolution; return the head's output, with that of the auxiliary classifiers."""
+    x = unit(unit(x, 64, 1, name="conv2"), 192, 3, name="conv3")
+    *middle, last = _stages(x, head, depths, kernel=kernel, unit=unit)
     logits = head(last, dropout)
-    if classify is None:
+    if not auxiliary:
         return logits
     named = {f"auxiliary{i}": x for i, x in enumerate(middle, start=1)}
-    return head.with_auxiliary(logits, {name: partial(classify, x, name=name) for name, x in named.items()})
+    return head.with_auxiliary(
+        logits, {name: partial(classifier, x, unit=unit, name=name) for name, x in named.items()}
+    )
 
 
 @register(
@@ -141,14 +128,9 @@ def googlenet(
         The head's output, logits (n, classes), or a dictionary of "logits", "auxiliary1" and "auxiliary2".
     """
     check_counts("kernel", (kernel,))
-    check_activation("activation", activation)
-    convolve = partial(conv_unit, width=check_factor("width", width), activation=activation)
-    x = head.level(convolve(x, 64, 7, 2, name="conv1"))
-    x = max_pool(x, 3, name="pool1")
-    x = convolve(convolve(x, 64, 1, name="conv2"), 192, 3, name="conv3")
-    maps = _stages(x, head, DEPTHS, kernel=kernel, unit=convolve)
-    classify = partial(classifier, unit=convolve, units=round(1024 * width) or 1, activation=activation)
-    return _finish(maps, head, dropout, classify if auxiliary else None)
+    unit = ScaledConv(width, activation)
+    x = max_pool(head.level(unit(x, 64, 7, 2, name="conv1")), 3, name="pool1")
+    return _body(x, head, DEPTHS, unit=unit, kernel=kernel, auxiliary=auxiliary, dropout=dropout)
 
 
 @register(
@@ -181,10 +163,6 @@ def small_googlenet(
     Returns:
         The head's output, logits (n, classes), or a dictionary of "logits", "auxiliary1" and "auxiliary2".
     """
-    check_activation("activation", activation)
-    convolve = partial(conv_unit, width=check_factor("width", width), activation=activation)
-    x = convolve(x, 64, 3, name="conv1")
-    x = convolve(convolve(x, 64, 1, name="conv2"), 192, 3, name="conv3")
-    maps = _stages(x, head, check_depths(depths, DEPTHS), kernel=3, unit=convolve)
-    classify = partial(classifier, unit=convolve, units=round(1024 * width) or 1, activation=activation)
-    return _finish(maps, head, dropout, classify if auxiliary else None)
+    unit = ScaledConv(width, activation)
+    x, depths = unit(x, 64, 3, name="conv1"), check_depths(depths, DEPTHS)
+    return _body(x, head, depths, unit=unit, kernel=3, auxiliary=auxiliary, dropout=dropout)

@@ -11,15 +11,7 @@ from functools import partial
 from typing import Any
 
 from zoo.common.lazy import keras
-from zoo.layers.blocks import (
-    HE_IN,
-    adaptive_pool,
-    check_activation,
-    check_depths,
-    check_factor,
-    conv_norm,
-    norm,
-)
+from zoo.layers.blocks import ScaledConv, adaptive_pool, check_depths
 from zoo.layers.heads import Head
 from zoo.specs.preprocessing import IMAGENET_BICUBIC, SYMMETRIC
 from zoo.specs.registry import ModelSpec, register
@@ -33,23 +25,7 @@ MIXED_E = ("7b", "7c")
 DEPTHS = (len(MIXED_A), len(MIXED_C), len(MIXED_E))
 
 
-def conv_unit(
-    x: Any,
-    filters: int,
-    size: int | tuple[int, int],
-    stride: int = 1,
-    *,
-    width: float = 1.0,
-    padding: str = "same",
-    **more: Any,
-) -> Any:
-    """Convolve with `width` times `filters`, normalize and activate; strided convolutions have no padding."""
-    filters, padding = max(1, round(width * filters)), "valid" if stride > 1 else padding
-    normalize = partial(norm, epsilon=1e-3)
-    return conv_norm(x, filters, size, stride, norm=normalize, kernel=HE_IN, padding=padding, **more)
-
-
-def sequence(x: Any, *steps: tuple[Any, ...], unit: Callable[..., Any], name: str) -> Any:
+def sequence(x: Any, *steps: tuple[Any, ...], unit: ScaledConv, name: str) -> Any:
     """Apply convolutions in sequence, each given as (filters, size) or (filters, size, stride)."""
     for i, step in enumerate(steps, start=1):
         x = unit(x, *step, name=f"{name}_{i}")
@@ -63,7 +39,7 @@ def average(x: Any, *, pad_counts: bool, name: str) -> Any:
     return keras.layers.AveragePooling2D(3, 1, name=name)(keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x))
 
 
-def mixed_a(x: Any, pooled: int, *, unit: Callable[..., Any], average: Callable[..., Any], name: str) -> Any:
+def mixed_a(x: Any, pooled: int, *, unit: ScaledConv, average: Callable[..., Any], name: str) -> Any:
     """Parallel 1x1, 5x5 and double 3x3 convolutions and pooling (figure 5)."""
     branches = [
         unit(x, 64, 1, name=f"{name}_branch1x1"),
@@ -74,7 +50,7 @@ def mixed_a(x: Any, pooled: int, *, unit: Callable[..., Any], average: Callable[
     return keras.layers.Concatenate(name=name)(branches)
 
 
-def mixed_b(x: Any, *, unit: Callable[..., Any], name: str) -> Any:
+def mixed_b(x: Any, *, unit: ScaledConv, name: str) -> Any:
     """Parallel 3x3 and double 3x3 convolutions and pooling, at stride 2 (figure 10)."""
     branches = [
         unit(x, 384, 3, 2, name=f"{name}_branch3x3"),
@@ -84,7 +60,7 @@ def mixed_b(x: Any, *, unit: Callable[..., Any], name: str) -> Any:
     return keras.layers.Concatenate(name=name)(branches)
 
 
-def mixed_c(x: Any, inner: int, *, unit: Callable[..., Any], average: Callable[..., Any], name: str) -> Any:
+def mixed_c(x: Any, inner: int, *, unit: ScaledConv, average: Callable[..., Any], name: str) -> Any:
     """Parallel 1x1, 7x7 and double 7x7 convolutions and pooling, 7x7 as 1x7 and 7x1 (figure 6)."""
     wide, high = (1, 7), (7, 1)
     twice = ((inner, 1), (inner, high), (inner, wide), (inner, high), (192, wide))
@@ -97,7 +73,7 @@ def mixed_c(x: Any, inner: int, *, unit: Callable[..., Any], average: Callable[.
     return keras.layers.Concatenate(name=name)(branches)
 
 
-def mixed_d(x: Any, *, unit: Callable[..., Any], name: str) -> Any:
+def mixed_d(x: Any, *, unit: ScaledConv, name: str) -> Any:
     """Parallel 3x3, 7x7 and 3x3 convolutions and pooling, at stride 2."""
     branches = [
         sequence(x, (192, 1), (320, 3, 2), unit=unit, name=f"{name}_branch3x3"),
@@ -107,7 +83,7 @@ def mixed_d(x: Any, *, unit: Callable[..., Any], name: str) -> Any:
     return keras.layers.Concatenate(name=name)(branches)
 
 
-def mixed_e(x: Any, *, unit: Callable[..., Any], average: Callable[..., Any], name: str) -> Any:
+def mixed_e(x: Any, *, unit: ScaledConv, average: Callable[..., Any], name: str) -> Any:
     """Parallel 1x1, 3x3 and double 3x3 convolutions and pooling; the last 3x3 is 1x3 and 3x1 in parallel (figure 7)."""
     once = unit(x, 384, 1, name=f"{name}_branch3x3_1")
     twice = sequence(x, (448, 1), (384, 3), unit=unit, name=f"{name}_branch3x3dbl")
@@ -122,7 +98,7 @@ def mixed_e(x: Any, *, unit: Callable[..., Any], average: Callable[..., Any], na
     return keras.layers.Concatenate(name=name)(branches)
 
 
-def classifier(x: Any, *, unit: Callable[..., Any]) -> Any:
+def classifier(x: Any, *, unit: ScaledConv) -> Any:
     """Return the features of the auxiliary classifier: 5x5 averages, 1x1 and 5x5 convolutions, global pooling."""
     if min(x.shape[1:3]) < 17:
         # The convolution needs a 5x5 map; images smaller than the published 299 pixels leave less.
@@ -134,10 +110,10 @@ def classifier(x: Any, *, unit: Callable[..., Any]) -> Any:
     return keras.layers.GlobalAveragePooling2D(name="auxiliary_features")(x)
 
 
-def _mixed(
-    x: Any, head: Head, depths: tuple[int, ...], *, unit: Callable[..., Any], pad_counts: bool
-) -> tuple[Any, Any]:
-    """Stack the blocks; return the last map and the input of the auxiliary classifier."""
+def _body(
+    x: Any, head: Head, depths: tuple[int, ...], *, unit: ScaledConv, pad_counts: bool, auxiliary: bool, dropout: float
+) -> Any:
+    """Stack the blocks on a stem; return the head's output, with that of the auxiliary classifier."""
     mean = partial(average, pad_counts=pad_counts)
     first, second, third = depths
     for block, pooled in list(MIXED_A.items())[:first]:
@@ -149,7 +125,8 @@ def _mixed(
     x = mixed_d(middle, unit=unit, name="mixed7a")
     for block in MIXED_E[:third]:
         x = mixed_e(x, unit=unit, average=mean, name=f"mixed{block}")
-    return head.level(x), middle
+    logits = head(head.level(x), dropout)
+    return head.with_auxiliary(logits, {"auxiliary": partial(classifier, middle, unit=unit)}) if auxiliary else logits
 
 
 @register(
@@ -183,20 +160,15 @@ def inception_v3(
     Returns:
         The head's output, logits (n, classes), or a dictionary of "logits" and "auxiliary".
     """
-    check_activation("activation", activation)
-    convolve = partial(conv_unit, width=check_factor("width", width), activation=activation)
-    x = convolve(x, 32, 3, 2, name="stem_conv1")
-    x = convolve(x, 32, 3, padding="valid", name="stem_conv2")
-    x = head.level(convolve(x, 64, 3, name="stem_conv3"))
+    unit = ScaledConv(width, activation, strided="valid")
+    x = unit(x, 32, 3, 2, name="stem_conv1")
+    x = unit(x, 32, 3, padding="valid", name="stem_conv2")
+    x = head.level(unit(x, 64, 3, name="stem_conv3"))
     x = keras.layers.MaxPooling2D(3, 2, name="stem_pool1")(x)
-    x = convolve(x, 80, 1, name="stem_conv4")
-    x = head.level(convolve(x, 192, 3, padding="valid", name="stem_conv5"))
+    x = unit(x, 80, 1, name="stem_conv4")
+    x = head.level(unit(x, 192, 3, padding="valid", name="stem_conv5"))
     x = keras.layers.MaxPooling2D(3, 2, name="stem_pool2")(x)
-    x, middle = _mixed(x, head, DEPTHS, unit=convolve, pad_counts=pad_counts)
-    logits = head(x, dropout)
-    return (
-        head.with_auxiliary(logits, {"auxiliary": partial(classifier, middle, unit=convolve)}) if auxiliary else logits
-    )
+    return _body(x, head, DEPTHS, unit=unit, pad_counts=pad_counts, auxiliary=auxiliary, dropout=dropout)
 
 
 @register(
@@ -229,13 +201,9 @@ def small_inception(
     Returns:
         The head's output, logits (n, classes), or a dictionary of "logits" and "auxiliary".
     """
-    check_activation("activation", activation)
-    convolve = partial(conv_unit, width=check_factor("width", width), activation=activation)
-    x = convolve(x, 32, 3, name="stem_conv1")
-    x = head.level(convolve(x, 64, 3, name="stem_conv2"))
+    unit = ScaledConv(width, activation, strided="valid")
+    x = unit(x, 32, 3, name="stem_conv1")
+    x = head.level(unit(x, 64, 3, name="stem_conv2"))
     x = keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
-    x, middle = _mixed(x, head, check_depths(depths, DEPTHS), unit=convolve, pad_counts=True)
-    logits = head(x, dropout)
-    return (
-        head.with_auxiliary(logits, {"auxiliary": partial(classifier, middle, unit=convolve)}) if auxiliary else logits
-    )
+    depths = check_depths(depths, DEPTHS)
+    return _body(x, head, depths, unit=unit, pad_counts=True, auxiliary=auxiliary, dropout=dropout)
