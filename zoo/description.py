@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo.build import default_options, options_of
-from zoo.counts import counts
 from zoo.specs.registry import models
 
 
@@ -20,6 +18,9 @@ def describe(name: str, formats: list[str]) -> dict[str, Any]:
         The spec, the counts (see `zoo.summary.summarize`), "options" of `zoo.get` with their defaults, and the
         supported "formats".
     """
+    from zoo.build import default_options, options_of
+    from zoo.counts import counts
+
     model = models[name]
     fixed = default_options(model)
     defaults = {n: fixed.get(n, p.default) for n, p in options_of(model).items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +13,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 def print_json(content: Any) -> None:
     """Print strict JSON on standard output."""
+    import json
+
     click.echo(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False))
 
 

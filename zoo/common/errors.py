@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -105,6 +104,8 @@ def _part_similarity(name: str, other: str, synonyms: Mapping[str, str]) -> floa
 
 
 def _ratio(one: str, other: str) -> float:
+    import difflib
+
     return difflib.SequenceMatcher(None, one, other).ratio()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,15 @@ def counts_of(spec: Any) -> dict[str, Any]:
 @functools.cache
 def recorded() -> dict[str, dict[str, Any]]:
     """Return the recorded counts of all models of the zoo."""
+    # Listing the models needs no counts.
+    import json
+
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def to_text(content: Mapping[str, dict[str, Any]]) -> str:
     """Return the counts of many models as JSON with one line per model, so that diffs are readable."""
+    import json
+
     lines = (f"{json.dumps(name)}: {json.dumps(content[name], allow_nan=False)}" for name in content)
     return "{\n" + ",\n".join(lines) + "\n}\n"
