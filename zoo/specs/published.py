@@ -12,6 +12,10 @@ from zoo.specs.preprocessing import IMAGENET, PreprocessingConfig
 TIMM_RESULTS = "timm, results-imagenet.csv"
 TORCHVISION_RESULTS = "torchvision, weight metadata"
 KERAS_RESULTS = "keras.io/api/applications"
+# The 1000 classes of ILSVRC 2012 in the order of their WordNet ids, which all libraries share.
+IMAGENET_1K = "imagenet-1k"
+# Licenses as timm 1.0.31 records them for its checkpoints, and as keras.io/api/applications states them.
+APACHE, BSD, MIT, CC_BY = "apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,25 +27,36 @@ class PublishedWeights:
             "torchvision/<weights>", a pickle that the zoo never opens.
         top1: published top-1 accuracy on the ImageNet validation set, percent.
         size: image height and width in pixels at which `top1` was measured.
-        preprocessing: preprocessing that the weights expect.
-        bgr: True if the first convolution expects BGR; loading reverses it to RGB.
+        preprocessing: preprocessing that the weights expect; None if it is not known.
+        license: SPDX identifier of the license of the weights, None if it is not known.
+        revision: commit of the hub's repository, None for the newest.
+        sha256: SHA-256 of the file in hexadecimal, None if it is not known.
+        labels: the data set that gives the classes their names and order, None if it is not known.
         reference: where `top1` is published; by default the results table of the source.
     """
 
     source: str
     top1: float
     size: int = 224
-    preprocessing: PreprocessingConfig = IMAGENET
-    bgr: bool = False
+    preprocessing: PreprocessingConfig | None = IMAGENET
+    license: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    labels: str | None = IMAGENET_1K
     reference: str = ""
 
     def __post_init__(self) -> None:
         tables = {"timm": TIMM_RESULTS, "torchvision": TORCHVISION_RESULTS, "keras": KERAS_RESULTS}
         object.__setattr__(self, "reference", self.reference or tables[self.source.partition("/")[0]])
 
+    @property
+    def bgr(self) -> bool:
+        """Whether the first convolution expects BGR; loading reverses it to RGB."""
+        return self.preprocessing is not None and self.preprocessing.channel_order == "bgr"
+
     def to_json(self) -> dict[str, Any]:
         """Return the entry as JSON-safe values."""
-        return dataclasses.asdict(self) | {"preprocessing": self.preprocessing.to_json()}
+        return dataclasses.asdict(self) | {"preprocessing": self.preprocessing and self.preprocessing.to_json()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,7 @@ def resolve(entry: Model, name: str) -> PublishedWeights:
     else:
         matches = [weights for weights in known if weights.source == name]
         if not matches and name.startswith("timm/") and set(entry.name_mappings) - {"keras"}:
-            matches = [PublishedWeights(name, 0.0)]
+            matches = [PublishedWeights(name, 0.0, preprocessing=None, labels=None)]
     if not matches:
         hint = did_you_mean(name, [weights.source for weights in known]) if known else "None are published for it."
         raise BadOption(f"{entry.spec.name} has no such weights. Received: weights={name!r}. {hint}")

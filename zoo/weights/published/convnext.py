@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from zoo.specs.preprocessing import IMAGENET_BICUBIC, PreprocessingConfig
-from zoo.specs.published import NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, NameMapping, PublishedWeights
 
 BLOCK = r"stage(\d+)_block(\d+)"
 
@@ -55,8 +55,8 @@ KERAS = NameMapping(
 BICUBIC_100 = dataclasses.replace(IMAGENET_BICUBIC, crop=1.0)
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "convnext_tiny": (
-        PublishedWeights("timm/convnext_tiny.in12k_ft_in1k", 84.45, 288, BICUBIC_100),
-        PublishedWeights("timm/convnext_tiny.fb_in1k", 82.698, 288, BICUBIC_100),
+        PublishedWeights("timm/convnext_tiny.in12k_ft_in1k", 84.45, 288, BICUBIC_100, APACHE),
+        PublishedWeights("timm/convnext_tiny.fb_in1k", 82.698, 288, BICUBIC_100, APACHE),
         PublishedWeights("keras/ConvNeXtTiny", 81.3, 224, PreprocessingConfig()),
     ),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from zoo.specs.preprocessing import IMAGENET_BICUBIC
-from zoo.specs.published import NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, BSD, NameMapping, PublishedWeights
 
 TORCH = NameMapping(
     rules=(
@@ -36,16 +36,21 @@ KERAS = NameMapping(
 
 def _tv(name: str, top1: float) -> PublishedWeights:
     """Return torchvision's weights as timm has them."""
-    return PublishedWeights(f"timm/{name}.tv_in1k", top1, preprocessing=IMAGENET_BICUBIC)
+    return PublishedWeights(f"timm/{name}.tv_in1k", top1, preprocessing=IMAGENET_BICUBIC, license=APACHE)
+
+
+def _keras(name: str, top1: float) -> PublishedWeights:
+    return PublishedWeights(f"keras/{name}", top1, license=BSD)
 
 
 BICUBIC_95 = dataclasses.replace(IMAGENET_BICUBIC, crop=0.95)
-DENSENET121_RA = PublishedWeights("timm/densenet121.ra_in1k", 76.5, 288, BICUBIC_95)
+DENSENET121_RA = PublishedWeights("timm/densenet121.ra_in1k", 76.5, 288, BICUBIC_95, APACHE)
+
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
-    "densenet121": (DENSENET121_RA, _tv("densenet121", 74.764), PublishedWeights("keras/DenseNet121", 75.0)),
+    "densenet121": (DENSENET121_RA, _tv("densenet121", 74.764), _keras("DenseNet121", 75.0)),
     "densenet161": (_tv("densenet161", 77.358),),
-    "densenet169": (_tv("densenet169", 75.9), PublishedWeights("keras/DenseNet169", 76.2)),
-    "densenet201": (_tv("densenet201", 77.286), PublishedWeights("keras/DenseNet201", 77.3)),
+    "densenet169": (_tv("densenet169", 75.9), _keras("DenseNet169", 76.2)),
+    "densenet201": (_tv("densenet201", 77.286), _keras("DenseNet201", 77.3)),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {
     name: {"torchvision": TORCH, "timm": TORCH, "keras": KERAS} for name in WEIGHTS

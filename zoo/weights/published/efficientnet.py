@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from zoo.specs.preprocessing import IMAGENET_BICUBIC, SYMMETRIC, PreprocessingConfig
-from zoo.specs.published import NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, NameMapping, PublishedWeights
 
 BLOCK = r"stage(\d+)_block(\d+)"
 TORCHVISION = NameMapping(
@@ -84,26 +84,26 @@ BICUBIC_100 = dataclasses.replace(IMAGENET_BICUBIC, crop=1.0)
 ADVPROP = dataclasses.replace(SYMMETRIC, interpolation="bicubic", crop=0.875)
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "efficientnet_b0": (
-        PublishedWeights("timm/efficientnet_b0.ra_in1k", 77.694, 224, IMAGENET_BICUBIC),
+        PublishedWeights("timm/efficientnet_b0.ra_in1k", 77.694, 224, IMAGENET_BICUBIC, APACHE),
         PublishedWeights("keras/EfficientNetB0", 77.1, 224, PreprocessingConfig()),
     ),
     "efficientnet_b1": (
-        PublishedWeights("timm/efficientnet_b1.ft_in1k", 78.8, 256, BICUBIC_100),
+        PublishedWeights("timm/efficientnet_b1.ft_in1k", 78.8, 256, BICUBIC_100, APACHE),
         PublishedWeights("keras/EfficientNetB1", 79.1, 240, PreprocessingConfig()),
     ),
     "efficientnet_b2": (
-        PublishedWeights("timm/efficientnet_b2.ra_in1k", 80.61, 288, BICUBIC_100),
+        PublishedWeights("timm/efficientnet_b2.ra_in1k", 80.61, 288, BICUBIC_100, APACHE),
         PublishedWeights("keras/EfficientNetB2", 80.1, 260, PreprocessingConfig()),
     ),
     "efficientnet_b3": (
-        PublishedWeights("timm/efficientnet_b3.ra2_in1k", 82.242, 320, BICUBIC_100),
+        PublishedWeights("timm/efficientnet_b3.ra2_in1k", 82.242, 320, BICUBIC_100, APACHE),
         PublishedWeights("keras/EfficientNetB3", 81.6, 300, PreprocessingConfig()),
     ),
     "tf_efficientnet_b0": (
-        PublishedWeights("timm/tf_efficientnet_b0.ns_jft_in1k", 78.67, 224, IMAGENET_BICUBIC),
-        PublishedWeights("timm/tf_efficientnet_b0.ap_in1k", 77.09, 224, ADVPROP),
-        PublishedWeights("timm/tf_efficientnet_b0.aa_in1k", 76.834, 224, IMAGENET_BICUBIC),
-        PublishedWeights("timm/tf_efficientnet_b0.in1k", 76.532, 224, IMAGENET_BICUBIC),
+        PublishedWeights("timm/tf_efficientnet_b0.ns_jft_in1k", 78.67, 224, IMAGENET_BICUBIC, APACHE),
+        PublishedWeights("timm/tf_efficientnet_b0.ap_in1k", 77.09, 224, ADVPROP, APACHE),
+        PublishedWeights("timm/tf_efficientnet_b0.aa_in1k", 76.834, 224, IMAGENET_BICUBIC, APACHE),
+        PublishedWeights("timm/tf_efficientnet_b0.in1k", 76.532, 224, IMAGENET_BICUBIC, APACHE),
     ),
 }
 ALL = {"torchvision": TORCHVISION, "timm": TIMM, "keras": KERAS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from zoo.specs.preprocessing import IMAGENET_BICUBIC, SYMMETRIC
-from zoo.specs.published import NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, NameMapping, PublishedWeights
 
 # Convolutions of the blocks in torchvision and timm, in the order in which keras.applications numbers its own.
 BRANCHES = {
@@ -45,10 +45,10 @@ KERAS = NameMapping(
 SYMMETRIC_CROPPED = dataclasses.replace(SYMMETRIC, interpolation="bicubic", crop=0.875)
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "inception_v3": (
-        PublishedWeights("timm/inception_v3.gluon_in1k", 78.806, 299, IMAGENET_BICUBIC),
-        PublishedWeights("timm/inception_v3.tf_in1k", 77.862, 299, SYMMETRIC_CROPPED),
-        PublishedWeights("timm/inception_v3.tv_in1k", 77.434, 299, SYMMETRIC_CROPPED),
-        PublishedWeights("keras/InceptionV3", 77.9, 299, SYMMETRIC),
+        PublishedWeights("timm/inception_v3.gluon_in1k", 78.806, 299, IMAGENET_BICUBIC, APACHE),
+        PublishedWeights("timm/inception_v3.tf_in1k", 77.862, 299, SYMMETRIC_CROPPED, APACHE),
+        PublishedWeights("timm/inception_v3.tv_in1k", 77.434, 299, SYMMETRIC_CROPPED, APACHE),
+        PublishedWeights("keras/InceptionV3", 77.9, 299, SYMMETRIC, APACHE),
     ),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.specs.preprocessing import IMAGENET_BICUBIC, SYMMETRIC
-from zoo.specs.published import NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, NameMapping, PublishedWeights
 
 BLOCK = r"stage(\d+)_block(\d+)"
 # Blocks in each stage; torchvision and keras.applications number the blocks of all stages in one sequence.
@@ -71,8 +71,8 @@ KERAS = NameMapping(
 )
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "mobilenet_v2": (
-        PublishedWeights("timm/mobilenetv2_100.ra_in1k", 72.976, 224, IMAGENET_BICUBIC),
-        PublishedWeights("keras/MobileNetV2", 71.3, 224, SYMMETRIC),
+        PublishedWeights("timm/mobilenetv2_100.ra_in1k", 72.976, 224, IMAGENET_BICUBIC, APACHE),
+        PublishedWeights("keras/MobileNetV2", 71.3, 224, SYMMETRIC, APACHE),
     ),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from zoo.specs.preprocessing import IMAGENET, IMAGENET_BICUBIC, PreprocessingConfig
-from zoo.specs.published import TORCHVISION_RESULTS, NameMapping, PublishedWeights
+from zoo.specs.preprocessing import CAFFE, IMAGENET, IMAGENET_BICUBIC
+from zoo.specs.published import APACHE, BSD, MIT, TORCHVISION_RESULTS, NameMapping, PublishedWeights
 
 BLOCK = r"stage(\d+)_block(\d+)"
 
@@ -54,12 +54,12 @@ BICUBIC_95 = dataclasses.replace(IMAGENET_BICUBIC, crop=0.95)
 BICUBIC_100 = dataclasses.replace(IMAGENET_BICUBIC, crop=1.0)
 # timm's evaluation of each training recipe in a checkpoint's tag; "a1" is arXiv:2110.00476.
 RECIPES: dict[str, dict[str, Any]] = {
-    "a1": {"size": 288, "preprocessing": BICUBIC_100},
-    "a1h": {"size": 288, "preprocessing": BICUBIC_100},
-    "ra2": {"size": 288, "preprocessing": BICUBIC_95},
-    "racm": {"size": 288, "preprocessing": BICUBIC_95},
-    "tv": {},
-    "tv2": {"preprocessing": dataclasses.replace(IMAGENET, crop=0.965)},
+    "a1": {"size": 288, "preprocessing": BICUBIC_100, "license": APACHE},
+    "a1h": {"size": 288, "preprocessing": BICUBIC_100, "license": APACHE},
+    "ra2": {"size": 288, "preprocessing": BICUBIC_95, "license": APACHE},
+    "racm": {"size": 288, "preprocessing": BICUBIC_95, "license": APACHE},
+    "tv": {"license": BSD},
+    "tv2": {"preprocessing": dataclasses.replace(IMAGENET, crop=0.965), "license": BSD},
 }
 
 
@@ -68,16 +68,12 @@ def _timm(name: str, **top1: float) -> tuple[PublishedWeights, ...]:
     return tuple(PublishedWeights(f"timm/{name}.{recipe}_in1k", v, **RECIPES[recipe]) for recipe, v in top1.items())
 
 
-# keras.applications converted the authors' Caffe weights: BGR pixels minus the mean.
-CAFFE = PreprocessingConfig(mean=(123.68, 116.779, 103.939), std=(1.0,))
-
-
-def _keras(name: str, top1: float) -> PublishedWeights:
-    return PublishedWeights(f"keras/{name}", top1, preprocessing=CAFFE, bgr=True)
+def _keras(name: str, top1: float, terms: str | None = None) -> PublishedWeights:
+    return PublishedWeights(f"keras/{name}", top1, preprocessing=CAFFE, license=terms)
 
 
 # timm's results do not list this checkpoint.
-RESNET34_TV = PublishedWeights("timm/resnet34.tv_in1k", 73.314, reference=TORCHVISION_RESULTS)
+RESNET34_TV = PublishedWeights("timm/resnet34.tv_in1k", 73.314, license=BSD, reference=TORCHVISION_RESULTS)
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "resnet18": _timm("resnet18", a1=73.158, tv=69.760),
     "resnet34": (*_timm("resnet34", a1=77.918), RESNET34_TV),
@@ -87,7 +83,7 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "resnext50_32x4d": _timm("resnext50_32x4d", a1h=82.014, tv2=81.182, tv=77.618),
     "wide_resnet50_2": _timm("wide_resnet50_2", racm=82.280, tv2=81.606, tv=78.480),
     "resnet50d": _timm("resnet50d", a1=81.450, ra2=81.356),
-    "resnet50_v1": (_keras("ResNet50", 74.9),),
+    "resnet50_v1": (_keras("ResNet50", 74.9, MIT),),
     "resnet101_v1": (_keras("ResNet101", 76.4),),
     "resnet152_v1": (_keras("ResNet152", 76.6),),
 }

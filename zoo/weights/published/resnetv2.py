@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from zoo.specs.preprocessing import SYMMETRIC
-from zoo.specs.published import NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, NameMapping, PublishedWeights
 
 BLOCK = r"stage(\d+)_block(\d+)"
 TIMM = NameMapping(
@@ -34,7 +34,8 @@ KERAS = NameMapping(
 
 def _timm(name: str, top1: float) -> PublishedWeights:
     """Return a checkpoint that timm evaluates at 288 pixels, uncropped (arXiv:2110.00476)."""
-    return PublishedWeights(f"timm/{name}", top1, 288, dataclasses.replace(SYMMETRIC, interpolation="bicubic"))
+    preprocessing = dataclasses.replace(SYMMETRIC, interpolation="bicubic")
+    return PublishedWeights(f"timm/{name}", top1, 288, preprocessing, APACHE)
 
 
 def _keras(name: str, top1: float) -> PublishedWeights:

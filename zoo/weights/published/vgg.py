@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from zoo.specs.preprocessing import PreprocessingConfig
-from zoo.specs.published import NameMapping, PublishedWeights
+from zoo.specs.preprocessing import CAFFE
+from zoo.specs.published import BSD, CC_BY, NameMapping, PublishedWeights
 
 # Convolutions in each stage.
 DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -36,19 +36,17 @@ def _name_mappings(depths: tuple[int, ...], batch_norm: bool) -> dict[str, NameM
     }
 
 
-# keras.applications converted the authors' Caffe weights: BGR pixels minus the mean.
-CAFFE = PreprocessingConfig(mean=(123.68, 116.779, 103.939), std=(1.0,))
-KERAS_VGG16 = PublishedWeights("keras/VGG16", 71.3, preprocessing=CAFFE, bgr=True)
-KERAS_VGG19 = PublishedWeights("keras/VGG19", 71.3, preprocessing=CAFFE, bgr=True)
+KERAS_VGG16 = PublishedWeights("keras/VGG16", 71.3, preprocessing=CAFFE, license=CC_BY)
+KERAS_VGG19 = PublishedWeights("keras/VGG19", 71.3, preprocessing=CAFFE, license=CC_BY)
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
-    "vgg11": (PublishedWeights("timm/vgg11.tv_in1k", 69.022),),
-    "vgg13": (PublishedWeights("timm/vgg13.tv_in1k", 69.932),),
-    "vgg16": (PublishedWeights("timm/vgg16.tv_in1k", 71.592), KERAS_VGG16),
-    "vgg19": (PublishedWeights("timm/vgg19.tv_in1k", 72.378), KERAS_VGG19),
-    "vgg11_bn": (PublishedWeights("timm/vgg11_bn.tv_in1k", 70.382),),
-    "vgg13_bn": (PublishedWeights("timm/vgg13_bn.tv_in1k", 71.588),),
-    "vgg16_bn": (PublishedWeights("timm/vgg16_bn.tv_in1k", 73.370),),
-    "vgg19_bn": (PublishedWeights("timm/vgg19_bn.tv_in1k", 74.216),),
+    "vgg11": (PublishedWeights("timm/vgg11.tv_in1k", 69.022, license=BSD),),
+    "vgg13": (PublishedWeights("timm/vgg13.tv_in1k", 69.932, license=BSD),),
+    "vgg16": (PublishedWeights("timm/vgg16.tv_in1k", 71.592, license=BSD), KERAS_VGG16),
+    "vgg19": (PublishedWeights("timm/vgg19.tv_in1k", 72.378, license=BSD), KERAS_VGG19),
+    "vgg11_bn": (PublishedWeights("timm/vgg11_bn.tv_in1k", 70.382, license=BSD),),
+    "vgg13_bn": (PublishedWeights("timm/vgg13_bn.tv_in1k", 71.588, license=BSD),),
+    "vgg16_bn": (PublishedWeights("timm/vgg16_bn.tv_in1k", 73.370, license=BSD),),
+    "vgg19_bn": (PublishedWeights("timm/vgg19_bn.tv_in1k", 74.216, license=BSD),),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {
     name + suffix: _name_mappings(depths, bool(suffix)) for name, depths in DEPTHS.items() for suffix in ("", "_bn")

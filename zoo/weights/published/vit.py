@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from zoo.specs.preprocessing import IMAGENET_BICUBIC, PreprocessingConfig
-from zoo.specs.published import NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, NameMapping, PublishedWeights
 
 TIMM = NameMapping(
     rules=(
@@ -34,7 +34,10 @@ def _timm(
     name: str, *checkpoints: tuple[str, float], preprocessing: PreprocessingConfig = VIT_PIXELS
 ) -> tuple[PublishedWeights, ...]:
     """Return timm's checkpoints of a model: pairs of tag and top-1 accuracy."""
-    return tuple(PublishedWeights(f"timm/{name}.{tag}", top1, preprocessing=preprocessing) for tag, top1 in checkpoints)
+    return tuple(
+        PublishedWeights(f"timm/{name}.{tag}", top1, preprocessing=preprocessing, license=APACHE)
+        for tag, top1 in checkpoints
+    )
 
 
 def _deit(name: str, top1: float) -> tuple[PublishedWeights, ...]:
