@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -179,6 +179,22 @@ def _print_artifacts(artifacts: Sequence[api.Artifact], as_json: bool) -> None:
     metrics = {a.parity["metric"] for a in artifacts}
     agreement = "same top-1" if metrics == {"accuracy"} else "agreement"
     print_table(("format", "size", "difference", agreement, "accuracy", "path"), rows, right=(1, 2, 3, 4))
+    for note in dict.fromkeys(note for artifact in artifacts for note in _notes(artifact)):
+        click.echo(note)
+
+
+def _notes(artifact: api.Artifact) -> Iterator[str]:
+    """Yield what the table of artifacts of a run leaves out: examples that were not compared, and the precisions."""
+    source, parity = artifact.manifest["source"], artifact.parity
+    if source.get("examples", 0) > parity["n"]:
+        yield f"Compared on {parity['n']:,} of {source['examples']:,} {source['split']} examples."
+    trained = source.get("metrics", {}).get(parity["metric"])
+    if None not in (trained, parity["source_accuracy"]) and source["precision"] != "float32":
+        name = NAMES.get(parity["metric"], parity["metric"])
+        yield (
+            f"Trained in {source['precision']} with {name} {trained:.4f} on {source['examples']:,} {source['split']} "
+            f"examples; exported in float32, with {name} {parity['source_accuracy']:.4f} on {parity['n']:,}."
+        )
 
 
 def _metric_text(parity: dict[str, Any]) -> str:

@@ -93,9 +93,17 @@ class RunJob(ExportJob):
         return self.metadata(model) | {"preprocessing": preprocessing, "text": text and text.to_json()}
 
     def provenance(self) -> dict[str, Any]:
-        """Return the recipe, the name of the run and the digest of its model."""
-        run = self.run
-        return {"recipe": run.recipe.name, "run": run.path.name, "model_sha256": digest_file(run.model_path)}
+        """Return the recipe, the run, the digest of its model, and its metrics in the precision that it trained in."""
+        run, result = self.run, self._result
+        return {
+            "recipe": run.recipe.name,
+            "run": run.path.name,
+            "model_sha256": digest_file(run.model_path),
+            "precision": result["precision"],
+            "split": result["test"]["split"],
+            "examples": result["test"]["examples"],
+            "metrics": {name: v for name, v in result["test"].items() if isinstance(v, float)},
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return the path of the run."""
