@@ -1,10 +1,95 @@
-"""Fixtures of the compression tests: the digits as arrays, and a short training."""
+"""Fixtures of the export tests: one trained run, its artifacts, the digits as arrays, and a short training."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import types
+from pathlib import Path
 
 import pytest
+
+# Exported in the same process as all formats, since starting one takes longer than converting a model this small.
+VARIANTS = (
+    "onnx:axis=images,opset=18", "onnx:batch=4", "onnx:external=true,opset=21", "onnx_int8:opset=21",
+    "openvino:batch=4", "saved_model:input=uint8", "tflite:batch=7,input=uint8",
+    "tflite_int8:batch=7,input=uint8,output=uint8", "tflite_int8:input=float32,output=float32",
+    "tflite_int16x8:input=int16,output=int16",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Make a folder once for all workers of a session: `once(name, make)` returns the path that `make()` returned."""
+    own = tmp_path_factory.getbasetemp()
+    place = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def run(name, make):
+        with open(place / f"{name}.txt", "a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if not (path := file.read()):
+                path = str(make())
+                file.write(path)
+        return Path(path)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def copied(digits_run):
+    """Copy the trained run without its artifacts: `copied(place)` returns the copy."""
+    from training.runs.run import Run
+
+    def copy(place):
+        shutil.copytree(digits_run.path, place, ignore=shutil.ignore_patterns("exports", "compressed", "tensorboard"))
+        return Run.open(place)
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def digits_run(request, once):
+    """The run of the digits; no test changes it, because workers share it."""
+    from training.runs.run import Run
+
+    return Run.open(once("digits_run", lambda: request.getfixturevalue("digits_run").path))
+
+
+@pytest.fixture(scope="session")
+def exported(once, copied, tmp_path_factory):
+    """Artifacts of the run in every format and with options, by the requested text; no test changes them."""
+    import export
+    from export.core.format import parse_format
+    from export.core.manifest import read_manifest
+    from export.verification.artifact import Artifact
+
+    wanted = (*export.list_formats(exclude="their_*"), *VARIANTS)
+
+    def make():
+        run = copied(tmp_path_factory.mktemp("exported") / "run")
+        export.convert(run, wanted)
+        return run.exports
+
+    def opened(exports, request):
+        folder = exports / request.slug
+        return Artifact(folder / request.format.backend("classify").file, read_manifest(folder))
+
+    exports = once("exported", make)
+    return {text: opened(exports, parse_format(text)) for text in wanted}
+
+
+@pytest.fixture(scope="session")
+def artifacts(exported):
+    """The artifacts without options, by format."""
+    return {text: artifact for text, artifact in exported.items() if text not in VARIANTS}
+
+
+@pytest.fixture(scope="session")
+def variants(exported):
+    """The artifacts with options, by the requested text."""
+    return {text: exported[text] for text in VARIANTS}
 
 
 @pytest.fixture(scope="session")

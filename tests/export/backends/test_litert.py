@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import export
 from export.backends.litert.file import read
 from export.backends.litert.runtime import LiteRtRuntime, unsupported_operators
-from training.runs.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -205,12 +203,10 @@ def test_sequences_are_generated_in_batches(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compress", ["qat:epochs=1", "mixed_precision:0.05"])
-def test_formats_that_compressions_write_have_it_all(digits_run, tmp_path, compress):
+def test_formats_that_compressions_write_have_it_all(copied, tmp_path, compress):
     """Files that qat and mixed_precision write have the metadata of the Task library and the requested dtypes."""
-    shutil.copytree(digits_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("exports", "tensorboard"))
-    (artifact,) = export.convert(
-        Run.open(tmp_path / "run"), "tflite_int8:input=uint8,output=float32", compress=compress
-    )
+    wanted = "tflite_int8:input=uint8,output=float32"
+    (artifact,) = export.convert(copied(tmp_path / "run"), wanted, compress=compress)
     assert artifact.name.startswith("tflite_int8+input=uint8+output=float32-")
     assert len(task_buffers(artifact.path.read_bytes())) == 1
     with zipfile.ZipFile(artifact.path) as archive:

@@ -92,9 +92,9 @@ def test_features_are_found_where_there_are_some(name, width):
     assert (None if found is None else found.output_shape[-1]) == width
 
 
-def test_bytes_are_a_fourth_of_the_traffic(digits_run, artifacts, images):
+def test_bytes_are_a_fourth_of_the_traffic(variants, artifacts, images):
     """With input=uint8 the signatures for raw values take pixels as they are."""
-    (artifact,) = export.convert(digits_run, "saved_model:input=uint8")
+    artifact = variants["saved_model:input=uint8"]
     runtime = export.load(artifact.path)
     assert [tensor.dtype for tensor in runtime.inputs] == ["uint8"]
     assert [t.dtype for t in export.load(artifacts["saved_model"].path).inputs] == ["float32"]

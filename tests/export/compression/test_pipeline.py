@@ -21,11 +21,9 @@ PIPELINE = "prune:0.8,epochs=1"
 
 
 @pytest.fixture(scope="module")
-def run(digits_run, tmp_path_factory):
+def run(copied, tmp_path_factory):
     """A copy of the digits' run without artifacts."""
-    place = tmp_path_factory.mktemp("pipeline") / "digits"
-    shutil.copytree(digits_run.path, place, ignore=shutil.ignore_patterns("exports", "compressed"))
-    return Run.open(place)
+    return copied(tmp_path_factory.mktemp("pipeline") / "digits")
 
 
 @pytest.fixture(scope="module")

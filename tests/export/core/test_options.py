@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import shutil
 from typing import Literal
 
 import numpy as np
@@ -19,7 +18,6 @@ from export.core.manifest import SAMPLES
 from export.core.samples import in_batches, read_samples
 from export.core.tolerance import Tolerance
 from export.targets import TARGETS, every_format, formats_for
-from training.runs.run import Run
 from zoo.common.errors import BadOption, ParityError, UnknownName
 
 
@@ -187,19 +185,10 @@ ASKED = {
 }
 
 
-@pytest.fixture(scope="module")
-def asked(digits_run, tmp_path_factory):
-    """Artifacts with options, by the requested text."""
-    place = tmp_path_factory.mktemp("asked") / "run"
-    shutil.copytree(digits_run.path, place, ignore=shutil.ignore_patterns("exports", "tensorboard"))
-    found = export.convert(Run.open(place), list(ASKED))
-    return dict(zip(ASKED, found, strict=True))
-
-
 @pytest.mark.parametrize("text", list(ASKED))
-def test_artifact_is_what_was_asked_for(asked, text):
+def test_artifact_is_what_was_asked_for(variants, text):
     """Folder, manifest, metadata, batch and dtypes; within tolerance of the source on every test image."""
-    artifact, wanted = asked[text], parse_format(text)
+    artifact, wanted = variants[text], parse_format(text)
     options = dataclasses.asdict(wanted.options)
     assert artifact.name == wanted.slug
     assert artifact.manifest["options"] == options
@@ -221,17 +210,17 @@ def test_artifact_is_what_was_asked_for(asked, text):
     assert export.verify(artifact.path).parity["passed"]
 
 
-def test_pixels_as_bytes_are_not_converted(asked):
+def test_pixels_as_bytes_are_not_converted(variants):
     """uint8 inputs have scale 1 and zero point 0."""
     for text in list(ASKED)[:2]:
-        (given,) = export.load(asked[text].path).inputs
+        (given,) = export.load(variants[text].path).inputs
         assert (given.scale or 1.0, given.zero_point or 0) == (1.0, 0)
 
 
-def test_other_ends_are_the_same_function(asked):
+def test_other_ends_are_the_same_function(variants):
     """int8 with uint8 and with float32 inputs and outputs gives the same logits."""
-    first, second = (export.load(asked[text].path) for text in list(ASKED)[1:3])
-    inputs = read_samples(asked[list(ASKED)[1]].folder / SAMPLES)["inputs"][:50]
+    first, second = (export.load(variants[text].path) for text in list(ASKED)[1:3])
+    inputs = read_samples(variants[list(ASKED)[1]].folder / SAMPLES)["inputs"][:50]
     np.testing.assert_allclose(first(inputs), second(inputs), rtol=1e-6)
 
 
@@ -263,16 +252,16 @@ def test_max_drop_applies_to_lossy_formats():
 
 
 @pytest.mark.slow
-def test_max_drop_below_the_loss_is_refused(digits_run, artifacts):
+def test_max_drop_below_the_loss_is_refused(copied, artifacts, tmp_path):
     """Verification applies the user's `max_drop` and leaves nothing if it fails; `verify` applies it again."""
     losses = {n: a.parity["source_accuracy"] - a.parity["accuracy"] for n, a in artifacts.items()}
     name, lost = max(losses.items(), key=lambda pair: pair[1])
     assert lost > 0
-    wanted = f"{name}:batch=2"
+    run, wanted = copied(tmp_path / "run"), f"{name}:batch=2"
     with pytest.raises(ParityError, match="largest drop 0 points"):
-        export.convert(digits_run, wanted, max_drop=0.0)
-    assert not (digits_run.exports / f"{name}+batch=2").exists()
-    (made,) = export.convert(digits_run, wanted, max_drop=5.0)
+        export.convert(run, wanted, max_drop=0.0)
+    assert not (run.exports / f"{name}+batch=2").exists()
+    (made,) = export.convert(run, wanted, max_drop=5.0)
     assert made.manifest["max_drop"] == 5.0
     assert export.verify(made.path).parity["tolerance"]["drop"] == 0.05
 

@@ -26,10 +26,9 @@ FEW = ("onnx", "tflite", "tflite_int8")
 
 
 @pytest.fixture(scope="module")
-def few(artifacts, digits_run, tmp_path_factory):
+def few(artifacts, copied, tmp_path_factory):
     """A copy of the run with few artifacts of runtimes that are quick to import."""
-    place = tmp_path_factory.mktemp("few") / "run"
-    shutil.copytree(digits_run.path, place, ignore=shutil.ignore_patterns("exports", "report.*"))
+    place = copied(tmp_path_factory.mktemp("few") / "run").path
     for name in FEW:
         shutil.copytree(artifacts[name].folder, place / "exports" / name)
     return place
@@ -140,9 +139,12 @@ def test_few_examples_are_read(artifacts):
 
 
 @pytest.mark.slow
-def test_every_runtime_is_measured(artifacts, digits_run):
+def test_every_runtime_is_measured(artifacts, copied, tmp_path):
     """Also TensorFlow and Keras, with threads that belong to the process."""
-    report = export.report(digits_run)
+    run = copied(tmp_path / "run")
+    for name, artifact in artifacts.items():
+        shutil.copytree(artifact.folder, run.exports / name)
+    report = export.report(run)
     assert {row["format"] for row in report.artifacts} == set(artifacts)
     assert all(set(row["measured"]["latency"]) == {"1", str(count_cores())} for row in report.artifacts)
 
@@ -222,8 +224,8 @@ def test_measurements_of_other_files_are_ignored(few, reported):
         path.write_text(text)
 
 
-def test_pick_without_artifacts_or_with_wrong_limits(digits_run, tmp_path, zoo_command):
-    shutil.copytree(digits_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("exports", "report.*"))
+def test_pick_without_artifacts_or_with_wrong_limits(copied, tmp_path, zoo_command):
+    copied(tmp_path / "run")
     code, out, err = zoo_command("pick", tmp_path / "run")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "zoo export" in err
@@ -233,18 +235,18 @@ def test_pick_without_artifacts_or_with_wrong_limits(digits_run, tmp_path, zoo_c
         export.pick(tmp_path / "run", max_memory=-2)
 
 
-def test_report_without_artifacts(tmp_path, digits_run, zoo_command):
+def test_report_without_artifacts(tmp_path, copied, zoo_command):
     """The report of a run without artifacts shows the command to export."""
-    shutil.copytree(digits_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("exports", "report.*"))
+    copied(tmp_path / "run")
     code, out, _ = zoo_command("report", tmp_path / "run", "--json")
     assert code == 0
     assert json.loads(out)["artifacts"] == []
     assert "zoo export" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_report_of_a_changed_artifact_is_refused(tmp_path, artifacts, digits_run, zoo_command):
+def test_report_of_a_changed_artifact_is_refused(tmp_path, few, zoo_command):
     """A report has no metrics of a file that was changed."""
-    shutil.copytree(digits_run.path, tmp_path / "run")
+    shutil.copytree(few, tmp_path / "run")
     with open(tmp_path / "run" / "exports" / "onnx" / "model.onnx", "ab") as file:
         file.write(b"x")
     code, out, err = zoo_command("report", tmp_path / "run")

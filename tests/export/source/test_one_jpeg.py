@@ -60,10 +60,9 @@ def test_one_jpeg_gives_the_same_five(artifacts, jpeg, name):
         np.testing.assert_allclose(through[0], logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
-def test_uint8_gives_the_same_five(digits_run, jpeg):
+def test_uint8_gives_the_same_five(variants, jpeg):
     """The signature for uint8 takes bytes."""
-    runtime = export.load(export.convert(digits_run, "saved_model:input=uint8")[0].path)
+    runtime = export.load(variants["saved_model:input=uint8"].path)
     assert runtime.inputs[0].dtype == "uint8"
     assert top(runtime(jpeg[1].astype("uint8")[None])[0]) == top(jpeg[2])
 
