@@ -51,8 +51,7 @@ def confusion(classes):
     return [[9 if i == j else int((i + 1) % classes == j) for j in range(classes)] for i in range(classes)]
 
 
-@pytest.fixture
-def content():
+def content_of_a_run():
     curve = {"loss": 2.1, "accuracy": 0.3, "val_loss": 1.9, "val_accuracy": 0.4, "learning_rate": 0.01}
     return {
         "title": "digits_resnet",
@@ -84,6 +83,18 @@ def content():
             artifact("onnx", 1101344, passed=False, max_difference=math.inf),
         ],
     }
+
+
+@pytest.fixture
+def content():
+    return content_of_a_run()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The page of that content, and the folder with its files."""
+    folder = tmp_path_factory.mktemp("written")
+    return render(content_of_a_run(), folder), folder
 
 
 class Page(HTMLParser):
@@ -120,8 +131,8 @@ def render(content, folder):
     return page
 
 
-def test_both_files_have_the_metrics(content, tmp_path):
-    page = render(content, tmp_path)
+def test_both_files_have_the_metrics(content, written):
+    page, folder = written
     for words in (
         "97.8%",
         "95% interval 95.7% to 98.9%",
@@ -134,9 +145,9 @@ def test_both_files_have_the_metrics(content, tmp_path):
         assert words in page.text
     for words in ("zero", "optimizer.learning_rate", "versions.keras", "✗ failed", "2026-11-20 21:00 UTC"):
         assert words in page.text
-    stored = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    stored = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert stored["summary"] == content["summary"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
 
 
 def test_json_is_strict(content, tmp_path):
@@ -150,28 +161,28 @@ def test_json_is_strict(content, tmp_path):
     assert math.isinf(content["artifacts"][1]["max_difference"]), "the caller's content was changed"
 
 
-def test_page_has_no_external_resources(content, tmp_path):
-    page = render(content, tmp_path)
+def test_page_has_no_external_resources(written):
+    page, folder = written
     assert page.tags.isdisjoint({"script", "link", "iframe", "object", "embed", "img", "image", "base"})
     assert all(link.startswith("#") for link in page.links)
     assert {link[1:] for link in page.links} <= set(page.ids)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = (folder / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"@import|@font-face|https?://", text)
     assert all(target.startswith("#") for target in re.findall(r"url\(\s*([^)]*)\)", text))
 
 
-def test_plots_use_the_colors_of_the_page(content, tmp_path):
-    page = render(content, tmp_path)
+def test_plots_use_the_colors_of_the_page(written):
+    page, folder = written
     assert len(page.ids) == len(set(page.ids))
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = (folder / "report.html").read_text(encoding="utf-8")
     plots = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
     assert len(plots) == 6
     assert all('role="img"' in plot and re.search('aria-label="[^"]+"', plot) for plot in plots)
     assert not re.search("#[0-9a-f]{6}\\b", "".join(re.findall('style="[^"]*"', "".join(plots))))
 
 
-def test_hostile_text_stays_text(content, tmp_path):
-    expected = render(content, tmp_path).tags
+def test_hostile_text_stays_text(content, written, tmp_path):
+    expected = written[0].tags
     content.update(title=HOSTILE, run=HOSTILE, created=HOSTILE, labels=[HOSTILE] * 4)
     content["summary"].update(model=HOSTILE, dataset=HOSTILE, hardware=HOSTILE)
     content["recipe"] = {HOSTILE: {HOSTILE: HOSTILE}}
@@ -317,11 +328,10 @@ def test_many_classes(content, classes, drawn, tmp_path):
     assert "Most confused pairs" in page.text
 
 
-def test_two_writes_are_equal(content, tmp_path):
-    (tmp_path / "other").mkdir()
-    first, second = write_report(content, tmp_path), write_report(content, tmp_path / "other")
-    assert first.read_bytes() == second.read_bytes()
-    assert (tmp_path / "report.json").read_bytes() == (tmp_path / "other" / "report.json").read_bytes()
+def test_two_writes_are_equal(content, written, tmp_path):
+    write_report(content, tmp_path)
+    for name in ("report.html", "report.json"):
+        assert (tmp_path / name).read_bytes() == (written[1] / name).read_bytes()
 
 
 def test_a_failed_write_preserves_the_old_report(content, tmp_path):
