@@ -12,6 +12,8 @@ from export.core.keras_graph import check_same, probe
 from zoo.common.errors import ExportError
 from zoo.common.lazy import keras
 
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet20", "mobilenet_tiny")]
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -60,7 +62,7 @@ def test_an_unimportant_branch_is_removed_first(model):
     assert not chosen.layers & {layer.name for layer in shorter.layers}
 
 
-@pytest.mark.parametrize("name", ["resnet20", "vit_micro_tiny", pytest.param("mobilenet_tiny", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["vit_micro_tiny", *SLOW])
 def test_half_the_multiply_adds(name):
     """Branches are removed first and then channels, so that the target is reached with fewer layers."""
     before = zoo.get(name)

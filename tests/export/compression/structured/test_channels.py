@@ -21,7 +21,15 @@ from zoo.common.lazy import keras
 
 FAMILIES = ["vgg_bn_tiny", "resnet_tiny", "resnetv2_tiny", "googlenet_tiny", "inception_tiny", "densenet_tiny"]
 FAMILIES += ["mobilenet_tiny", "efficientnet_tiny", "cnn_tiny", "mlp_tiny", "highway_tiny"]
-SLOW = ("inception_tiny", "googlenet_tiny", "resnetv2_tiny", "efficientnet_tiny", "highway_tiny", "mobilenet_tiny")
+SLOW = (
+    "densenet_tiny",
+    "inception_tiny",
+    "googlenet_tiny",
+    "resnetv2_tiny",
+    "efficientnet_tiny",
+    "highway_tiny",
+    "mobilenet_tiny",
+)
 CASES = [pytest.param(name, "norm", marks=[pytest.mark.slow] * (name in SLOW)) for name in FAMILIES]
 CASES += [("resnet_tiny", "scale"), pytest.param("densenet_tiny", "scale", marks=pytest.mark.slow)]
 
