@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import subprocess
 
 import pytest
 
@@ -32,6 +34,8 @@ def test_everything_that_is_installed_works(found):
 def test_a_broken_runtime_is_named(zoo_command, monkeypatch):
     """With ONNX Runtime hidden, its formats are broken and the others are not; exit code 2."""
     import export.inspection.commands as commands
+
+    monkeypatch.setattr(subprocess, "Popen", functools.partial(subprocess.Popen, warm=True))
 
     def hide(**_):
         return check_installation(["onnxruntime"], names=["onnx", "tflite"])

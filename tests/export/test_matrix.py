@@ -70,6 +70,7 @@ def test_page_numbers_reasons(matrix):
     assert "2. killed" in text
 
 
+@pytest.mark.slow
 def test_a_part_of_it_is_green(matrix, tmp_path, capsys):
     """A model for features, uncompressed and with an int8 compression; finished cells are not computed again."""
     arguments = [
