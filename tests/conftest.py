@@ -70,7 +70,7 @@ def collected(request):
 
 
 def _resident() -> int:
-    """Return the bytes of memory that this process holds; 0 where the system does not tell."""
+    """Return the bytes of memory that this process holds; 0 where the system does not report it."""
     sizes = Path("/proc/self/statm")
     return int(sizes.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if sizes.is_file() else 0
 

@@ -60,8 +60,8 @@ def open_run_source(
 
 def data_metadata(run: Run) -> dict[str, Any]:
     """Return the metadata of a run's data next to its labels: the task, and the columns of a table."""
-    task, learnt = run.result().get("task"), run.statistics() or {}
-    return {key: value for key, value in (("task", task), ("tabular", learnt.get("tabular"))) if value}
+    task, statistics = run.result().get("task"), run.statistics() or {}
+    return {key: value for key, value in (("task", task), ("tabular", statistics.get("tabular"))) if value}
 
 
 def _samples(source: SourceModel, pipeline: Pipeline) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as JSON-safe values."""
-        return {"fault": self.fault, "what": self.what, "advice": self.advice, "figures": self.metrics}
+        return {"fault": self.fault, "what": self.what, "advice": self.advice, "metrics": self.metrics}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,7 @@ class JaxWeights(Weights):
 
 
 class JaxUnits(Units):
-    """The units of a functional network whose activation can die or saturate."""
+    """The units of a functional model whose activation can die or saturate."""
 
     def __init__(self, model: Any, _: Any) -> None:
         super().__init__(model, _WholeBatch())

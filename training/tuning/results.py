@@ -65,7 +65,7 @@ class TuneResult:
         """Return the result as JSON-safe values."""
         return {
             "study": self.study,
-            "figure": self.metric,
+            "metric": self.metric,
             "trials": [trial.to_json() for trial in self.trials],
             "best": self.best.to_json(),
             "importance": self.importance,
