@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from zoo.common.errors import DataError
+from zoo.weights.hub import _digest, fetch
+
 COMMIT = "c0ffee" * 6 + "0000"
 STATE = {
     "stem.weight": np.arange(4 * 3 * 3 * 3, dtype="float32").reshape(4, 3, 3, 3),
@@ -68,7 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     hub: Hub
 
     def do_HEAD(self):
-        repository = self.path.strip("/").removesuffix("/resolve/main/model.safetensors")
+        repository, revision = re.fullmatch(r"/(.*?)(?:/resolve/([^/]+)/model.safetensors)?", self.path).groups()
+        repository += "" if revision in (None, "main") else f"@{revision}"
         self.hub.requests.append((self.command, self.path))
         if self.hub.broken.get(repository) == "hangs up":
             return
@@ -81,7 +85,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             {
                 # The client follows redirects to the same host before it looks at the headers.
                 "Location": f"http://localhost:{self.hub.port}/store/{repository}",
-                "X-Repo-Commit": COMMIT,
+                "X-Repo-Commit": COMMIT[::-1] if "@" in repository else COMMIT,
                 "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
                 "X-Linked-Size": str(len(content)),
             },
@@ -232,6 +236,32 @@ def test_download_is_cached(hub, session):
     assert again["seconds"] < 10
     assert session.get(name)["values"] == EXPECTED
     assert hub.requests.count(("GET", f"/store/{name}")) == 1
+
+
+def test_revision(hub, session):
+    """A name with a revision is downloaded from it, and is another file than the one of "main"."""
+    name = hub.publish("timm/resnet_test.revised")
+    hub.publish(f"{name}@v2", save({**STATE, "logits.bias": np.array([7, 8], "float32")}))
+    assert session.get(f"{name}@v2")["values"] == {**EXPECTED, "logits/bias": [7, 8]}
+    assert session.get(name)["values"] == EXPECTED
+    message = session.refusal(f"{name}@v3")
+    assert f"{hub.address}/{name}/resolve/v3/model.safetensors to {session.home / name}@v3.safetensors" in message
+
+
+def test_digest_is_checked_wherever_a_file_lies(tmp_path, monkeypatch):
+    """A published SHA-256 is that of a file downloaded by hand, computed once until the file changes."""
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path))
+    path = tmp_path / "timm" / "resnet_test.x.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(FILE)
+    expected = hashlib.sha256(FILE).hexdigest()
+    for _ in range(2):
+        assert fetch("timm/resnet_test.x", expected) == path
+    assert _digest.cache_info().misses == 1
+    path.write_bytes(FILE[:-1] + b"\x00\x00")
+    with pytest.raises(DataError, match=rf"must have the SHA-256 {expected}\. Received: .*resnet_test\.x"):
+        fetch("timm/resnet_test.x", expected)
+    assert fetch("timm/resnet_test.x") == path
 
 
 def test_imagenet_is_the_first_published(hub, session):
