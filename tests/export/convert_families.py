@@ -1,4 +1,4 @@
-"""Convert models of the registry without a run: `python convert_families.py FOLDER FORMATS NAME...`.
+"""Convert models of the registry without a run: `python convert_families.py FOLDER NAME=FORMAT,FORMAT...`.
 
 Converters leak and stay loaded, so that tests start this as a process of its own. For each name the folder NAME then
 has samples.npz (raw values or ids, labels that are -1 for padding, and the outputs of Keras), the artifacts by
@@ -89,8 +89,8 @@ def convert(name: str, wanted: list[str], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    place, chosen, *names = sys.argv[1:]
-    for one in names:
+    place, *pairs = sys.argv[1:]
+    for one, chosen in (pair.split("=") for pair in pairs):
         (Path(place) / one).mkdir(parents=True)
         convert(one, chosen.split(","), Path(place) / one)
         keras.backend.clear_session()

@@ -174,7 +174,7 @@ def test_no_family_has_transpositions_around_convolutions(tmp_path, python):
 
     script = Path(__file__).parents[1] / "convert_families.py"
     names = (*CONVOLUTIONAL, "resnet50", "inception_v3")
-    process = python(script, tmp_path, "onnx", *names, warm=True)
+    process = python(script, tmp_path, *(f"{name}=onnx" for name in names), warm=True)
     _, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     for name in names:
