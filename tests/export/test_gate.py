@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -83,10 +84,9 @@ def their_formats(tmp_path_factory):
 
 
 @pytest.fixture
-def run(digits_run, tmp_path):
+def run(copied, tmp_path):
     """A copy of the trained run without artifacts."""
-    shutil.copytree(digits_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("exports", "tensorboard"))
-    return Run.open(tmp_path / "run")
+    return copied(tmp_path / "run")
 
 
 @pytest.fixture
@@ -105,38 +105,34 @@ def visible(run):
     return sorted(p.name for p in run.exports.iterdir()) if run.exports.exists() else []
 
 
-def test_wrong_weights_are_refused_and_leave_nothing(run, their_formats):
-    """One negated kernel: ParityError with the metrics; the other format is exported all the same."""
+def test_wrong_artifacts_are_refused_and_leave_nothing(run, their_formats, zoo_command):
+    """One line and exit code 2 for all of them; the other format is exported all the same.
+
+    One kernel is negated, the labels have another order (wrong predictions with correct metrics), a converter raises.
+    """
+    wrong = ("their_broken", "their_renamed", "their_raising")
+    code, out, err = zoo_command("export", run.path, "--format", *wrong, "onnx")
+    assert (code, out, err.count("\n")) == (2, "", 1)
     message = (
         r"their_broken of .* failed verification on 360 examples: max error \S+ \(tolerance 0\.0001\), "
         r"top-1 agreement \S+ % \(minimum 100 %\), accuracy \S+ % \(source \S+ %, largest drop 0 points\)"
     )
-    with pytest.raises(ParityError, match=message):
-        export.convert(run, ["their_broken", "onnx"])
+    assert re.search(message, err)
+    assert "The metadata in the artifact must equal its source's" in err
+    assert "their_raising could not be converted: ValueError: no such operator: Fancy" in err
     assert visible(run) == ["onnx"]
 
 
 @pytest.mark.slow
-def test_wrong_metadata_is_refused(run, their_formats):
-    """Labels in another order would give wrong predictions with correct metrics."""
-    with pytest.raises(ParityError, match="metadata"):
-        export.convert(run, "their_renamed")
-    assert visible(run) == []
-
-
-def test_dying_converter_is_one_line(run, their_formats):
-    """A converter that takes its process down is named with the signal, and leaves nothing."""
-    with pytest.raises(ExportError, match=r"killed by signal 6"):
-        export.convert(run, "their_dying")
-    assert visible(run) == []
-
-
-def test_failing_converter_is_one_line(run, their_formats, zoo_command):
-    """The error of the converter is in the one line, and the exit code is 2."""
-    code, out, err = zoo_command("export", run.path, "--format", "their_raising")
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    assert "no such operator: Fancy" in err
+@pytest.mark.parametrize(("name", "error", "message"), [
+    ("their_broken", ParityError, "failed verification"),
+    ("their_renamed", ParityError, "metadata"),
+    ("their_raising", ExportError, "no such operator: Fancy"),
+])  # fmt: skip
+def test_a_wrong_artifact_is_refused(run, their_formats, name, error, message):
+    """Each alone has its own error."""
+    with pytest.raises(error, match=message):
+        export.convert(run, name)
     assert visible(run) == []
 
 
@@ -164,17 +160,21 @@ def test_rebuild_that_is_another_function_is_refused(run):
     assert visible(run) == []
 
 
-def test_export_killed_leaves_nothing_visible(run, python):
-    """kill -9 while the child converts: only a hidden folder, which the next export removes."""
-    process = python("-m", "zoo", "export", run.path, "--all")
+def test_export_killed_leaves_nothing_visible(run, python, their_formats):
+    """kill -9 while the child converts: only a hidden folder, which the next export removes.
+
+    A converter that takes its process down is named with the signal, and leaves nothing either.
+    """
+    process = python("-m", "zoo", "export", run.path, "--format", "onnx", "tflite", warm=True)
     deadline = time.monotonic() + 120
     while not list(run.exports.glob(".writing-*/*/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert all(name.startswith(".") or (run.exports / name / NAME).is_file() for name in visible(run))
-    export.convert(run, "onnx")
-    assert not [name for name in visible(run) if name.startswith(".")]
+    with pytest.raises(ExportError, match=r"killed by signal 6"):
+        export.convert(run, ["onnx", "their_dying"])
+    assert visible(run) == ["onnx"]
 
 
 @pytest.mark.slow
