@@ -58,7 +58,7 @@ def digits_run(request, once):
 
 
 @pytest.fixture(scope="session")
-def exported(once, copied, tmp_path_factory):
+def digits_artifacts(once, copied, tmp_path_factory):
     """Artifacts of the run in every format and with options, by the requested text; no test changes them."""
     import export
     from export.core.format import parse_format
@@ -81,15 +81,15 @@ def exported(once, copied, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def artifacts(exported):
+def artifacts(digits_artifacts):
     """The artifacts without options, by format."""
-    return {text: artifact for text, artifact in exported.items() if text not in VARIANTS}
+    return {text: artifact for text, artifact in digits_artifacts.items() if text not in VARIANTS}
 
 
 @pytest.fixture(scope="session")
-def variants(exported):
+def variants(digits_artifacts):
     """The artifacts with options, by the requested text."""
-    return {text: exported[text] for text in VARIANTS}
+    return {text: digits_artifacts[text] for text in VARIANTS}
 
 
 @pytest.fixture(scope="session")

@@ -230,7 +230,7 @@ def test_report_of_a_text_run(exported, run, zoo_command):
 @pytest.mark.slow
 def test_tags_are_exported_as_every_format(tmp_path):
     """Each word has logits; padding is not compared, and has no tag."""
-    run = training.train("tags_tagger", {"epochs": 4}, run=tmp_path / "run")
+    run = training.train("word_roles_tagger", {"epochs": 4}, run=tmp_path / "run")
     found = {a.format: a for a in export.convert(run, EVERY)}
     assert set(found) == set(EVERY)
     assert min(a.parity["accuracy"] for a in found.values()) > 0.9
