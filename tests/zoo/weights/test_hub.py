@@ -377,6 +377,7 @@ def test_hub_is_not_asked_for_what_cannot_fit(name, hub, session):
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_offline_client(python, tmp_path):
     """An offline client gives one line at once."""
     session = Session(python, tmp_path, HF_HUB_OFFLINE="1", **NO_NETWORK)
