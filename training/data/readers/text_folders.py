@@ -44,8 +44,8 @@ def _split(root: Path, pairs: Sequence[tuple[Path, int]]) -> Split:
     if not pairs:
         raise DataError(f"Expected texts in every split. Received: {root} with none in one split.")
     split = file_split([str(path) for path, _ in pairs], [number for _, number in pairs], as_text)
-    # Texts are shuffled in a buffer.
-    return dataclasses.replace(split, shuffled=None)
+    # Whole splits are held in memory once they are read, and shuffled in a buffer.
+    return dataclasses.replace(split, examples=split.examples.cache(), shuffled=None)
 
 
 def as_text(content: Any) -> Any:
