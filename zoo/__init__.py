@@ -31,6 +31,7 @@ from zoo.common.errors import (
 from zoo.layers.heads import MultiClass, MultiLabel, Regression
 from zoo.layers.registration import register_with_keras
 from zoo.specs.counts import set_counter
+from zoo.specs.info import ModelInfo
 from zoo.specs.listing import list_families, list_models
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.published import NameMapping, PublishedWeights
@@ -53,6 +54,7 @@ __all__ = [
     "DuplicateName",
     "ExportError",
     "MissingDependency",
+    "ModelInfo",
     "ModelSpec",
     "MultiClass",
     "MultiLabel",
@@ -71,8 +73,10 @@ __all__ = [
     "features",
     "generate",
     "get",
+    "info",
     "list_families",
     "list_models",
+    "preprocessing",
     "register_model",
     "save_weights",
     "spec",
@@ -114,6 +118,7 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
     weights: Any = None,
     classifier_activation: str | None = None,
     dtype: str | None = None,
+    preprocessing: Any = None,
     **options: Any,
 ) -> keras.Model:
     """Build a registered model.
@@ -135,6 +140,9 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
         classifier_activation: a Keras activation after the logits, such as "softmax"; None returns logits.
         dtype: Keras dtype policy of the layers, such as "mixed_bfloat16"; the global policy by default. Logits are
             always float32.
+        preprocessing: preprocessing that the weights expect, for files that cannot say it: a `PreprocessingConfig`,
+            the name of a preset ("imagenet", "tf", "caffe", "raw", "unit"), JSON text or a dictionary; `zoo.info`
+            returns what is known of a model.
         **options: options of the model family, such as `dropout=0.2` or `activation="silu"`; `zoo show MODEL` lists
             them.
 
@@ -149,7 +157,7 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
     """
     from zoo.build import Request, build
 
-    request = Request(classes, heads, input_shape, include_top, classifier_activation, dtype, name)
+    request = Request(classes, heads, input_shape, include_top, classifier_activation, dtype, name, preprocessing)
     return build(model, request, weights, options)
 
 
@@ -162,6 +170,7 @@ def features(
     input_shape: tuple[int, ...] | None = None,
     weights: Any = None,
     dtype: str | None = None,
+    preprocessing: Any = None,
     kind: str = "maps",
     **options: Any,
 ) -> keras.Model:
@@ -175,6 +184,7 @@ def features(
         input_shape: as for `zoo.get`.
         weights: as for `zoo.get`.
         dtype: as for `zoo.get`.
+        preprocessing: as for `zoo.get`.
         kind: "maps" for the feature maps of an image model, or "attention" for attention weights.
         **options: options of the model family.
 
@@ -188,7 +198,7 @@ def features(
     """
     from zoo.build import Request, build_features
 
-    request = Request(input_shape=input_shape, dtype=dtype, name=name)
+    request = Request(input_shape=input_shape, dtype=dtype, name=name, preprocessing=preprocessing)
     return build_features(model, levels, request, weights, options, kind)
 
 
@@ -210,6 +220,26 @@ def generate(model: keras.Model, source: np.ndarray, beams: int = 1, penalty: fl
     from zoo.decoding import generate
 
     return generate(model, source, beams, penalty)
+
+
+def info(model: keras.Model) -> ModelInfo | None:
+    """Return what is known of a model: its options, and the preprocessing, labels and license of its weights.
+
+    Args:
+        model: a model of `zoo.get` or `zoo.features`, one loaded from its file, or one with such a model first inside.
+
+    Returns:
+        The info; None if the model has none.
+    """
+    from zoo.layers.saving import info_of
+
+    return info_of(model)
+
+
+def preprocessing(model: keras.Model) -> PreprocessingConfig | None:
+    """Return the preprocessing that the weights of a model expect; None if it is not known."""
+    known = info(model)
+    return known and known.preprocessing
 
 
 def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:

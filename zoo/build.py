@@ -6,15 +6,19 @@ import contextlib
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from zoo.common.errors import BadOption, did_you_mean
 from zoo.common.lazy import keras
 from zoo.common.types import fit_type
 from zoo.layers.heads import Head, tasks_of
-from zoo.layers.lazy import layers
+from zoo.layers.lazy import layers, saving
+from zoo.specs.info import ModelInfo
+from zoo.specs.preprocessing import PreprocessingConfig, parse_preprocessing
 from zoo.specs.registry import Model, ModelSpec, models
+from zoo.weights.conventions import Variants, choose_options, note_assumption, with_preprocessing
+from zoo.weights.keras_models import rescale
 from zoo.weights.loading import load_weights
 from zoo.weights.opening import open_weights
 
@@ -41,6 +45,7 @@ class Request:
     classifier_activation: str | None = None
     dtype: str | None = None
     name: str | None = None
+    preprocessing: Any = None
 
     def __post_init__(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name or "/" in self.name):
@@ -63,7 +68,7 @@ def build_features(
     if not tensors:
         raise BadOption(f"{name} has no {what}. Received: model={name!r}. Choose a model {which}.")
     outputs = [tensors[i] for i in _levels(levels, len(tensors))]
-    return keras.Model(trunk.input, outputs, name=request.name or f"{name}_features")
+    return saving.make_model(trunk.input, outputs, request.name or f"{name}_features", trunk.zoo_info)
 
 
 def _levels(levels: Any, count: int) -> list[int]:
@@ -76,26 +81,48 @@ def _levels(levels: Any, count: int) -> list[int]:
 
 def _build_loaded(model: Model, request: Request, weights: Any, options: dict[str, Any]) -> tuple[Any, Head]:
     """Return the keras.Model with its weights, and its head, which holds the feature maps."""
-    arguments = checked_options(model, options)
+    explicit = checked_options(model, options)
     if weights is None:
-        return _construct(model, request, arguments)
+        return _construct(model, request, explicit)
     with layers.skip_initialization():
-        source = open_weights(model, weights, lambda: _candidates(model, request, arguments))
-        arguments = {**source.name_mapping.arguments, **arguments}
-        built, head = _construct(model, request, arguments, source.preprocess)
+        source = open_weights(
+            model, weights, lambda given, count: _candidates(model, request, {**given, **explicit}, count)
+        )
+        source, preprocessing = with_preprocessing(source, model.spec, request.preprocessing)
+        variants = _variants(model, request, explicit)
+        arguments = checked_options(model, choose_options(source, variants))
+        info = dataclasses.replace(source.info or ModelInfo(model.spec.name), preprocessing=preprocessing)
+        built, head = _construct(model, request, arguments, info)
         default = Request(input_shape=built.input_shape[1:])
-        load_weights(built, source, lambda: construct(model, default, arguments)[0])
+        if load_weights(built, source, lambda: construct(model, default, arguments)[0]) or not _has_classes(built):
+            built.zoo_info = dataclasses.replace(built.zoo_info, labels=None, labels_origin=None)
+    note_assumption(source, variants)
     return built, head
 
 
-def _candidates(model: Model, request: Request, arguments: dict[str, Any]) -> Iterator[Any]:
-    """Yield models that a weights file may fit: as requested, with the default head or none, with other channels."""
+def _variants(model: Model, request: Request, explicit: dict[str, Any]) -> Variants:
+    """Return the models that options of an architecture give, with the requested or another input."""
+
+    def build(options: Mapping[str, Any], shape: tuple[int, ...] | None) -> Any:
+        given = Request(input_shape=request.input_shape if shape is None else shape)
+        return construct(model, given, checked_options(model, dict(options)))[0]
+
+    return Variants(model, effective_options(model, {}), explicit, build)
+
+
+def _has_classes(model: Any) -> bool:
+    """Return whether a model ends in the logits of one task."""
+    return "logits" in {layer.name for layer in model.layers}
+
+
+def _candidates(model: Model, request: Request, arguments: dict[str, Any], count: int | None) -> Iterator[Any]:
+    """Yield models that a weights file may fit: as requested, with its head or none, with other channels."""
     shape = _input_shape(model.spec, request.input_shape)
     default = (*shape[:-1], model.spec.input_shape[-1])
     if model.spec.task == "generate":
         yield construct(model, request, arguments)[0]
         return
-    heads = [request, dataclasses.replace(request, classes=None, heads=None, include_top=True)]
+    heads = [request, dataclasses.replace(request, classes=count, heads=None, include_top=True)]
     heads.append(dataclasses.replace(heads[1], classes=0, classifier_activation=None))
     for input_shape in dict.fromkeys([shape, default] if len(shape) == 3 else [shape]):
         for head in heads:
@@ -109,7 +136,7 @@ def construct(model: Model, request: Request, options: dict[str, Any]) -> tuple[
 
 
 def _construct(
-    model: Model, request: Request, options: dict[str, Any], front: Callable[[Any], Any] | None = None
+    model: Model, request: Request, options: dict[str, Any], info: ModelInfo | None = None
 ) -> tuple[Any, Head]:
     """Return the keras.Model with random weights, and its head, which holds the feature maps.
 
@@ -117,15 +144,25 @@ def _construct(
         model: the registered model.
         request: the user's arguments.
         options: checked options of the family.
-        front: layers between the input and the first block, if the weights need any.
+        info: what is known of the weights; None for random ones.
     """
     shape = _input_shape(model.spec, request.input_shape)
     head = _head(model.spec, request)
+    info = info or ModelInfo(model.spec.name, preprocessing=_preprocessing(model.spec, request))
+    info = dataclasses.replace(info, options=effective_options(model, options))
     with dtype_policy(request.dtype), channels_last():
         inputs = make_inputs(model.spec, shape)
-        x = inputs if front is None else front(inputs)
+        x = inputs if info.rescaling is None else rescale(inputs, info.rescaling)
         outputs = model.build(x, head, **_arguments(model.build, {**default_options(model), **options}))
-        return keras.Model(inputs, outputs, name=request.name or model.spec.name), head
+        return saving.make_model(inputs, outputs, request.name or model.spec.name, info), head
+
+
+def _preprocessing(spec: ModelSpec, request: Request) -> PreprocessingConfig:
+    """Return the preprocessing of a model with random weights: as stated, or the spec's."""
+    if request.preprocessing is None:
+        return spec.preprocessing
+    # A loaded model takes RGB; "bgr" describes a file.
+    return dataclasses.replace(parse_preprocessing(request.preprocessing), channel_order="rgb")
 
 
 def make_inputs(spec: ModelSpec, shape: tuple[int, ...]) -> Any:
@@ -134,6 +171,12 @@ def make_inputs(spec: ModelSpec, shape: tuple[int, ...]) -> Any:
         return keras.Input(shape, name=spec.inputs[0], dtype=spec.input_dtype)
     lengths = zip(spec.inputs, shape, strict=True)
     return {name: keras.Input((length,), name=name, dtype=spec.input_dtype) for name, length in lengths}
+
+
+def effective_options(model: Model, options: dict[str, Any]) -> dict[str, Any]:
+    """Return all options with which a model is built, by name."""
+    given = {**default_options(model), **options}
+    return {name: given.get(name, option.default) for name, option in options_of(model).items()}
 
 
 def default_options(model: Model) -> dict[str, Any]:

@@ -20,6 +20,37 @@ def is_functional(model: Any) -> bool:
     return hasattr(model, "_nodes_by_depth")
 
 
+def functional_class() -> type:
+    """Return the class of functional models, which `keras.Model(inputs, outputs)` returns."""
+    from keras.src.models.functional import Functional
+
+    return Functional
+
+
+def after_graph_run(kind: Any, function: Callable[[Any, Any], None]) -> None:
+    """Call a function with (model, outputs) after each run of a functional model through its graph.
+
+    `keras.models.clone_model` runs the graph of the original on new symbolic inputs.
+
+    Args:
+        kind: a class of functional models, which is changed.
+        function: receives the model and its outputs.
+    """
+    run = kind._run_through_graph
+
+    def run_through_graph(model: Any, *arguments: Any, **options: Any) -> Any:
+        outputs = run(model, *arguments, **options)
+        function(model, outputs)
+        return outputs
+
+    kind._run_through_graph = run_through_graph
+
+
+def unpickle_model(content: Any) -> Any:
+    """Return the model that Keras pickled, from the `.keras` file that its `__reduce__` returns."""
+    return functional_class()._unpickle_model(content)
+
+
 def nodes(model: Any) -> list[Any]:
     """Return the nodes (calls of layers) of a functional model in execution order.
 

@@ -5,4 +5,5 @@ from __future__ import annotations
 from zoo.common.lazy import LazyModule
 
 layers = LazyModule("zoo.layers.core")
+saving = LazyModule("zoo.layers.saving")
 sequence = LazyModule("zoo.layers.sequence")

@@ -7,9 +7,13 @@ of its own. Imports Keras.
 from __future__ import annotations
 
 import copyreg
+import json
 from typing import Any, TypeVar
 
 import keras
+
+from zoo.common import compat
+from zoo.specs.info import ModelInfo
 
 C = TypeVar("C", bound=type)
 
@@ -60,3 +64,107 @@ def _unpickle(restore: Any, arguments: tuple[Any, ...]) -> Any:
     """Restore a pickled layer as the class of this zoo instead of Keras' own."""
     with keras.saving.custom_object_scope(CLASSES):
         return restore(*arguments)
+
+
+INFO_KEY = "zoo"  # in the configuration of a model, and in files
+TAG = "zoo_info"  # attribute of symbolic outputs
+
+
+# Keras' class has no public name.
+Functional = compat.functional_class()
+
+
+@keras.saving.register_keras_serializable("zoo", "ZooModel")
+class ZooModel(Functional):
+    """A functional keras.Model with the info of its architecture and weights.
+
+    It is saved as Keras' own functional model with one key more in its configuration, which Keras ignores: the file
+    opens with Keras alone, then without the info.
+    """
+
+    # What the model is; a clone has that of its original, a model made from parts none.
+    zoo_info: ModelInfo | None = None
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **options: Any) -> None:
+        super().__init__(inputs, outputs, name=name, **options)
+        self.zoo_info = getattr(keras.tree.flatten(outputs)[0], TAG, None)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration of the functional model, with the info."""
+        return super().get_config() | ({INFO_KEY: self.zoo_info.to_json()} if self.zoo_info else {})
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ZooModel:
+        """Return the model of a configuration; its weights are random."""
+        config = dict(config)
+        info = config.pop(INFO_KEY, None)
+        model = super().from_config(config, custom_objects)
+        model.zoo_info = None if info is None else ModelInfo.from_json(info)
+        return model
+
+    def save_weights(self, filepath: Any, *arguments: Any, **options: Any) -> None:
+        """Save the weights; a `.weights.h5` file has the info in an attribute of its root."""
+        super().save_weights(filepath, *arguments, **options)
+        if self.zoo_info and str(filepath).endswith(".weights.h5"):
+            write_h5_info(filepath, self.zoo_info)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _, arguments = super().__reduce__()
+        return compat.unpickle_model, arguments
+
+
+# The file names Keras' class next to the registered name: Keras alone takes the class, and the zoo the registered one.
+ZooModel.__module__, ZooModel.__name__, ZooModel.__qualname__ = (
+    Functional.__module__,
+    Functional.__name__,
+    Functional.__qualname__,
+)
+
+
+def _tag(model: ZooModel, outputs: Any) -> None:
+    """Tag the symbolic outputs of a run through the graph: `clone_model` makes its model of nothing else."""
+    if model.zoo_info is not None:
+        for output in keras.tree.flatten(outputs):
+            if isinstance(output, keras.KerasTensor):
+                setattr(output, TAG, model.zoo_info)
+
+
+compat.after_graph_run(ZooModel, _tag)
+
+
+def with_info(model: Any, info: ModelInfo | None) -> ZooModel:
+    """Return a functional model over the same layers that carries an info."""
+    return make_model(model.input, model.output, model.name, info)
+
+
+def make_model(inputs: Any, outputs: Any, name: str, info: ModelInfo | None) -> ZooModel:
+    """Return a functional model that carries an info."""
+    model = ZooModel(inputs, outputs, name=name)
+    model.zoo_info = info
+    return model
+
+
+def info_of(model: Any) -> ModelInfo | None:
+    """Return the info of a model, or of the model inside it that takes its input; None if there is none."""
+    info = getattr(model, "zoo_info", None)
+    if info is not None:
+        return info
+    inside = [layer for layer in getattr(model, "layers", ()) if not isinstance(layer, keras.layers.InputLayer)]
+    return info_of(inside[0]) if inside and hasattr(inside[0], "layers") else None
+
+
+def write_h5_info(path: Any, info: ModelInfo) -> None:
+    """Write an info into the root of an HDF5 file."""
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file.attrs[INFO_KEY] = json.dumps(info.to_json())
+
+
+def read_h5_info(path: Any) -> ModelInfo | None:
+    """Return the info in the root of an HDF5 file, None if there is none."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        text = file.attrs.get(INFO_KEY)
+    return None if text is None else ModelInfo.from_json(json.loads(text))

@@ -89,6 +89,10 @@ class NameMapping:
         patterns = [re.compile(r"[\w]+".join(map(re.escape, re.split(r"\{[^}]*\}", t)))) for _, t in self.rules]
         return sum(any(p.fullmatch(name) for p in patterns) for name in names) / max(len(names), 1)
 
+    def produces(self, name: str) -> bool:
+        """Return whether a rule can produce one of their names."""
+        return self.coverage([name]) > 0
+
     def ignores(self, key: str) -> bool:
         """Return whether a key of theirs is ignored."""
         return any(re.fullmatch(pattern, key) for pattern in self.ignored)

@@ -236,7 +236,17 @@ models: Registry[Model] = Registry("model", "zoo.models", "zoo.models")
 
 
 # Keyword arguments of `zoo.get` and `zoo.features`: an option of a family cannot have one of these names.
-ARGUMENTS = ("name", "classes", "heads", "input_shape", "include_top", "weights", "classifier_activation", "dtype")
+ARGUMENTS = (
+    "name",
+    "classes",
+    "heads",
+    "input_shape",
+    "include_top",
+    "weights",
+    "classifier_activation",
+    "dtype",
+    "preprocessing",
+)
 RESERVED = frozenset((*ARGUMENTS, "levels", "kind"))
 
 

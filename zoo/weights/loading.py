@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -34,13 +35,16 @@ class Assignment:
     heads: list[Any] = dataclasses.field(default_factory=list)
 
 
-def load_weights(model: Any, source: WeightsSource, build_default: Callable[[], Any]) -> None:
+def load_weights(model: Any, source: WeightsSource, build_default: Callable[[], Any]) -> list[Any]:
     """Load the weights of a source into a model.
 
     Args:
         model: the keras.Model; its values are overwritten.
         source: the opened weights.
         build_default: builds the same model with its default head; the source may have the weights of this head too.
+
+    Returns:
+        The heads that start at random.
 
     Raises:
         BadOption: a key is missing, unexpected or has another shape; the model is unchanged.
@@ -51,6 +55,7 @@ def load_weights(model: Any, source: WeightsSource, build_default: Callable[[], 
         top = _source_names(build_default(), source) - _source_names(model, source)
         unexpected = [key for key in unexpected if source.module(key) not in top]
     _check(model, source, assignment, unexpected)
+    _note_heads(model, source, assignment)
     for layer in model.layers:
         for variable in layer.weights:
             if _path(layer, variable) in assignment.values:
@@ -58,6 +63,7 @@ def load_weights(model: Any, source: WeightsSource, build_default: Callable[[], 
     with layers.skip_initialization(False):
         for layer in assignment.heads:
             layer.kernel.assign(layer.kernel_initializer(layer.kernel.shape))
+    return assignment.heads
 
 
 def _assign(model: Any, source: WeightsSource) -> Assignment:
@@ -79,8 +85,8 @@ def _assign(model: Any, source: WeightsSource) -> Assignment:
 
 
 def _starts_random(own: Assignment, source: WeightsSource, new_task: bool) -> bool:
-    """Return whether a head starts at random: it has another size than published weights, or no name in a file."""
-    return bool(own.missing or own.mismatched) if source.published else new_task and bool(own.missing)
+    """Return whether a head starts at random: another library's has another size, or a file does not have its name."""
+    return bool(own.missing or own.mismatched) if source.any_head else new_task and bool(own.missing)
 
 
 def _find(layer: Any, variable: Any, source: WeightsSource, first: bool, own: Assignment) -> None:
@@ -225,8 +231,37 @@ def _check(model: Any, source: WeightsSource, assignment: Assignment, unexpected
         )
         if keys
     ]
-    if parts:
+    if not parts:
+        return
+    theirs, ours = _classes(model, source)
+    if theirs and ours and theirs != ours and len(parts) == 1 and assignment.mismatched:
         raise BadOption(
-            f"weights must fit {model.name}. Received: {source.received}: {'; '.join(parts)}. "
-            "Use the model, classes and options that the weights were made with."
+            f"weights must fit {model.name}. Received: {source.received}, which have {theirs} classes; the model has "
+            f"{ours}. Pass classes={theirs}, or heads={{'name': {ours}}} for a last layer that starts at random."
         )
+    raise BadOption(
+        f"weights must fit {model.name}. Received: {source.received}: {'; '.join(parts)}. "
+        "Use the model, classes and options that the weights were made with."
+    )
+
+
+def _classes(model: Any, source: WeightsSource) -> tuple[int | None, int | None]:
+    """Return the number of logits of a source and of a model, None without a last layer of that name."""
+    layer = next((layer for layer in model.layers if layer.name == "logits" and layer.weights), None)
+    if layer is None:
+        return None, None
+    array = source.arrays.get(source.key("logits", "bias") or "")
+    return (None if array is None or array.ndim != 1 else array.shape[0]), layer.weights[-1].shape[-1]
+
+
+def _note_heads(model: Any, source: WeightsSource, assignment: Assignment) -> None:
+    """Warn in one line that the last layer starts at random although the source has one, or is a whole model."""
+    if "logits" not in {layer.name for layer in assignment.heads}:
+        return
+    theirs, ours = _classes(model, source)
+    reason = f"have {theirs} classes" if theirs and theirs != ours else "have no last layer that fits"
+    if source.left_out:
+        reason = f"have other layers at their end ({', '.join(source.left_out[:MAX_KEYS])})"
+    warnings.warn(
+        f"{source.received} {reason}; the last layer of {model.name} ({ours} classes) starts at random.", stacklevel=2
+    )

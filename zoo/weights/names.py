@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from zoo.common.errors import BadOption, did_you_mean
@@ -39,18 +40,29 @@ def resolve(entry: Model, name: str) -> PublishedWeights:
         BadOption: the model has no such weights.
     """
     known = entry.spec.weights
+    source, _, revision = name.partition("@")
     if name == "imagenet":
         matches = list(known[:1])
     elif name == "keras":
         matches = [weights for weights in known if weights.source.startswith("keras/")]
     else:
-        matches = [weights for weights in known if weights.source == name]
+        matches = [weights for weights in known if weights.source == source]
         if not matches and name.startswith("timm/") and set(entry.name_mappings) - {"keras"}:
-            matches = [PublishedWeights(name, 0.0, preprocessing=None, labels=None)]
+            matches = [PublishedWeights(source, 0.0, preprocessing=None, labels=None)]
+        if revision:
+            matches = [dataclasses.replace(weights, revision=revision, sha256=None) for weights in matches]
     if not matches:
         hint = did_you_mean(name, [weights.source for weights in known]) if known else "None are published for it."
         raise BadOption(f"{entry.spec.name} has no such weights. Received: weights={name!r}. {hint}")
     return matches[0]
+
+
+def refuse_unknown(entry: Model, received: str, model: str) -> None:
+    """Raise BadOption for a whole model that is neither of the zoo nor of keras.applications."""
+    raise BadOption(
+        f"weights must fit {entry.spec.name}. Received: {received}, the whole model {model!r} with the layer names of "
+        "neither the zoo nor keras.applications. Open it with Keras: keras.saving.load_model."
+    )
 
 
 def check_made_for(entry: Model, name: str, received: str) -> None:

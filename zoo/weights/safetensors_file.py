@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
+from zoo.layers.lazy import saving
+from zoo.specs.info import ModelInfo
 from zoo.specs.registry import Model
 from zoo.weights.keras_models import patch_grids
 from zoo.weights.names import check_made_for
@@ -24,9 +27,11 @@ def read_safetensors(entry: Model, path: Path, received: str) -> WeightsSource:
     """
     arrays, metadata = _read(path, received)
     if metadata.get("format") == FORMAT["format"] or any("/" in key for key in arrays):
-        check_made_for(entry, metadata.get("model", entry.spec.name), received)
+        info = _info(metadata, received)
+        check_made_for(entry, info.name if info else metadata.get("model", entry.spec.name), received)
         grids = re.findall(r"(\w+)=(\d+)x(\d+)", metadata.get("grids", ""))
-        return WeightsSource(received, arrays, grids={layer: (int(rows), int(cols)) for layer, rows, cols in grids})
+        sizes = {layer: (int(rows), int(cols)) for layer, rows, cols in grids}
+        return WeightsSource(received, arrays, grids=sizes, info=info)
     mappings = [mapping for library, mapping in entry.name_mappings.items() if library != "keras"]
     if not mappings:
         raise BadOption(
@@ -50,6 +55,17 @@ def _read(path: Path, received: str) -> tuple[dict[str, Any], dict[str, str]]:
         raise BadOption(f"weights must be a readable safetensors file. Received: {received}: {error}") from error
 
 
+def _info(metadata: dict[str, str], received: str) -> ModelInfo | None:
+    """Return the info in a file's metadata, None if there is none."""
+    text = metadata.get(saving.INFO_KEY)
+    if text is None:
+        return None
+    try:
+        return ModelInfo.from_json(json.loads(text))
+    except ValueError as error:
+        raise BadOption(f"weights must have readable metadata. Received: {received}: {error}") from error
+
+
 def _float32(array: Any) -> Any:
     """Return floats of lower precision as float32, other arrays unchanged."""
     return array if array.dtype.kind in "iub" or array.dtype == "float64" else array.astype("float32")
@@ -71,7 +87,9 @@ def write_weights(model: Any, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.writing")
     try:
         grids = (f"{layer}={rows}x{columns}" for layer, (rows, columns) in patch_grids(model.layers).items())
-        metadata = FORMAT | {"model": model.name, "grids": " ".join(grids)}
+        info = saving.info_of(model)
+        metadata = FORMAT | {"model": info.name if info else model.name, "grids": " ".join(grids)}
+        metadata |= {saving.INFO_KEY: json.dumps(info.to_json())} if info else {}
         temporary.write_bytes(save(arrays, metadata=metadata))
         temporary.replace(path)
     finally:

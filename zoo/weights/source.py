@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from zoo.specs.info import ModelInfo
 from zoo.specs.published import NameMapping
 
 # Files of the zoo name a layer as its model does.
@@ -32,8 +33,10 @@ class WeightsSource:
         library: library of the keys and shapes: "zoo", "keras" or "torch".
         published: the weights were found by name, so a head of another size starts at random.
         bgr: the first convolution expects BGR; loading reverses it to RGB.
-        preprocess: layers between the input and the model that the weights expect, or None.
         grids: rows and columns of patches of each position embedding, by layer; square grids by default.
+        info: what the source states about its model; None if it states nothing.
+        model: the keras.Model that the arrays come from, if it states nothing itself.
+        left_out: layers of another head, which are not loaded.
     """
 
     received: str
@@ -42,13 +45,20 @@ class WeightsSource:
     library: str = "zoo"
     published: bool = False
     bgr: bool = False
-    preprocess: Callable[[Any], Any] | None = None
     grids: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    info: ModelInfo | None = None
+    model: Any = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def torch(self) -> bool:
         """Whether keys and shapes are those of PyTorch."""
         return self.library == "torch"
+
+    @property
+    def any_head(self) -> bool:
+        """Whether a head of another size starts at random: the source is a model of another library, or published."""
+        return self.published or self.library == "keras"
 
     def key(self, layer: str, variable: str) -> str | None:
         """Return the source's key of a variable of our layer, or None if no rule matches the layer."""

@@ -44,6 +44,35 @@ def test_is_functional(model):
         assert not compat.is_functional(type("Own", (keras.Model,), {})())
 
 
+def test_functional_class(model):
+    """It is the class of every functional model."""
+    with relies_on("keras.src.models.functional.Functional"):
+        assert type(model) is compat.functional_class()
+
+
+def test_after_graph_run(model):
+    """Cloning a model runs its graph, and gives the outputs to the clone; another class is unchanged."""
+    outputs = []
+    kind = type("Own", (compat.functional_class(),), {})
+    with relies_on("Functional._run_through_graph in keras.models.clone_model"):
+        own = kind(model.input, model.output)
+        compat.after_graph_run(kind, lambda *run: outputs.append(run))
+        clone = keras.models.clone_model(own)
+        assert (own, clone.output) in outputs
+        assert type(clone) is kind
+        before = len(outputs)
+        keras.models.clone_model(model)
+        assert len(outputs) == before
+
+
+def test_unpickle_model(model):
+    """What Keras pickles of a model is read by its own function."""
+    with relies_on("KerasSaveable._unpickle_model"):
+        _, (content,) = model.__reduce__()
+        restored = compat.unpickle_model(content)
+        np.testing.assert_array_equal(restored(np.ones((1, 4))), model(np.ones((1, 4))))
+
+
 def test_nodes(model):
     """Nodes come in execution order, and a shared layer has two."""
     with relies_on("Function._nodes_by_depth, keras.src.ops.node.Node"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from weights_cases import inputs_for, randomize, relative_error, slow_unless
@@ -26,6 +28,7 @@ KERAS = {
     "EfficientNetB0": "efficientnet_b0",
     "ConvNeXtTiny": "convnext_tiny",
 }
+CAFFE = {"VGG16", "VGG19", "ResNet50", "ResNet101", "ResNet152"}
 QUICK_KERAS = {"ResNet50", "InceptionV3", "MobileNetV2"}
 # The dense layers of VGG accept one size only.
 SIZES = dict.fromkeys(("VGG16", "VGG19"), (224, 224)) | {"InceptionV3": (107, 91)}
@@ -44,11 +47,14 @@ def keras_application(name):
 
 @pytest.mark.parametrize("application", [slow_unless(name in QUICK_KERAS, name) for name in KERAS])
 def test_keras_applications_give_their_logits(application):
-    """A model of keras.applications as weights gives its logits on the same raw input."""
+    """A model of keras.applications as weights gives its logits on the same input, in RGB where theirs takes BGR."""
     theirs = keras_application(application)
     ours = zoo.get(KERAS[application], input_shape=theirs.input_shape[1:], weights=theirs)
     values = inputs_for(theirs) * 50
-    assert relative_error(ours, values, np.asarray(theirs(values))) < 1e-4
+    in_their_order = values[..., ::-1] if application in CAFFE else values
+    assert relative_error(ours, values, np.asarray(theirs(in_their_order))) < 1e-4
+    published = next(w for w in zoo.spec(ours.name).weights if w.source == f"keras/{application}")
+    assert zoo.preprocessing(ours) == dataclasses.replace(published.preprocessing, channel_order="rgb")
 
 
 def test_keras_applications_from_a_file(tmp_path):

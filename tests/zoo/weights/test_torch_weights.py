@@ -184,7 +184,7 @@ BROKEN_TORCH = {
     "no mean": (without("layer1.0.bn1.running_mean"), "1 missing there: layer1.0.bn1.running_mean"),
     "another layer": (with_key("layer9.conv.weight", np.ones(3)), "1 not expected here: layer9.conv.weight"),
     "wrong axes": (transposed(TORCH_KERNEL), "stage2_block1_conv1/kernel is (3, 3, 64, 128) here"),
-    "another class count": (with_key("fc.bias", np.ones(10)), "1 of another shape: fc.bias is (10,) there"),
+    "another class count": (with_key("fc.bias", np.ones(10)), "have 10 classes; the model has 1000"),
 }
 
 
@@ -213,7 +213,7 @@ def test_torch_file_of_another_model_is_refused(resnet18_state, tmp_path):
     save_file(resnet18_state, path)
     assert "layer1.2.conv1.weight" in refusal("resnet34", path, input_shape=(32, 32, 3))
     assert "missing there" in refusal("mobilenet_v2", path, input_shape=(32, 32, 3))
-    assert "fc.weight is (1000, 512) there" in refusal("resnet18", path, input_shape=(32, 32, 3), classes=10)
+    assert "have 1000 classes; the model has 10." in refusal("resnet18", path, input_shape=(32, 32, 3), classes=10)
     assert "resnet_tiny cannot load files of timm or torchvision" in refusal("resnet_tiny", path)
 
 
