@@ -58,14 +58,20 @@ def published(spec: zoo.ModelSpec) -> str:
 
 def formats() -> str:
     """Return the table of formats."""
-    head = ("format", "description", "options", "max error", "min top-1 agreement", "max accuracy drop")
-    return table(head, (3, 4, 5), map(_format_row, export.list_formats()))
+    head = ("format", "description", "options", "max error", "min SNR", "min top-1 agreement", "max accuracy drop")
+    return table(head, (3, 4, 5, 6), map(_format_row, export.list_formats()))
 
 
 def _format_row(name: str) -> tuple[str, ...]:
     fmt = format_registry[name]
     allowed, options = fmt.tolerance, ", ".join(f"`{choice.text}`" for choice in choices(fmt.options))
-    limits = (f"{allowed.relative:g}", f"{100 * allowed.agreement:g}%", f"{100 * allowed.drop:g} points")
+    exact = allowed.snr is None
+    limits = (
+        f"{allowed.relative:g}",
+        "" if exact else f"{allowed.snr:g} dB",
+        f"{100 * allowed.agreement:g}%{'' if exact else ' (weighted, without labels)'}",
+        f"{100 * allowed.drop:g} points{'' if exact else ' (paired test)'}",
+    )
     return (f"`{name}`", fmt.summary, options, *limits)
 
 

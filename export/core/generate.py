@@ -130,28 +130,29 @@ def check_parts(runtime: Generator, samples: dict[str, Any]) -> None:
             raise ParityError(f"{name} must have the shape {(runtime.batch, *shape)}. Received: {sizes[name]}")
 
 
-def compare_sequences(runtime: Generator, samples: dict[str, Any]) -> dict[str, float | None]:
+def compare_sequences(
+    runtime: Generator, samples: dict[str, Any]
+) -> tuple[float, _np.ndarray | None, _np.ndarray | None]:
     """Compare the sequences that an artifact generates with those of its source model.
 
     Returns:
-        sequence_agreement: the fraction equal to the source's, token by token, 0 if generated texts differ; accuracy:
-        the fraction equal to the labels; source_accuracy: the source's. Accuracies are None without labels.
+        The fraction equal to the source's, token by token, 0 if generated texts differ; which sequences are equal to
+        the labels; which of the source's are. The latter are None without labels.
     """
     tokens, labels = samples["tokens"], samples.get("labels")
-    targets = None if labels is None else np.maximum(labels, PADDING)
     generated = runtime.generate(samples["inputs"]["source"])
     texts = runtime.generate_strings([str(text) for text in samples["texts"]]) if "texts" in samples else None
     texts_differ = texts is not None and texts != [str(text) for text in samples["generated"]]
-    return {
-        "sequence_agreement": 0.0 if texts_differ else _equal_rows(generated, tokens),
-        "accuracy": None if labels is None else _equal_rows(generated, targets),
-        "source_accuracy": None if labels is None else _equal_rows(tokens, targets),
-    }
+    agreement = 0.0 if texts_differ else float(_equal_rows(generated, tokens).mean())
+    if labels is None:
+        return agreement, None, None
+    targets = np.maximum(labels, PADDING)
+    return agreement, _equal_rows(generated, targets), _equal_rows(tokens, targets)
 
 
-def _equal_rows(a: Any, b: Any) -> float:
-    """Return the fraction of rows that are equal."""
-    return float((a == b).all(axis=1).mean())
+def _equal_rows(a: Any, b: Any) -> Any:
+    """Return which rows are equal."""
+    return (a == b).all(axis=1)
 
 
 def decoder_inputs(parts: Sequence[Any], source: _np.ndarray, target: _np.ndarray) -> list[dict[str, _np.ndarray]]:

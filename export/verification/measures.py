@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from export.core.tolerance import Tolerance
+from export.verification.accuracy_drop import Drop, jackknife_drop, paired_drop
 from training.learning.metrics import label_metrics, value_metrics
 from zoo.common.lazy import np
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 UNDECIDED = 1e-6
 # Loss of a metric by rounding, where the format allows none and the metric sorts or squares.
 ROUNDING = 1e-4
+# A signal-to-noise ratio in dB that float32 cannot resolve; equal outputs have this one.
+MAX_SNR = 200.0
+
+
+def _every_row(labels: _np.ndarray) -> _np.ndarray:
+    return np.ones(len(labels), bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +32,12 @@ class Measure:
 
     Args:
         metric: what "accuracy" and "source_accuracy" are for the task; 1 is best.
-        metrics: `metrics(outputs, source, labels)` returns agreement and accuracies.
+        metrics: `metrics(outputs, labels)` returns the fields of a `Parity` that a model has alone, "accuracy" first.
+        same: `same(outputs, source)` returns which predictions are equal, and the margin of each one's decision in the
+            source; None for values.
+        drop: `drop(outputs, source, labels)` returns the loss of the metric with its interval.
         scale: `scale(source)` returns the value that errors are relative to.
+        snr: `snr(outputs, source)` returns the signal-to-noise ratio in dB.
         slack: loss of the metric that is allowed in addition to the format's tolerance.
         times: factor of the format's allowed drop: an average precision depends on the order of all examples, which 8
             bits change where no prediction changes.
@@ -34,15 +45,45 @@ class Measure:
     """
 
     metric: str
-    metrics: Callable[[Any, Any, Any], dict[str, Any]]
+    metrics: Callable[[Any, Any], dict[str, float]]
+    same: Callable[[Any, Any], tuple[Any, Any]] | None
+    drop: Callable[[Any, Any, Any], Drop]
     scale: Callable[[Any], float]
+    snr: Callable[[Any, Any], float]
     slack: float = 0.0
     times: float = 1.0
-    labeled: Callable[[Any], Any] = lambda labels: labels >= 0
+    labeled: Callable[[Any], Any] = _every_row
 
     def adjust(self, tolerance: Tolerance) -> Tolerance:
         """Return the tolerance of a format for the task."""
         return dataclasses.replace(tolerance, drop=self.times * tolerance.drop + self.slack)
+
+    def compare(self, outputs: Any, source: Any, labels: Any) -> dict[str, Any]:
+        """Return the fields of a `Parity` that outputs have, other than errors; without labels accuracies are None."""
+        # Outputs that are not finite give a ratio that is not, and fail.
+        with np.errstate(all="ignore"):
+            unlabeled = {"snr": self.snr(outputs, source), **self._agreement(outputs, source)}
+        return unlabeled | self._accuracy(outputs, source, labels)
+
+    def _agreement(self, outputs: Any, source: Any) -> dict[str, Any]:
+        if self.same is None:
+            return {"agreement": None, "weighted_agreement": None}
+        same, margins = self.same(outputs, source)
+        weighted = np.average(same, weights=margins) if margins.any() else same.mean()
+        return {"agreement": float(same.mean()), "weighted_agreement": float(weighted)}
+
+    def _accuracy(self, outputs: Any, source: Any, labels: Any) -> dict[str, Any]:
+        if labels is None:
+            return {"accuracy": None, "source_accuracy": None, **drop_fields(None)}
+        own = {f"source_{name}": value for name, value in self.metrics(source, labels).items()}
+        return self.metrics(outputs, labels) | own | drop_fields(self.drop(outputs, source, labels))
+
+
+def drop_fields(drop: Drop | None) -> dict[str, Any]:
+    """Return the fields of a `Parity` for a loss."""
+    if drop is None:
+        return {"drop": None, "drop_interval": None, "drop_p": None}
+    return {"drop": drop.value, "drop_interval": [drop.low, drop.high], "drop_p": drop.p}
 
 
 def _largest(source: _np.ndarray) -> float:
@@ -54,40 +95,95 @@ def _range(source: _np.ndarray) -> float:
     return float(np.ptp(source)) + 1e-6 * _largest(source)
 
 
-def _every_row(labels: _np.ndarray) -> _np.ndarray:
-    return np.ones(len(labels), bool)
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0.0:
+        return MAX_SNR
+    return float(min(MAX_SNR, 10 * np.log10(signal / noise))) if signal > 0 else -MAX_SNR
 
 
-def _top1_metrics(logits: Any, source: Any, labels: Any) -> dict[str, Any]:
-    """Return how often the top-1 of logits (n, classes) equals the source's and the labels (n,)."""
-    top, source_top = logits.argmax(-1), source.argmax(-1)
-    return {
-        "agreement": float((top == source_top).mean()),
-        "accuracy": float((top == labels).mean()),
-        "source_accuracy": float((source_top == labels).mean()),
-    }
+def _logits_snr(logits: _np.ndarray, source: _np.ndarray) -> float:
+    """Return the ratio for logits (n, classes); a constant that all classes have in common changes no prediction."""
+
+    def centered(values: _np.ndarray) -> _np.ndarray:
+        return values - values.mean(-1, keepdims=True, dtype="float64") if values.shape[-1] > 1 else values
+
+    return _decibels((centered(source) ** 2).mean(), (centered(logits - source) ** 2).mean())
 
 
-def _label_metrics(logits: Any, source: Any, labels: Any) -> dict[str, Any]:
-    """Return the fraction of equal decisions of logits (n, labels), and the mean average precisions."""
-    same = ((logits > 0) == (source > 0)) | (np.abs(source) <= UNDECIDED * _largest(source))
-    precision, source_precision = (label_metrics(labels, a)["mean_average_precision"] for a in (logits, source))
-    return {"agreement": float(same.mean()), "accuracy": precision, "source_accuracy": source_precision}
+def _decisions_snr(logits: _np.ndarray, source: _np.ndarray) -> float:
+    """Return the ratio for logits (n, labels); the signal is the spread of each label's logits in the source."""
+    spread = source - source.mean(0, keepdims=True, dtype="float64")
+    return _decibels((spread**2).mean(), ((logits - source).astype("float64") ** 2).mean())
 
 
-def _value_metrics(values: Any, source: Any, labels: Any) -> dict[str, Any]:
+def _values_snr(values: _np.ndarray, source: _np.ndarray) -> float:
+    """Return the ratio for values (n, targets); the signal is the source's spread, relative to each target's."""
+    spread = np.maximum(source.std(0, dtype="float64"), 1e-6 * _largest(source))
+    return _decibels(1.0, (((values - source) / spread) ** 2).mean())
+
+
+def _same_top1(logits: _np.ndarray, source: _np.ndarray) -> tuple[_np.ndarray, _np.ndarray]:
+    """Return where the top-1 of logits (n, classes) is the source's, and the margin to its second class."""
+    if source.shape[-1] == 1:
+        return np.ones(len(source), bool), np.ones(len(source))
+    return logits.argmax(-1) == source.argmax(-1), np.ptp(np.partition(source, -2, -1)[..., -2:], -1).astype("float64")
+
+
+def _same_decisions(logits: _np.ndarray, source: _np.ndarray) -> tuple[_np.ndarray, _np.ndarray]:
+    """Return where the decisions of logits (n, labels) are equal, and the source's distance from changing its own."""
+    margins = np.abs(source).astype("float64")
+    return ((logits > 0) == (source > 0)) | (margins <= UNDECIDED * _largest(source)), margins
+
+
+def _accuracy(logits: _np.ndarray, labels: _np.ndarray) -> dict[str, float]:
+    return {"accuracy": float((logits.argmax(-1) == labels).mean())}
+
+
+def _mean_average_precision(logits: _np.ndarray, labels: _np.ndarray) -> dict[str, float]:
+    return {"accuracy": label_metrics(labels, logits)["mean_average_precision"]}
+
+
+def _r2(values: _np.ndarray, labels: _np.ndarray) -> dict[str, float]:
     """Return R² and mean absolute error of values (n, targets)."""
-    metrics, source_metrics = value_metrics(labels, values), value_metrics(labels, source)
-    r2 = {"accuracy": metrics["r2"], "source_accuracy": source_metrics["r2"]}
-    return {"agreement": None, **r2, "mae": metrics["mae"], "source_mae": source_metrics["mae"]}
+    metrics = value_metrics(labels, values)
+    return {"accuracy": metrics["r2"], "mae": metrics["mae"]}
 
 
-CLASSIFICATION = Measure("accuracy", _top1_metrics, _largest)
+def _paired(logits: _np.ndarray, source: _np.ndarray, labels: _np.ndarray) -> Drop:
+    return paired_drop(logits.argmax(-1) == labels, source.argmax(-1) == labels)
+
+
+def _jackknife(metrics: Callable[[Any, Any], dict[str, float]]) -> Callable[[Any, Any, Any], Drop]:
+    """Return `Measure.drop` for a metric that is no fraction of independent examples."""
+
+    def drop(outputs: _np.ndarray, source: _np.ndarray, labels: _np.ndarray) -> Drop:
+        def loss(some: _np.ndarray) -> float:
+            return metrics(source[some], labels[some])["accuracy"] - metrics(outputs[some], labels[some])["accuracy"]
+
+        return jackknife_drop(loss, len(labels))
+
+    return drop
+
+
+def _is_labeled(labels: _np.ndarray) -> _np.ndarray:
+    return labels >= 0
+
+
+CLASSIFICATION = Measure("accuracy", _accuracy, _same_top1, _paired, _largest, _logits_snr, labeled=_is_labeled)
 MEASURES = {
+    # The positions of a text are not independent.
+    "tag": dataclasses.replace(CLASSIFICATION, drop=_jackknife(_accuracy)),
     "multilabel": Measure(
-        "mean_average_precision", _label_metrics, _largest, slack=ROUNDING, times=2.0, labeled=_every_row
+        "mean_average_precision",
+        _mean_average_precision,
+        _same_decisions,
+        _jackknife(_mean_average_precision),
+        _largest,
+        _decisions_snr,
+        slack=ROUNDING,
+        times=2.0,
     ),
-    "regress": Measure("r2", _value_metrics, _range, slack=ROUNDING, labeled=_every_row),
+    "regress": Measure("r2", _r2, None, _jackknife(_r2), _range, _values_snr, slack=ROUNDING),
 }
 
 

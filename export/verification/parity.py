@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from export.core.generate import Generator, check_parts, compare_sequences
 from export.core.runtime import Runtime, Tensor
 from export.core.samples import CALL_EXAMPLES, SECOND_PASS, count_examples, examples_per_call, take_examples
 from export.core.tolerance import Tolerance
+from export.verification.accuracy_drop import paired_drop
 from export.verification.encoded import encode_png, with_frame
-from export.verification.measures import Measure, measure_of
+from export.verification.gate import AGREEMENT, EXACT, deciding_metric, failed_limits, has_enough_examples
+from export.verification.measures import Measure, drop_fields, measure_of
 from zoo.common.errors import ParityError
 from zoo.common.lazy import np
 
@@ -30,6 +33,19 @@ class Parity:
         batches: batch sizes that were run.
         tolerance: the allowed errors.
         passed: whether the artifact is within tolerance.
+        decided_by: what decides: "exact" for an exact tolerance, else `metric`, or without labels "agreement", or "snr"
+            in regression.
+        failed: the limits that the artifact is not within: "relative", "snr", "agreement", "accuracy",
+            "sequence_agreement".
+        enough: whether the examples suffice to tell if the artifact is within a statistical tolerance; None for an
+            exact one.
+        snr: signal-to-noise ratio of the logits in dB, without what all classes have in common; of the values in
+            regression.
+        weighted_agreement: `agreement` with each example weighted by the source's margin; None in regression.
+        drop: loss of `accuracy`; None without labels.
+        drop_interval: its bounds; each holds with 95%.
+        drop_p: how often an artifact that loses nothing shows such a loss; of McNemar's exact test, or of a t-test on
+            the jackknife for metrics other than accuracy.
         sequence_agreement: fraction of generated sequences equal to the source's, token by token; None for others.
         metric: what `accuracy` is: "accuracy"; "mean_average_precision" in multi-label tasks; "r2" in regression.
         mae: in regression, the artifact's mean absolute error in the data's units.
@@ -46,6 +62,14 @@ class Parity:
     batches: tuple[int, ...]
     tolerance: Tolerance
     passed: bool
+    decided_by: str
+    failed: tuple[str, ...]
+    enough: bool | None
+    snr: float
+    weighted_agreement: float | None
+    drop: float | None
+    drop_interval: list[float] | None
+    drop_p: float | None
     sequence_agreement: float | None = None
     metric: str = "accuracy"
     mae: float | None = None
@@ -53,7 +77,7 @@ class Parity:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON-safe values."""
-        return dataclasses.asdict(self) | {"batches": list(self.batches)}
+        return dataclasses.asdict(self) | {"batches": list(self.batches), "failed": list(self.failed)}
 
 
 def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, expected: dict[str, Any]) -> Parity:
@@ -73,7 +97,8 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
         ParityError: names, shapes or metadata differ from the source's.
     """
     inputs, source, labels = samples["inputs"], samples["logits"], samples.get("labels")
-    measure = measure_of(expected.get("task", "classify"))
+    task = expected.get("task", "classify")
+    measure = measure_of(task)
     _check_interface(runtime, samples, expected)
     # A dynamic batch also runs at a size that is not 1, which nothing was compiled for.
     sizes = [runtime.batch] if runtime.batch else [_large_batch(inputs), 1]
@@ -85,16 +110,49 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     others += [outputs for outputs in encoded if outputs is not None]
     errors = np.abs(logits - source)[valid]
     largest = [np.abs(outputs - source[:SECOND_PASS])[valid[:SECOND_PASS]].max() for outputs in others]
-    metrics = {
+    found = {
         "max": float(np.max([errors.max(), *largest])),
         "mean": float(errors.mean()),
-        **_metrics(measure, logits[valid], source[valid], None if labels is None else labels[valid]),
-        **(compare_sequences(runtime, samples) if isinstance(runtime, Generator) else {}),
+        "metric": measure.metric,
+        "sequence_agreement": None,
+        **measure.compare(logits[valid], source[valid], None if labels is None else labels[valid]),
+        **(_sequences(runtime, samples) if isinstance(runtime, Generator) else {}),
     }
-    metrics["relative"] = metrics["max"] / measure.scale(source[valid])
-    tolerance = measure.adjust(tolerance if labels is not None else _without_labels(tolerance, len(source)))
-    passed, known = _is_within(metrics, tolerance), {"metric": measure.metric, "tolerance": tolerance}
-    return Parity(n=len(source), batches=tuple(sizes), passed=passed, **known, **metrics)
+    found["relative"] = found["max"] / measure.scale(source[valid])
+    adjusted = _adjust(tolerance, found, len(source), task)
+    failed = failed_limits(found, adjusted)
+    return Parity(
+        n=len(source),
+        batches=tuple(sizes),
+        tolerance=adjusted,
+        passed=not failed,
+        failed=failed,
+        decided_by=deciding_metric(found, adjusted),
+        enough=has_enough_examples(found, measure.adjust(tolerance), len(source)),
+        **found,
+    )
+
+
+def passes(parity: Parity, tolerance: Tolerance, task: str) -> bool:
+    """Return whether an artifact would be within another tolerance of its format."""
+    return not failed_limits(vars(parity), _adjust(tolerance, vars(parity), parity.n, task))
+
+
+def _adjust(tolerance: Tolerance, found: dict[str, Any], count: int, task: str) -> Tolerance:
+    """Return the tolerance of a format for a task; without labels, one of a few examples may have another top-1."""
+    adjusted = measure_of(task).adjust(tolerance)
+    if found["drop"] is not None or adjusted.agreement >= 1.0:
+        return adjusted
+    return dataclasses.replace(adjusted, agreement=min(adjusted.agreement, 1 - 1 / count))
+
+
+def _sequences(runtime: Generator, samples: dict[str, Any]) -> dict[str, Any]:
+    """Return the metrics of generated sequences; accuracies are None without labels."""
+    agreement, right, source_right = compare_sequences(runtime, samples)
+    if right is None or source_right is None:
+        return {"sequence_agreement": agreement, "accuracy": None, "source_accuracy": None, **drop_fields(None)}
+    accuracies = {"accuracy": float(right.mean()), "source_accuracy": float(source_right.mean())}
+    return {"sequence_agreement": agreement, **accuracies, **drop_fields(paired_drop(right, source_right))}
 
 
 def _large_batch(inputs: Any) -> int:
@@ -110,49 +168,60 @@ def _valid(samples: dict[str, Any], measure: Measure) -> Any:
     return samples.get("valid", np.ones(samples["logits"].shape[:-1], bool))
 
 
-def _without_labels(tolerance: Tolerance, count: int) -> Tolerance:
-    """Return the tolerance for a few examples without labels: one may differ, unless all must agree."""
-    if tolerance.agreement >= 1.0:
-        return tolerance
-    return dataclasses.replace(tolerance, agreement=min(tolerance.agreement, 1 - 1 / count))
+def require(parity: Parity, name: str, remedies: Sequence[str] = ()) -> None:
+    """Raise ParityError with the metrics of the artifact `name` unless it is within tolerance.
 
-
-def _metrics(measure: Measure, logits: Any, source: Any, labels: Any) -> dict[str, Any]:
-    """Return agreement and accuracies; accuracies are None without labels."""
-    if labels is not None:
-        return measure.metrics(logits, source, labels)
-    return {**measure.metrics(logits, source, source.argmax(-1)), "accuracy": None, "source_accuracy": None}
-
-
-def _is_within(metrics: dict[str, Any], tolerance: Tolerance) -> bool:
-    """Return whether metrics are within a tolerance."""
-    return (
-        # A comparison with NaN is false: an artifact with NaN outputs fails here.
-        metrics["relative"] <= tolerance.relative
-        and (metrics["agreement"] is None or metrics["agreement"] >= tolerance.agreement)
-        and (metrics["accuracy"] is None or metrics["source_accuracy"] - metrics["accuracy"] <= tolerance.drop + 1e-9)
-        # If all predictions must agree, so must all generated tokens.
-        and (metrics.get("sequence_agreement", 1.0) >= 1.0 or tolerance.agreement < 1.0)
-    )
-
-
-def require(parity: Parity, name: str) -> None:
-    """Raise ParityError with the metrics of the artifact `name` unless it is within tolerance."""
+    Args:
+        parity: the comparison.
+        name: the artifact, for the message.
+        remedies: what to try instead, the most promising first; see `export.verification.remedies`.
+    """
     if parity.passed:
         return
-    tolerance = parity.tolerance
+    metrics = ", ".join(filter(None, (_error_text(parity), _agreement_text(parity), _accuracy_text(parity))))
+    advice = f". Try, in this order: {'; '.join(remedies)}" if remedies else ""
+    raise ParityError(f"{name} failed verification on {parity.n} examples: {metrics}{_too_few(parity)}{advice}")
+
+
+def _error_text(parity: Parity) -> str:
+    """Return the largest error, and the signal-to-noise ratio if it is limited."""
     scale = " of the value range" if parity.agreement is None else ""
-    parts = [f"max error {parity.relative:.3g}{scale} (tolerance {tolerance.relative:g})"]
-    agreement = {"accuracy": "top-1 agreement", "mean_average_precision": "label agreement"}.get(parity.metric)
-    if agreement:
-        parts.append(f"{agreement} {percent(parity.agreement)} (minimum {percent(tolerance.agreement)})")
+    text = f"max error {parity.relative:.3g}{scale} (tolerance {parity.tolerance.relative:g})"
+    if parity.tolerance.snr is None:
+        return text
+    return f"{text}, signal-to-noise ratio {parity.snr:.1f} dB (minimum {parity.tolerance.snr:.3g} dB)"
+
+
+def _agreement_text(parity: Parity) -> str:
+    """Return the agreements, with a limit if it counts."""
+    words = {"accuracy": "top-1 agreement", "mean_average_precision": "label agreement"}.get(parity.metric)
+    texts, minimum = [], f" (minimum {percent(parity.tolerance.agreement)})"
+    if words and parity.agreement is not None and parity.weighted_agreement is not None:
+        texts = [f"{words} {percent(parity.agreement)}{minimum if parity.decided_by == EXACT else ''}"]
+        weighted = f"{percent(parity.weighted_agreement)} weighted by the margin of the source"
+        texts += (
+            [] if parity.decided_by == EXACT else [f"{weighted}{minimum if parity.decided_by == AGREEMENT else ''}"]
+        )
     if parity.sequence_agreement is not None:
-        parts.append(f"sequence agreement {percent(parity.sequence_agreement)}")
-    if parity.accuracy is not None:
-        metric, points = parity.metric.replace("_", " "), f"{100 * tolerance.drop:g} points"
-        source = percent(parity.source_accuracy)
-        parts.append(f"{metric} {percent(parity.accuracy)} (source {source}, largest drop {points})")
-    raise ParityError(f"{name} failed verification on {parity.n} examples: {', '.join(parts)}")
+        texts.append(f"sequence agreement {percent(parity.sequence_agreement)}")
+    return ", ".join(texts)
+
+
+def _accuracy_text(parity: Parity) -> str:
+    """Return the metric of both models and its allowed loss; "" without labels."""
+    if parity.accuracy is None or parity.source_accuracy is None:
+        return ""
+    allowed, metric = f"largest drop {100 * parity.tolerance.drop:.4g} points", parity.metric.replace("_", " ")
+    if parity.decided_by != EXACT and parity.drop is not None and parity.drop_interval:
+        low, high = (100 * bound for bound in parity.drop_interval)
+        allowed = f"drop {100 * parity.drop:.3g} points, 95% bounds {low:.3g} and {high:.3g}, {allowed}"
+    return f"{metric} {percent(parity.accuracy)} (source {percent(parity.source_accuracy)}, {allowed})"
+
+
+def _too_few(parity: Parity) -> str:
+    """Return a hint if the examples are too few for a decision by accuracy or agreement."""
+    what = "agreement" if parity.drop is None else parity.metric.replace("_", " ")
+    return f"; {parity.n} examples are too few to decide by {what}" if parity.enough is False else ""
 
 
 def percent(fraction: float) -> str:

@@ -55,7 +55,9 @@ def test_artifacts_to_json():
 def test_tolerance_of_sequences_and_drops():
     """Integers may move attention; a user's `max_drop` replaces the format's own."""
     assert INT8_TOLERANCE.for_sequences() == dataclasses.replace(INT8_TOLERANCE, relative=1.0)
-    assert INT8_TOLERANCE.with_max_drop(1.6) == Tolerance(0.5, pytest.approx(0.96), 0.016)
+    assert INT8_TOLERANCE.with_max_drop(1.6) == Tolerance(
+        0.5, pytest.approx(0.96), 0.016, pytest.approx(7.5, abs=0.01), True
+    )
     assert INT8_TOLERANCE.with_max_drop(None) is INT8_TOLERANCE
 
 

@@ -244,7 +244,7 @@ def test_max_drop_applies_to_lossy_formats():
     exact, lossy = formats["tflite"].tolerance, formats["tflite_int8"].tolerance
     assert exact.with_max_drop(5.0) == exact
     assert lossy.with_max_drop(None) == lossy
-    assert lossy.with_max_drop(0.1) == dataclasses.replace(lossy, drop=0.001)
+    assert lossy.with_max_drop(0.1) == dataclasses.replace(lossy, drop=0.001, measured=True)
     wide = lossy.with_max_drop(2.6)
     assert (wide.drop, wide.agreement) == pytest.approx((0.026, lossy.agreement - 0.02))
     with pytest.raises(BadOption, match="max_drop must be from 0 to 100 points"):
