@@ -15,17 +15,18 @@ from export.compression.pipeline import CompressionPipeline, check_formats, veri
 from export.convert_worker import convert_in_child
 from export.core.format import Backend, FormatRequest, parse_format
 from export.core.generate import Generator
-from export.core.manifest import MASKS, SAMPLES, write_manifest
+from export.core.manifest import FACTS, MASKS, SAMPLES, write_manifest
 from export.core.options import with_options
 from export.core.runtime import Runtime
 from export.core.samples import read_samples
-from export.source.job import ExportJob
+from export.source.job import ExportJob, RunJob
 from export.verification.artifact import Artifact, inspect_artifact
 from export.verification.parity import Parity, compare, require
+from export.verification.remedies import Refusal, list_remedies
 from training.runs.environment import environment
 from training.runs.run import Run
 from zoo.common.errors import UnsupportedExport, ZooError
-from zoo.common.files import restore_all, whole_folder
+from zoo.common.files import read_json, restore_all, whole_folder
 
 TEMPORARY = ".writing-"
 
@@ -113,6 +114,8 @@ def _finish(
     backend = request.format.backend(job.spec.task)
     converted = scratch / request.slug / backend.file
     parity, interface, metadata = _verify(job, request, backend, converted, scratch)
+    if not parity.passed:
+        require(parity, f"{request.text} of {job.title}", _remedies(job, request, parity, metadata, compression))
     record = verify_guarantees(compression, request, converted, scratch) if compression else None
     place = job.exports / (f"{request.slug}-{compression.slug}" if compression else request.slug)
     with whole_folder(place) as folder:
@@ -128,7 +131,8 @@ def _finish(
             "max_drop": request.max_drop,
         }
         content["inspection"] = inspect_artifact(request.format, folder / backend.file, content)
-        content |= {**interface, "samples": job.samples, "source": job.provenance(), "environment": environment()}
+        source = job.provenance(read_json(scratch / FACTS))
+        content |= {**interface, "samples": job.samples, "source": source, "environment": environment()}
         manifest = write_manifest(folder, {**content, "parity": parity.to_json()})
     return Artifact(place / backend.file, manifest)
 
@@ -141,11 +145,24 @@ def _verify(
     Else the weights of a large model would be in memory twice while the artifact is inspected.
     """
     runtime = backend.load(converted)
-    metadata = with_options(job.expected_metadata((runtime.metadata or {}).get("model", "")), request.options)
+    name, facts = (runtime.metadata or {}).get("model", ""), read_json(scratch / FACTS)
+    metadata = with_options(job.expected_metadata(name, facts), request.options)
     tolerance = backend.tolerance.with_max_drop(request.max_drop)
     parity = compare(runtime, read_samples(scratch / SAMPLES), tolerance, metadata)
-    require(parity, f"{request.text} of {job.title}")
     return parity, _interface(runtime), metadata
+
+
+def _remedies(
+    job: ExportJob,
+    request: FormatRequest,
+    parity: Parity,
+    metadata: Mapping[str, Any],
+    compression: CompressionPipeline | None,
+) -> list[str]:
+    """Return what to try if an artifact is refused."""
+    pipeline = compression.text if compression else ""
+    unsupported = dict(job.spec.unsupported)
+    return list_remedies(Refusal(request, metadata["task"], parity, isinstance(job, RunJob), unsupported, pipeline))
 
 
 def _copy(converted: Path, target: Path) -> None:

@@ -13,6 +13,9 @@ from zoo.common.errors import BadOption, did_you_mean
 from zoo.common.types import fit_type
 
 T = TypeVar("T")
+# Key in the metadata of a format's option, `dataclasses.field(default=..., metadata={REMEDY: value})`: the value to try
+# if the format loses too much accuracy with the default.
+REMEDY = "remedy"
 
 
 @dataclasses.dataclass(frozen=True)
