@@ -24,6 +24,8 @@ INSPECTED = (
     "kind", "opset", "weights", "int8_weights", "int8_operators", "float_fallback", "unsupported", "total_sparsity",
     "sparsity",
 )  # fmt: skip
+# The fields of a comparison about its decision, which artifacts of older versions lack.
+DECISION = ("snr", "weighted_agreement", "drop_interval", "decided_by", "enough")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +210,7 @@ def _row(artifacts: ArtifactSet, artifact: Artifact, measured: Any, reference: f
         "relative": parity["relative"],
         "images": parity["n"],
         "tolerance": parity["tolerance"],
+        **{key: parity.get(key) for key in DECISION},
         "passed": parity["passed"],
         "inspection": {key: value for key, value in manifest["inspection"].items() if key in INSPECTED},
         "measured": measured,

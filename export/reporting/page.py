@@ -55,6 +55,11 @@ def _artifact(row: dict[str, Any]) -> dict[str, Any]:
     artifact["tolerance"] = _with_defaults(artifact["tolerance"])
     artifact["name"] = artifact_name(row)
     artifact["difference"] = _minus(artifact["accuracy"], artifact["reference"], artifact["source_accuracy"])
+    limited = artifact["decided_by"] in (None, "exact", "agreement")
+    artifact["tolerance"]["agreement"] = artifact["tolerance"]["agreement"] if limited else None
+    artifact["compared_agreement"] = artifact[
+        "weighted_agreement" if artifact["decided_by"] == "agreement" else "agreement"
+    ]
     artifact["parity_difference"] = _minus(artifact["accuracy"], artifact["source_accuracy"])
     measured = artifact["measured"] = _with_defaults(artifact["measured"])
     measured["latency"] = {int(count): _with_defaults(found) for count, found in (measured["latency"] or {}).items()}
