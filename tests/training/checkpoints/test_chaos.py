@@ -11,6 +11,9 @@ import pytest
 
 import training
 
+# test_resume.py has a quick test of a kill.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def chaos(root):
@@ -71,7 +74,6 @@ def test_differences_are_found(chaos, reference, tmp_path):
         chaos.same(tmp_path / "run", reference)
 
 
-@pytest.mark.slow
 def test_one_of_two_workers_killed_once(chaos, tmp_path):
     """All workers restart, and end where two uninterrupted workers end, to the bit."""
     lines = []
@@ -79,7 +81,6 @@ def test_one_of_two_workers_killed_once(chaos, tmp_path):
     assert "kill 1 of 1 of one of two workers: " in lines[0]
 
 
-@pytest.mark.slow
 def test_full_disk_and_damage(chaos, changes, reference, tmp_path):
     """Neither loses anything that was saved before."""
     lines = []

@@ -23,6 +23,7 @@ CHANGES = {
     "epochs": 2,
     "checkpoint_steps": 1,
     "schedule.warmup_epochs": 0,
+    "log.every": 0,
     "log.misclassified": 0,
 }
 # Digits, read again for each epoch. Environment variables set the split, the first slow example and the seconds to
@@ -108,13 +109,13 @@ def test_run_stopped_twice_ends_like_an_uninterrupted_run(python, tmp_path, slow
     changes = [f"--set={key}={value}".replace("'", '"') for key, value in CHANGES.items()]
     # The sixth batch and later ones take minutes.
     late = {"SLOW_SPLIT": "train", "SLOW_FROM": str(5 * BATCH), "SLOW_SECONDS": "60"}
-    process = python("-c", COMMAND, "train", "digits_mlp", "--run", run, "--quiet", *changes, env=late)
+    process = python("-c", COMMAND, "train", "digits_mlp", "--run", run, "--quiet", *changes, env=late, warm=True)
     code, out, err = stopped(process, run, (0, 5))
     assert (code, out, err.count("\n")) == (143, "", 1), err
     assert f"after epoch 0, step 5; no progress is lost. Resume with: zoo train --resume {run}" in err
     assert place(run) == (0, 5)
     long = {"SLOW_SPLIT": "validation", "SLOW_FROM": "0", "SLOW_SECONDS": "0.05"}
-    process = python("-c", COMMAND, "train", "--resume", run, "--quiet", env=long)
+    process = python("-c", COMMAND, "train", "--resume", run, "--quiet", env=long, warm=True)
     code, out, err = stopped(process, run, (0, STEPS))
     assert (code, out, err.count("\n")) == (143, "", 1), err
     assert f"after epoch 0, step {STEPS}; no progress is lost" in err
@@ -130,11 +131,12 @@ def test_run_stopped_twice_ends_like_an_uninterrupted_run(python, tmp_path, slow
 
 HANGS = """
 import signal, sys, threading, time
-from training.fit.preemption import PreemptionHandler
+from training.fit import preemption
+preemption.TIMEOUT = 3.0
 busy = threading.Lock()
 busy.acquire()
 signal.signal(signal.SIGTERM, lambda *_: None)
-with PreemptionHandler(busy, writing=lambda: False, save=lambda: "saved", describe_loss=lambda: "gave up"):
+with preemption.PreemptionHandler(busy, writing=lambda: False, save=lambda: "saved", describe_loss=lambda: "gave up"):
     print("ready", flush=True)
     if sys.argv[1] == "waits":
         busy.release()
@@ -150,7 +152,7 @@ print("over")
 )
 def test_process_ends_while_its_main_thread_is_blocked(python, case, code, message):
     """The handler abandons a step that hangs, saves in a wait, and leaves training that stops by itself alone."""
-    process = python("-c", HANGS, case, stdin=subprocess.PIPE)
+    process = python("-c", HANGS, case, stdin=subprocess.PIPE, warm=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     try:
