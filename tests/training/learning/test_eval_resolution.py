@@ -10,11 +10,12 @@ from training.learning.evaluation import load_model
 from zoo.common.errors import BadOption
 
 SIZES = {"data.image_size": [16, 16], "data.train_size": [12, 12], "epochs": 2, "schedule.warmup_epochs": 0}
+QUICK = {"data.augment.rotate": 0, "log.every": 0, "log.misclassified": 0}
 
 
 def test_model_is_evaluated_and_saved_in_its_own_size(tmp_path):
     """Validation, the saved model and evaluation use image_size, with the weights trained at train_size."""
-    run = training.train("digits_resnet", {"model.name": "resnet_tiny", **SIZES}, run=tmp_path / "run")
+    run = training.train("digits_resnet", {"model.name": "resnet_tiny", **SIZES, **QUICK}, run=tmp_path / "run")
     assert run.result()["input_shape"] == [16, 16, 1]
     assert load_model(run).input_shape == (None, 16, 16, 1)
     assert training.evaluate(run).accuracy == run.result()["test"]["accuracy"]

@@ -246,7 +246,7 @@ with training.Run.open(sys.argv[1]).lock():
 
 def test_second_process_is_refused(run, python, zoo_command):
     """Only one process can train in a run; the lock ends with the process, even after kill -9."""
-    process = python("-c", HOLD, run.path, stdin=subprocess.PIPE)
+    process = python("-c", HOLD, run.path, stdin=subprocess.PIPE, warm=True)
     try:
         assert process.stdout.readline() == "held\n"
         with refused("no other training in this run"), run.lock():
@@ -365,7 +365,7 @@ def checkpointed(run, epoch, process):
 def test_full_disk_stops_training_in_one_line(tmp_path, python):
     """On a full disk, the command reports it in one line, and the last checkpoint is intact."""
     run = tmp_path / "run"
-    changes = [f"--set={pair}" for pair in ("epochs=2000", "model.options.widths=[16]")]
+    changes = [f"--set={pair}" for pair in ("epochs=2000", "model.options.widths=[16]", "log.every=0")]
     process = python("-m", "zoo", "train", "digits_mlp", *changes, "--run", run, "--quiet")
     try:
         checkpointed(run, 1, process)
