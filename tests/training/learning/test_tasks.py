@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 import training
 import zoo
-from training import DataConfig, Dataset, LossConfig, ModelConfig, OptimizerConfig, Recipe, Run
+from training import DataConfig, Dataset, LogConfig, LossConfig, ModelConfig, OptimizerConfig, Recipe, Run
 from training.checkpoints.files import _read
 from training.data.dataset import TargetScale
 from training.data.pipeline.opening import open_pipeline
@@ -47,19 +48,25 @@ def recipe(task, **changes):
     return Recipe("test", **{**given, **changes})
 
 
+@functools.cache
 def served(task):
     """Return the pipeline of a task."""
     made = recipe(task)
     return open_pipeline(made, zoo.spec(made.model.name))
 
 
+@functools.cache
+def first_batch(task):
+    """Return the first training batch of a task."""
+    return next(iter(served(task).train(0)))
+
+
 def compiled(task, jit_compile=False, **changes):
-    """Return the compiled model of a task, and its first batch."""
+    """Return the compiled model of a task, and its first batch; the changes are not those of its data."""
     made = recipe(task, **changes)
-    pipeline = open_pipeline(made, zoo.spec(made.model.name))
-    model = build_model(made, pipeline)
-    compile_model(model, made, pipeline, jit_compile)
-    return model, next(iter(pipeline.train(0)))
+    model = build_model(made, served(task))
+    compile_model(model, made, served(task), jit_compile)
+    return model, first_batch(task)
 
 
 def by_hand(task, labels, logits, smoothing=0.0):
@@ -180,7 +187,8 @@ def test_gradient_of_padded_sequences_is_that_of_each_alone(task):
     """Longer padding gives the same gradients of all weights."""
     import tensorflow as tf
 
-    model, (x, y) = compiled(task)
+    model, whole = compiled(task)
+    x, y = tf.nest.map_structure(lambda t: t[:4], whole)
     loss = TASKS[task].loss(LossConfig(label_smoothing=0.1))
 
     def gradients(inputs, labels):
@@ -213,11 +221,14 @@ def test_evaluation_of_tags_is_by_token():
 
 def generated(model, source, length):
     """Return the tokens that a model generates, with a pass of the whole model for each token."""
+    import tensorflow as tf
+
     target = np.zeros((len(source), length), "int32")
     target[:, 0] = START
     found = np.zeros_like(target)
+    step = tf.function(model)
     for i in range(length):
-        token = np.asarray(model({"source": source, "target": target}))[:, i].argmax(-1)
+        token = np.asarray(step({"source": tf.constant(source), "target": tf.constant(target)}))[:, i].argmax(-1)
         found[:, i] = np.where((found[:, :i] == END).any(-1), 0, token)
         if i + 1 < length:
             target[:, i + 1] = found[:, i]
@@ -243,7 +254,7 @@ def test_evaluation_of_generation_is_by_generated_texts():
     ("task", "name"),
     [
         ("classify", "sgd"),
-        ("tag", "adamw"),
+        pytest.param("tag", "adamw", marks=pytest.mark.slow),
         pytest.param("generate", "lion", marks=pytest.mark.slow),
         pytest.param("generate", "adam", marks=pytest.mark.slow),
     ],
@@ -301,12 +312,12 @@ def test_vocabulary_is_no_option_of_the_model(task, tmp_path):
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(task, marks=[pytest.mark.slow] * (task == "generate")) for task in KINDS]
+    scope="module", params=[pytest.param(task, marks=[pytest.mark.slow] * (task != "tag")) for task in KINDS]
 )
 def finished(request, tmp_path_factory):
     """A finished run of a task: one epoch in large batches."""
     config = DataConfig(KINDS[request.param][1], batch_size=500, length=LENGTHS[request.param])
-    made = recipe(request.param, data=config, loss=LossConfig(label_smoothing=0.1))
+    made = recipe(request.param, data=config, loss=LossConfig(label_smoothing=0.1), log=LogConfig(0, 0, 0))
     return request.param, training.train(made, run=tmp_path_factory.mktemp("tasks") / "run")
 
 
