@@ -150,8 +150,10 @@ def test_unknown_dataset_names_the_nearest(name, nearest, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnist:9.9.9", "mnist/nothing", "huggingface:mnist", "no such", ".."])
-def test_odd_dataset_names_are_refused_in_one_line(name, tmp_path):
+def test_odd_dataset_names_are_refused_in_one_line(name, tmp_path, monkeypatch):
     """A missing version, configuration or namespace raises an error of the zoo too."""
+    # The client of the hub fails at once, and not after five attempts.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises((UnknownName, DataError)) as error:
         load_dataset(DataConfig(name, path=str(tmp_path)))
     one_line(error)

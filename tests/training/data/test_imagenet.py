@@ -363,6 +363,7 @@ def test_small_datasets_of_tfds_are_read(name, tmp_path):
     assert [i % classes for i in known] == [int(label)]
 
 
+@pytest.mark.slow
 def test_prepared_cifar_trains(tmp_path):
     """A model trains on it with CIFAR's own augmentation."""
     prepare(tmp_path, "cifar10")

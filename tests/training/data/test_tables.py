@@ -12,7 +12,7 @@ import pytest
 import export
 import training
 import zoo
-from training import DataConfig, ModelConfig, OptimizerConfig, Recipe, Run
+from training import DataConfig, LogConfig, ModelConfig, OptimizerConfig, Recipe, Run
 from training.data.columns import ColumnSchema, cell_of, fit_columns, parse_number
 from training.data.pipeline.opening import open_pipeline, training_statistics
 from training.data.pipeline.statistics import moments, streamed
@@ -350,6 +350,7 @@ def test_options_that_cannot_apply_are_refused(people):
 def recipe(name, path="", **changes):
     """Return a recipe for a table that trains in seconds."""
     values = {"optimizer": OptimizerConfig("adamw", 1e-2), "epochs": 5, "precision": "float32", "strategy": "one"}
+    values["log"] = LogConfig(every=0, misclassified=0)
     return Recipe("t", ModelConfig("mlp_tiny"), DataConfig(name, path=path, batch_size=16), **{**values, **changes})
 
 
@@ -413,7 +414,7 @@ def test_commands_print_regression_metrics(regression, zoo_command):
 
 def test_table_with_gaps_and_categories_trains(people, tmp_path):
     """A run on a CSV file is better than the majority class, and its columns encode rows."""
-    run = training.train(recipe("table", people, epochs=40), run=tmp_path / "run")
+    run = training.train(recipe("table", people, epochs=20), run=tmp_path / "run")
     assert training.evaluate(run, "train").accuracy > 0.8
     table = ColumnSchema.from_json(run.statistics()["tabular"])
     assert table.names == ("age", "town")
