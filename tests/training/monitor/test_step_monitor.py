@@ -95,6 +95,7 @@ def test_measuring_changes_nothing(tmp_path, watched):
     assert [key for key, a in ours.items() if a.tobytes() != theirs[key].tobytes()] == []
 
 
+@pytest.mark.slow
 def test_measuring_does_not_change_batch_norm(tmp_path):
     """Measuring units changes no statistics: at every step or never, the weights are the same."""
     changes = {"model.name": "resnet_tiny", "epochs": 1, "data.batch_size": 256, "log.misclassified": 0}

@@ -19,7 +19,8 @@ from training.optim.optimizer import connect_optimizer, make_optimizer
 # A model with batch normalization that trains in seconds.
 SMALL = {
     "model.name": "resnet_tiny",
-    "epochs": 3,
+    "epochs": 2,
+    "data.batch_size": 128,
     "schedule.name": "constant",
     "schedule.warmup_epochs": 0,
     "optimizer.ema": 0.95,

@@ -18,12 +18,13 @@ from training.learning.evaluation import load_model
 from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption
 
+EPOCHS = 8
 FULL = {
     "model.options": {"widths": [16]},
     "optimizer.name": "lbfgs",
     "optimizer.weight_decay": 0.0,
     "data.batch_size": 1293,
-    "epochs": 25,
+    "epochs": EPOCHS,
     "save": "last",
     "log.every": 0,
     "log.misclassified": 0,
@@ -40,7 +41,7 @@ def run(tmp_path_factory):
 def test_each_iteration_is_an_epoch(run):
     """Each iteration has a row with a lower loss, and the saved model is that of the last one."""
     rows = run.metrics()
-    assert [row["epoch"] for row in rows] == list(range(1, 26))
+    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
     losses = [row["loss"] for row in rows]
     assert all(b < a for a, b in itertools.pairwise(losses))
     assert (run.result()["ended"], run.result()["precision"]) == ("epochs", "float32")
@@ -50,8 +51,9 @@ def test_each_iteration_is_an_epoch(run):
 
 
 @pytest.mark.slow
-def test_it_takes_fewer_passes_than_adam(run, tmp_path):
+def test_it_takes_fewer_passes_than_adam(tmp_path):
     """Adam on all examples takes more passes to the loss that L-BFGS reaches, at any of three rates."""
+    run = training.train("digits_mlp", {**FULL, "epochs": 25}, run=tmp_path / "lbfgs")
     passes, loss = sum(row["passes"] for row in run.metrics()), run.metrics()[-1]["loss"]
     assert passes < 60
     for rate in (0.003, 0.01, 0.03):
@@ -67,10 +69,10 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """The same run, interrupted after its fifth iteration."""
+    """The same run, interrupted after its fourth iteration."""
 
     def kill(row):
-        if row["epoch"] == 5:
+        if row["epoch"] == 4:
             raise Killed
 
     path = tmp_path_factory.mktemp("runs") / "broken"
@@ -90,6 +92,7 @@ def test_stopped_run_resumes_to_the_same_end(broken, run, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_resuming_without_the_saved_history_ends_elsewhere(broken, run, tmp_path):
     """A checkpoint without the history resumes to a lower loss, but on another path."""
     shutil.copytree(broken, tmp_path / "run")
@@ -99,9 +102,9 @@ def test_resuming_without_the_saved_history_ends_elsewhere(broken, run, tmp_path
         progress = file.metadata()["progress"]
     save_file(rest, path, {"progress": progress})
     rows = resume_run(Run.open(tmp_path / "run")).metrics()
-    assert rows[5]["loss"] < rows[4]["loss"]
-    assert rows[5]["loss"] != run.metrics()[5]["loss"]
-    assert rows[-1]["loss"] < 0.5 * rows[4]["loss"]
+    assert rows[4]["loss"] < rows[3]["loss"]
+    assert rows[4]["loss"] != run.metrics()[4]["loss"]
+    assert rows[-1]["loss"] < 0.9 * rows[3]["loss"]
 
 
 @pytest.mark.slow

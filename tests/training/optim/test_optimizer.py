@@ -246,7 +246,10 @@ def test_blocks_are_one_step():
     assert (by_layer["norm"], by_layer["logits"]) == (0.5, 1.0)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "rmsprop", "adagrad", "nadam", "adamax"])
+OTHERS = ("adam", "lion", "rmsprop", "adagrad", "nadam", "adamax")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_rate_by_depth_equals_a_lower_rate(name):
     """A variable at half the rate moves as with an optimizer at half the rate, including decay."""
     import keras
@@ -273,7 +276,7 @@ def test_rate_by_depth_equals_a_lower_rate(name):
     assert np.abs(whole["dense2/kernel"] - half["dense2/kernel"]).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_accumulated_steps_are_one_of_the_whole_batch(name):
     """Three steps of 8 examples move the weights like one of 24, on schedule, with fused operations."""
     import keras
@@ -295,9 +298,10 @@ def test_accumulated_steps_are_one_of_the_whole_batch(name):
         assert int(model.optimizer.iterations) == 2 * 72 // 24
         return model.get_weights()
 
-    for one, other in zip(ends(24, 1), ends(8, 3), strict=True):
+    whole = ends(24, 1)
+    for one, other in zip(whole, ends(8, 3), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(ends(24, 1), small_model().get_weights(), strict=True))
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(whole, small_model().get_weights(), strict=True))
 
 
 def test_more_steps_than_there_are_cannot_be_accumulated():
