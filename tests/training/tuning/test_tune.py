@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,60 +15,69 @@ from training.tuning.space import Space, parse_spaces
 from training.tuning.study import Study
 from zoo.common.errors import BadOption, RunError, TrainingError, UnknownName
 
-SPACES = ("optimizer.learning_rate=0.01|0.000001", "model.options.dropout=0..0.3", "data.batch_size=64|128")
-CHANGES = {"model.options": {"widths": [16]}, "epochs": 5, "schedule.warmup_epochs": 0, "log.every": 0}
-TRIALS = 8
+SPACES = ("optimizer.learning_rate=0.01|0.000001", "model.options.dropout=0..0.3", "data.batch_size=128|256")
+CHANGES = {
+    "model.options": {"widths": [16]},
+    "epochs": 2,
+    "schedule.warmup_epochs": 0,
+    "log.every": 0,
+    "log.misclassified": 0,
+}
+# The fifth trial is the first that may be pruned; with this seed, its rate is the low one.
+TRIALS, SEED = 5, 9
 
 
 def command(study):
     """Return the arguments of `zoo` for the study of these tests."""
     sets = [f"--set={key}={json.dumps(value)}" for key, value in CHANGES.items()]
     spaces = [f"--space={space}" for space in SPACES]
-    return ["tune", "digits_mlp", *spaces, *sets, f"--trials={TRIALS}", "--study", str(study), "--seed=3"]
+    return ["tune", "digits_mlp", *spaces, *sets, f"--trials={TRIALS}", "--study", str(study), f"--seed={SEED}"]
+
+
+def search(study):
+    """Run the study of these tests, or what is left of it."""
+    return training.tune("digits_mlp", SPACES, study=study, trials=TRIALS, seed=SEED, overrides=CHANGES)
 
 
 @pytest.fixture(scope="module")
-def studies(tmp_path_factory, python):
-    """An uninterrupted study, and one that is killed in its third trial and resumed."""
-    folder = tmp_path_factory.mktemp("tune")
-    process = python("-m", "zoo", *command(folder / "killed"), "--quiet")
-    until, row = time.monotonic() + 300, folder / "killed/trials/002/metrics.jsonl"
+def whole(tmp_path_factory):
+    """An uninterrupted study."""
+    return search(tmp_path_factory.mktemp("tune") / "whole")
+
+
+@pytest.fixture
+def killed(tmp_path, python):
+    """The folder of a study that is killed in its third trial."""
+    process = python("-m", "zoo", *command(tmp_path / "killed"), "--quiet")
+    until, row = time.monotonic() + 300, tmp_path / "killed/trials/002/metrics.jsonl"
     while not row.is_file() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     process.kill()
     _, err = process.communicate()
     assert process.returncode == -9, err
-    unfinished = [path.name for path in (folder / "killed/trials").iterdir() if not Run.open(path).finished]
     # What kill -9 leaves if it interrupts a write to the journal.
-    with open(folder / "killed/trials.log", "ab") as file:
+    with open(tmp_path / "killed/trials.log", "ab") as file:
         file.write(b'{"op_code": 6, "work')
-    (folder / "killed/trials.log.lock").touch()
-    spaces = {"trials": TRIALS, "seed": 3, "overrides": CHANGES}
-    whole = training.tune("digits_mlp", SPACES, study=folder / "whole", **spaces)
-    return {"whole": whole, "folder": folder, "unfinished": unfinished, "options": spaces}
-
-
-@pytest.fixture(scope="module")
-def resumed(studies):
-    """The killed study, resumed."""
-    return training.tune("digits_mlp", SPACES, study=studies["folder"] / "killed", **studies["options"])
+    (tmp_path / "killed/trials.log.lock").touch()
+    return tmp_path / "killed"
 
 
 @pytest.mark.slow
-def test_killed_study_resumes_its_trials(studies, resumed):
+def test_killed_study_resumes_its_trials(whole, killed):
     """Trials, values and metrics equal those of the uninterrupted study, to the last digit."""
-    assert studies["unfinished"], "the kill came too late to test anything"
+    unfinished = [path.name for path in (killed / "trials").iterdir() if not Run.open(path).finished]
+    assert unfinished, "the kill came too late to test anything"
     whole, killed = (
         [{key: value for key, value in trial.to_json().items() if key != "run"} for trial in result.trials]
-        for result in (studies["whole"], resumed)
+        for result in (whole, search(killed))
     )
     assert whole == killed
     assert [row["trial"] for row in killed] == list(range(TRIALS))
 
 
-def test_bad_trials_are_pruned_and_marked(studies):
+def test_bad_trials_are_pruned_and_marked(whole):
     """A trial at a rate of 1e-6 is pruned early once there are others to compare with, and its run is marked."""
-    pruned = [trial for trial in studies["whole"].trials if trial.state == "pruned"]
+    pruned = [trial for trial in whole.trials if trial.state == "pruned"]
     assert pruned
     for trial in pruned:
         run = Run.open(trial.run)
@@ -77,65 +87,64 @@ def test_bad_trials_are_pruned_and_marked(studies):
         assert run.pruned["epoch"] == trial.epochs == len(run.metrics())
 
 
-def test_best_trial_is_the_best(studies):
+def test_best_trial_is_the_best(whole):
     """The best trial has the highest validation accuracy, which is that of its run, and the rate that trains."""
-    best, trials = studies["whole"].best, studies["whole"].trials
-    assert studies["whole"].metric == best.metric == "val_accuracy"
+    best, trials = whole.best, whole.trials
+    assert whole.metric == best.metric == "val_accuracy"
     assert best.value == max(trial.value for trial in trials if trial.state == "complete")
     assert best.values["optimizer.learning_rate"] == 0.01
     # The recipe saves the last weights.
     assert best.value == Run.open(best.run).metrics()[-1]["val_accuracy"]
 
 
-def test_test_split_is_not_used(studies):
+def test_test_split_is_not_used(whole):
     """No trial is evaluated on the test split, and no file of the study has a metric of it."""
-    for trial in studies["whole"].trials:
+    for trial in whole.trials:
         run = Run.open(trial.run)
         if run.finished:
             assert run.result()["test"]["split"] == "validation"
             assert run.result()["test"]["examples"] == 144
 
 
-def test_trial_is_a_run_with_its_recipe(studies):
+def test_trial_is_a_run_with_its_recipe(whole):
     """The recipe of a trial alone is enough to train the same again."""
-    for trial in studies["whole"].trials:
+    for trial in whole.trials:
         recipe = Run.open(trial.run).recipe
         assert recipe.optimizer.learning_rate == trial.values["optimizer.learning_rate"]
         assert recipe.model.options["dropout"] == trial.values["model.options.dropout"]
 
 
-def test_importance_is_plotted(studies):
+def test_importance_is_plotted(whole):
     """The rate is the most important key; both plots are PNG files."""
-    importance = studies["whole"].importance
+    importance = whole.importance
     assert set(importance) == {space.partition("=")[0] for space in SPACES}
     assert max(importance, key=lambda key: importance[key]) == "optimizer.learning_rate"
     for name in ("importance.png", "history.png"):
-        assert (studies["folder"] / "whole" / name).read_bytes().startswith(b"\x89PNG")
+        assert (Path(whole.study) / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_command_prints_options_to_copy(studies, zoo_command):
+def test_command_prints_options_to_copy(whole, zoo_command):
     """A finished study trains no more; the last line has options for `zoo train`."""
-    whole = studies["folder"] / "whole"
-    code, out, err = zoo_command(*command(whole))
+    code, out, err = zoo_command(*command(whole.study))
     assert (code, err) == (0, "")
     words = shlex.split(out.splitlines()[-1])
     assert words[::2] == ["--set"] * len(SPACES)
     values = dict(map(training.parse_override, words[1::2]))
-    assert values == studies["whole"].best.values
-    code, out, err = zoo_command(*command(whole), "--json")
-    assert json.loads(out) == json.loads(json.dumps(studies["whole"].to_json()))
+    assert values == whole.best.values
+    code, out, err = zoo_command(*command(whole.study), "--json")
+    assert json.loads(out) == json.loads(json.dumps(whole.to_json()))
 
 
-def test_study_with_other_settings_is_refused(studies, zoo_command):
+def test_study_with_other_settings_is_refused(whole, zoo_command):
     """A study resumes only with its own spaces, recipe and seed."""
-    arguments = command(studies["folder"] / "whole")
+    arguments = command(whole.study)
     for changed, key in (("--seed=4", "seed"), ("--set=epochs=6", "recipe"), ("--space=seed=1..5", "spaces")):
         code, out, err = zoo_command(*arguments, changed)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert f"another {key}" in err
 
 
-def test_study_in_use_is_refused(studies, tmp_path):
+def test_study_in_use_is_refused(whole, tmp_path):
     """Two processes do not run the same study, and a study does not start in a folder with other content."""
     recipe = training.get_recipe("digits_mlp")
     study = Study.open(tmp_path / "one", recipe, [Space("seed", (1, 2))], 1, "none")
