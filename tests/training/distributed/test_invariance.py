@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+# fit/test_loop.py has a quick test of two replicas.
+pytestmark = pytest.mark.slow
+
 
 def rows(python, *arguments):
     """Return the rows that the benchmark prints, and its exit code."""
@@ -34,7 +37,6 @@ def test_replicas_train_the_same(python):
     assert [(row["without"], row["weights"] > 1e-4) for row in found if "without" in row] == [("norm", True)]
 
 
-@pytest.mark.slow
 def test_more_replicas_and_workers_train_the_same(python):
     """The same with 4 replicas, and with 2 and 4 processes."""
     hows = ["4 replicas", "2 workers", "4 workers"]
@@ -42,7 +44,6 @@ def test_more_replicas_and_workers_train_the_same(python):
     check(found, code, ["accumulation"], hows)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "cases",
     [

@@ -15,8 +15,8 @@ from training.checkpoints.files import _read
 from training.learning.evaluation import load_model
 from zoo.common.errors import ParityError, RunError
 
-# In one process, which has four devices: runs on some of them, and one that is stopped by SIGTERM in its second epoch
-# and resumed.
+# In one process, which has four devices: runs on some of them, and, if asked, one that is stopped by SIGTERM in its
+# second epoch and resumed.
 TRAIN = """
 import os, signal, sys
 from pathlib import Path
@@ -25,18 +25,19 @@ from training.common.stopping import Stopped
 from zoo.common.errors import BadOption
 
 folder, recipe, changes = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
-for devices in map(int, sys.argv[5:]):
+for devices in map(int, sys.argv[6:]):
     training.train(recipe, {**changes, "replicas": devices}, run=folder / str(devices))
 
 def stop(row):
     os.kill(os.getpid(), signal.SIGTERM)
 
-try:
-    training.train(recipe, changes, run=folder / "broken", observe=stop)
-except Stopped as stopped:
-    assert stopped.code == 143, stopped.code
-assert not (folder / "broken/done.json").exists()
-training.resume(folder / "broken")
+if sys.argv[5] == "stop":
+    try:
+        training.train(recipe, changes, run=folder / "broken", observe=stop)
+    except Stopped as stopped:
+        assert stopped.code == 143, stopped.code
+    assert not (folder / "broken/done.json").exists()
+    training.resume(folder / "broken")
 
 with open(folder / "refused.txt", "w") as file:
     for key, value in eval(sys.argv[4]).items():
@@ -75,21 +76,30 @@ REFUSED = {
 }
 
 
-def trained(python, folder, recipe, changes, devices):
+def trained(python, folder, recipe, changes, devices, then="stop"):
     """Train as `TRAIN` does, and return the folder of the runs."""
-    process = python(
-        "-c", TRAIN, folder, recipe, repr({**CHANGES, **SMOOTH, **changes}), repr(REFUSED), *devices, env=FOUR
-    )
+    changes = repr({**CHANGES, **SMOOTH, **changes})
+    process = python("-c", TRAIN, folder, recipe, changes, repr(REFUSED), then, *devices, env=FOUR)
     _, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     return folder
 
 
+DENSE = {"model.options.widths": [24], "optimizer.learning_rate": 0.02}
+# Compiling takes seconds for each run.
+PLAIN = {"epochs": 1, "data.batch_size": 128, "optimizer.accumulate": 1, "optimizer.clip_norm": 0.0, "log.every": 0}
+
+
+@pytest.fixture(scope="module")
+def short(python, tmp_path_factory):
+    """A short run of a small dense model on two devices."""
+    return trained(python, tmp_path_factory.mktemp("jax"), "digits_mlp", {**DENSE, **PLAIN}, (2,), "end")
+
+
 @pytest.fixture(scope="module")
 def runs(python, tmp_path_factory):
     """Runs of a small dense model."""
-    changes = {"model.options.widths": [24], "optimizer.learning_rate": 0.02}
-    return trained(python, tmp_path_factory.mktemp("jax"), "digits_mlp", changes, (1, 4))
+    return trained(python, tmp_path_factory.mktemp("jax"), "digits_mlp", DENSE, (1, 4))
 
 
 def state(run):
@@ -121,6 +131,14 @@ def assert_resumed(runs):
     assert results[0] == results[1]
 
 
+def test_two_devices_train(short):
+    """Training on two devices is better than chance, and the result reports them."""
+    run = Run.open(short / "2")
+    assert (run.result()["replicas"], run.result()["backend"], run.environment()["backend"]) == (2, "jax", "jax")
+    assert run.result()["test"]["accuracy"] > 0.2
+
+
+@pytest.mark.slow
 def test_devices_change_nothing(runs):
     """One device and four train the same, with dropout, label smoothing, clipping by norm and accumulation."""
     assert_alike(runs, [4])
@@ -133,6 +151,7 @@ def test_devices_change_nothing(runs):
     assert any(one[name].tobytes() != four[name].tobytes() for name in one)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed(runs):
     """A run that SIGTERM stopped after a step ends like an uninterrupted run, with the same measurements."""
     assert_resumed(runs)
@@ -142,9 +161,9 @@ def test_stopped_and_resumed(runs):
     assert all(row["gradient_norm"] > 0 for row in whole)
 
 
-def test_resumed_on_its_own_backend_only(runs, tmp_path):
+def test_resumed_on_its_own_backend_only(short, tmp_path):
     """Another backend would draw other random numbers."""
-    shutil.copytree(runs / "4", tmp_path / "run")
+    shutil.copytree(short / "2", tmp_path / "run")
     (tmp_path / "run/done.json").unlink()
     import training
 
@@ -152,6 +171,7 @@ def test_resumed_on_its_own_backend_only(runs, tmp_path):
         training.resume(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_exported_through_tensorflow(runs, monkeypatch):
     """The child process that converts uses TensorFlow, whatever its parent uses, and compares the logits first."""
     monkeypatch.setenv("KERAS_BACKEND", "jax")
@@ -159,9 +179,9 @@ def test_exported_through_tensorflow(runs, monkeypatch):
     assert artifact.parity["passed"]
 
 
-def test_other_logits_refused(runs, tmp_path):
+def test_other_logits_refused(short, tmp_path):
     """A model with other logits than the run saved is refused, with the error; the run's own model is not."""
-    shutil.copytree(runs / "4", tmp_path / "run", ignore=shutil.ignore_patterns("exports"))
+    shutil.copytree(short / "2", tmp_path / "run")
     run = Run.open(tmp_path / "run")
     model = load_model(run)
     require_same_logits(run, model)
@@ -171,13 +191,13 @@ def test_other_logits_refused(runs, tmp_path):
         require_same_logits(run, model)
 
 
-def test_refused_before_anything_is_built(runs):
+def test_refused_before_anything_is_built(short):
     """One line names what JAX does not support, and no run directory is created."""
-    lines = (runs / "refused.txt").read_text().splitlines()
+    lines = (short / "refused.txt").read_text().splitlines()
     for key, line in zip(REFUSED, lines, strict=True):
         assert "Received: " in line
         assert key.rpartition(".")[2].replace("model", "teacher") in line.replace("a batch of", "batch_size")
-    assert not (runs / "nowhere").exists()
+    assert not (short / "nowhere").exists()
 
 
 @pytest.mark.slow

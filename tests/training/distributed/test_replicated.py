@@ -75,7 +75,7 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def found(printed):
     """The output of a process with two logical CPUs."""
-    return printed("-c", CHILD)
+    return printed("-c", CHILD, warm=True)
 
 
 def test_each_replica_has_its_own_dropout_mask(found):

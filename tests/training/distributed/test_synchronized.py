@@ -56,7 +56,7 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def found(printed):
     """The output of a process with two logical CPUs."""
-    return printed("-c", CHILD)
+    return printed("-c", CHILD, warm=True)
 
 
 def test_gradient_is_that_of_one_device(found):
