@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from training.augment.affine import matrices, project
-from training.common.preprocess import INSIDE, still, with_channels
+from training.common.preprocess import INSIDE, decode_opaque, with_channels
 from training.common.sharding import draw_by_row
 from training.recipe.config import AugmentConfig
 from zoo.common.lazy import tf
@@ -87,7 +87,7 @@ def crop_encoded(
         encoded: scalar string, the bytes of a JPEG, PNG, GIF, BMP or WebP file.
         numbers: float32 (4, tries), of this image.
         shape: (height, width, channels) of the output.
-        preprocessing: its interpolation is used.
+        preprocessing: its interpolation and background are used.
         config: `crop_scale` and `crop_ratio`.
 
     Returns:
@@ -101,7 +101,7 @@ def crop_encoded(
     branches = [
         lambda by=by: tf.io.decode_and_crop_jpeg(encoded, box // by, channels=shape[2], ratio=by) for by in SHRINKS
     ]
-    branches.append(lambda: _crop_other(encoded, numbers, shape, config))
+    branches.append(lambda: _crop_other(encoded, numbers, shape, preprocessing, config))
     # A single switch, as each costs a tenth of the decoding.
     image = tf.switch_case(tf.where(jpeg, shrink, len(SHRINKS)), branches)
     image = tf.image.resize(image, shape[:2], method=preprocessing.interpolation)
@@ -110,8 +110,10 @@ def crop_encoded(
     return tf.ensure_shape(tf.cast(tf.round(image), tf.uint8), shape)
 
 
-def _crop_other(encoded: Any, numbers: Any, shape: tuple[int, ...], config: AugmentConfig) -> Any:
-    image = tf.io.decode_image(still(encoded), expand_animations=False)
+def _crop_other(
+    encoded: Any, numbers: Any, shape: tuple[int, ...], preprocessing: PreprocessingConfig, config: AugmentConfig
+) -> Any:
+    image = decode_opaque(encoded, preprocessing)
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     top, left, tall, wide = tf.unstack(boxes(numbers, size[0], size[1], config))
     return tf.cast(tf.round(with_channels(image[top : top + tall, left : left + wide], shape[2])), tf.uint8)

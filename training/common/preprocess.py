@@ -23,7 +23,7 @@ def decode(encoded: Any, shape: tuple[int, ...], preprocessing: PreprocessingCon
         float32 of `shape`, whole numbers from 0 to 255, as in 8-bit inputs of artifacts.
     """
     height, width, channels = shape
-    image = with_channels(tf.io.decode_image(still(encoded), expand_animations=False), channels)
+    image = with_channels(decode_opaque(encoded, preprocessing), channels)
     size = tf.shape(image)[:2]
     scale = tf.reduce_max(tf.constant([height, width], tf.float32) / preprocessing.crop / tf.cast(size, tf.float32))
     resized = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
@@ -31,6 +31,24 @@ def decode(encoded: Any, shape: tuple[int, ...], preprocessing: PreprocessingCon
     top, left = (resized[0] - height) // 2, (resized[1] - width) // 2
     image = image[top : top + height, left : left + width]
     return tf.ensure_shape(tf.clip_by_value(tf.round(image), 0.0, 255.0), shape)
+
+
+def decode_opaque(encoded: Any, preprocessing: PreprocessingConfig) -> Any:
+    """Decode an image (height, width, 1, 3 or 4 channels), uint8, with transparent pixels over the background.
+
+    What is below transparent pixels is anything, often black. The fourth channel of a BMP file is no alpha.
+    """
+    image = tf.io.decode_image(still(encoded), expand_animations=False)
+    channels, bitmap = tf.shape(image)[-1], tf.equal(tf.strings.substr(encoded, 0, 2), b"BM")
+
+    def composite() -> Any:
+        values = tf.cast(image, tf.float32)
+        alpha = values[..., -1:] / 255.0
+        background = tf.constant(preprocessing.background, tf.float32)
+        return tf.cast(tf.round(values[..., :-1] * alpha + background * (1.0 - alpha)), tf.uint8)
+
+    transparent = tf.logical_and(tf.equal(channels % 2, 0), tf.logical_not(bitmap))
+    return tf.cond(transparent, composite, lambda: image)
 
 
 def still(encoded: Any) -> Any:
@@ -48,7 +66,7 @@ def still(encoded: Any) -> Any:
 
 
 def with_channels(image: Any, channels: int) -> Any:
-    """Return an image uint8 (h, w, any) with 3 channels, uint8, or 1 (its luminance), float32; alpha is dropped.
+    """Return an image uint8 (h, w, any) with 3 channels, uint8, or 1 (its luminance), float32; a fourth is dropped.
 
     TensorFlow's decoders cannot do this themselves for every format.
     """
