@@ -12,6 +12,7 @@ from training.checkpoints.files import load_weights
 from training.checkpoints.manager import CheckpointManager
 from training.common.callbacks import Clock, step_callback
 from training.common.finite import check_finite, check_weights
+from training.common.pretrained import with_data
 from training.common.stopping import Interrupted, Stopped, StopRequest
 from training.data.pipeline.pipeline import Pipeline
 from training.distributed.device import Device
@@ -230,12 +231,19 @@ class Session:
         else:
             assign_averages(self.model)
         model = evaluation_model(self.resized, self.model)
-        write_atomic(self.run.model_path, lambda path: model.save(path, include_optimizer=False))
+        described = self._described(model)
+        write_atomic(self.run.model_path, lambda path: described.save(path, include_optimizer=False))
         self.device.save_reference_logits(self.run, self.pipeline, lambda: build_model(self.recipe, self.pipeline))
         show_misclassified(model, self.pipeline, self.board, self.recipe)
         self.board.close()
         split = split if split in self.pipeline.dataset.splits else "validation"
         self.run.finish({"test": evaluate_model(model, self.pipeline, split).to_json(), **self._metadata(model)})
+
+    def _described(self, model: Any) -> Any:
+        """Return the model to save, with what its file says of the data."""
+        data = self.pipeline
+        preprocessing = None if data.text else data.preprocessing
+        return with_data(model, preprocessing, tuple(data.dataset.labels), data.pretrained)
 
     def _metadata(self, model: Any) -> dict[str, Any]:
         """Return the metadata of data and training that exports and reports need."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import zoo
 from training.common.compat import build_compiled, step_count
+from training.common.pretrained import architecture
 from training.common.sharding import WHOLE, Shard, draw_for_batch
 from training.data.dataset import TargetScale
 from training.data.pipeline.pipeline import Pipeline
@@ -56,7 +57,9 @@ def _build(recipe: Recipe, pipeline: Pipeline, **changes: Any) -> Any:
             f"Set data.{name} instead."
         )
     options |= routed_options(recipe)
-    model = zoo.get(recipe.model.name, input_shape=pipeline.shape, **{**sizes, **options, **changes})
+    if not changes:
+        options = architecture(pipeline.pretrained, options)
+    model = zoo.get(recipe.model.name, input_shape=pipeline.shape, **{**options, **sizes, **changes})
     return in_data_units(model, pipeline.dataset.scale)
 
 

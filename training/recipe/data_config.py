@@ -79,7 +79,8 @@ class DataConfig:
             of the model.
         skip_bad: skip images that cannot be decoded, instead of stopping.
         augment: augmentation of training images.
-        preprocessing: normalization and cropping; null for that of the dataset, else of the model.
+        preprocessing: normalization and cropping; null for that of `model.weights`, else of the dataset, else
+            of the model.
         normalize: statistics of the training split that normalize values: "minmax" to 0..1, images over all values and
             tables column by column; "zscore" to mean 0 and standard deviation 1 over all values; "channel" the same by
             channel, or by column, which is the default of tables. "" leaves it to `preprocessing`.

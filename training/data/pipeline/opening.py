@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from training.augment.augment import check_augment, is_active
+from training.common.pretrained import expected_preprocessing, pretrained_info
 from training.data.columns import ColumnSchema
 from training.data.dataset import MODEL_TASKS, Dataset, TargetScale
 from training.data.pipeline.encoders import make_encoder
@@ -20,6 +21,7 @@ from training.data.tokenization import build_vocabulary
 from training.recipe.config import DataConfig
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption, DataError, RunError
+from zoo.specs.info import ModelInfo
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.registry import ModelSpec
 from zoo.specs.text import SPECIAL, TextConfig
@@ -70,10 +72,11 @@ def open_pipeline(
     _check_fit(recipe, dataset, spec)
     known = None if statistics is None else _parse_statistics(statistics)
     dataset = _with_statistics(dataset, known)
+    pretrained = _statistic(known, "pretrained", lambda: pretrained_info(recipe)) if recipe.model.weights else None
     if dataset.text:
-        return _open_text(recipe, dataset, spec, text, check)
+        return dataclasses.replace(_open_text(recipe, dataset, spec, text, check), pretrained=pretrained)
     shape = _shape(recipe, dataset, spec)
-    preprocessing = recipe.data.preprocessing or dataset.preprocessing or spec.preprocessing
+    preprocessing = _preprocessing(recipe, dataset, spec, pretrained)
     if shape[-1] == 1 and 3 in (len(preprocessing.mean), len(preprocessing.std)):
         preprocessing = _grayscale(preprocessing)
     if len(shape) == 3:
@@ -85,7 +88,7 @@ def open_pipeline(
         compute = functools.partial(compute_normalization, dataset, shape, preprocessing, normalization)
         preprocessing = _statistic(known, "preprocessing", compute)
     preprocessing.check(shape[-1])
-    return Pipeline(dataset, recipe, shape, preprocessing, checked=check)
+    return Pipeline(dataset, recipe, shape, preprocessing, checked=check, pretrained=pretrained)
 
 
 def training_statistics(pipeline: Pipeline) -> dict[str, Any]:
@@ -93,9 +96,12 @@ def training_statistics(pipeline: Pipeline) -> dict[str, Any]:
 
     Returns:
         "preprocessing" if its mean and std were computed from the training split, "scale" of the targets of a
-        regression, and "tabular", the column schema of a table.
+        regression, "tabular", the column schema of a table, and "pretrained", what the weights state that the
+        training started from.
     """
     dataset, found = pipeline.dataset, {}
+    if pipeline.pretrained:
+        found["pretrained"] = pipeline.pretrained.to_json()
     if not dataset.text and _normalization(pipeline.recipe, dataset):
         found["preprocessing"] = pipeline.preprocessing.to_json()
     if dataset.scale:
@@ -138,10 +144,22 @@ def _parse_statistics(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "preprocessing": lambda v: PreprocessingConfig(**v | {"mean": tuple(v["mean"]), "std": tuple(v["std"])}),
+    "preprocessing": PreprocessingConfig.from_json,
+    "pretrained": ModelInfo.from_json,
     "scale": lambda v: TargetScale(tuple(map(float, v["mean"])), tuple(map(float, v["std"]))),
     "tabular": ColumnSchema.from_json,
 }
+
+
+def _preprocessing(
+    recipe: Recipe, dataset: Dataset, spec: ModelSpec, pretrained: ModelInfo | None
+) -> PreprocessingConfig:
+    """Return the preprocessing: the recipe's, else that of pretrained weights, else the data's, else the model's."""
+    if recipe.data.preprocessing:
+        return recipe.data.preprocessing
+    if pretrained and not _normalization(recipe, dataset):
+        return expected_preprocessing(recipe, pretrained)
+    return dataset.preprocessing or spec.preprocessing
 
 
 def _normalization(recipe: Recipe, dataset: Dataset) -> str:

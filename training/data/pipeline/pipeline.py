@@ -27,6 +27,7 @@ from training.data.pipeline.shuffling import epoch_examples
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np, tf
+from zoo.specs.info import ModelInfo
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.text import TextConfig
 
@@ -53,6 +54,7 @@ class Pipeline:
         preprocessing: the preprocessing.
         text: the text config with its vocabulary; None where the data is no text.
         checked: whether every example is checked; otherwise examples are checked when they are read.
+        pretrained: what the weights state that the training starts from; None for random ones.
 
     A batch is (x, y). Of images and features, x is float32; of texts, int32 ids, and a dictionary of "source" and
     "target" where text is generated. The labels y are one-hot float32 (n, classes), in training weighted means of two
@@ -66,6 +68,7 @@ class Pipeline:
     preprocessing: PreprocessingConfig
     text: TextConfig | None = None
     checked: bool = True
+    pretrained: ModelInfo | None = None
 
     @property
     def batch_size(self) -> int:

@@ -1,0 +1,67 @@
+"""What the weights that a training starts from state: their options, preprocessing and license."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import zoo
+from training.recipe.recipe import Recipe
+from zoo.common.errors import BadOption
+from zoo.common.lazy import np
+from zoo.specs.preprocessing import PRESETS, PreprocessingConfig
+
+
+def pretrained_info(recipe: Recipe) -> zoo.ModelInfo | None:
+    """Return what the weights of `model.weights` state; None for random weights."""
+    if not recipe.model.weights:
+        return None
+    model = zoo.get(recipe.model.name, weights=recipe.model.weights, include_top=False, **recipe.model.options)
+    return zoo.info(model)
+
+
+def expected_preprocessing(recipe: Recipe, info: zoo.ModelInfo) -> PreprocessingConfig:
+    """Return the preprocessing that pretrained weights expect, with the pixel scaling inside their model.
+
+    Raises:
+        BadOption: they do not state it.
+    """
+    if info.preprocessing is None:
+        raise BadOption(
+            "model.weights must state the preprocessing that they expect. "
+            f"Received: model.weights={recipe.model.weights!r}, which do not. Set data.preprocessing: "
+            f"{', '.join(PRESETS)} are in zoo.specs.preprocessing.PRESETS."
+        )
+    if info.rescaling is None:
+        return info.preprocessing
+    # A model in training has no pixel scaling inside: it becomes part of the preprocessing.
+    scale, offset = (np.asarray(values, "float64") for values in info.preprocessing.affine())
+    factor, shift = (np.asarray(values, "float64") for values in info.rescaling)
+    scale, offset = scale * factor, offset * factor + shift
+    mean, std = (tuple(np.atleast_1d(values).tolist()) for values in (-offset / scale, 1.0 / scale))
+    return dataclasses.replace(info.preprocessing, mean=mean, std=std)
+
+
+def with_data(model: Any, preprocessing: PreprocessingConfig | None, labels: tuple[str, ...], start: Any) -> Any:
+    """Return a trained model that carries the preprocessing and labels of its data.
+
+    Args:
+        model: the functional keras.Model, of a registered model.
+        preprocessing: that of the data; None for token ids.
+        labels: names of the classes in the order of the logits.
+        start: the `zoo.ModelInfo` of the weights that the training started from; None for random ones.
+    """
+    from zoo.layers.saving import with_info
+
+    info = zoo.info(model)
+    if info is None:
+        return model
+    inherited = {} if start is None else {name: getattr(start, name) for name in ("license", "origin", "revision")}
+    changes = {"preprocessing": preprocessing, "labels": labels, "labels_origin": None, "sha256": None}
+    return with_info(model, dataclasses.replace(info, **changes, **inherited))
+
+
+def architecture(info: zoo.ModelInfo | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a model in training: those of its pretrained weights, and the given ones over them."""
+    return {**(info.options if info else {}), **given}
