@@ -90,7 +90,8 @@ def convert(
             models of token ids only.
         out: of a registry model: folder for the artifacts, `exports/MODEL` by default.
         max_drop: accuracy in points that a format may lose, instead of its own tolerance; float formats ignore it.
-        options: of a registry model: options of `zoo.get`, such as {"classes": 10, "input_shape": (64, 64, 3)}.
+        options: of a registry model: options of `zoo.get`, such as {"classes": 10, "input_shape": (64, 64, 3)}, and
+            "preprocessing" for weights whose file does not state it.
 
     Returns:
         The artifacts, in RUN/exports/FORMAT or OUT/FORMAT. The folder's name has "+OPTION=VALUE" for each option that

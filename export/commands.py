@@ -83,6 +83,9 @@ def list_targets(as_json: bool) -> None:
 @click.option("--weights", metavar="NAME|PATH", help="Of a MODEL: imagenet, a path, or random for a trial.")
 @click.option("--calibration", metavar="PATH", help="Of a MODEL: a folder of images, or a .npy or .csv of examples.")
 @click.option("--classes", type=int, help="Of a MODEL: number of classes.")
+@click.option(
+    "--preprocessing", metavar="PRESET|JSON", help="Of a MODEL: what its weights expect, if their file does not say it."
+)
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="Of a MODEL: an option of its family.")
 @click.option("--out", metavar="DIR", help="Of a MODEL: folder of the artifacts; exports/MODEL by default.")
 @json_option
@@ -105,7 +108,7 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
             f"{', '.join(TARGETS)}, or --all. Received: none"
         )
     options = dict(map(training.parse_override, others["options"]))
-    options |= {} if others["classes"] is None else {"classes": others["classes"]}
+    options |= {key: others[key] for key in ("classes", "preprocessing") if others[key] is not None}
     arguments = {key: others[key] for key in ("compress", "weights", "calibration", "out", "max_drop")}
     _print_artifacts(api.convert(source, names, **arguments, options=options), others["as_json"])
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.core.manifest import SAMPLES
+from export.core.manifest import FACTS, SAMPLES
 from training.runs.run import Run
 from zoo.common import errors
 from zoo.common.errors import BadOption, ExportError, MissingDependency, UnsupportedExport, ZooError
@@ -31,7 +31,8 @@ def convert_in_child(
     Args:
         source: the value of `export.source.job.ExportJob.to_json`.
         formats: the texts of the requests, see `export.core.format.FormatRequest.text`.
-        scratch: an existing folder; receives SLUG/FILE of each request, samples.npz, and the compression's records.
+        scratch: an existing folder; receives SLUG/FILE of each request, samples.npz, facts.json, and the records of the
+            compression.
         compression: the compression pipeline to apply first; "" for none.
 
     Yields:
@@ -130,6 +131,7 @@ def _main(job: Path) -> None:
         _reply("", error)
         raise
     write_samples(samples, scratch / SAMPLES)
+    write_json(scratch / FACTS, source.facts)
     for name, refusal in [(name, _precheck(source, name)) for name in content["formats"]]:
         _reply(name, refusal or _convert(source, name))
         # Graphs have reference cycles; a large one would stay in memory during the next conversion.

@@ -11,6 +11,7 @@ from zoo.common.files import read_json, restore_replaced, to_json, write_bytes
 
 VERSION = 3
 NAME, SAMPLES, MASKS = "manifest.json", "samples.npz", "masks.npz"
+FACTS = "facts.json"  # in the scratch folder of an export: `export.source.source.SourceModel.facts`
 # Keys of every manifest, next to "version", "digest" and "files".
 REQUIRED_KEYS = {
     "format": str, "options": dict, "artifact": str, "metadata": dict, "inspection": dict, "samples": str,

@@ -48,11 +48,16 @@ class ExportJob(abc.ABC):
         """Return the metadata of the model, see `export.core.metadata.model_metadata`; `model` is its name."""
 
     @abc.abstractmethod
-    def expected_metadata(self, model: str) -> dict[str, Any]:
-        """Return the metadata that an artifact must carry, computed without the converted model."""
+    def expected_metadata(self, model: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the metadata that an artifact must carry, computed without the converted model.
+
+        Args:
+            model: its name.
+            facts: `export.source.source.SourceModel.facts`.
+        """
 
     @abc.abstractmethod
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return where the model comes from, for the manifest."""
 
     @abc.abstractmethod
@@ -86,14 +91,16 @@ class RunJob(ExportJob):
         task = extra.pop("task", self.spec.task)
         return model_metadata(model, task, _signature(self.spec, shape), self._result["labels"]) | extra
 
-    def expected_metadata(self, model: str) -> dict[str, Any]:
+    def expected_metadata(self, model: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return the metadata that an artifact must carry."""
+        del facts
         text = self.run.text()
         preprocessing = None if text else {**self._result["preprocessing"], "inside": True}
         return self.metadata(model) | {"preprocessing": preprocessing, "text": text and text.to_json()}
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return the recipe, the run, the digest of its model, and its metrics in the precision that it trained in."""
+        del facts
         run, result = self.run, self._result
         return {
             "recipe": run.recipe.name,
@@ -140,17 +147,21 @@ class RegistryJob(ExportJob):
         request = self.request
         return model_metadata(model, self.spec.task, _signature(self.spec, request.shape), request.labels)
 
-    def expected_metadata(self, model: str) -> dict[str, Any]:
+    def expected_metadata(self, model: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return the metadata that an artifact must carry."""
-        preprocessing = None if self.spec.vocabulary else {**self.spec.preprocessing.to_json(), "inside": True}
-        return self.metadata(model) | {"preprocessing": preprocessing, "text": None}
+        return self.metadata(model) | {**{name: facts[name] for name in ("labels", "preprocessing")}, "text": None}
 
-    def provenance(self) -> dict[str, Any]:
-        """Return the model, its options, and its weights."""
+    def provenance(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the model, its options, and its weights with their origin and license."""
         request, path = self.request, Path(self.request.weights)
         digest = digest_file(path) if path.is_file() else None
         model = {"model": request.name, "options": finite(dict(request.options))}
-        weights = {"weights": path.name if digest else request.weights, "weights_sha256": digest}
+        info = facts["info"] or {}
+        weights = {
+            "weights": path.name if digest else request.weights,
+            "weights_sha256": digest or info.get("sha256"),
+            **{f"weights_{name}": info.get(name) for name in ("origin", "revision", "license")},
+        }
         return {**model, **weights, "calibrated_on": request.samples}
 
     def to_json(self) -> dict[str, Any]:

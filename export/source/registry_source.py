@@ -15,10 +15,12 @@ from export.source.run_source import SAMPLE_BYTES
 from export.source.source import CALIBRATION_EXAMPLES, SourceModel
 from training.common.preprocess import decode
 from zoo.build import dtype_policy
-from zoo.common.errors import DataError
+from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras, np, tf
 from zoo.decoding import greedy
+from zoo.specs.preprocessing import PRESETS, PreprocessingConfig
 from zoo.specs.text import END, PADDING, START
+from zoo.weights.source import HeadWarning
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -43,14 +45,16 @@ def open_registry_source(request: RegistryRequest, scratch: Path) -> tuple[Sourc
         the positions that are not padding.
 
     Raises:
-        ZooError: the weights do not fit, or the examples cannot be read.
+        BadOption: the weights do not fit, have a head of another size, or do not state their preprocessing.
+        DataError: the examples cannot be read.
     """
     keras.utils.set_random_seed(SEED)
-    with dtype_policy("float32"):
-        weights = None if request.weights == RANDOM else request.weights
-        model = zoo.get(request.name, weights=weights, **request.options)
-    calibrate, compared = _examples(request)
-    source = SourceModel(model, request.spec.preprocessing, request.labels, calibrate, scratch)
+    model = _trained(request)
+    info = zoo.info(model)
+    calibrate, compared = _examples(request, info.preprocessing or PreprocessingConfig())
+    labels = request.labels if info.labels is None else info.labels
+    source = SourceModel(model, info.preprocessing or PreprocessingConfig(), labels, calibrate, scratch)
+    source.info = info
     samples = {"inputs": compared, "logits": predict_in_batches(source.model, compared)}
     if source.task == "generate":
         samples["tokens"] = np.asarray(greedy(source.encoder_decoder, keras.ops.convert_to_tensor(compared["source"])))
@@ -59,7 +63,24 @@ def open_registry_source(request: RegistryRequest, scratch: Path) -> tuple[Sourc
     return source, samples
 
 
-def _examples(request: RegistryRequest) -> tuple[Callable[[int], Any], Any]:
+def _trained(request: RegistryRequest) -> Any:
+    """Return the model with its weights, all of them trained, and with a preprocessing that is known."""
+    weights = None if request.weights == RANDOM else request.weights
+    try:
+        with dtype_policy("float32"), warnings.catch_warnings():
+            warnings.simplefilter("error", HeadWarning)
+            model = zoo.get(request.name, weights=weights, **request.options)
+    except HeadWarning as note:
+        raise BadOption(f"{note} An export needs trained weights: pass the classes of the weights.") from note
+    if zoo.preprocessing(model) is None and not request.spec.vocabulary:
+        raise BadOption(
+            f"weights must state the preprocessing that they expect. Received: weights={request.weights!r}, which do "
+            f"not. Pass preprocessing (--preprocessing): one of {', '.join(PRESETS)}, or a JSON text."
+        )
+    return model
+
+
+def _examples(request: RegistryRequest, preprocessing: PreprocessingConfig) -> tuple[Callable[[int], Any], Any]:
     """Return a function from a count to examples to calibrate on, and examples to compare on.
 
     They are disjoint if there are enough. Images are decoded when they are asked for.
@@ -72,12 +93,12 @@ def _examples(request: RegistryRequest) -> tuple[Callable[[int], Any], Any]:
         paths = request.images()
         chosen = [paths[i] for i in rng.permutation(len(paths))[: CALIBRATION_EXAMPLES + most]]
         first, second = _split(chosen, most)
-        return lambda count: _decoded(request, first[:count]), _decoded(request, second)
+        return lambda count: _decoded(request, preprocessing, first[:count]), _decoded(request, preprocessing, second)
     if request.samples == FILE:
         rows = _rows(request)
         examples: Any = rows[rng.permutation(len(rows))[: CALIBRATION_EXAMPLES + most]]
     else:
-        examples = _noise(request, 2 * most, rng)
+        examples = _noise(request, preprocessing, 2 * most, rng)
     calibration, compared = _split(examples, most)
     return lambda count: take_examples(calibration, count), compared
 
@@ -91,7 +112,7 @@ def _split(examples: Any, most: int) -> tuple[Any, Any]:
     return (examples, examples) if second < COMPARED_MIN else (examples[:-second], examples[-second:])
 
 
-def _decoded(request: RegistryRequest, paths: Sequence[Path]) -> _np.ndarray:
+def _decoded(request: RegistryRequest, preprocessing: PreprocessingConfig, paths: Sequence[Path]) -> _np.ndarray:
     """Return images resized and cropped by the spec's preprocessing, float32 (n, height, width, channels)."""
     spec, images = request.spec, []
     if spec.inputs != ("image",):
@@ -101,7 +122,7 @@ def _decoded(request: RegistryRequest, paths: Sequence[Path]) -> _np.ndarray:
         )
     for path in paths:
         try:
-            images.append(decode(path.read_bytes(), request.shape, spec.preprocessing).numpy())
+            images.append(decode(path.read_bytes(), request.shape, preprocessing).numpy())
         except (tf.errors.InvalidArgumentError, OSError) as error:
             reason = " ".join(str(error).split())[:120]
             raise DataError(f"Expected an image that can be decoded. Received: {path}: {reason}") from error
@@ -143,14 +164,14 @@ def _check_ids(ids: Any, request: RegistryRequest) -> None:
         )
 
 
-def _noise(request: RegistryRequest, count: int, rng: Any) -> Any:
+def _noise(request: RegistryRequest, preprocessing: PreprocessingConfig, count: int, rng: Any) -> Any:
     """Return seeded examples: images of patches, values in the range of the preprocessing, or padded ids."""
     spec, shape = request.spec, request.shape
     if spec.vocabulary:
         return _ids(request, count, rng)
     if len(shape) == 3:
         return _patches(shape, count, rng)
-    mean, std = (np.asarray(values, "float32") for values in (spec.preprocessing.mean, spec.preprocessing.std))
+    mean, std = (np.asarray(values, "float32") for values in (preprocessing.mean, preprocessing.std))
     return (rng.normal(size=(count, *shape)) * std + mean).astype("float32")
 
 

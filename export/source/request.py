@@ -11,6 +11,7 @@ from typing import Any
 import zoo
 from zoo.build import check_options
 from zoo.common.errors import BadOption, DataError
+from zoo.specs.preprocessing import parse_preprocessing
 from zoo.specs.registry import ModelSpec, models
 from zoo.weights.names import check_weights
 
@@ -19,7 +20,7 @@ FOLDER, FILE, NOISE = "folder", "file", "noise"  # kinds of examples
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 IMAGENET_CLASSES = 1000
 # Options that `zoo.get` has for every family.
-COMMON_OPTIONS = ("classes", "input_shape")
+COMMON_OPTIONS = ("classes", "input_shape", "preprocessing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class RegistryRequest:
         name: its name.
         weights: as for `zoo.get`, or "random".
         calibration: a folder of images, or a .npy or .csv file of examples, to calibrate and compare on; "" for none.
-        options: those of `zoo.get`: classes, input_shape and the family's.
+        options: those of `zoo.get`: classes, input_shape, preprocessing and the family's.
     """
 
     name: str
@@ -72,6 +73,8 @@ class RegistryRequest:
     def check(self) -> None:
         """Raise UnknownName, BadOption or DataError for an invalid request, without importing Keras."""
         spec = self.spec
+        if "preprocessing" in self.options:
+            parse_preprocessing(self.options["preprocessing"])
         check_options(self.name, {key: value for key, value in self.options.items() if key not in COMMON_OPTIONS})
         if not self.weights:
             hint = "'imagenet', " if spec.weights else ""

@@ -17,6 +17,7 @@ from export.source.operators import operators
 from training.common.preprocess import decode
 from zoo.common.lazy import keras
 from zoo.decoding import EncoderDecoder, split_model
+from zoo.specs.info import ModelInfo
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.text import TextConfig
 
@@ -73,6 +74,7 @@ class SourceModel:
         model: keras.Model in float32, from raw values "image" or "features" (n, *shape), or ids, to logits or values.
         task: "classify", "multilabel", "regress", "tag" or "generate"; see training.Dataset.
         metadata: JSON-safe metadata for the artifact.
+        info: what is known of the weights; None for a run.
         writers: functions that replace the `write` of formats, by format; from compressions.
     """
 
@@ -97,6 +99,7 @@ class SourceModel:
         self._preprocessing, self._calibrate, self._scratch = preprocessing, calibrate, scratch
         self._converted: set[str] = set()
         self.writers: Mapping[str, Callable[..., None]] = {}
+        self.info: ModelInfo | None = None
         signature = input_name(names[0], self.shape), model.inputs[0].dtype, self.shape
         self.metadata = model_metadata(model.name, self.task, signature, self.labels)
         self.metadata |= {
@@ -104,6 +107,12 @@ class SourceModel:
             "text": text and text.to_json(),
             **extra,
         }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the process that asked for the export needs to know, JSON-safe; see `export.source.job.ExportJob`."""
+        stated = {name: self.metadata[name] for name in ("labels", "preprocessing")}
+        return {**stated, "info": self.info and self.info.to_json()}
 
     @functools.cached_property
     def calibration(self) -> Any:

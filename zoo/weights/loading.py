@@ -11,7 +11,7 @@ from zoo.common import compat
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, np
 from zoo.layers.lazy import layers
-from zoo.weights.source import WeightsSource
+from zoo.weights.source import HeadWarning, WeightsSource
 
 MAX_KEYS = 4  # listed in an error message
 
@@ -263,5 +263,7 @@ def _note_heads(model: Any, source: WeightsSource, assignment: Assignment) -> No
     if source.left_out:
         reason = f"have other layers at their end ({', '.join(source.left_out[:MAX_KEYS])})"
     warnings.warn(
-        f"{source.received} {reason}; the last layer of {model.name} ({ours} classes) starts at random.", stacklevel=2
+        f"{source.received} {reason}; the last layer of {model.name} ({ours} classes) starts at random.",
+        HeadWarning,
+        stacklevel=2,
     )

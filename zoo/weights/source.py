@@ -22,6 +22,10 @@ TORCH_VARIABLES = {
 }
 
 
+class HeadWarning(UserWarning):
+    """The last layer of a model with pretrained weights starts at random."""
+
+
 @dataclasses.dataclass(frozen=True)
 class WeightsSource:
     """Opened weights.
