@@ -28,6 +28,8 @@ SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 def _same(environment: dict[str, str] | None) -> bool:
     """Return whether an environment has the same variables that are read at import."""
     given = os.environ if environment is None else environment
+    # Keras' own default is TensorFlow.
+    given = {"KERAS_BACKEND": "tensorflow", **given}
     pick = [{k: v for k, v in found.items() if k.startswith(AT_IMPORT)} for found in (given, _server_environment())]
     return pick[0] == pick[1]
 
@@ -123,22 +125,26 @@ def serve(channel: socket.socket) -> None:
         if not size:
             os._exit(0)
         request = json.loads(_received(channel, int.from_bytes(size, "big")))
+        ends = os.pipe()
         if not (middle := os.fork()):
             if child := os.fork():
-                channel.sendall(child.to_bytes(8, "big"))
+                os.write(ends[1], child.to_bytes(8, "big"))
                 os._exit(0)
             channel.close()
-            _become(request, handles)
+            _become(request, [*handles, *ends])
             return
+        # Once the process between has ended, and not before, the child is one of the process that asked for it.
         os.waitpid(middle, 0)
-        for handle in handles:
+        channel.sendall(os.read(ends[0], 8))
+        for handle in (*handles, *ends):
             os.close(handle)
 
 
 def _become(request: dict[str, Any], handles: list[int]) -> None:
     """Take on the handles, the environment, the folder and the arguments of a process."""
     for place, handle in enumerate(handles):
-        os.dup2(handle, place)
+        if place < 3:
+            os.dup2(handle, place)
         os.close(handle)
     os.environ.clear()
     os.environ.update(request["environment"])
