@@ -119,7 +119,7 @@ def compute_normalization(
     formula, together = NORMALIZATIONS[normalization]
     encoder = make_encoder(dataset, shape, preprocessing, None)
     decoded = encoder.decoded(dataset.splits["train"].examples)
-    batches = decoded.batch(max(1, VALUES // math.prod(shape)))
+    batches = decoded.batch(max(1, min(VALUES // math.prod(shape), dataset.splits["train"].count)))
     found = streamed(x for x, _ in batches.as_numpy_iterator())
     numbers = np.array(dataset.table.is_number() if dataset.table else [True] * shape[-1])
     found = _of_channels(found, numbers)
@@ -148,6 +148,8 @@ def _scatter(values: Any, wanted: Any, other: float) -> Any:
 
 def compute_target_scale(dataset: Dataset) -> TargetScale:
     """Return mean and standard deviation of the training targets of a regression; raises DataError."""
-    found = streamed(dataset.splits["train"].labels().batch(VALUES).as_numpy_iterator())
+    split = dataset.splits["train"]
+    # TensorFlow calls a function that it maps once for each place of a batch, also beyond the last example.
+    found = streamed(split.labels().batch(min(VALUES, split.count)).as_numpy_iterator())
     std = np.where(found.std > 0, found.std, 1.0)
     return TargetScale(tuple(map(float, found.mean)), tuple(map(float, std)))
