@@ -12,9 +12,9 @@ from training.checkpoints.files import load_weights
 from training.checkpoints.manager import CheckpointManager
 from training.common.callbacks import Clock, step_callback
 from training.common.finite import check_finite, check_weights
-from training.common.pretrained import with_data
 from training.common.stopping import Interrupted, Stopped, StopRequest
 from training.data.pipeline.pipeline import Pipeline
+from training.data.pretrained import with_data
 from training.distributed.device import Device
 from training.fit.preemption import describe_stop, handle_preemption
 from training.learning.build import build_model

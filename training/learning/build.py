@@ -9,10 +9,10 @@ from typing import Any
 
 import zoo
 from training.common.compat import build_compiled, step_count
-from training.common.pretrained import architecture
 from training.common.sharding import WHOLE, Shard, draw_for_batch
 from training.data.dataset import TargetScale
 from training.data.pipeline.pipeline import Pipeline
+from training.data.pretrained import architecture
 from training.learning.heads import make_training_model, to_inference_model
 from training.learning.regularization import routed_options, take_weights
 from training.learning.tasks import TASKS

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from training.augment.augment import check_augment, is_active
-from training.common.pretrained import expected_preprocessing, pretrained_info
 from training.data.columns import ColumnSchema
 from training.data.dataset import MODEL_TASKS, Dataset, TargetScale
 from training.data.pipeline.encoders import make_encoder
@@ -16,6 +15,7 @@ from training.data.pipeline.encoding import Encoder
 from training.data.pipeline.pipeline import Pipeline
 from training.data.pipeline.statistics import compute_normalization, compute_target_scale
 from training.data.pipeline.text_encoding import text_length
+from training.data.pretrained import expected_preprocessing, pretrained_info
 from training.data.readers.loading import load_dataset, open_dataset
 from training.data.tokenization import build_vocabulary
 from training.recipe.config import DataConfig

@@ -12,7 +12,7 @@ import tensorflow as tf
 import training
 import zoo
 from training.common.preprocess import decode, normalize
-from training.common.pretrained import architecture, expected_preprocessing, with_data
+from training.data.pretrained import architecture, expected_preprocessing, with_data
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 from zoo.specs.preprocessing import PreprocessingConfig
