@@ -15,7 +15,6 @@ from export.core.manifest import SAMPLES
 from export.core.samples import read_samples
 from export.verification.encoded import encode_png
 from training.data.dataset import datasets
-from zoo.common.errors import ParityError
 from zoo.specs.registry import models
 
 NAMES = (
@@ -24,8 +23,6 @@ NAMES = (
 )  # fmt: skip
 FLOATS = ("keras", "onnx", "openvino", "saved_model", "tflite")
 INT8 = ("onnx_dynamic", "onnx_int8", "openvino_int8", "tflite_dynamic", "tflite_int8")
-# Verification of the model on features fails for the other one.
-OF_TABLES = tuple(name for name in NAMES if name != "tflite_int4")
 
 
 @pytest.fixture(scope="module")
@@ -276,13 +273,14 @@ def test_third_party_family_and_dataset_export_like_ours(table_run):
 
 @pytest.mark.slow
 def test_third_party_family_and_dataset_export_to_every_format(table_run):
-    """Like ours, but for four bits, which are too few for a model of so few weights."""
-    with pytest.raises(ParityError, match=r"^tflite_int4 .* failed verification"):
-        export.convert(table_run, NAMES)
-    assert {place.name for place in table_run.exports.iterdir() if place.is_dir()} == set(OF_TABLES)
-    for artifact in (export.verify(table_run.exports / name) for name in OF_TABLES):
+    """Like ours. One or two of 37 examples are no proof of a loss: quantized formats pass, and say so."""
+    made = export.convert(table_run, NAMES)
+    assert {artifact.format for artifact in made} == {*NAMES}
+    for artifact in (export.verify(one.path) for one in made):
         assert [t["name"] for t in artifact.manifest["inputs"]] == ["features"]
         assert artifact.manifest["metadata"]["labels"] == ["setosa", "versicolor", "virginica"]
+        exact = artifact.parity["tolerance"]["snr"] is None
+        assert (artifact.parity["n"], artifact.parity["enough"]) == (37, None if exact else False)
 
 
 @pytest.mark.slow
