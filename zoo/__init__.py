@@ -76,6 +76,7 @@ __all__ = [
     "info",
     "list_families",
     "list_models",
+    "load_model",
     "preprocessing",
     "register_model",
     "save_weights",
@@ -234,6 +235,25 @@ def info(model: keras.Model) -> ModelInfo | None:
     from zoo.layers.saving import info_of
 
     return info_of(model)
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Open a whole Keras model: a `.keras` file, or an `.h5` file of Keras 3 or Keras 2.
+
+    No code of the file is executed: a file with a Lambda layer is refused.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The keras.Model, not compiled; one of the zoo has its info.
+
+    Raises:
+        BadOption: the file has no model that Keras can open, or has code in it.
+    """
+    from zoo.weights.keras_files import load_model
+
+    return load_model(path)
 
 
 def preprocessing(model: keras.Model) -> PreprocessingConfig | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from zoo.common import compat
 from zoo.common.lazy import keras, np
 from zoo.layers.lazy import saving
 from zoo.specs.info import ModelInfo
@@ -113,6 +114,8 @@ def rescale(x: Any, rescaling: tuple[tuple[float, ...], tuple[float, ...]]) -> A
 
 
 def _record(layer: Any) -> LayerRecord:
+    if not isinstance(layer, keras.layers.Layer):
+        return LayerRecord(layer.name, type(layer).__name__, {}, {})
     arrays = {variable.name: keras.ops.convert_to_numpy(variable) for variable in layer.weights}
     config = {
         name: getattr(layer, name) for name in ("scale", "offset", "mean", "variance", "grid") if _has(layer, name)
@@ -148,8 +151,8 @@ def _variable_name(name: str) -> str:
 
 
 def _flatten(model: Any) -> Iterable[Any]:
-    """Yield the layers of a model and of the models inside it."""
-    for layer in model.layers:
+    """Yield the layers and other operations of a model and of the models inside it."""
+    for layer in model.operations if compat.is_functional(model) else model.layers:
         if hasattr(layer, "layers"):
             yield from _flatten(layer)
         else:

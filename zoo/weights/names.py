@@ -61,7 +61,7 @@ def refuse_unknown(entry: Model, received: str, model: str) -> None:
     """Raise BadOption for a whole model that is neither of the zoo nor of keras.applications."""
     raise BadOption(
         f"weights must fit {entry.spec.name}. Received: {received}, the whole model {model!r} with the layer names of "
-        "neither the zoo nor keras.applications. Open it with Keras: keras.saving.load_model."
+        "neither the zoo nor keras.applications. Open it with Keras: zoo.load_model(path)."
     )
 
 
@@ -75,10 +75,10 @@ def check_made_for(entry: Model, name: str, received: str) -> None:
 
 
 def check_keras_variant(entry: Model, modules: set[str], received: str) -> None:
-    """Raise BadOption for a keras.applications model with the layer names of another variant of this family."""
-    family = [name for name in models.names() if models[name].spec.family == entry.spec.family]
-    mappings = {name: models[name].name_mappings.get("keras") for name in family}
-    variants = [name for name, mapping in mappings.items() if mapping and mapping.coverage(modules) > 0.9]
+    """Raise BadOption for a keras.applications model with the layer names of another model, first of this family."""
+    mappings = {name: models[name].name_mappings.get("keras") for name in models.names()}
+    fitting = [name for name, mapping in mappings.items() if mapping and mapping.coverage(modules) > 0.9]
+    variants = [name for name in fitting if models[name].spec.family == entry.spec.family] or fitting
     if variants:
         raise BadOption(
             f"weights must fit {entry.spec.name}. Received: {received}, a model of keras.applications with another "

@@ -19,6 +19,7 @@ from zoo.specs.published import PublishedWeights
 from zoo.specs.registry import Model
 from zoo.weights.h5_files import check_rescaling, head_classes, open_h5
 from zoo.weights.hub import fetch, fetch_keras
+from zoo.weights.keras_files import load_keras_file
 from zoo.weights.keras_models import keras_mapping, read_model, read_records
 from zoo.weights.names import (
     check_keras_variant,
@@ -101,7 +102,7 @@ def _open_file(entry: Model, path: Path, candidates: Candidates) -> WeightsSourc
         return read_safetensors(entry, path, received)
     try:
         if path.suffix == ".keras":
-            return read_model(entry, _load_keras_file(path, received), received)
+            return read_model(entry, load_keras_file(path, received), received)
         return _read_h5(entry, path, received, candidates)
     except BadOption:
         raise
@@ -134,19 +135,6 @@ def _are_ours(modules: set[str], candidates: Candidates) -> bool:
     """Return whether most layers with weights have the names of the model's own."""
     ours = {layer.name for layer in next(iter(candidates({}, None))).layers}
     return 2 * len(modules & ours) > len(modules)
-
-
-def _load_keras_file(path: Path, received: str) -> Any:
-    """Return the model of a `.keras` file, in Keras' safe mode."""
-    with warnings.catch_warnings():
-        # Keras warns of each layer that does not fit before it raises.
-        warnings.simplefilter("ignore", UserWarning)
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    if not isinstance(model, keras.Model):
-        raise BadOption(
-            f"weights must be those of a model. Received: {received}, a {type(model).__name__}. Save a keras.Model."
-        )
-    return model
 
 
 def _load_h5(path: Path, candidates: Iterable[Any]) -> Any:
