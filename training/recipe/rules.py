@@ -68,6 +68,11 @@ def _check_data(recipe: Any) -> None:
             f"Received: data.columns={list(data.columns)}, data.target={data.target!r}"
         )
     given, plain = data.preprocessing, PreprocessingConfig()
+    if given and given.channel_order != plain.channel_order:
+        raise BadOption(
+            "A model in training takes RGB. Received: data.preprocessing.channel_order='bgr', which describes a file. "
+            "Save the weights with zoo.save_weights(zoo.get(model, weights=file, preprocessing='caffe'), path) first."
+        )
     if data.normalize and given and (given.mean, given.std) != (plain.mean, plain.std):
         raise BadOption(
             "data.normalize computes what data.preprocessing.mean and std set. "
