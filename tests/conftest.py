@@ -1,4 +1,4 @@
-"""Shared fixtures: one trained run and its artifacts, made once a session."""
+"""Shared fixtures: one trained run, made once a session."""
 
 from __future__ import annotations
 
@@ -102,14 +102,6 @@ def digits_run(tmp_path_factory):
     import training
 
     return training.train("digits_resnet", QUICK, run=tmp_path_factory.mktemp("runs") / "digits")
-
-
-@pytest.fixture(scope="session")
-def artifacts(digits_run):
-    """The run exported to every format, by name."""
-    import export
-
-    return {a.format: a for a in export.convert(digits_run, export.list_formats(exclude="their_*"))}
 
 
 @pytest.fixture
