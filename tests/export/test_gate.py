@@ -174,7 +174,8 @@ def test_export_killed_leaves_nothing_visible(run, python, their_formats):
     assert all(name.startswith(".") or (run.exports / name / NAME).is_file() for name in visible(run))
     with pytest.raises(ExportError, match=r"killed by signal 6"):
         export.convert(run, ["onnx", "their_dying"])
-    assert visible(run) == ["onnx"]
+    # The converter of the killed process may still write for a moment.
+    assert [name for name in visible(run) if not name.startswith(".")] == ["onnx"]
 
 
 @pytest.mark.slow

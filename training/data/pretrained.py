@@ -13,12 +13,10 @@ from zoo.common.lazy import np
 from zoo.specs.preprocessing import PRESETS, PreprocessingConfig
 
 
-def pretrained_info(recipe: Recipe) -> zoo.ModelInfo | None:
-    """Return what the weights of `model.weights` state; None for random weights."""
-    if not recipe.model.weights:
-        return None
-    model = zoo.get(recipe.model.name, weights=recipe.model.weights, include_top=False, **recipe.model.options)
-    return zoo.info(model)
+def pretrained_info(recipe: Recipe, shape: tuple[int, ...]) -> zoo.ModelInfo:
+    """Return what the weights of `model.weights` state, for inputs of a shape."""
+    name, weights, options = recipe.model.name, recipe.model.weights, recipe.model.options
+    return zoo.info(zoo.get(name, weights=weights, include_top=False, input_shape=shape, **options))
 
 
 def expected_preprocessing(recipe: Recipe, info: zoo.ModelInfo) -> PreprocessingConfig:

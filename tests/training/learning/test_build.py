@@ -61,7 +61,7 @@ def test_head_of_another_size_is_new(tmp_path, suffix):
     [
         ({"model.weights": "imagenet"}, "None are published"),
         ({"model.weights": "missing.safetensors"}, "path of an existing file"),
-        ({"model.weights": "HERE", "model.options": {"width": 4}}, "another shape"),
+        ({"model.weights": "HERE", "model.options": {"width": 4}}, "made with width=8"),
         ({"model.weights": "HERE", "model.name": "resnet20"}, "made for resnet_tiny"),
     ],
 )

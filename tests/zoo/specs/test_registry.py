@@ -319,7 +319,7 @@ def install(folder, name, code):
 def test_register_by_entry_point(tmp_path, python, root):
     """An installed package adds its models by an entry point, without an import."""
     install(tmp_path, "zoo_plugin", PLUGIN)
-    process = python("-c", USE_PLUGIN, env={"PYTHONPATH": f"{root}:{tmp_path}"}, warm=True)
+    process = python("-c", USE_PLUGIN, env={"PYTHONPATH": f"{root}:{tmp_path}"})
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     names, parameters, family = json.loads(out)

@@ -72,10 +72,12 @@ def open_pipeline(
     _check_fit(recipe, dataset, spec)
     known = None if statistics is None else _parse_statistics(statistics)
     dataset = _with_statistics(dataset, known)
-    pretrained = _statistic(known, "pretrained", lambda: pretrained_info(recipe)) if recipe.model.weights else None
+    shape = text_length(recipe.data.length, spec.input_shape) if dataset.text else _shape(recipe, dataset, spec)
+    pretrained = None
+    if recipe.model.weights:
+        pretrained = _statistic(known, "pretrained", lambda: pretrained_info(recipe, shape))
     if dataset.text:
         return dataclasses.replace(_open_text(recipe, dataset, spec, text, check), pretrained=pretrained)
-    shape = _shape(recipe, dataset, spec)
     preprocessing = _preprocessing(recipe, dataset, spec, pretrained)
     if shape[-1] == 1 and 3 in (len(preprocessing.mean), len(preprocessing.std)):
         preprocessing = _grayscale(preprocessing)
