@@ -19,7 +19,7 @@ from zoo.specs.registry import models
 # Options that change nothing in inference; a user may choose them freely.
 FREE = {
     "dropout", "drop_path", "drop_connect", "attention_dropout", "projection_dropout", "layer_dropout", "zero_init",
-    "gate_bias", "l1", "l2",
+    "gate_bias", "l1", "l2", "lean",
 }  # fmt: skip
 # Values for options for which a value cannot be derived from the default.
 VALUES = {
