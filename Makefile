@@ -35,7 +35,7 @@ report: install  ## write the report of RUN=runs/...
 check: lint  ## run the tests that import no TensorFlow: style, house rules, registries, command line, recipes
 	$(BIN)/python -m pytest --light -q -n 2 -m 'not slow and not tensorflow' $(LIGHT)
 
-test: install  ## run all tests that take less than half a minute each
+test: install  ## run the quick tests: one of each kind
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-all: install  ## run every test

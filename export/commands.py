@@ -187,10 +187,14 @@ def _print_artifacts(artifacts: Sequence[api.Artifact], as_json: bool) -> None:
 
 
 def _notes(artifact: api.Artifact) -> Iterator[str]:
-    """Yield what the table of artifacts of a run leaves out: examples that were not compared, and the precisions."""
+    """Yield what the table leaves out: examples that were not compared or are too few, and the precisions of a run."""
     source, parity = artifact.manifest["source"], artifact.parity
     if source.get("examples", 0) > parity["n"]:
         yield f"Compared on {parity['n']:,} of {source['examples']:,} {source['split']} examples."
+    if parity.get("enough") is False:
+        interval = parity["drop_interval"] and [100 * bound for bound in parity["drop_interval"]]
+        loss = f": the loss is between {interval[0]:.1f} and {interval[1]:.1f} points" if interval else ""
+        yield f"{artifact.name}: {parity['n']:,} examples are too few to measure a loss of its tolerance{loss}."
     trained = source.get("metrics", {}).get(parity["metric"])
     if None not in (trained, parity["source_accuracy"]) and source["precision"] != "float32":
         name = NAMES.get(parity["metric"], parity["metric"])

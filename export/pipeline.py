@@ -13,7 +13,7 @@ from typing import Any
 import zoo
 from export.compression.pipeline import CompressionPipeline, check_formats, verify_guarantees
 from export.convert_worker import convert_in_child
-from export.core.format import Backend, FormatRequest, parse_format
+from export.core.format import FormatRequest, parse_format
 from export.core.generate import Generator
 from export.core.manifest import FACTS, MASKS, SAMPLES, write_manifest
 from export.core.options import with_options
@@ -113,7 +113,8 @@ def _finish(
     """Verify a converted artifact and move it into place, or raise ParityError and leave nothing."""
     backend = request.format.backend(job.spec.task)
     converted = scratch / request.slug / backend.file
-    parity, interface, metadata = _verify(job, request, backend, converted, scratch)
+    facts = read_json(scratch / FACTS)
+    parity, interface, metadata = _verify(job, request, converted, scratch / SAMPLES, facts)
     if not parity.passed:
         require(parity, f"{request.text} of {job.title}", _remedies(job, request, parity, metadata, compression))
     record = verify_guarantees(compression, request, converted, scratch) if compression else None
@@ -131,24 +132,24 @@ def _finish(
             "max_drop": request.max_drop,
         }
         content["inspection"] = inspect_artifact(request.format, folder / backend.file, content)
-        source = job.provenance(read_json(scratch / FACTS))
-        content |= {**interface, "samples": job.samples, "source": source, "environment": environment()}
+        content |= {**interface, "samples": job.samples, "source": job.provenance(facts), "environment": environment()}
         manifest = write_manifest(folder, {**content, "parity": parity.to_json()})
     return Artifact(place / backend.file, manifest)
 
 
 def _verify(
-    job: ExportJob, request: FormatRequest, backend: Backend, converted: Path, scratch: Path
+    job: ExportJob, request: FormatRequest, converted: Path, samples: Path, facts: Mapping[str, Any]
 ) -> tuple[Parity, dict[str, Any], dict[str, Any]]:
     """Return the comparison with the source, interface and metadata; the runtime is gone when this returns.
 
     Else the weights of a large model would be in memory twice while the artifact is inspected.
     """
+    backend = request.format.backend(job.spec.task)
     runtime = backend.load(converted)
-    name, facts = (runtime.metadata or {}).get("model", ""), read_json(scratch / FACTS)
+    name = (runtime.metadata or {}).get("model", "")
     metadata = with_options(job.expected_metadata(name, facts), request.options)
     tolerance = backend.tolerance.with_max_drop(request.max_drop)
-    parity = compare(runtime, read_samples(scratch / SAMPLES), tolerance, metadata)
+    parity = compare(runtime, read_samples(samples), tolerance, metadata)
     return parity, _interface(runtime), metadata
 
 

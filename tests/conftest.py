@@ -104,6 +104,24 @@ def digits_run(tmp_path_factory):
     return training.train("digits_resnet", QUICK, run=tmp_path_factory.mktemp("runs") / "digits")
 
 
+@pytest.fixture(scope="session")
+def write_images():
+    """Write a folder of small JPEGs of two classes: `write_images(root, each)` returns it."""
+
+    def write(root: Path, each: int) -> Path:
+        import numpy as np
+        from PIL import Image
+
+        for number, name in enumerate(("cat", "dog")):
+            (root / name).mkdir(parents=True)
+            for i in range(each):
+                pixels = np.full((12, 16, 3), 100 * number + i % 100, "uint8")
+                Image.fromarray(pixels).save(root / name / f"{i:03d}.jpg")
+        return root
+
+    return write
+
+
 @pytest.fixture
 def zoo_command(capsys):
     """Run the command in this process; returns (exit code, standard output, standard error)."""

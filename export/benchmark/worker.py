@@ -154,9 +154,10 @@ def _batched_throughput(runtime: Runtime, inputs: Any) -> dict[str, Any]:
 
 
 def _concurrent_throughput(opened: OpenArtifact) -> dict[str, Any]:
-    """Return the throughput of one caller per thread, each with a runtime of one thread."""
-    inputs, batch = opened.call_inputs(), (opened.runtime and opened.runtime.batch) or 1
-    runtimes = [opened.load(threads=1) for _ in range(opened.threads)]
+    """Return the throughput of one caller per thread, each with a runtime of one thread if it can have its own."""
+    loaded, inputs = opened.loaded(), opened.call_inputs()
+    batch, own = loaded.batch or 1, opened.threads if loaded.shares_threads else 1
+    runtimes = [opened.load(threads=own) for _ in range(opened.threads)]
     for runtime in runtimes:
         runtime.step(inputs)
     counts, end = [0] * len(runtimes), time.perf_counter() + THROUGHPUT_SECONDS

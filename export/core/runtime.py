@@ -29,10 +29,12 @@ class Runtime:
         batch: its batch size, None if dynamic.
         metadata: the metadata stored in the artifact itself, None if there is none.
         library: the module that runs it, "" if none; cold-start measurements separate its import from loading.
+        shares_threads: whether all artifacts of a process share the threads that the first one was loaded with.
         required_modules: modules of this package that must be imported before the artifact opens; none for most.
     """
 
     library: str = ""
+    shares_threads: bool = False
     required_modules: tuple[str, ...] = ()
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]

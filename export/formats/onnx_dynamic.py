@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from export.backends.onnx import passes
 from export.backends.onnx.convert import files_of, finish
 from export.backends.onnx.external import is_external
-from export.backends.onnx.options import PLAIN, OnnxOptions, register_onnx
+from export.backends.onnx.options import PLAIN_INT8, Int8Options, register_onnx
 from export.backends.onnx.quantize import quantizing
 from export.core.tolerance import INT8_TOLERANCE
 from zoo.common.lazy import LazyModule
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 onnx = LazyModule("onnx")
 
 
-def write(source: SourceModel, path: Path, options: OnnxOptions = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: Int8Options = PLAIN_INT8) -> None:
     """Write ONNX with per-channel int8 weights in matrix products; the runtime quantizes activations.
 
     Convolutions stay float32: ONNX Runtime's dynamic ones took ten times as long in a ResNet-50. Activations have one
@@ -44,6 +44,7 @@ def write(source: SourceModel, path: Path, options: OnnxOptions = PLAIN) -> None
                 op_types_to_quantize=["MatMul", "Gemm", "Gather"],
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=True,
+                reduce_range=options.reduce_range,
                 use_external_data_format=external,
                 extra_options={"MatMulConstBOnly": True},
             )
@@ -58,4 +59,5 @@ register_onnx(
     INT8_TOLERANCE,
     "ONNX for transformers, per-channel int8 weights in matrix products, activations quantized at run time",
     guarantees=("int8_matrices",),
+    options=Int8Options,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from export.backends.onnx import passes
 from export.backends.onnx.convert import files_of, finish
 from export.backends.onnx.external import is_external
-from export.backends.onnx.options import OnnxOptions, register_onnx
+from export.backends.onnx.options import PLAIN_INT8, Int8Options, register_onnx
 from export.backends.onnx.quantize import quantizing
 from export.core.tolerance import INT8_TOLERANCE
 from zoo.common.lazy import LazyModule
@@ -29,25 +28,10 @@ QUANTIZED = (
     "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool",
     "GlobalAveragePool", "Concat", "Pad", "Resize", "Flatten", "Reshape", "Squeeze", "Transpose",
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Int8Options(OnnxOptions):
-    """Options of the int8 ONNX format.
-
-    Args:
-        reduce_range: use 7 of the 8 bits of weights. ONNX Runtime's default kernels on x86 without VNNI then do not
-            saturate; a session with `session.x64quantprecision` set to "1" does not either, and takes 8 bits.
-    """
-
-    reduce_range: bool = False
-
-
-PLAIN = Int8Options()
 BATCH_SIZE = 8  # of calibration data: all activations of a batch are in memory
 
 
-def write(source: SourceModel, path: Path, options: Int8Options = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: Int8Options = PLAIN_INT8) -> None:
     """Write ONNX with per-channel int8 weights and uint8 activations, as Q/DQ pairs.
 
     Args:

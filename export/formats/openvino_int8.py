@@ -40,7 +40,13 @@ WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMu
 
 @dataclasses.dataclass(frozen=True)
 class Int8Options(OpenVinoOptions):
-    """Options of the int8 OpenVINO format."""
+    """Options of the int8 OpenVINO format.
+
+    Args:
+        reduce_range: use 7 of the 8 bits of weights, so that x86 without VNNI does not saturate.
+    """
+
+    reduce_range: bool = False
 
     def check(self, metadata: Mapping[str, Any]) -> None:
         """Raise MissingDependency if OpenVINO or NNCF is not installed, before anything is converted."""
@@ -65,10 +71,10 @@ def write(source: SourceModel, path: Path, options: Int8Options = PLAIN) -> None
     graphs = dict(onnx_files(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
         examples = list(itertools.islice(source.feeds(part, 1), CALIBRATION_EXAMPLES))
-        save(_quantize(convert(graphs[part]), examples), source, part, file, options)
+        save(_quantize(convert(graphs[part]), examples, options), source, part, file, options)
 
 
-def _quantize(model: Any, examples: list[dict[str, Any]]) -> Any:
+def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options) -> Any:
     """Return the model with int8 weights, and activations quantized at the ranges of the examples."""
     attention = any(node.get_type_name() == "Softmax" for node in model.get_ops())
     with silent(), compat.nncf_quantizes_squeeze_and_excitation():
@@ -84,6 +90,7 @@ def _quantize(model: Any, examples: list[dict[str, Any]]) -> Any:
                 activations_range_estimator_params=estimators.RangeEstimatorParametersSet.MINMAX,
                 # NNCF's fast bias correction sees single layers: 7 times the squared error of ResNet-20's logits.
                 disable_bias_correction=True,
+                overflow_fix=nncf.OverflowFix.ENABLE if options.reduce_range else None,
             ),
         )
 

@@ -51,9 +51,10 @@ def open_registry_source(request: RegistryRequest, scratch: Path) -> tuple[Sourc
     keras.utils.set_random_seed(SEED)
     model = _trained(request)
     info = zoo.info(model)
-    calibrate, compared = _examples(request, info.preprocessing or PreprocessingConfig())
+    preprocessing = info.preprocessing or PreprocessingConfig()  # token ids have none
+    calibrate, compared = _examples(request, preprocessing)
     labels = request.labels if info.labels is None else info.labels
-    source = SourceModel(model, info.preprocessing or PreprocessingConfig(), labels, calibrate, scratch)
+    source = SourceModel(model, preprocessing, labels, calibrate, scratch)
     source.info = info
     samples = {"inputs": compared, "logits": predict_in_batches(source.model, compared)}
     if source.task == "generate":

@@ -10,7 +10,7 @@ import zoo
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np
-from zoo.specs.preprocessing import PRESETS, PreprocessingConfig
+from zoo.specs.preprocessing import PreprocessingConfig
 
 
 def pretrained_info(recipe: Recipe, shape: tuple[int, ...]) -> zoo.ModelInfo:
@@ -28,8 +28,8 @@ def expected_preprocessing(recipe: Recipe, info: zoo.ModelInfo) -> Preprocessing
     if info.preprocessing is None:
         raise BadOption(
             "model.weights must state the preprocessing that they expect. "
-            f"Received: model.weights={recipe.model.weights!r}, which do not. Set data.preprocessing: "
-            f"{', '.join(PRESETS)} are in zoo.specs.preprocessing.PRESETS."
+            f"Received: model.weights={recipe.model.weights!r}, which do not. Set data.preprocessing.mean and "
+            "data.preprocessing.std, in pixels of 0 to 255."
         )
     if info.rescaling is None:
         return info.preprocessing

@@ -25,6 +25,8 @@ SCHEDULE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "one_cycle": (("end",), ()),
     "inverse_sqrt": ((), ()),
 }
+# Schedules with a warm-up of their own, and those that start from one.
+OWN_WARMUP, NEEDS_WARMUP = ("one_cycle",), ("inverse_sqrt",)
 # The loss that has a key.
 LOSS_KEYS = {"gamma": "focal", "delta": "huber"}
 # Options that are routed to the model.
@@ -150,11 +152,11 @@ def check_warmup(config: ScheduleConfig, epochs: int, warmup: float, total: floa
     received = f"Received: schedule.warmup_epochs={config.warmup_epochs}"
     if warmup and warmup >= total:
         raise BadOption(f"schedule.warmup_epochs must be less than epochs={epochs}. {received}")
-    if config.name == "one_cycle" and warmup:
-        raise BadOption(f"schedule.name=one_cycle has its own warm-up. {received}. Leave it at 0.")
-    if config.name == "inverse_sqrt" and not warmup:
+    if config.name in OWN_WARMUP and warmup:
+        raise BadOption(f"schedule.name={config.name} has its own warm-up. {received}. Leave it at 0.")
+    if config.name in NEEDS_WARMUP and not warmup:
         raise BadOption(
-            f"schedule.name=inverse_sqrt needs a warm-up of at least one step. {received}. "
+            f"schedule.name={config.name} needs a warm-up of at least one step. {received}. "
             "Set schedule.warmup_epochs=1."
         )
 

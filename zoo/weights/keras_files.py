@@ -39,7 +39,7 @@ def load_keras_file(path: Path, received: str) -> Any:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not isinstance(model, keras.Model):
         raise BadOption(
-            f"weights must be those of a model. Received: {received}, a {type(model).__name__}. Save a keras.Model."
+            f"Expected the file of a keras.Model. Received: {received}, a {type(model).__name__}. Save a keras.Model."
         )
     return model
 

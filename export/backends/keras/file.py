@@ -105,6 +105,7 @@ class KerasRuntime(Runtime):
     """
 
     library = "keras"
+    shares_threads = True
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if threads is not None:
@@ -138,6 +139,7 @@ class KerasGenerator(Generator):
     """
 
     library = "keras"
+    shares_threads = True
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if threads is not None:

@@ -40,7 +40,20 @@ class OnnxOptions(Options):
             raise BadOption(f"axis must be a name of letters, digits and underscores. Received: axis={self.axis!r}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Int8Options(OnnxOptions):
+    """Options of the ONNX formats with int8 weights.
+
+    Args:
+        reduce_range: use 7 of the 8 bits of weights. ONNX Runtime's default kernels on x86 without VNNI then do not
+            saturate; a session with `session.x64quantprecision` set to "1" does not either, and takes 8 bits.
+    """
+
+    reduce_range: bool = False
+
+
 PLAIN = OnnxOptions()
+PLAIN_INT8 = Int8Options()
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 

@@ -68,6 +68,7 @@ class SavedModelRuntime(Runtime):
     """
 
     library = "tensorflow"
+    shares_threads = True
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._signatures = Signatures(path, threads)
@@ -122,6 +123,7 @@ class SavedModelGenerator(Generator):
     """
 
     library = "tensorflow"
+    shares_threads = True
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._signatures = Signatures(path, threads)

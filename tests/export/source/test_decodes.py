@@ -6,7 +6,6 @@ import collections
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import export.source.registry_source as registry_source
 import training
@@ -21,15 +20,9 @@ TRAINING, TEST = 240, 30
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
+def images(tmp_path_factory, write_images):
     """A folder of JPEGs of two classes."""
-    root = tmp_path_factory.mktemp("images")
-    for number, name in enumerate(("cat", "dog")):
-        (root / name).mkdir()
-        for i in range(EACH):
-            pixels = np.full((12, 16, 3), 100 * number + i % 100, "uint8")
-            Image.fromarray(pixels).save(root / name / f"{i:03d}.jpg")
-    return root
+    return write_images(tmp_path_factory.mktemp("images"), EACH)
 
 
 @pytest.fixture(scope="module")

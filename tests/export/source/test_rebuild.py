@@ -62,9 +62,27 @@ def test_another_function_is_refused(run, epsilon):
         return {**config, "epsilon": epsilon} if "epsilon" in config else config
 
     change(run, with_epsilon)
-    with pytest.raises(ParityError, match=r"computes another function .* No version has changed") as error:
+    with pytest.raises(ParityError, match=r"must compute the function .* No version has changed") as error:
         rebuild(run, open_data(run))
     assert "\n" not in str(error.value)
+
+
+def test_another_activation_is_refused(run):
+    """So is an activation, which has no weights at all."""
+
+    def leaky(layer):
+        config = layer.get_config()
+        return {**config, "activation": "elu"} if config.get("activation") == "relu" else config
+
+    change(run, leaky)
+    with pytest.raises(ParityError, match="must compute the function"):
+        rebuild(run, open_data(run))
+
+
+def test_options_of_training_are_no_difference(run):
+    """The control: a momentum of batch normalization changes nothing in inference."""
+    change(run, lambda layer: layer.get_config() | ({"momentum": 0.5} if hasattr(layer, "momentum") else {}))
+    assert rebuild(run, open_data(run)).name == "resnet_tiny"
 
 
 def test_other_versions_are_named(run):

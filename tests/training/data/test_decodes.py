@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import training.data.pipeline.encoding as encoding
 import training.data.readers.folders as folders
@@ -32,14 +31,9 @@ SPLITS = {"train": 32, "validation": 4, "test": 4}
 
 
 @pytest.fixture
-def images(tmp_path):
+def images(tmp_path, write_images):
     """A folder of JPEGs of two classes."""
-    for number, name in enumerate(("cat", "dog")):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(EACH):
-            pixels = np.full((12, 16, 3), 100 * number + i, "uint8")
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i:02d}.jpg")
-    return tmp_path / "images"
+    return write_images(tmp_path / "images", EACH)
 
 
 @pytest.fixture
@@ -172,7 +166,7 @@ def test_broken_images(images, tmp_path):
 
 def test_skipped_images_are_skipped_for_a_run_too(images, tmp_path, counts):
     """The examples of a run are those that it was trained on: where broken images are skipped, all are checked once."""
-    (images / "cat/03.jpg").write_bytes(b"no image")
+    (images / "cat/003.jpg").write_bytes(b"no image")
     made = recipe("folder", images, skip_bad=True)
     run, whole = run_of(made, tmp_path / "run"), opened(made)
     counts.clear()

@@ -57,7 +57,9 @@ def test_the_recipe_has_precedence():
     """`data.preprocessing` sets what a file cannot state; without either the weights are refused."""
     info = zoo.ModelInfo("resnet_tiny", preprocessing=OWN)
     assert expected_preprocessing(Recipe("a"), info) == OWN
-    with pytest.raises(BadOption, match=r"must state the preprocessing .* Set data\.preprocessing"):
+    with pytest.raises(
+        BadOption, match=r"state the preprocessing .* data\.preprocessing\.mean and data\.preprocessing\.std"
+    ):
         expected_preprocessing(Recipe("a"), zoo.ModelInfo("resnet_tiny"))
 
 

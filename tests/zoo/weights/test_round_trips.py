@@ -136,6 +136,14 @@ def test_contradicting_options_are_refused(name, option, tmp_path):
         assert "made with" in str(error.value)
 
 
+@pytest.mark.parametrize("epsilon", [1.001e-5, 1e-3])
+def test_nearly_the_same_epsilon_is_refused(epsilon, tmp_path):
+    """No tolerance decides: outputs would not be equal to the bit."""
+    path = saved(zoo.get("resnet_tiny", epsilon=epsilon), ".safetensors", tmp_path)
+    with pytest.raises(BadOption, match=f"Received: epsilon=1e-05 .* made with epsilon={epsilon:g}"):
+        zoo.get("resnet_tiny", weights=path, epsilon=1e-5)
+
+
 APPLICATIONS = ("MobileNetV2", "InceptionV3", "EfficientNetB0", "ConvNeXtTiny", "ResNet50", "VGG16")
 
 

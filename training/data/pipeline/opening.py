@@ -231,4 +231,5 @@ def _grayscale(preprocessing: PreprocessingConfig) -> PreprocessingConfig:
     def average(values: tuple[float, ...]) -> tuple[float, ...]:
         return (sum(values) / len(values),)
 
-    return dataclasses.replace(preprocessing, mean=average(preprocessing.mean), std=average(preprocessing.std))
+    values = {name: average(getattr(preprocessing, name)) for name in ("mean", "std", "background")}
+    return dataclasses.replace(preprocessing, **values)
