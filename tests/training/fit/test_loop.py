@@ -192,7 +192,7 @@ def test_checkpoint_within_an_epoch_is_good(tmp_path):
     assert all(np.isfinite(a).all() for a in arrays.values())
 
 
-@pytest.mark.parametrize("save", ["best", "last"])
+@pytest.mark.parametrize("save", ["best", pytest.param("last", marks=pytest.mark.slow)])
 def test_saved_weights_are_those_requested(tmp_path, save):
     """The model has the weights of the best epoch, or of the last, which differ here."""
     changes = {"save": save, "epochs": 4, "optimizer.name": "sgd", "optimizer.learning_rate": 1.5}

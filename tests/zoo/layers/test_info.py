@@ -33,8 +33,17 @@ COPIES = {
 }
 
 
-@pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("name", NAMES)
+# Every way for a model of Keras' layers and one of the zoo's; every model through a file.
+CASES = [
+    pytest.param(
+        name, how, marks=[] if how == "file" or name in ("resnet_tiny", "vit_micro_tiny") else pytest.mark.slow
+    )
+    for name in NAMES
+    for how in COPIES
+]
+
+
+@pytest.mark.parametrize(("name", "how"), CASES)
 def test_info_survives(name, how, tmp_path):
     """The info is the same, and so is the class."""
     model = zoo.get(name, preprocessing=STATED, dropout=0.3)
@@ -96,6 +105,7 @@ print(json.dumps([type(model).__name__, hasattr(model, "zoo_info"), outputs]))
 """
 
 
+@pytest.mark.slow
 def test_keras_alone_ignores_the_info(printed, tmp_path):
     """The file of a model of Keras' layers opens without the zoo, with the same outputs."""
     model = zoo.get("resnet_tiny")

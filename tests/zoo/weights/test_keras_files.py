@@ -48,7 +48,7 @@ def nested():
     return around(dense(5))
 
 
-@pytest.mark.parametrize("kind", ["model", ".keras", ".h5"])
+@pytest.mark.parametrize("kind", ["model", pytest.param(".keras", marks=pytest.mark.slow), ".h5"])
 def test_trunk_inside_a_model(kind, nested, tmp_path):
     """Trunk and head are loaded where the classes are equal: its outputs and preprocessing are the library's."""
     weights = nested
