@@ -57,6 +57,27 @@ def fastest_rows(rows: Sequence[dict[str, Any]], threads: int | None = None) -> 
     return [first, *(row for row in others if compare_rows(first, row, threads) >= 0)]
 
 
+def fastest_row(
+    rows: Sequence[dict[str, Any]], threads: int | None = None, size: str = "bytes"
+) -> dict[str, Any] | None:
+    """Return the smallest, then the most accurate of the rows that are not significantly slower than the fastest.
+
+    Args:
+        rows: artifacts of a report, measured in the same rounds.
+        threads: number of threads, by default the largest.
+        size: key of the size, "bytes" or "gzip_bytes".
+
+    Returns:
+        The row; None if none was measured.
+    """
+
+    def order(row: dict[str, Any]) -> tuple[float, float, float]:
+        drop = row.get("drop")
+        return row.get(size) or math.inf, 1 if drop is None else drop, latency_of(row, threads)["p50"]
+
+    return min(fastest_rows(rows, threads), key=order, default=None)
+
+
 def batch_of(row: dict[str, Any]) -> int:
     """Return the number of examples in a call."""
     return (row.get("measured") or {}).get("batch") or row.get("batch") or 1

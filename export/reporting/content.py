@@ -104,7 +104,11 @@ def gather_content(sets: Sequence[ArtifactSet], measured: Mapping[str, Any]) -> 
         measured: results of `export.benchmark.measure.measure`, by label; empty without measurements.
     """
     rows = artifact_rows(sets, measured)
-    runs = [{"name": one.name, "path": str(one.path), **_summary(one)} for one in sets] if len(sets) > 1 else []
+    runs = (
+        [{"name": one.name, "path": str(one.path), "artifacts": len(one.artifacts), **_summary(one)} for one in sets]
+        if len(sets) > 1
+        else []
+    )
     return {
         "title": " and ".join(one.name for one in sets) if runs else _title(sets[0]),
         "run": str(sets[0].path),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from export.reporting.comparison import fastest_rows, wilson_interval
+from export.reporting.comparison import fastest_row, fastest_rows, wilson_interval
 from export.reporting.formatting import artifact_name, milliseconds, size
 from export.reporting.plots.tradeoff import Point, draw_tradeoff, is_dominated
 from export.reporting.training_plots import confusion_section, training_curves
@@ -138,7 +138,7 @@ def _interval(summary: dict[str, Any]) -> tuple[float, float] | None:
 def _best(rows: list[dict[str, Any]], artifacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the smallest and the fastest artifact: a word, the value as text, and the number of equally good ones.
 
-    Of those that are not significantly slower than the fastest, the most accurate one is returned.
+    The fastest is the one that `export.pick` selects without limits.
     """
     passed = [(row, shown) for row, shown in zip(rows, artifacts, strict=True) if shown["passed"]]
     sized = [shown for _, shown in passed if shown["bytes"] is not None]
@@ -146,12 +146,12 @@ def _best(rows: list[dict[str, Any]], artifacts: list[dict[str, Any]]) -> list[d
     if sized:
         small = min(sized, key=lambda a: a["bytes"])
         found.append({"word": "Smallest", "value": size(small["bytes"]), "artifact": small, "others": 0})
-    level = fastest_rows([row for row, _ in passed]) or [row for row in (_quickest(passed),) if row]
-    if level:
-        quick = [shown for row, shown in passed if any(row is one for one in level)]
-        best = min(quick, key=lambda a: (-(a["accuracy"] or 0), a["latency_ms"]))
-        value = milliseconds(best["latency_ms"])
-        found.append({"word": "Fastest", "value": value, "artifact": best, "others": len(quick) - 1})
+    measured = [row for row, _ in passed]
+    quickest = fastest_row(measured) or _quickest(passed)
+    if quickest is not None:
+        best = next(shown for row, shown in passed if row is quickest)
+        others = max(len(fastest_rows(measured)) - 1, 0)
+        found.append({"word": "Fastest", "value": milliseconds(best["latency_ms"]), "artifact": best, "others": others})
     return found
 
 

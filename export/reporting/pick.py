@@ -12,7 +12,7 @@ from typing import Any
 from export.benchmark.measure import describe_machine, measure
 from export.core.format import formats
 from export.reporting.artifact_sets import ArtifactSet, open_artifact_sets
-from export.reporting.comparison import fastest_rows, latency_of
+from export.reporting.comparison import fastest_row, latency_of
 from export.reporting.content import artifact_rows
 from export.reporting.report import JSON
 from export.verification.artifact import Artifact
@@ -201,10 +201,10 @@ def _best(fitting: Sequence[dict[str, Any]], limits: Limits) -> dict[str, Any]:
         known = _milliseconds(row, limits)
         return math.inf if known is None else known
 
-    if limits.prefer == "speed":
-        level = fastest_rows(fitting, limits.threads) or fitting
-        return min(level, key=lambda row: (row[size], -accuracy[row["name"]], latency(row)))
-    if limits.prefer == "size":
+    quickest = fastest_row(fitting, limits.threads, size) if limits.prefer == "speed" else None
+    if quickest:
+        return quickest
+    if limits.prefer != "accuracy":
         return min(fitting, key=lambda row: (row[size], -accuracy[row["name"]], latency(row)))
     return min(fitting, key=lambda row: (-accuracy[row["name"]], latency(row), row[size]))
 

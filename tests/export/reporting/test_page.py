@@ -14,6 +14,7 @@ from rich.console import Console
 
 from export.reporting.comparison import wilson_interval
 from export.reporting.formatting import percent, size
+from export.reporting.pick import Limits, _best
 from export.reporting.plots.tradeoff import Point, is_dominated
 from export.reporting.report import write_report
 from export.reporting.tables import artifact_table
@@ -235,12 +236,18 @@ def test_measurements_and_inspection(content, tmp_path):
 
 
 def test_the_fastest_artifact(content, tmp_path):
-    """Of artifacts without a significant difference of latency, the most accurate one is shown."""
-    pruned = artifact("pruned", measured=measured(0.199), latency_ms=0.199, accuracy=0.8)
-    content["artifacts"] = [artifact("plain", measured=measured(0.2), latency_ms=0.2), pruned]
-    assert "0.2 ms plain, 97.5%; 1 not slower" in render(content, tmp_path).text
-    content["artifacts"][1] |= {"measured": measured(0.1), "latency_ms": 0.1}
-    assert "0.1 ms pruned, 80.0%" in render(content, tmp_path).text
+    """Of artifacts without a significant difference of latency, the one that `zoo pick` selects is shown."""
+    rows = {name: {**artifact(name), "name": name} for name in ("plain", "pruned")}
+    rows["plain"] |= {"measured": measured(0.2), "latency_ms": 0.2, "drop": 0.0}
+    rows["pruned"] |= {"measured": measured(0.199), "latency_ms": 0.199, "accuracy": 0.8, "drop": 0.175}
+    for change, name, text in (
+        ({}, "plain", "0.2 ms plain, 97.5%; 1 not slower"),
+        ({"bytes": 1000}, "pruned", "0.199 ms pruned, 80.0%; 1 not slower"),
+        ({"measured": measured(0.1), "latency_ms": 0.1}, "pruned", "0.1 ms pruned, 80.0%"),
+    ):
+        content["artifacts"] = [rows["plain"], {**rows["pruned"], **change}]
+        assert _best(content["artifacts"], Limits())["name"] == name
+        assert text in render(content, tmp_path).text
 
 
 def test_metrics_other_than_accuracy(content, tmp_path):
@@ -273,6 +280,10 @@ def test_several_runs(content, tmp_path):
     runs = [{**run, "name": "first"}, {**run, "name": "second"}]
     page = render({"title": "first and second", "runs": runs, "artifacts": rows}, tmp_path)
     assert "95.7% to 98.9%" in page.text
+    assert "no artifact yet" not in page.text
+    runs[1] |= {"artifacts": 0, "path": "runs/b"}
+    page = render({"title": "first and second", "runs": runs, "artifacts": rows}, tmp_path)
+    assert "second has no artifact yet. zoo export runs/b --all" in page.text
     assert "second: onnx" in page.text
     assert {"runs", "artifacts", "details"} <= set(page.ids)
     assert not {"training", "confusion"} & set(page.ids)

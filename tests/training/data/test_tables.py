@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -162,8 +163,8 @@ def test_bad_tables_are_reported_in_one_line(fault, tmp_path):
 
 def test_missing_files_and_columns_are_reported(people, tmp_path):
     """A missing file, table, target or column, and the target among the features, are refused."""
-    for path in ("", tmp_path / "none.csv", tmp_path):
-        with pytest.raises(DataError, match=r"--set data\.path=FILE") as error:
+    for path, message in (("", "--set data.path=FILE"), (tmp_path, "ends in .csv"), (tmp_path / "none.csv", "exists")):
+        with pytest.raises(DataError, match=re.escape(message)) as error:
             load_dataset(DataConfig("table", path=str(path)))
         one_line(error)
     for options, message in (

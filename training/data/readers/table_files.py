@@ -29,6 +29,8 @@ def read_table(path: str, option: str = "data.path") -> tuple[list[str], list[li
         DataError: no such file, no rows, or an unreadable file.
     """
     file = Path(path).expanduser()
+    if path and not file.exists():
+        raise DataError(f"Expected a table that exists. Received: {option}={path!r}. There is no {file.absolute()}.")
     if not path or not file.is_file() or file.suffix.lower() not in SUFFIXES:
         raise DataError(
             f"Expected a table: a file that ends in {', '.join(SUFFIXES)}. Received: {option}={path!r}. "
