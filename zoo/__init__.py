@@ -133,11 +133,11 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
         input_shape: shape of one input, (height, width, channels) or (features,); the spec's by default.
         include_top: False returns the feature map (n, h, w, c) instead of logits.
         weights: None for random weights; a path (`.keras`, `.weights.h5`, or `.safetensors` with the zoo's, timm's or
-            torchvision's names); a keras.Model of keras.applications or of this zoo; "imagenet" (the first of
-            `zoo.spec(model).weights`); "keras" (keras.applications' file); or "timm/<model>.<tag>" (the Hugging Face
-            hub). Published weights leave a head of another size random; a file must have every weight except those of
-            heads. For another number of input channels the first convolution's kernel is summed (for one channel) or
-            tiled and scaled.
+            torchvision's names, or transformers'); a keras.Model of keras.applications or of this zoo; "imagenet" (the
+            first of `zoo.spec(model).weights`); "keras" (keras.applications' file); or "timm/<model>.<tag>" (the
+            Hugging Face hub). Published weights leave a head of another size random; a file must have every weight
+            except those of heads. For another number of input channels the first convolution's kernel is summed (for
+            one channel) or tiled and scaled.
         classifier_activation: a Keras activation after the logits, such as "softmax"; None returns logits.
         dtype: Keras dtype policy of the layers, such as "mixed_bfloat16"; the global policy by default. Logits are
             always float32.

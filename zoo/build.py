@@ -291,7 +291,8 @@ def _head(spec: ModelSpec, request: Request) -> Head:
         raise BadOption(
             f"Expected classes or heads, not both. Received: classes={request.classes}, heads={request.heads}"
         )
-    classes = spec.classes if request.classes is None else fit_type(request.classes, int, "classes")
+    default = 0 if spec.task == "embed" else spec.classes
+    classes = default if request.classes is None else fit_type(request.classes, int, "classes")
     if classes < 0:
         raise BadOption(f"classes must be at least 1, or 0 for pooled features. Received: classes={classes}")
     include_top = fit_type(request.include_top, bool, "include_top")

@@ -18,6 +18,7 @@ WIDTH = 100
 KEY = 15  # columns
 TASKS = {
     "classify": "one prediction per input",
+    "embed": "one vector per input",
     "tag": "one prediction per token",
     "generate": "sequence-to-sequence",
 }

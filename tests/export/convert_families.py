@@ -55,7 +55,7 @@ def inputs_of(model: Any, name: str, draw: np.random.Generator) -> tuple[Any, np
     if not spec.vocabulary:
         return draw.integers(0, 256, (32, *shapes[0])).astype("float32"), np.zeros(32, "int64")
     drawn = [ids(draw, spec.vocabulary, *shape) for shape in shapes]
-    if spec.task == "classify":
+    if spec.task in ("classify", "embed"):
         return drawn[0], np.zeros(32, "int64")
     labels = np.where(drawn[-1] > 0, 0, -1)
     if spec.task == "tag":

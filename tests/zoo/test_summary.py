@@ -33,7 +33,7 @@ def test_stages_add_up(name):
     assert sum(s["gmacs"] for s in stages) == pytest.approx(content["gmacs"], rel=1e-3)
     assert len({s["name"] for s in stages}) == len(stages)
     assert stages[-1]["name"] == "head"
-    assert stages[-1]["output"] == [*spec.input_shape[-1:], spec.classes][spec.task == "classify" :]
+    assert stages[-1]["output"] == [*spec.input_shape[-1:], spec.classes][spec.task in ("classify", "embed") :]
     assert all(s["layers"] for s in stages)
     assert content["memory"]["training_mib"] >= content["memory"]["inference_mib"] > 0
     assert content["memory"]["weights_mib"] >= float(f"{spec.params * 4 / 2**20:.4g}")

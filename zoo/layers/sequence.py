@@ -151,6 +151,33 @@ def sinusoids(length: int, width: int) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable("zoo")
+class TokenTypes(keras.layers.Layer):
+    """Add the embedding of a token's type to a sequence (n, t, width): the first type, of a text that is no pair.
+
+    Args:
+        count: number of types.
+        **options: options of keras.layers.Layer.
+    """
+
+    def __init__(self, count: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.count = count
+
+    def build(self, input_shape: Any) -> None:
+        """Create the table."""
+        start = keras.initializers.TruncatedNormal(stddev=0.02)
+        self.embedding = self.add_weight(shape=(self.count, input_shape[-1]), initializer=start, name="embedding")
+
+    def call(self, inputs: Any) -> Any:
+        """Return the sum (n, t, width)."""
+        return inputs + keras.ops.cast(self.embedding[:1], inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return super().get_config() | {"count": self.count}
+
+
+@keras.saving.register_keras_serializable("zoo")
 class Token(keras.layers.Layer):
     """Prepend one learned token to a sequence (n, t, width)."""
 

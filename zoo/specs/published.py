@@ -70,11 +70,21 @@ class NameMapping:
         rules: pairs of a pattern for our names and a template for theirs.
         ignored: patterns of their keys that our model does not use, such as auxiliary classifiers.
         arguments: options with which our model computes the same outputs as theirs; the user's options override them.
+        renamed: pairs of a pattern and a replacement for the start of their keys, applied in order, for files that name
+            one model in several ways.
+        joined: (pattern, replacement, parts): their modules that match the pattern, with one of the parts as its last
+            group, are one module here, with their outputs side by side.
+        open: their files leave all options open but `arguments` and what they state themselves.
+        headless: a file may be without the last layer, which then starts at random.
     """
 
     rules: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    renamed: tuple[tuple[str, str], ...] = ()
+    joined: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    open: bool = False
+    headless: bool = False
 
     def rename(self, layer: str) -> str | None:
         """Return their name of our layer, or None if no rule matches."""

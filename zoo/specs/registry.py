@@ -146,7 +146,7 @@ class ModelSpec:
     Args:
         input_shape: default shape of one input, without the batch: (height, width, channels), (features,), (length,)
             of token ids, or (source length, target length).
-        classes: default number of classes; the vocabulary size of a sequence-to-sequence model.
+        classes: default number of classes; the vocabulary size of a sequence-to-sequence model; the width of vectors.
         min_size: smallest image height and width in pixels (0 if the input is no image).
         paper: the publication of the architecture.
         tags: words to filter by.
@@ -158,8 +158,9 @@ class ModelSpec:
         input_dtype: dtype of the input.
         weights: published weights, the best first; `weights="imagenet"` loads the first.
         vocabulary: default number of tokens, 0 if the input is no text.
-        task: "classify" for one prediction per input, logits (n, classes); "tag" for one prediction per token, (n,
-            length, classes); "generate" for sequence-to-sequence, (n, target length, vocabulary).
+        task: "classify" for one prediction per input, logits (n, classes); "embed" for one vector per input, (n,
+            classes), unless classes= or heads= asks for logits; "tag" for one prediction per token, (n, length,
+            classes); "generate" for sequence-to-sequence, (n, target length, vocabulary).
     """
 
     input_shape: tuple[int, ...]
@@ -223,7 +224,8 @@ class Model:
         spec: its spec.
         build: its builder.
         arguments: the builder's options that make this variant.
-        name_mappings: mappings to other libraries' layer names, by library: "torchvision", "timm" or "keras".
+        name_mappings: mappings to other libraries' layer names, by library: "torchvision", "timm",
+            "transformers" or "keras".
     """
 
     spec: ModelSpec

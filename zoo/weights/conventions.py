@@ -114,7 +114,9 @@ def _stated(source: WeightsSource, variants: Variants) -> dict[str, Any]:
             f"weights must fit {variants.entry.spec.name}. Received: {source.received}, made with {name}="
             f"{given[name]!r}, an option that this version does not have. Use the version that wrote them."
         )
-    whole = {**variants.defaults, **given} if given or source.library == "keras" or source.published else given
+    whole = given
+    if (given or source.library == "keras" or source.published) and not source.name_mapping.open:
+        whole = {**variants.defaults, **given}
     differing = {n: v for n, v in variants.explicit.items() if n in whole and whole[n] != v}
     if differing and not _compute_the_same(variants, given, {**given, **differing}):
         theirs = _text({name: whole[name] for name in differing})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from zoo.common.lazy import keras
 from zoo.layers.lazy import saving
 from zoo.specs.info import ModelInfo
 from zoo.specs.registry import Model
+from zoo.weights.arrangement import arranged
 from zoo.weights.keras_models import patch_grids
 from zoo.weights.names import check_made_for
 from zoo.weights.source import WeightsSource
@@ -38,9 +40,13 @@ def read_safetensors(entry: Model, path: Path, received: str) -> WeightsSource:
             f"{entry.spec.name} cannot load files of timm or torchvision. Received: {received}. "
             "Pass a file of zoo.save_weights."
         )
-    modules = {key.rpartition(".")[0] for key in arrays}
-    name_mapping = max(mappings, key=lambda mapping: mapping.coverage(modules))
+    found = [(mapping, arranged(arrays, mapping, received)) for mapping in mappings]
+    name_mapping, arrays = max(found, key=lambda pair: pair[0].coverage(_modules(pair[1])))
     return WeightsSource(received, arrays, name_mapping, "torch")
+
+
+def _modules(arrays: Collection[str]) -> set[str]:
+    return {key.rpartition(".")[0] for key in arrays}
 
 
 def _read(path: Path, received: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -19,6 +19,7 @@ TORCH_VARIABLES = {
     "beta": "bias",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
+    "embedding": "weight",
 }
 
 
@@ -62,7 +63,7 @@ class WeightsSource:
     @property
     def any_head(self) -> bool:
         """Whether a head of another size starts at random: the source is a model of another library, or published."""
-        return self.published or self.library == "keras"
+        return self.published or self.library == "keras" or self.name_mapping.headless
 
     def key(self, layer: str, variable: str) -> str | None:
         """Return the source's key of a variable of our layer, or None if no rule matches the layer."""

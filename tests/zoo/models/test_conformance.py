@@ -101,7 +101,7 @@ def inputs(name, shape=None, count=2):
 def predicted(name, classes=None, shape=None, count=2):
     """The shape of the logits."""
     spec = zoo.spec(name)
-    length = (shape or spec.input_shape)[-1:] if spec.task != "classify" else ()
+    length = (shape or spec.input_shape)[-1:] if spec.task in ("tag", "generate") else ()
     return (count, *length, spec.classes if classes is None else classes)
 
 
@@ -151,7 +151,8 @@ def test_spec_and_counts_match_the_model(name):
     assert input_shapes(built) == {key: (None, *n) for key, n in zip(spec.inputs, lengths, strict=True)}
     assert built.output_shape == predicted(name, count=None)
     assert {tensor.dtype for tensor in built.inputs} == {spec.input_dtype}
-    assert spec.task == "generate" or "logits" in {layer.name for layer in built.layers[-3:]}
+    last = "vector" if spec.task == "embed" else "logits"
+    assert spec.task == "generate" or last in {layer.name for layer in built.layers[-3:]}
     assert spec.task != "generate" or spec.classes == spec.vocabulary
     summary = summarize(built, maps)
     assert summary == counts(name), "run `make docs-tables`"
@@ -241,7 +242,7 @@ def test_without_head(name):
     features = zoo.get(name, classes=0, input_shape=smallest(name))
     maps = zoo.get(name, include_top=False, input_shape=smallest(name))
     spec = zoo.spec(name)
-    assert len(features.output_shape) == (2 if spec.task == "classify" else 3)
+    assert len(features.output_shape) == (2 if spec.task in ("classify", "embed") else 3)
     assert len(maps.output_shape) == (4 if spec.min_size else 3 if spec.vocabulary else 2)
     assert "logits" not in {layer.name for layer in features.layers + maps.layers}
     if "pool" in {layer.name for layer in features.layers}:
@@ -343,7 +344,7 @@ def test_spec_is_closed_and_json_safe(name):
     assert spec.family in zoo.list_families()
     assert spec.paper
     assert spec.tags
-    assert spec.task in ("classify", "tag", "generate")
+    assert spec.task in ("classify", "embed", "tag", "generate")
     spec.preprocessing.check(spec.input_shape[-1])
 
 

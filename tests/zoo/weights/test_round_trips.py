@@ -26,6 +26,7 @@ VALUES = {
     "activation": ["tanh"],
     "norm": ["pre", "post"],
     "pooling": ["mean", "class"],
+    "pooler": ["tanh"],
     "distillation": ["average", "none"],
     "positions": ["sinusoidal", "learned"],
     "layer_scale": [0.5],

@@ -1,6 +1,6 @@
-"""Reproducible values for a state dict of PyTorch and a batch of images, with NumPy alone.
+"""Reproducible values for a state dict of PyTorch and a batch of images or ids, with NumPy alone.
 
-Shared by record_torch.py and by the tests of its references, so it must not import torch.
+Shared by record_torch.py, record_transformers.py and by the tests of its references, so it must not import torch.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ def random_images(height: int, width: int, batch: int = 2) -> np.ndarray:
     """Return images (batch, height, width, 3) in float32; PyTorch takes their transpose (0, 3, 1, 2)."""
     rng = np.random.Generator(np.random.PCG64([INPUT_SEED]))
     return rng.standard_normal((batch, height, width, 3)).astype(np.float32)
+
+
+def random_ids(vocabulary: int, length: int = 32, batch: int = 2) -> np.ndarray:
+    """Return token ids int32 (batch, length), the second half of the last text padded with 0."""
+    ids = np.random.Generator(np.random.PCG64([INPUT_SEED])).integers(1, vocabulary, (batch, length)).astype("int32")
+    ids[-1, length // 2 :] = 0
+    return ids
 
 
 def _random_array(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
