@@ -8,10 +8,11 @@ logits = export.load(artifact.path)(images)       # one callable for every forma
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.attempts import export_job
 from export.compression.pipeline import parse_pipeline
 from export.core.compression import Compression
 from export.core.compression import compressions as _compressions
@@ -24,7 +25,6 @@ from export.core.runtime import Runtime, Tensor
 from export.core.tolerance import Tolerance
 from export.inspection.inspect import Inspection
 from export.inspection.inspect import inspect as _inspect
-from export.pipeline import export_job
 from export.reporting.content import Report, report_runs
 from export.reporting.pick import Limits, Pick, pick_artifact
 from export.source.job import RegistryJob, open_job
@@ -64,7 +64,7 @@ __all__ = [
 PathLike = str | os.PathLike[str]
 
 
-def convert(
+def convert(  # noqa: PLR0913 - one keyword per argument of the command
     source: Run | PathLike,
     formats: str | Sequence[str],
     *,
@@ -74,6 +74,7 @@ def convert(
     out: PathLike | None = None,
     max_drop: float | None = None,
     options: Mapping[str, Any] | None = None,
+    auto: Callable[[str], Any] | bool = False,
 ) -> list[Artifact]:
     """Export a model to one or more formats through one child process, and verify each artifact.
 
@@ -92,6 +93,9 @@ def convert(
         max_drop: accuracy in points that a format may lose, instead of its own tolerance; float formats ignore it.
         options: of a registry model: options of `zoo.get`, such as {"classes": 10, "input_shape": (64, 64, 3)}, and
             "preprocessing" for weights whose file does not state it.
+        auto: try what may help if a quantized artifact is refused, in the order of the message, until one passes: other
+            options, compressions of a run, and other formats of the same runtime. A function receives a line for each
+            attempt. The manifest has them under "attempts".
 
     Returns:
         The artifacts, in RUN/exports/FORMAT or OUT/FORMAT. The folder's name has "+OPTION=VALUE" for each option that
@@ -114,7 +118,8 @@ def convert(
         raise BadOption(
             f"compress applies to trained runs, not to registry models. Received: compress={compress!r}. Leave it out."
         )
-    return export_job(job, names, parse_pipeline(compress) if compress else None, max_drop)
+    report = (auto if callable(auto) else str) if auto else None
+    return export_job(job, names, parse_pipeline(compress) if compress else None, max_drop, report)
 
 
 def list_formats(*patterns: str, exclude: str | Iterable[str] = ()) -> list[str]:

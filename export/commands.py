@@ -80,6 +80,7 @@ def list_targets(as_json: bool) -> None:
 )
 @click.option("--all", "every", is_flag=True, help="Every format that the model supports.")
 @click.option("--max-drop", type=float, metavar="POINTS", help="Accuracy that a quantized format may lose, in points.")
+@click.option("--auto", is_flag=True, help="If a quantized artifact is refused, try what may help until one passes.")
 @click.option("--weights", metavar="NAME|PATH", help="Of a MODEL: imagenet, a path, or random for a trial.")
 @click.option("--calibration", metavar="PATH", help="Of a MODEL: a folder of images, or a .npy or .csv of examples.")
 @click.option("--classes", type=int, help="Of a MODEL: number of classes.")
@@ -110,7 +111,12 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
     options = dict(map(training.parse_override, others["options"]))
     options |= {key: others[key] for key in ("classes", "preprocessing") if others[key] is not None}
     arguments = {key: others[key] for key in ("compress", "weights", "calibration", "out", "max_drop")}
-    _print_artifacts(api.convert(source, names, **arguments, options=options), others["as_json"])
+    auto = _print_attempt if others["auto"] else False
+    _print_artifacts(api.convert(source, names, **arguments, options=options, auto=auto), others["as_json"])
+
+
+def _print_attempt(line: str) -> None:
+    click.echo(f"zoo: {line}", err=True)
 
 
 def _split_positional(positional: Sequence[str]) -> tuple[str, list[str]]:

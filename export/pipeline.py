@@ -13,56 +13,50 @@ from typing import Any
 import zoo
 from export.compression.pipeline import CompressionPipeline, check_formats, verify_guarantees
 from export.convert_worker import convert_in_child
-from export.core.format import FormatRequest, parse_format
+from export.core.format import FormatRequest
 from export.core.generate import Generator
 from export.core.manifest import FACTS, MASKS, SAMPLES, write_manifest
 from export.core.options import with_options
 from export.core.runtime import Runtime
 from export.core.samples import read_samples
 from export.source.job import ExportJob, RunJob
+from export.source.source import record_path
 from export.verification.artifact import Artifact, inspect_artifact
 from export.verification.parity import Parity, compare, require
-from export.verification.remedies import Refusal, list_remedies
+from export.verification.remedies import Refusal, Refused, Remedy, list_remedies
 from training.runs.environment import environment
 from training.runs.run import Run
-from zoo.common.errors import UnsupportedExport, ZooError
+from zoo.common.errors import ParityError, UnsupportedExport, ZooError
 from zoo.common.files import read_json, restore_all, whole_folder
 
 TEMPORARY = ".writing-"
 
 
-def export_job(
-    job: ExportJob,
-    names: Sequence[str],
-    compression: CompressionPipeline | None = None,
-    max_drop: float | None = None,
-) -> list[Artifact]:
-    """Export to several formats through one child process; see `export.convert`."""
-    requests = {request.text: request for request in (parse_format(name, max_drop) for name in names)}
-    for request in requests.values():
-        check_request(job, request, compression)
-    results = dict(export_each(job, requests, compression)).values()
-    failures = [failure for failure in results if isinstance(failure, ZooError)]
-    if failures:
-        raise type(failures[0])("; ".join(map(str, failures)))
-    return [artifact for artifact in results if isinstance(artifact, Artifact)]
-
-
 def export_each(
-    job: ExportJob, requests: Mapping[str, FormatRequest], compression: CompressionPipeline | None = None
+    job: ExportJob,
+    requests: Mapping[str, FormatRequest],
+    compression: CompressionPipeline | None = None,
+    attempts: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[tuple[str, Artifact | ZooError]]:
-    """Yield the artifact or the error of each format, by the request's text; `check_request` comes first."""
+    """Yield the artifact or the error of each format, by the request's text; `check_request` comes first.
+
+    `attempts` are what was refused before, for the manifest.
+    """
     with job.lock(), _scratch(job.exports) as scratch:
         text = compression.text if compression else ""
         for name, error in convert_in_child(job.to_json(), list(requests), scratch, text):
-            yield name, error or _artifact_or_error(job, requests[name], scratch, compression)
+            yield name, error or _artifact_or_error(job, requests[name], scratch, compression, attempts)
 
 
 def _artifact_or_error(
-    job: ExportJob, request: FormatRequest, scratch: Path, compression: CompressionPipeline | None
+    job: ExportJob,
+    request: FormatRequest,
+    scratch: Path,
+    compression: CompressionPipeline | None,
+    attempts: Sequence[Mapping[str, Any]],
 ) -> Artifact | ZooError:
     try:
-        return _finish(job, request, scratch, compression)
+        return _finish(job, request, scratch, compression, attempts)
     except ZooError as failure:
         return failure
 
@@ -108,7 +102,11 @@ def _scratch(exports: Path) -> Iterator[Path]:
 
 
 def _finish(
-    job: ExportJob, request: FormatRequest, scratch: Path, compression: CompressionPipeline | None = None
+    job: ExportJob,
+    request: FormatRequest,
+    scratch: Path,
+    compression: CompressionPipeline | None = None,
+    attempts: Sequence[Mapping[str, Any]] = (),
 ) -> Artifact:
     """Verify a converted artifact and move it into place, or raise ParityError and leave nothing."""
     backend = request.format.backend(job.spec.task)
@@ -116,7 +114,11 @@ def _finish(
     facts = read_json(scratch / FACTS)
     parity, interface, metadata = _verify(job, request, converted, scratch / SAMPLES, facts)
     if not parity.passed:
-        require(parity, f"{request.text} of {job.title}", _remedies(job, request, parity, metadata, compression))
+        remedies = _remedies(job, request, parity, metadata, compression)
+        try:
+            require(parity, f"{request.text} of {job.title}", [remedy.text for remedy in remedies])
+        except ParityError as error:
+            raise Refused(str(error), parity, remedies) from error
     record = verify_guarantees(compression, request, converted, scratch) if compression else None
     place = job.exports / (f"{request.slug}-{compression.slug}" if compression else request.slug)
     with whole_folder(place) as folder:
@@ -127,6 +129,8 @@ def _finish(
             "format": request.format.name,
             "options": dataclasses.asdict(request.options),
             "compression": record,
+            "attempts": list(attempts),
+            "quantization": read_json(record_path(scratch / request.slug)) or None,
             "artifact": backend.file,
             "metadata": metadata,
             "max_drop": request.max_drop,
@@ -159,11 +163,11 @@ def _remedies(
     parity: Parity,
     metadata: Mapping[str, Any],
     compression: CompressionPipeline | None,
-) -> list[str]:
+) -> list[Remedy]:
     """Return what to try if an artifact is refused."""
-    pipeline = compression.text if compression else ""
-    unsupported = dict(job.spec.unsupported)
-    return list_remedies(Refusal(request, metadata["task"], parity, isinstance(job, RunJob), unsupported, pipeline))
+    pipeline, unsupported = compression.text if compression else "", dict(job.spec.unsupported)
+    trained, task = isinstance(job, RunJob), metadata["task"]
+    return list_remedies(Refusal(request, task, parity, trained, unsupported, pipeline, metadata))
 
 
 def _copy(converted: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from export.core.artifact_graph import ArtifactGraph, Operator
+from export.core.layer_names import matching
 from zoo.common.errors import ParityError
 
 # Prefix of TensorFlow operators that plain LiteRT lacks.
@@ -98,11 +99,13 @@ def check_guarantees(graph: ArtifactGraph, guarantees: Sequence[str], manifest: 
 
 
 def _excluded(graph: ArtifactGraph, manifest: Mapping[str, Any]) -> set[str]:
-    """Return the operators that may compute in floating point: those that a compression step excluded from
-    quantization, and the first operators after the columns of a table; see `export.backends.litert.quantize`.
+    """Return the operators that may compute in floating point: those that a compression step or the option `exclude`
+    excluded from quantization, and the first operators after the columns of a table; see
+    `export.backends.litert.quantize`.
     """
     facts = (manifest["compression"] or {}).get("facts", {})
-    excluded = set(facts.get("float_operators", ()))
+    layers = (manifest.get("quantization") or {}).get("excluded", ())
+    excluded = {*facts.get("float_operators", ()), *matching([o.name for o in graph.operators], layers)}
     if "tabular" in manifest["metadata"]:
         excluded |= {operator.name for operator in graph.operators if operator.real and not _before(graph, operator)}
     return excluded

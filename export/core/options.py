@@ -22,6 +22,9 @@ REMEDY = "remedy"
 class Options:
     """Base class of a format's options; has none itself."""
 
+    def __post_init__(self) -> None:
+        """Raise BadOption for an invalid value."""
+
     def check(self, metadata: Mapping[str, Any]) -> None:
         """Raise BadOption if a model does not support these options.
 

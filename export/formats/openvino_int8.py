@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.backends.onnx.convert import files_of as onnx_files
 from export.backends.onnx.options import PACKAGES
 from export.backends.onnx.rules import RULES
+from export.backends.openvino.histograms import tighten
 from export.backends.openvino.runtime import (
     EXTRA,
     OpenVinoGenerator,
@@ -24,7 +25,10 @@ from export.backends.openvino.runtime import (
 )
 from export.core import compat
 from export.core.format import Backend, register
+from export.core.layer_names import matching
 from export.core.tolerance import INT8_TOLERANCE
+from export.quantization.options import LEARNED, QuantizationOptions
+from export.quantization.write import Chosen, write_quantized
 from zoo.common.lazy import LazyModule, require
 
 if TYPE_CHECKING:
@@ -39,11 +43,12 @@ WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMu
 
 
 @dataclasses.dataclass(frozen=True)
-class Int8Options(OpenVinoOptions):
+class Int8Options(QuantizationOptions, OpenVinoOptions):
     """Options of the int8 OpenVINO format.
 
     Args:
-        reduce_range: use 7 of the 8 bits of weights, so that x86 without VNNI does not saturate.
+        reduce_range: use 7 of the 8 bits of weights, except depthwise ones, so that x86 without VNNI does not saturate.
+            By default the first layer alone has 7 bits, and none with `rounding=learned`.
     """
 
     reduce_range: bool = False
@@ -57,7 +62,7 @@ class Int8Options(OpenVinoOptions):
 PLAIN = Int8Options()
 
 
-def write(source: SourceModel, path: Path, options: Int8Options = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: Int8Options = PLAIN) -> dict[str, Any]:
     """Write model.xml and model.bin with per-channel int8 weights, or those of an encoder and a decoder.
 
     Args:
@@ -65,18 +70,34 @@ def write(source: SourceModel, path: Path, options: Int8Options = PLAIN) -> None
         path: the folder.
         options: the format's options.
 
+    Returns:
+        How it was quantized, for the manifest.
+
     Raises:
         UnsupportedExport: ONNX lacks an operator of the model.
     """
+
+    def write(source: SourceModel, path: Path, chosen: Chosen) -> None:
+        path.mkdir(exist_ok=True)
+        _write(source, path, options, chosen)
+
+    return write_quantized(write, OpenVinoRuntime, source, path, options)
+
+
+def _write(source: SourceModel, path: Path, options: Int8Options, chosen: Chosen) -> None:
+    """Write the files with what was chosen on the calibration data."""
     graphs = dict(onnx_files(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
         examples = list(itertools.islice(source.feeds(part, 1), CALIBRATION_EXAMPLES))
-        save(_quantize(convert(graphs[part]), examples, options), source, part, file, options)
+        model = _quantize(convert(graphs[part]), examples, options, chosen.excluded)
+        tighten(model, examples, chosen.calibration)
+        save(model, source, part, file, options)
 
 
-def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options) -> Any:
+def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options, excluded: Collection[str]) -> Any:
     """Return the model with int8 weights, and activations quantized at the ranges of the examples."""
     attention = any(node.get_type_name() == "Softmax" for node in model.get_ops())
+    floats = matching([node.get_friendly_name() for node in model.get_ops()], excluded)
     with silent(), compat.nncf_quantizes_squeeze_and_excitation():
         nncf.set_log_level(logging.ERROR)
         return nncf.quantize(
@@ -84,15 +105,22 @@ def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options) 
             nncf.Dataset(examples),
             subset_size=len(examples),
             model_type=nncf.ModelType.TRANSFORMER if attention else None,
-            ignored_scope=nncf.IgnoredScope(names=_preprocessing(model), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=[*_preprocessing(model), *floats], validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # NNCF's default clips ranges at the mean of the examples' extremes.
                 activations_range_estimator_params=estimators.RangeEstimatorParametersSet.MINMAX,
                 # NNCF's fast bias correction sees single layers: 7 times the squared error of ResNet-20's logits.
                 disable_bias_correction=True,
-                overflow_fix=nncf.OverflowFix.ENABLE if options.reduce_range else None,
+                overflow_fix=_overflow_fix(options),
             ),
         )
+
+
+def _overflow_fix(options: Int8Options) -> Any:
+    """Return for which weights 7 of the 8 bits are used; NNCF's default is the first layer."""
+    if options.reduce_range:
+        return nncf.OverflowFix.ENABLE
+    return nncf.OverflowFix.DISABLE if options.rounding == LEARNED else None
 
 
 def _preprocessing(model: Any) -> list[str]:

@@ -7,7 +7,7 @@ value per token, stays float32.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from export.backends.litert.options import Int16Options, register_litert
 from export.backends.litert.quantize import StaticScheme, recipe, write_static
@@ -25,7 +25,7 @@ MARGIN = 3.0
 FLOAT_OPERATORS = ("RSQRT",)
 
 
-def write(source: SourceModel, path: Path, options: Int16Options = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: Int16Options = PLAIN) -> dict[str, Any]:
     """Write a .tflite of int16 tensors with per-channel int8 weights, except square roots.
 
     Args:
@@ -33,13 +33,16 @@ def write(source: SourceModel, path: Path, options: Int16Options = PLAIN) -> Non
         path: file to write.
         options: the format's options.
 
+    Returns:
+        How it was quantized, for the manifest.
+
     Raises:
         UnsupportedExport: LiteRT has no int16 kernel for an operator of the model.
     """
     scheme = StaticScheme(
         "tflite_int16x8", recipe.static_wi8_ai16(), square_by_product, MARGIN, FLOAT_OPERATORS, output_margin=1.0
     )
-    write_static(source, path, options, scheme)
+    return write_static(source, path, options, scheme)
 
 
 register_litert(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from export.backends.litert.options import IntegerOptions, register_litert
 from export.backends.litert.quantize import StaticScheme, recipe, write_static
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PLAIN = IntegerOptions()
 
 
-def write(source: SourceModel, path: Path, options: IntegerOptions = PLAIN) -> None:
+def write(source: SourceModel, path: Path, options: IntegerOptions = PLAIN) -> dict[str, Any]:
     """Write a .tflite of int8 tensors with per-channel weights.
 
     Args:
@@ -23,10 +23,13 @@ def write(source: SourceModel, path: Path, options: IntegerOptions = PLAIN) -> N
         path: file to write.
         options: the format's options.
 
+    Returns:
+        How it was quantized, for the manifest.
+
     Raises:
         UnsupportedExport: LiteRT has no int8 kernel for an operator of the model.
     """
-    write_static(source, path, options, StaticScheme("tflite_int8", recipe.static_wi8_ai8()))
+    return write_static(source, path, options, StaticScheme("tflite_int8", recipe.static_wi8_ai8()))
 
 
 register_litert(

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from export.core.format import FormatRequest, formats
 from export.core.generate import decoder_inputs
 from export.core.metadata import input_name, model_metadata
-from export.core.options import Options
+from export.core.options import REMEDY, Options, changed_options
 from export.core.samples import SEQUENCE_INPUTS, count_examples, pad_batch, take_examples
 from export.source.operators import operators
 from training.common.preprocess import decode
+from zoo.common.errors import BadOption
+from zoo.common.files import write_json
 from zoo.common.lazy import keras
 from zoo.decoding import EncoderDecoder, split_model
 from zoo.specs.info import ModelInfo
@@ -28,6 +30,7 @@ CALIBRATION_EXAMPLES = 200
 DECODER_STEPS = 500  # for the calibration of a decoder
 # ONNX does not allow an output with the name of an input.
 OUTPUT_NAMES = {"cache": "next_cache"}
+PREPROCESSING = "preprocessing"  # name of the layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,7 @@ class SourceModel:
         model: keras.Model in float32, from raw values "image" or "features" (n, *shape), or ids, to logits or values.
         task: "classify", "multilabel", "regress", "tag" or "generate"; see training.Dataset.
         metadata: JSON-safe metadata for the artifact.
+        inner: the model without preprocessing.
         info: what is known of the weights; None for a run.
         writers: functions that replace the `write` of formats, by format; from compressions.
     """
@@ -88,6 +92,8 @@ class SourceModel:
         text: TextConfig | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
+        self._again = functools.partial(SourceModel, text=text, metadata=metadata)
+        self.inner, self._derived = model, dict[str, SourceModel]()
         extra = dict(metadata or {})
         names = [tensor.name for tensor in model.inputs]
         takes_ids = model.inputs[0].dtype == "int32"
@@ -123,6 +129,26 @@ class SourceModel:
     def example(self) -> Any:
         """The first of these examples, read alone: formats that are not calibrated need no more."""
         return take_examples(self._calibrate(1), 1)
+
+    def preprocessed(self, count: int) -> Any:
+        """Return `count` of the calibration examples as the model without preprocessing takes them."""
+        examples = take_examples(self.calibration, count)
+        return examples if self.model is self.inner else self.model.get_layer(PREPROCESSING)(examples)
+
+    def derived(self, name: str, change: Callable[[_keras.Model], _keras.Model]) -> SourceModel:
+        """Return this source with another model, which is made on first use.
+
+        Args:
+            name: of the folder for its artifacts, in the scratch folder.
+            change: returns the new model for the one without preprocessing; both have the same inputs and outputs.
+        """
+        if name not in self._derived:
+            folder = self._scratch / name
+            folder.mkdir(exist_ok=True)
+            model = change(self.inner)
+            calibrate = functools.partial(take_examples, self.calibration)
+            self._derived[name] = self._again(model, self._preprocessing, self.labels, calibrate, folder)
+        return self._derived[name]
 
     @functools.cached_property
     def operators(self) -> list[tuple[str, str]]:
@@ -180,9 +206,28 @@ class SourceModel:
         if folder.name not in self._converted:
             folder.mkdir(parents=True, exist_ok=True)
             arguments = (options,) if dataclasses.fields(options) else ()
-            self.writers.get(fmt, backend.write)(self, folder / backend.file, *arguments)
+            if fmt in self.writers:
+                _refuse_remedies(fmt, options)
+            record = self.writers.get(fmt, backend.write)(self, folder / backend.file, *arguments)
+            write_json(record_path(folder), record or {})
             self._converted.add(folder.name)
         return folder / backend.file
+
+
+def _refuse_remedies(fmt: str, options: Options) -> None:
+    """Raise BadOption for options of quantization if a step of the compression pipeline quantizes the model itself."""
+    quantizing = {field.name for field in dataclasses.fields(options) if REMEDY in field.metadata}
+    received = quantizing & changed_options(options).keys()
+    if received:
+        raise BadOption(
+            f"The compression quantizes {fmt} itself. Received: options={sorted(received)}. Leave them out, or the "
+            "last step of --compress."
+        )
+
+
+def record_path(folder: Path) -> Path:
+    """Return the file with what the manifest records of a converted artifact, next to its folder."""
+    return folder.with_name(f"{folder.name}.json")
 
 
 def _with_preprocessing(model: Any, preprocessing: PreprocessingConfig) -> Any:
@@ -191,7 +236,7 @@ def _with_preprocessing(model: Any, preprocessing: PreprocessingConfig) -> Any:
     (tensor,) = model.inputs
     shape = tensor.shape[1:]
     inputs = keras.Input(shape, name=input_name(tensor.name, shape), dtype="float32")
-    layer = keras.layers.Rescaling(_scalar(scale), _scalar(offset), name="preprocessing", dtype="float32")
+    layer = keras.layers.Rescaling(_scalar(scale), _scalar(offset), name=PREPROCESSING, dtype="float32")
     return keras.Model(inputs, model(layer(inputs)), name=model.name)
 
 

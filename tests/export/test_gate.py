@@ -28,8 +28,11 @@ from zoo.common.files import read_json, write_json
 from zoo.specs.preprocessing import PreprocessingConfig
 
 THEIR_FORMATS = '''
+import dataclasses
 import os
+from export.backends.litert.file import finish
 from export.core.format import register
+from export.core.options import REMEDY, Options, with_options
 from export.core.tolerance import Tolerance
 from export.backends.litert.runtime import LiteRtRuntime
 from export.formats import tflite
@@ -62,6 +65,23 @@ def renamed(source, path):
         source.metadata["labels"] = source.metadata["labels"][::-1]
 
 
+@dataclasses.dataclass(frozen=True)
+class Repair(Options):
+    """Options of which the second repairs the file."""
+
+    better: bool = dataclasses.field(default=False, metadata={REMEDY: True})
+    whole: bool = dataclasses.field(default=False, metadata={REMEDY: True})
+
+
+def repairable(source, path, options=Repair()):
+    """A quantized format that is broken unless it is repaired."""
+    (tflite.write if options.whole else broken)(source, path)
+    content = path.read_bytes()
+    finish(content, with_options(source.metadata, options), path)
+
+
+register("their_repairable", file="model.tflite", write=repairable, load=LiteRtRuntime, options=Repair,
+         tolerance=Tolerance(0.5, 0.97, 0.006, snr=10.0), summary="repairable")
 for name, write in {"broken": broken, "dying": dying, "raising": raising, "renamed": renamed}.items():
     register(f"their_{name}", file="model.tflite", write=write, load=LiteRtRuntime,
              tolerance=Tolerance(1e-4, 1.0, 0.0), summary=name)
@@ -121,6 +141,37 @@ def test_wrong_artifacts_are_refused_and_leave_nothing(run, their_formats, zoo_c
     assert "The metadata in the artifact must equal its source's" in err
     assert "their_raising could not be converted: ValueError: no such operator: Fancy" in err
     assert visible(run) == ["onnx"]
+
+
+@pytest.mark.slow
+def test_remedies_are_tried_in_order(run, their_formats, zoo_command):
+    """One line for each attempt; the manifest has the refused ones, and without --auto the first error ends it."""
+    command = ("export", run.path, "--format", "their_repairable")
+    code, _, err = zoo_command(*command)
+    assert code == 2
+    assert 'Try, in this order: --format "their_repairable:better=true"; --format "their_repairable:better=true,' in err
+    assert visible(run) == []
+    code, _, err = zoo_command(*command, "--auto")
+    lines = [line for line in err.splitlines() if " is refused: accuracy lower by " in line]
+    assert code == 0
+    assert [line.split(" is refused")[0] for line in lines] == [
+        "zoo: their_repairable", 'zoo: --format "their_repairable:better=true"',
+    ]  # fmt: skip
+    assert visible(run) == ["their_repairable+better=true+whole=true"]
+    manifest = read_json(run.exports / visible(run)[0] / NAME)
+    assert [attempt["tried"] for attempt in manifest["attempts"]] == [line.split(" is")[0][5:] for line in lines]
+    assert all("accuracy" in attempt["failed"] for attempt in manifest["attempts"])
+    export.verify(run.exports / visible(run)[0])
+
+
+@pytest.mark.slow
+def test_all_remedies_fail(run, their_formats):
+    """The first error, with what was tried; a float format has nothing to try."""
+    lines = []
+    with pytest.raises(ParityError, match="failed verification"):
+        export.convert(run, "their_broken", auto=lines.append)
+    assert lines == []
+    assert visible(run) == []
 
 
 @pytest.mark.slow

@@ -92,6 +92,12 @@ def outputs_of(content: bytes, name: str) -> tuple[str, ...]:
     )
 
 
+def operators_of(content: bytes) -> list[str]:
+    """Return the names of all operators, which are those of their first outputs."""
+    model = read(content)
+    return [name_of(graph.tensors[o.outputs[0]]) for graph in model.subgraphs for o in graph.operators]
+
+
 def tensors_of(content: bytes, kinds: Sequence[str]) -> set[str]:
     """Return the names of the inputs and outputs of operators of some types."""
     model = read(content)

@@ -11,6 +11,7 @@ from export.backends.litert.runtime import LiteRtGenerator, LiteRtRuntime
 from export.core.format import Backend, register
 from export.core.options import Options, changed_options
 from export.core.tolerance import Tolerance
+from export.quantization.options import PreparationOptions, QuantizationOptions
 from zoo.common.errors import BadOption
 
 
@@ -62,7 +63,7 @@ class FloatOptions(LiteRtOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class IntegerOptions(LiteRtOptions):
+class IntegerOptions(QuantizationOptions, LiteRtOptions):
     """Options of LiteRT formats in int8.
 
     Args:
@@ -81,7 +82,7 @@ class IntegerOptions(LiteRtOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class Int16Options(LiteRtOptions):
+class Int16Options(PreparationOptions, LiteRtOptions):
     """Options of LiteRT formats with int16 activations.
 
     Args:

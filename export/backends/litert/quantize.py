@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.backends.litert.calibration import calibrate, limit_masks, scale_ranges
-from export.backends.litert.file import finish, outputs_of, refuse_float, tensors_of
+from export.backends.litert.file import CASTS, finish, operators_of, outputs_of, refuse_float, tensors_of
+from export.backends.litert.histograms import tighten
 from export.backends.litert.io_dtypes import retype
 from export.backends.litert.options import FloatOptions, Int16Options, IntegerOptions, LiteRtOptions
+from export.backends.litert.runtime import LiteRtRuntime
+from export.core.layer_names import layer_pattern, matching
 from export.core.options import with_options
 from export.core.quiet import quiet
+from export.quantization.write import Chosen, write_quantized
 from zoo.common.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -60,7 +64,9 @@ class StaticScheme:
     output_margin: float = 1.1
 
 
-def write_static(source: SourceModel, path: Path, options: IntegerOptions | Int16Options, scheme: StaticScheme) -> None:
+def write_static(
+    source: SourceModel, path: Path, options: IntegerOptions | Int16Options, scheme: StaticScheme
+) -> dict[str, Any]:
     """Write a .tflite of integer tensors only, at the ranges of the calibration data.
 
     Tabular models take float32 columns; see `tabular_outputs`.
@@ -71,22 +77,41 @@ def write_static(source: SourceModel, path: Path, options: IntegerOptions | Int1
         options: the format's options.
         scheme: the quantization scheme.
 
+    Returns:
+        How it was quantized, for the manifest.
+
     Raises:
         UnsupportedExport: LiteRT has no integer kernel for an operator of the model.
     """
+
+    def write(source: SourceModel, path: Path, chosen: Chosen) -> None:
+        _write_static(source, path, options, scheme, chosen)
+
+    return write_quantized(write, LiteRtRuntime, source, path, options)
+
+
+def _write_static(
+    source: SourceModel, path: Path, options: IntegerOptions | Int16Options, scheme: StaticScheme, chosen: Chosen
+) -> None:
+    """Write a .tflite with what was chosen on the calibration data."""
     float_options = FloatOptions(batch=options.batch)
     excluded = tabular_outputs(source, float_options)
     rules = [*scheme.rules, *map(float_rule, excluded)]
     rules += [float_rule("", "INPUT")] if excluded else []
     rules += [float_rule("", kind) for kind in scheme.float_operators]
+    rules += [{**float_rule(""), "regex": layer_pattern(name)} for name in chosen.excluded]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         float_path = Path(folder) / "float.tflite"
         float_path.write_bytes(scheme.rewrite(source.artifact_path("tflite", float_options).read_bytes()))
-        ranges = scale_ranges(calibrate(float_path, source, rules, options.batch), scheme.margin)
+        ranges = calibrate(float_path, source, rules, options.batch)
+        tighten(ranges, float_path, source, chosen.calibration)
+        ranges = scale_ranges(ranges, scheme.margin)
         ranges |= scale_ranges({name: ranges[name] for name in output_tensors(source)}, scheme.output_margin)
         content = limit_masks(float_path.read_bytes(), ranges)
     content = quantize(quantizer.Quantizer(bytearray(content), rules), ranges)
-    refuse_float(content, [*excluded, *tensors_of(content, scheme.float_operators)], name=scheme.name)
+    kinds = (*scheme.float_operators, *(CASTS if chosen.excluded else ()))
+    floats = [*excluded, *tensors_of(content, kinds), *matching(operators_of(content), chosen.excluded)]
+    refuse_float(content, floats, name=scheme.name)
     write_integer(content, source, path, options)
 
 

@@ -11,6 +11,7 @@ from export.backends.onnx.runtime import OnnxGenerator, OnnxRuntime
 from export.core.format import Backend, register
 from export.core.options import Options
 from export.core.tolerance import Tolerance
+from export.quantization.options import QuantizationOptions
 from zoo.common.errors import BadOption
 
 # The newest operator set with reduction axes as attributes, which the passes read; newer ones are converted at the end.
@@ -52,8 +53,14 @@ class Int8Options(OnnxOptions):
     reduce_range: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class StaticOptions(QuantizationOptions, Int8Options):
+    """Options of the ONNX format with int8 weights and calibrated activations."""
+
+
 PLAIN = OnnxOptions()
 PLAIN_INT8 = Int8Options()
+PLAIN_STATIC = StaticOptions()
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 

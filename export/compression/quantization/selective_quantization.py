@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 
 from zoo.common.errors import ExportError
@@ -75,12 +74,3 @@ def _fewest(names: Sequence[str], is_enough: Callable[[Sequence[str]], bool]) ->
         if rest and is_enough(rest):
             chosen = rest
     return chosen
-
-
-def layer_pattern(name: str) -> str:
-    """Return the regular expression that matches the operators of a layer in LiteRT Quantizer.
-
-    An operator has the name of its output, MODEL/LAYER/operation;MODEL/OTHER/operation if several were fused, and Keras
-    may number the scope of a layer.
-    """
-    return rf"(^|.*[/;]){re.escape(name)}(_\d+)?([/;].*|$)"

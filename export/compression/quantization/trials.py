@@ -13,9 +13,9 @@ from export.backends.litert.calibration import calibrate, limit_masks
 from export.backends.litert.options import FloatOptions, IntegerOptions
 from export.backends.litert.runtime import LiteRtRuntime
 from export.compression.quantization.equalization import Links
-from export.compression.quantization.selective_quantization import layer_pattern
 from export.core.compression import Workbench
 from export.core.keras_graph import layers_under
+from export.core.layer_names import layer_pattern
 from export.core.quiet import quiet
 from zoo.common.lazy import LazyModule, np
 

@@ -34,6 +34,11 @@ class ChannelGroups:
         """Number of channels."""
         return len(self._parents)
 
+    @property
+    def pinned(self) -> frozenset[int]:
+        """Numbers of the channels that are pinned."""
+        return frozenset(self._pinned)
+
     def add(self, count: int, producer: str = "") -> Any:
         """Return new numbers for the channels that a layer produces."""
         first = self.count

@@ -136,7 +136,8 @@ def test_formats_list_their_options(zoo_command):
     code, out, err = zoo_command("formats")
     assert (code, err) == (0, "")
     line = next(line for line in out.splitlines() if line.startswith("tflite_int8 "))
-    assert line.rstrip().endswith("batch=1, input=int8|uint8|float32, output=int8|uint8|float32")
+    assert " batch=1, rounding=nearest|learned, equalize=false|true, " in line
+    assert line.rstrip().endswith("exclude=0, input=int8|uint8|float32, output=int8|uint8|float32")
     found = {entry["name"]: entry for entry in json.loads(zoo_command("formats", "--json")[1])}
     assert found["tflite"]["options"] == [
         {"name": "batch", "default": 1, "values": []},

@@ -36,13 +36,21 @@ UNLABELED = {
 
 
 def remedies(text, *, trained=True, found=None, **more):
-    """Return the remedies of a format."""
-    return list_remedies(Refusal(parse_format(text), "classify", found or parity(), trained, **more))
+    """Return the texts of the remedies of a format."""
+    found = list_remedies(Refusal(parse_format(text), "classify", found or parity(), trained, **more))
+    return [remedy.text for remedy in found]
+
+
+def quantized(name):
+    """Return the remedies that are options of a calibrated format: each has one option more."""
+    options = ("rounding=learned", "equalize=true", "calibration=best", "exclude=6")
+    return [f'--format "{name}:{",".join(options[: count + 1])}"' for count in range(len(options))]
 
 
 def test_int8_of_a_run():
     """Steps of quantization, 16-bit activations, weights alone, half precision, and the loss to allow."""
     assert remedies("tflite_int8") == [
+        *quantized("tflite_int8"),
         "--compress mixed_precision",
         "--compress qat",
         "--format tflite_int16x8",
@@ -56,6 +64,7 @@ def test_int8_of_a_registry_model():
     """Calibration comes first; compressions need the data of a run."""
     assert remedies("onnx_int8", trained=False) == [
         "more, and more typical, examples with --calibration",
+        *quantized("onnx_int8"),
         "--format onnx_dynamic",
         "--format onnx_fp16",
         "--max-drop 3",
@@ -105,7 +114,8 @@ def test_options_of_a_format_are_named(monkeypatch):
 
     def named(options):
         request = FormatRequest(fmt, options)
-        return [text for text in list_remedies(Refusal(request, "classify", parity(), True)) if "mse" in text]
+        found = list_remedies(Refusal(request, "classify", parity(), True))
+        return [remedy.text for remedy in found if "mse" in remedy.text]
 
     assert named(Theirs(batch=4)) == ['--format "tflite_int8:ranges=mse,batch=4"']
     assert named(Theirs(ranges="mse")) == []
@@ -121,7 +131,25 @@ def test_every_lossy_format_has_a_remedy():
         for text in found:
             option, _, value = text.partition(" ")
             if option == "--format":
-                assert parse_format(value.strip('"')).format.name != name
+                assert parse_format(value.strip('"')).text != name
+
+
+def test_options_that_a_model_lacks_are_left_out():
+    """Sequences have no calibration methods; with 7 bits there is no learned rounding."""
+    refusal = Refusal(parse_format("tflite_int8"), "generate", parity(), False)
+    texts = [remedy.text for remedy in list_remedies(refusal)]
+    assert any("equalize=true" in text for text in texts)
+    assert not any("calibration=" in text or "exclude=" in text for text in texts)
+    assert not any("rounding=learned" in text for text in remedies("onnx_int8:reduce_range=true"))
+
+
+def test_what_can_be_tried_without_the_user():
+    """Options, compressions and formats have a request; calibration data and a larger loss are for the user."""
+    found = list_remedies(Refusal(parse_format("onnx_int8:rounding=learned"), "classify", parity(), True))
+    tried = {remedy.text: (remedy.request.text, remedy.pipeline) for remedy in found if remedy.request}
+    assert tried["--compress qat"] == ("onnx_int8", "qat")
+    assert tried["--format onnx_dynamic"] == ("onnx_dynamic", "")
+    assert [remedy.text for remedy in found if not remedy.request] == ["--max-drop 3"]
 
 
 def test_the_message_names_them_in_order():

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from export.compression.quantization.selective_quantization import layer_pattern, select_layers
+from export.compression.quantization.selective_quantization import select_layers
+from export.core.layer_names import layer_pattern
 from zoo.common.errors import ExportError
 
 
