@@ -7,8 +7,8 @@ from typing import Any
 
 import zoo
 from training.recipe.config import RegularizeConfig
+from training.recipe.limits import ROUTED
 from training.recipe.recipe import Recipe
-from training.recipe.rules import ROUTED
 from zoo.build import options_of
 from zoo.common import compat
 from zoo.common.errors import BadOption

@@ -27,6 +27,9 @@ MOMENTS = ("beta_1", "beta_2", "epsilon", "rho")
 # SGD with momentum by the textbook's names, and whether each is Nesterov's; and SciPy's L-BFGS.
 ALIASES, LBFGS = {"momentum": False, "nesterov": True}, "lbfgs"
 
+# Options of `regularize` that are routed to the model.
+ROUTED = ("dropout", "drop_connect", "drop_path")
+
 CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "strategy": ("auto", "one", "mirrored", "multiworker", "tpu"),

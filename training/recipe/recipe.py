@@ -20,6 +20,7 @@ from training.recipe.config import (
     TeacherConfig,
 )
 from training.recipe.keys import field_type, parse_override, set_value, unknown_key, value_at
+from training.recipe.other_model import leave_out
 from training.recipe.validation import validate
 from zoo.common.errors import BadOption, UnknownName
 from zoo.common.types import describe, fit_type
@@ -83,6 +84,8 @@ class Recipe:
     def override(self, **values: Any) -> Recipe:
         """Return the recipe with some values changed, `override(**{"optimizer.learning_rate": 0.05})`.
 
+        With another `model.name`, options that the recipe states for its own model are left out, with a warning.
+
         Args:
             **values: new values by dotted key.
 
@@ -91,6 +94,7 @@ class Recipe:
             UnknownName: an unknown model or dataset.
         """
         changed = self.to_json()
+        leave_out(changed, values)
         for key, value in values.items():
             set_value(changed, key, value, Recipe)
         return Recipe.from_json(changed)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from training.recipe.config import LossConfig, OptimizerConfig, ScheduleConfig, TeacherConfig
-from training.recipe.limits import ALIASES, LBFGS, MOMENTS, OPTIMIZERS
+from training.recipe.limits import ALIASES, LBFGS, MOMENTS, OPTIMIZERS, ROUTED
 from zoo.common.errors import BadOption
 from zoo.specs.preprocessing import PreprocessingConfig
 
@@ -29,8 +29,6 @@ SCHEDULE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 OWN_WARMUP, NEEDS_WARMUP = ("one_cycle",), ("inverse_sqrt",)
 # The loss that has a key.
 LOSS_KEYS = {"gamma": "focal", "delta": "huber"}
-# Options that are routed to the model.
-ROUTED = ("dropout", "drop_connect", "drop_path")
 
 
 def check_rules(recipe: Any) -> None:

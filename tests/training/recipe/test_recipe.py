@@ -8,6 +8,7 @@ import json
 import pkgutil
 import re
 import types
+import warnings
 
 import pytest
 
@@ -112,6 +113,39 @@ def test_override_leaves_the_rest_and_the_original():
     assert changed.data.augment.flip
     wanted = dataclasses.replace(RECIPE, epochs=3, data=DataConfig(augment=AugmentConfig(flip=True, shift=0.1)))
     assert changed == wanted
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "left", "named"),
+    [
+        ("folder_resnet18", {"model.name": "cnn"}, {}, "model.options.zero_init"),
+        ("digits_mlp", {"model.name": "mlp_tiny"}, {"dropout": 0.2}, "model.options.widths"),
+        (
+            "digits_mlp",
+            {"model.name": "mlp_tiny", "model.options.widths": [3]},
+            {"dropout": 0.2, "widths": [3]},
+            "widths",
+        ),
+        ("imagenet_resnet50_a2", {"model.name": "vgg16"}, {}, "model.options.drop_path"),
+    ],
+)
+def test_another_model_leaves_out_what_is_stated_for_the_own(recipe, given, left, named):
+    """Options of the recipe that the other model lacks, or defines itself, are left out, in one line."""
+    with pytest.warns(
+        UserWarning, match=rf"{recipe} states .*{named}.*; {given['model.name']} is trained without"
+    ) as lines:
+        assert recipes[recipe].override(**given).model.options == left
+    assert len(lines) == 1
+
+
+def test_what_another_model_has_stays():
+    """Its options are kept without a word, and what the user gives is refused if it does not fit."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = recipes["folder_resnet18"].override(**{"model.name": "resnet34", "model.weights": "x.keras"})
+        assert kept.model.options == {"zero_init": True}
+        with pytest.raises(BadOption, match=r"model\.options\.zero_init=False"):
+            recipes["folder_resnet18"].override(**{"model.name": "cnn", "model.options": {"zero_init": False}})
 
 
 def test_several_overrides_of_a_missing_dataclass_add_up():
