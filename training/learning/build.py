@@ -16,7 +16,7 @@ from training.data.pretrained import architecture
 from training.learning.heads import make_training_model, to_inference_model
 from training.learning.regularization import routed_options, take_weights
 from training.learning.tasks import TASKS
-from training.learning.training_model import label_loss, logits_of
+from training.learning.training_model import evaluation_loss, label_loss, logits_of
 from training.optim.optimizer import connect_optimizer, make_optimizer, same, scale_loss
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
@@ -123,13 +123,14 @@ def compile_model(
         adapt: returns a subclass of an optimizer for a device; see `training.distributed.device.Device`.
     """
     task = TASKS[pipeline.dataset.task]
+    trains, evaluated = hasattr(model, "hooks"), evaluation_loss(pipeline)
     optimizer = make_optimizer(recipe, pipeline.steps_per_epoch, adapt)
     connect_optimizer(optimizer, model, recipe.optimizer)
     if model.dtype_policy.name == "mixed_float16":
         optimizer = scale_loss(optimizer, adapt)
     model.compile(
         optimizer=optimizer,
-        loss=label_loss(recipe, pipeline),
+        loss=label_loss(recipe, pipeline) if trains else evaluated,
         metrics=task.metrics(),
         # XLA has no operations that move pixels.
         jit_compile=jit_compile and not pipeline.augments_on_device,
@@ -138,7 +139,9 @@ def compile_model(
     # Keras creates the variables of metrics at the first batch, too late for a checkpoint to restore them.
     empty = keras.ops.zeros((1, *output.shape[1:]))
     build_compiled(model, empty, empty)
-    if pipeline.augments_on_device and hasattr(model, "hooks"):
+    if trains:
+        model.hooks.evaluation_loss = evaluated
+    if pipeline.augments_on_device and trains:
         rows = None if shard == WHOLE else shard.table(pipeline.batch_size)
         model.hooks.change = augmentation(model, pipeline.augment_batch, recipe.seed, rows)
 

@@ -10,6 +10,7 @@ from typing import Any
 from training.data.pipeline.pipeline import Pipeline
 from training.learning.losses import class_weights
 from training.learning.tasks import TASKS
+from training.recipe.config import LossConfig
 from training.recipe.recipe import Recipe
 from zoo.common.lazy import keras
 
@@ -29,6 +30,7 @@ class StepHooks:
         make_step: returns the compiled step of a model; Keras' own if None.
         wrappers: each takes the compiled step and returns the function that is called instead.
         inference_model: returns the model to evaluate and save; the model itself if None.
+        evaluation_loss: the loss in evaluation, from labels and logits; that of training if None.
     """
 
     terms: list[Term] = dataclasses.field(default_factory=list)
@@ -36,6 +38,22 @@ class StepHooks:
     make_step: Callable[[Any], Callable[..., Any]] | None = None
     wrappers: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = dataclasses.field(default_factory=list)
     inference_model: Callable[[], Any] | None = None
+    evaluation_loss: Callable[[Any, Any], Any] | None = None
+
+    def changed(self, data: Any) -> Any:
+        """Return a batch as the step takes it."""
+        return self.change(data) if self.change else data
+
+    def wrapped(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a compiled step with the wrappers around it."""
+        for wrap in self.wrappers:
+            step = wrap(step)
+        return step
+
+    def added(self, x: Any, y: Any, y_pred: Any) -> Any:
+        """Return the sum of the terms."""
+        outputs = y_pred if isinstance(y_pred, dict) else {LOGITS: y_pred}
+        return sum(term(x, y, outputs) for term in self.terms)
 
 
 @functools.cache
@@ -45,7 +63,8 @@ def training_model_class() -> Any:
     class TrainingModel(keras.Model):
         """A functional model with hooks in its training step.
 
-        Its loss in training is that of the logits plus the terms of its hooks; in evaluation it is that of the logits.
+        Its loss in training is that of the logits plus the terms of its hooks and the regularizers; in evaluation it
+        is that of `evaluation_loss`.
 
         Attributes:
             hooks: what is added to the step; change it before the first step.
@@ -58,7 +77,7 @@ def training_model_class() -> Any:
         def train_step(self, *arguments: Any) -> Any:
             """Change the batch, which is the last argument, and take Keras' step."""
             *state, data = arguments
-            return super().train_step(*state, self.hooks.change(data) if self.hooks.change else data)
+            return super().train_step(*state, self.hooks.changed(data))
 
         def make_train_function(self, force: bool = False) -> None:
             """Compile the step and put the wrappers around it."""
@@ -68,18 +87,16 @@ def training_model_class() -> Any:
                 self.train_function = self.hooks.make_step(self)
             else:
                 super().make_train_function(force)
-            for wrap in self.hooks.wrappers:
-                self.train_function = wrap(self.train_function)
+            self.train_function = self.hooks.wrapped(self.train_function)
 
         def compute_loss(
             self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
         ) -> Any:
             """Return the loss of a batch."""
+            if not training and self.hooks.evaluation_loss:
+                return self.hooks.evaluation_loss(y, logits_of(y_pred))
             loss = super().compute_loss(x, y, logits_of(y_pred), sample_weight, training)
-            if not (training and self.hooks.terms):
-                return loss
-            outputs = y_pred if isinstance(y_pred, dict) else {LOGITS: y_pred}
-            return loss + sum(term(x, y, outputs) for term in self.hooks.terms)
+            return loss + self.hooks.added(x, y, y_pred) if training and self.hooks.terms else loss
 
         def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
             """Return the metrics of the logits."""
@@ -115,6 +132,34 @@ def label_loss(recipe: Recipe, pipeline: Pipeline) -> Callable[[Any, Any], Any]:
     """Return the loss of a recipe's labels, to `compile` or to call with labels and logits of a batch."""
     dataset = pipeline.dataset
     return TASKS[dataset.task].loss(recipe.loss, class_weights(recipe.loss, pipeline), dataset.scale)
+
+
+def evaluation_loss(pipeline: Pipeline) -> Any:
+    """Return the Keras loss that evaluates a model, whatever it is trained on: the usual one of the task.
+
+    It has no label smoothing, class weights or other terms, so that it can be compared between splits and recipes; see
+    `training.learning.evaluators`.
+    """
+    dataset = pipeline.dataset
+    loss = TASKS[dataset.task].loss(LossConfig(), None, dataset.scale)
+    return loss if isinstance(loss, keras.losses.Loss) else _of_function()(loss)
+
+
+@functools.cache
+def _of_function() -> Any:
+    """Return the class of a Keras loss that calls a function."""
+
+    class OfFunction(keras.losses.Loss):
+        """The mean of a function of labels and outputs."""
+
+        def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+            super().__init__(name="loss")
+            self._function = function
+
+        def call(self, labels: Any, outputs: Any) -> Any:
+            return self._function(labels, outputs)
+
+    return OfFunction
 
 
 def add_variables(model: Any, variables: Sequence[Any]) -> None:

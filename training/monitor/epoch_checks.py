@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
+from typing import Any
 
 from training.monitor.findings import Evidence, Finding, shorten_list
 
@@ -11,10 +13,14 @@ from training.monitor.findings import Evidence, Finding, shorten_list
 STARVED = 0.2
 # Training accuracy minus validation accuracy.
 GAP = 0.15
+# Validation RMSE as a multiple of the training RMSE, and how much of the variance the difference is.
+APART, UNEXPLAINED = 1.5, 0.05
 # Final validation loss as a multiple of its minimum, while the training loss decreases.
 RISEN = 1.3
 # Examples of a class that make a missing prediction significant; multiple of the rarest class.
 FEW, IMBALANCED = 5, 10
+# Probability of as many classes without a prediction in a model that is as accurate for every class.
+CHANCE = 0.05
 
 
 def check_diverged(evidence: Evidence) -> Iterator[Finding]:
@@ -37,15 +43,26 @@ def check_overfitting(evidence: Evidence) -> Iterator[Finding]:
     best, last = min(rows, key=lambda row: row["val_loss"]), rows[-1]
     risen = last["val_loss"] > RISEN * best["val_loss"] and last["loss"] < best["loss"]
     gap = last["accuracy"] - last["val_accuracy"] if "val_accuracy" in last else 0.0
-    if not (gap > GAP or (risen and gap >= 0)):
+    if not (gap > GAP or (risen and gap >= 0) or _errs_apart(last)):
         return
     what = f"The model overfits: training loss {last['loss']:.4g}, validation loss {last['val_loss']:.4g}, its minimum "
     what += f"{best['val_loss']:.4g} in epoch {best['epoch']}"
     if "val_accuracy" in last:
         what += f"; accuracy {last['accuracy']:.4f} and {last['val_accuracy']:.4f}"
+    if "val_rmse" in last:
+        what += f"; RMSE {last['rmse']:.4g} and {last['val_rmse']:.4g}"
     advice = "more data, data.augment, regularize.dropout, optimizer.weight_decay, regularize.patience, or a smaller "
     advice += "model"
     yield Finding("overfitting", what, advice, {"best": best, "last": last})
+
+
+def _errs_apart(row: dict[str, Any]) -> bool:
+    """Return whether numbers of the validation split are predicted much worse than those of the training split."""
+    ours, theirs = row.get("rmse"), row.get("val_rmse")
+    if ours is None or not theirs or theirs <= APART * ours:
+        return False
+    # The validation loss is the squared error as a fraction of the variance.
+    return row["val_loss"] * (1 - (ours / theirs) ** 2) > UNEXPLAINED
 
 
 def check_underfitting(evidence: Evidence) -> Iterator[Finding]:
@@ -72,6 +89,19 @@ def check_starving(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("starving", what, advice, {"data_wait": fraction})
 
 
+def _never_predicted(confusion: list[list[int]], count: list[int]) -> list[int]:
+    """Return the classes that are never predicted, if this is significant."""
+    missing = [i for i, n in enumerate(count) if n and not any(row[i] for row in confusion)]
+    wrong = 1 - sum(row[i] for i, row in enumerate(confusion)) / max(1, sum(count))
+    # The number of such classes is close to a Poisson variable: all examples of a class are wrong by chance.
+    mean = sum(wrong**n for n in count if n)
+    chances = [math.exp(-mean)]
+    for k in range(1, len(missing)):
+        chances.append(chances[-1] * mean / k)
+    unlikely = missing and 1 - sum(chances) < CHANCE
+    return missing if unlikely else [i for i in missing if count[i] >= FEW]
+
+
 def check_classes(evidence: Evidence) -> Iterator[Finding]:
     """Yield findings for classes that are never predicted, and for imbalanced ones."""
     confusion = evidence.confusion
@@ -79,7 +109,7 @@ def check_classes(evidence: Evidence) -> Iterator[Finding]:
         return
     names = evidence.labels or [str(i) for i in range(len(confusion))]
     count = [sum(row) for row in confusion]
-    never = [i for i, n in enumerate(count) if n >= FEW and not any(row[i] for row in confusion)]
+    never = _never_predicted(confusion, count)
     advice = "loss.balanced=true, loss.name=focal, or more examples of the rare classes"
     metrics = {"examples": dict(zip(names, count, strict=True)), "never": [names[i] for i in never]}
     if never:

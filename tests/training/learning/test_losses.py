@@ -175,6 +175,24 @@ def test_heads_are_weighted_and_not_evaluated():
 
 
 @pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("digits_mlp", {"loss.label_smoothing": 0.3, "regularize.l2": 0.1, "loss.balanced": True}),
+        ("digits_mlp", {"loss.name": "focal"}),
+        ("diabetes_mlp", {"loss.name": "huber", "regularize.l1": 0.01}),
+    ],
+    ids=["smoothed", "focal", "huber"],
+)
+def test_validation_and_evaluation_are_one_measure(tmp_path, recipe, changes):
+    """`val_loss` is the loss of `zoo evaluate`, whatever is trained on; the training loss has all terms."""
+    quick = {"epochs": 1, "schedule.warmup_epochs": 0, "save": "last", "log.every": 0, "log.misclassified": 0}
+    run = training.train(recipe, {**quick, **changes}, run=tmp_path / "run")
+    (row,) = run.metrics()
+    assert row["val_loss"] == pytest.approx(training.evaluate(run, "validation").loss, rel=1e-4)
+    assert row["loss"] != pytest.approx(row["val_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"loss.heads": {}}, "Each auxiliary output needs a weight"),

@@ -150,10 +150,32 @@ def stored(tmp_path):
         for epoch in (1, 2, 3):
             metrics = {"loss": 1 / epoch, "val_loss": 1 / epoch, "accuracy": 0.9, "val_accuracy": 0.9} | last
             run.add_metrics({"epoch": epoch, **metrics, "data_wait": waits})
-        run.finish({"labels": ["a", "b", "c"], "test": {"confusion": confusion}})
+        run.finish({"labels": list("abcdefgh")[: len(confusion or "abc")], "test": {"confusion": confusion}})
         return run
 
     return make
+
+
+def few(right):
+    """Return the confusion of classes of 4 examples each; wrong ones are taken for the first class."""
+    confusion = [[0] * len(right) for _ in right]
+    for i, count in enumerate(right):
+        confusion[i][0] += 4 - count
+        confusion[i][i] += count
+    return confusion
+
+
+@pytest.mark.parametrize(
+    ("error", "loss", "fault"),
+    [(34_884, 0.19, {"overfitting"}), (12_000, 0.02, set()), (34_884, 0.03, set()), (14_000, 0.4, set())],
+)
+def test_numbers_that_are_predicted_worse_are_named(tmp_path, error, loss, fault):
+    """A validation error of three times the training error is overfitting, unless both are small or it is close."""
+    run = Run.create(training.get_recipe("diabetes_mlp"), tmp_path / "run")
+    for epoch in (1, 2):
+        row = {"loss": 0.04 / epoch**2, "rmse": 10_536.0, "val_loss": loss, "val_rmse": float(error)}
+        run.add_metrics({"epoch": epoch, **row, "data_wait": 0.0})
+    assert faults(run) == fault
 
 
 @pytest.mark.parametrize(
@@ -163,6 +185,9 @@ def stored(tmp_path):
         ([[50, 0, 0], [3, 47, 0], [2, 8, 0]], {"class_never_predicted"}),
         ([[500, 0, 0], [3, 470, 0], [8, 1, 1]], {"imbalance"}),
         ([[500, 0, 0], [3, 470, 0], [0, 1, 9]], set()),
+        # Eight classes of 4 examples each: three of them missed, at an accuracy of 0.625, and two at 0.25.
+        (few([4, 4, 4, 4, 4, 0, 0, 0]), {"class_never_predicted"}),
+        (few([2, 2, 1, 1, 1, 1, 0, 0]), set()),
         (None, set()),
     ],
 )
