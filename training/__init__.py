@@ -19,6 +19,7 @@ from training.monitor.findings import Diagnosis, Finding
 from training.recipe.config import (
     AugmentConfig,
     DataConfig,
+    FinetuneConfig,
     LogConfig,
     LossConfig,
     ModelConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "Diagnosis",
     "EvaluationResult",
     "Finding",
+    "FinetuneConfig",
     "LearningRateResult",
     "LogConfig",
     "LossConfig",

@@ -118,6 +118,7 @@ def check_supported(recipe: Recipe) -> None:
         f"optimizer.ema={optimizer.ema}": bool(optimizer.ema),
         f"optimizer.layer_decay={optimizer.layer_decay}": optimizer.layer_decay not in (0, 1),
         "regularize.spectral_norm=True": regularize.spectral_norm,
+        f"finetune.views={recipe.finetune.views}": bool(recipe.finetune.views),
         "teacher": recipe.teacher is not None,
         "data.augment.place=device": augment.place == "device",
         f"log.profile={list(recipe.log.profile)}": bool(recipe.log.profile),

@@ -35,7 +35,7 @@ class Exchange:
 
     sent: Sequence[float] = (0.0,) * len(REQUESTS)
     received: Sequence[float] = (0.0,) * len(REQUESTS)
-    evaluation_steps: dict[int, tuple[Any, Callable[[Any], None]]] = dataclasses.field(default_factory=dict)
+    evaluation_steps: dict[tuple[int, int], tuple[Any, Callable[[Any], None]]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +75,13 @@ class Replicated(Device):
     def evaluate(self, model: Any, pipeline: Any, split: str) -> dict[str, Any]:
         """Return the metrics of a compiled model on a split; one replica evaluates each example."""
         steps = self.exchange.evaluation_steps
-        if id(model) not in steps:
-            steps[id(model)] = (model, self._make_evaluation_step(model))
+        # A stage of fine-tuning may evaluate the head alone, on features.
+        key = (id(model), id(getattr(getattr(model, "hooks", None), "head", None)))
+        if key not in steps:
+            steps[key] = (model, self._make_evaluation_step(model))
         model.reset_metrics()
         for batch in self._distributed(pipeline.evaluate(split, self.shard)):
-            steps[id(model)][1](batch)
+            steps[key][1](batch)
         return _metrics(model)
 
     def synchronize(self, signal: int, save: bool, *, wait: bool = False) -> tuple[int, bool]:

@@ -14,6 +14,7 @@ from training.learning.build import compile_model
 from training.learning.training_model import as_training_model
 from training.optim.ema import assign_averages
 from training.optim.lbfgs import is_lbfgs
+from training.recipe.config import FinetuneConfig
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 
@@ -28,7 +29,7 @@ def shorten(recipe: Recipe, epochs: int, rate: float) -> Recipe:
         period=schedule.period * fraction,
     )
     optimizer = dataclasses.replace(recipe.optimizer, learning_rate=recipe.optimizer.learning_rate * rate)
-    return dataclasses.replace(recipe, epochs=epochs, schedule=schedule, optimizer=optimizer)
+    return dataclasses.replace(recipe, epochs=epochs, schedule=schedule, optimizer=optimizer, finetune=FinetuneConfig())
 
 
 def finetune(

@@ -14,6 +14,7 @@ from training.learning.eval_resolution import make_evaluation_model
 from training.learning.evaluation import open_data
 from training.optim.lbfgs import add_search_state, check_lbfgs, in_float32, is_lbfgs
 from training.recipe.recipe import Recipe
+from training.recipe.stages import check_pretrained
 from training.runs.run import Run
 from zoo.build import dtype_policy
 
@@ -25,6 +26,7 @@ def prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, A
         recipe: the recipe; its seed determines the initial weights.
         run: the run to resume; None for a new one.
     """
+    check_pretrained(recipe)
     lbfgs = is_lbfgs(recipe)
     device = open_device(in_float32(recipe) if lbfgs else recipe)
     pipeline = open_data(run, check=True) if run else open_pipeline(recipe, zoo.spec(recipe.model.name))

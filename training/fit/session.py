@@ -17,6 +17,7 @@ from training.data.pipeline.pipeline import Pipeline
 from training.data.pretrained import with_data
 from training.distributed.device import Device
 from training.fit.preemption import describe_stop, handle_preemption
+from training.fit.stages import Stages
 from training.learning.build import build_model
 from training.learning.eval_resolution import evaluation_model
 from training.learning.evaluation import evaluate_model
@@ -53,6 +54,7 @@ class Session:
         self.stop = StopRequest()
         self.board = TensorBoardWriter(run.tensorboard, writes=device.chief)
         self.monitor = StepMonitor(run, model, device, self.board, pipeline)
+        self.stages = Stages(self.recipe, model, pipeline, device)
         self.progress = self.checkpoints.load(model)
         self.steps_done = self.progress.step
         self.monitor.start(self.progress, self.checkpoints.damage)
@@ -84,13 +86,18 @@ class Session:
         """Return a sentence on the first value that is not finite, "" if it cannot be found."""
         if not self.device.repeatable or is_lbfgs(self.recipe):
             return ""
-        return find_first(self.model, self.pipeline, self.checkpoints.load(self.model))
+        progress = self.checkpoints.load(self.model)
+        self.stages.leave()
+        self.stages.enter(progress.epoch, progress.step)
+        return find_first(self.model, self.stages.pipeline, progress)
 
     def _fit_epochs(self, display: ProgressDisplay, observe: Observer | None) -> str:
         """Train on batches, epoch after epoch; return why training ended."""
         for epoch in range(self.progress.epoch, self.recipe.epochs):
             if self._is_out_of_patience():
                 return "patience"
+            if line := self.stages.enter(epoch, self.progress.step):
+                display.note(line)
             try:
                 row = self._epoch(epoch, display)
             except Interrupted:
@@ -138,7 +145,8 @@ class Session:
         steps = step_callback(
             epoch, skip, self._restore_metrics, lambda step, logs: self._end_step(step, logs, display)
         )
-        return self.device.fit(self.model, self.pipeline, epoch, skip, [self.monitor.callback(epoch, skip), steps])
+        pipeline = self.stages.pipeline
+        return self.device.fit(self.model, pipeline, epoch, skip, [self.monitor.callback(epoch, skip), steps])
 
     def _row(self, epoch: int, metrics: dict[str, Any], spent: float, examples: int) -> dict[str, Any]:
         """Validate, and return the metrics of an epoch (from 0).
@@ -151,10 +159,11 @@ class Session:
         """
         with averaged_weights(self.model):
             evaluated = evaluation_model(self.resized, self.model) if self.resized else self.model
+            pipeline = self.pipeline if self.resized else self.stages.pipeline
             # An iteration of L-BFGS cannot be resumed halfway; its validation is as short as it.
             whole = is_lbfgs(self.recipe) or not self.device.interruptible
             with contextlib.nullcontext() if whole else self.stop.interruptible(self.model):
-                validation = self.device.evaluate(evaluated, self.pipeline, "validation")
+                validation = self.device.evaluate(evaluated, pipeline, "validation")
         metrics |= {f"val_{name}": float(value) for name, value in validation.items()}
         check_finite(metrics["val_loss"], self.model, epoch, self.pipeline.steps_per_epoch)
         return {
@@ -206,13 +215,15 @@ class Session:
             observe(row)
 
     def _is_out_of_patience(self) -> bool:
-        """Return whether the last `regularize.patience` epochs brought no better metric."""
+        """Return whether the last `regularize.patience` epochs, all of the last stage, brought no better metric."""
         metric, sign = self.task.best
         # Rows of a killed process after its last checkpoint do not count.
         values = [sign * row[metric] for row in self.run.metrics() if row["epoch"] <= self.progress.epoch]
         patience = self.recipe.regularize.patience
         # An equal value is not better: a metric at its bound would never end the training.
-        return bool(patience and values) and len(values) - 1 - values.index(max(values)) >= patience
+        return (
+            bool(patience and values) and len(values) - max(self.stages.last, values.index(max(values)) + 1) >= patience
+        )
 
     def save(self, **changes: Any) -> None:
         """Write the last checkpoint."""
@@ -225,6 +236,7 @@ class Session:
 
     def finish(self, split: str = "test") -> None:
         """Save the selected weights as the model, evaluate it on a split, and mark the run as finished."""
+        self.stages.leave()
         if self.recipe.save == "best":
             # The best checkpoint contains averaged weights, if there is an average.
             load_weights(self.checkpoints.best, self.model)

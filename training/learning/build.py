@@ -17,6 +17,7 @@ from training.learning.heads import make_training_model, to_inference_model
 from training.learning.regularization import routed_options, take_weights
 from training.learning.tasks import TASKS
 from training.learning.training_model import evaluation_loss, label_loss, logits_of
+from training.learning.trunk import prepare_stages
 from training.optim.optimizer import connect_optimizer, make_optimizer, same, scale_loss
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
@@ -45,7 +46,9 @@ def build_training_model(recipe: Recipe, pipeline: Pipeline, *, start: bool) -> 
     model = _build(recipe, pipeline)
     if start and recipe.model.weights:
         _load_weights(model, recipe, pipeline)
-    return make_training_model(model, recipe, pipeline)
+    trained = make_training_model(model, recipe, pipeline)
+    prepare_stages(trained, recipe)
+    return trained
 
 
 def _build(recipe: Recipe, pipeline: Pipeline, **changes: Any) -> Any:

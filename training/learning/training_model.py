@@ -31,6 +31,8 @@ class StepHooks:
         wrappers: each takes the compiled step and returns the function that is called instead.
         inference_model: returns the model to evaluate and save; the model itself if None.
         evaluation_loss: the loss in evaluation, from labels and logits; that of training if None.
+        head: the model of features that is called in the place of the whole, while a frozen trunk computes these once;
+            None for the whole.
     """
 
     terms: list[Term] = dataclasses.field(default_factory=list)
@@ -39,10 +41,11 @@ class StepHooks:
     wrappers: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = dataclasses.field(default_factory=list)
     inference_model: Callable[[], Any] | None = None
     evaluation_loss: Callable[[Any, Any], Any] | None = None
+    head: Any = None
 
     def changed(self, data: Any) -> Any:
-        """Return a batch as the step takes it."""
-        return self.change(data) if self.change else data
+        """Return a batch as the step takes it; features for the head are final."""
+        return self.change(data) if self.change and not self.head else data
 
     def wrapped(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Return a compiled step with the wrappers around it."""
@@ -73,6 +76,10 @@ def training_model_class() -> Any:
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self.hooks = StepHooks()
+
+        def __call__(self, *arguments: Any, **options: Any) -> Any:
+            """Return the outputs of a batch of inputs, or of features for the head."""
+            return (self.hooks.head or super().__call__)(*arguments, **options)
 
         def train_step(self, *arguments: Any) -> Any:
             """Change the batch, which is the last argument, and take Keras' step."""

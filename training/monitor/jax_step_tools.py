@@ -77,7 +77,7 @@ class JaxWeights(Weights):
     def sample(self) -> dict[str, Any]:
         """Return a sample of each kernel, always the same weights, by the path of the variable."""
         sync_state(self._model)
-        pairs = zip(self._kernels, self._indices, strict=True)
+        pairs = [(v, i) for v, i in zip(self._kernels, self._indices, strict=True) if v.trainable]
         return {v.path: np.asarray(v).reshape(-1)[np.asarray(indices)].astype("float64") for v, indices in pairs}
 
 
@@ -86,10 +86,14 @@ class JaxUnits(Units):
 
     def __init__(self, model: Any, _: Any) -> None:
         super().__init__(model, _WholeBatch())
-        self._model, self._compute = model, self._idle
+        self._model, self._compute, self._trained = model, self._idle, -1
 
     def _outputs(self, inputs: Any) -> dict[str, Any]:
         sync_state(self._model)
+        trained = len(self._activations.trainable_variables)
+        if trained != self._trained:
+            # Keras compiles for the number of trained variables, which stages of fine-tuning change.
+            self._activations.predict_function, self._trained = None, trained
         return self._activations.predict_on_batch(inputs)
 
 

@@ -112,7 +112,7 @@ def _run(model: Any, x: Any) -> tuple[list[Call], Any]:
 
         return call
 
-    outputs = compat.run_graph(model, x, recorded)
+    outputs = compat.run_graph(model.hooks.head or model, x, recorded)
     return calls, outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
 
 

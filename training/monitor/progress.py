@@ -46,6 +46,11 @@ class ProgressDisplay:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
+    def note(self, line: str) -> None:
+        """Show a line; on a terminal it scrolls away above the bar."""
+        if self._enabled:
+            self.console.print(line, soft_wrap=True)
+
     def start_epoch(self, step: int) -> None:
         """Start an epoch after its first `step` steps, which were taken before."""
         self._started, self._first = time.monotonic(), step
@@ -75,10 +80,7 @@ class ProgressDisplay:
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Show the metrics of an epoch."""
-        line = f"epoch {row['epoch']}/{self._epochs}  {format_metrics(row)}"
-        if self._enabled:
-            # On a terminal it scrolls away above the bar.
-            self.console.print(line, soft_wrap=True)
+        self.note(f"epoch {row['epoch']}/{self._epochs}  {format_metrics(row)}")
 
 
 # Formats of metrics; others are numbers with four decimals.

@@ -114,8 +114,14 @@ class StepMonitor:
             "gradient_norm": _short(np.linalg.norm(list(norms.values()))),
             "gradients": {_layer(path): _short(norms[path]) for path in kernels},
             "updates": {_layer(path): _short(moved[path] / sizes[path]) if sizes[path] else None for path in kernels},
-            **self._units.measure(self._model_batch()),
+            **self._measured_units(),
         }
+
+    def _measured_units(self) -> dict[str, dict[str, float]]:
+        """Return the inactive units, none while only the head is computed."""
+        if self._model.hooks.head:
+            return {"dead": {}, "saturated": {}}
+        return self._units.measure(self._model_batch())
 
     def _model_batch(self) -> Any:
         """Return the retained batch as inputs of the model, without random augmentation."""

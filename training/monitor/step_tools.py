@@ -73,12 +73,12 @@ class Gradients:
         self._enabled.assign(enabled)
 
     def norms(self) -> dict[str, float]:
-        """Return the norm of the last measured gradient by the path of its variable."""
+        """Return the norm of the last measured gradient by the path of its variable, without frozen ones."""
         # mixed_float16 scales the loss, and with it every gradient.
         scale = float(np.asarray(getattr(self._optimizer, "dynamic_scale", 1.0)))
         squares = self._strategy.experimental_local_results(self._squares)[0]
         norms = np.sqrt(squares.numpy()) / scale
-        return {v.path: float(norm) for v, norm in zip(self._variables, norms, strict=True)}
+        return {v.path: float(norm) for v, norm in zip(self._variables, norms, strict=True) if v.trainable}
 
     def _observe(self, gradients: Any, variables: Any) -> None:
         """Measure the gradients of a step, which the optimizer passes."""
@@ -109,10 +109,11 @@ class Weights:
         self._indices = [_sample_indices(int(np.prod(v.shape)), random) for v in self._kernels]
 
     def sample(self) -> dict[str, Any]:
-        """Return a sample of each kernel, always of the same weights, by the path of the variable."""
+        """Return a sample of each kernel that is trained, always of the same weights, by the path of the variable."""
         return {
             v.path: tf.gather(tf.reshape(tf.convert_to_tensor(v), [-1]), indices).numpy().astype("float64")
             for v, indices in zip(self._kernels, self._indices, strict=True)
+            if v.trainable
         }
 
 

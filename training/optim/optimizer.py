@@ -12,7 +12,7 @@ from training.optim.ema import batch_statistics, with_ema
 from training.optim.layer_decay import rate_multipliers, with_layer_decay
 from training.optim.lbfgs import is_lbfgs
 from training.optim.muon import muon
-from training.optim.schedule_classes import by_update
+from training.optim.schedule_classes import by_update, constant
 from training.optim.schedules import make_schedule
 from training.optim.sgd import fused_sgd
 from training.optim.step_hooks import observable
@@ -54,16 +54,23 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int, adapt: Callable[[Any], 
     arguments |= _moments(config, parameters) | _clipping(config) | _accumulation(recipe, steps_per_epoch)
     if config.ema:
         arguments["ema_momentum"] = config.ema
-    every = config.accumulate
-    rate = make_schedule(recipe.schedule, config.learning_rate, recipe.epochs, steps_per_epoch / every)
-    if every > 1 and callable(rate):
-        rate = by_update()(rate, every)
+    rate = learning_rate(recipe, steps_per_epoch)
     # Most Keras optimizers use None for no decay; AdamW and Lion require a number.
     decay = config.weight_decay or (None if parameters["weight_decay"].default is None else 0.0)
     optimizer = observable(adapt(optimizer_class(config)))(rate, weight_decay=decay, **arguments)
     if config.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=UNDECAYED)
     return optimizer
+
+
+def learning_rate(recipe: Recipe, steps_per_epoch: int) -> Any:
+    """Return the learning rate of a recipe as a Keras schedule of steps, or as a number if it is constant."""
+    every, config = recipe.optimizer.accumulate, recipe.optimizer
+    rate = make_schedule(recipe.schedule, config.learning_rate, recipe.epochs, steps_per_epoch / every)
+    if recipe.finetune.stages and not callable(rate):
+        # Keras makes a variable of a number; all stages have the same variables.
+        rate = constant()(rate)
+    return by_update()(rate, every) if every > 1 and callable(rate) else rate
 
 
 def connect_optimizer(optimizer: Any, model: Any, config: OptimizerConfig) -> None:

@@ -36,6 +36,25 @@ def linear_warmup() -> Any:
 
 
 @functools.cache
+def constant() -> Any:
+    """Return the class of a Keras schedule, Constant(rate): the same number at each step."""
+
+    class Constant(keras.optimizers.schedules.LearningRateSchedule):
+        """A number."""
+
+        def __init__(self, rate: float) -> None:
+            self.rate = rate
+
+        def __call__(self, step: Any) -> Any:
+            return keras.ops.convert_to_tensor(self.rate, "float32")
+
+        def get_config(self) -> dict[str, Any]:
+            return {"rate": self.rate}
+
+    return Constant
+
+
+@functools.cache
 def by_update() -> Any:
     """Return the class of a Keras schedule, ByUpdate(schedule, every): a schedule by updates, not steps."""
 

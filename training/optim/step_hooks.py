@@ -28,6 +28,8 @@ def observable(base: Any) -> Any:
 
     Attributes of an instance:
         observer: called with (gradients, variables) before each `apply`, inside the compiled step; None for nobody.
+        trained: the variables of `stateless_apply`, where they are not all that the optimizer was built with; None for
+            all.
     """
 
     def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
@@ -36,7 +38,18 @@ def observable(base: Any) -> Any:
             self.observer(grads, trainable_variables)
         base.apply(self, grads, trainable_variables)
 
-    return type(base.__name__, (base,), {"__doc__": base.__doc__, "observer": None, "apply": apply})
+    def stateless_apply(self: Any, optimizer_variables: Any, grads: Any, trainable_variables: Any) -> Any:
+        """Return the updated values of the trained variables and of the optimizer, as JAX' training step needs."""
+        if self.trained is None:
+            return base.stateless_apply(self, optimizer_variables, grads, trainable_variables)
+        values = [*zip(self.trained, trainable_variables, strict=True)]
+        values += zip(self.variables, optimizer_variables, strict=True)
+        with keras.StatelessScope(state_mapping=values) as scope:
+            self.apply(grads, self.trained)
+        return tuple([scope.get_current_value(v) for v in found] for found in (self.trained, self.variables))
+
+    members = {"observer": None, "trained": None, "apply": apply, "stateless_apply": stateless_apply}
+    return type(base.__name__, (base,), {"__doc__": base.__doc__, **members})
 
 
 @functools.cache

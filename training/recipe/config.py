@@ -11,6 +11,7 @@ from training.recipe.optimizer_config import OptimizerConfig, ScheduleConfig
 __all__ = [
     "AugmentConfig",
     "DataConfig",
+    "FinetuneConfig",
     "LogConfig",
     "LossConfig",
     "ModelConfig",
@@ -35,6 +36,31 @@ class ModelConfig:
     name: str = "resnet_tiny"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tuning of `model.weights` in stages: usually of the head alone first, with a frozen trunk, then of all.
+
+    Args:
+        stages: what each stage trains: "head", the last layers with weights; "all"; or from a layer or block on, by
+            name, such as "stage4". Empty for no stages: all layers from the start.
+        milestones: epochs at which the next stage starts, one less than stages.
+        learning_rates: peak learning rate of each stage; empty for `optimizer.learning_rate` in all. The schedule, its
+            warm-up and the state of the optimizer start again with each stage.
+        views: in stages of the head, compute the features of this many augmented views of each training image once,
+            and train on these in turn, in a fraction of the time; 1 without augmentation. 0 computes them in each
+            epoch.
+        freeze_batch_norm: "on" keeps the pretrained statistics of batch normalization also in layers that are trained,
+            "off" updates them there; "auto" is on in stages with batches of less than 64 examples. Frozen layers
+            always keep theirs.
+    """
+
+    stages: tuple[str, ...] = ()
+    milestones: tuple[int, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+    views: int = 0
+    freeze_batch_norm: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

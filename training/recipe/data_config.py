@@ -69,7 +69,8 @@ class DataConfig:
         name: a registered dataset ("digits", "folder"), or the name of a TFDS dataset.
         path: folder or file of your own data; the data directory of TFDS for TFDS datasets.
         batch_size: examples per step, over all replicas together.
-        image_size: [height, width] that images are resized to; empty for the size of the dataset or the model.
+        image_size: [height, width] that images are resized to; empty for the size of the dataset, else of the images
+            that `model.weights` were made for, else of the model.
         train_size: [height, width] of training images where it differs, for models whose weights do not depend on it
             (arXiv:1906.06423); empty for `image_size`.
         channels: 1 for grayscale, 3 for color, 0 for the channels of the dataset.

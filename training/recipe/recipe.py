@@ -11,6 +11,7 @@ from typing import Any
 
 from training.recipe.config import (
     DataConfig,
+    FinetuneConfig,
     LogConfig,
     LossConfig,
     ModelConfig,
@@ -41,6 +42,7 @@ class Recipe:
         schedule: the learning-rate schedule.
         loss: the loss.
         regularize: regularization.
+        finetune: stages of fine-tuning.
         teacher: knowledge distillation; null for none.
         log: what TensorBoard shows.
         epochs: passes over the training split.
@@ -66,6 +68,7 @@ class Recipe:
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
     regularize: RegularizeConfig = RegularizeConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     teacher: TeacherConfig | None = None
     log: LogConfig = LogConfig()
     epochs: int = 10

@@ -11,6 +11,7 @@ from typing import Any
 
 from training.recipe.config import LossConfig, OptimizerConfig, ScheduleConfig, TeacherConfig
 from training.recipe.limits import ALIASES, LBFGS, MOMENTS, OPTIMIZERS, ROUTED
+from training.recipe.stages import check_finetune
 from zoo.common.errors import BadOption
 from zoo.specs.preprocessing import PreprocessingConfig
 
@@ -269,6 +270,7 @@ RULES: tuple[Callable[[Any], None], ...] = (
     _check_schedule,
     _check_loss,
     _check_regularize,
+    check_finetune,
     _check_teacher,
     _check_rest,
 )

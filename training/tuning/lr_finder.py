@@ -14,8 +14,9 @@ from training.data.pipeline.pipeline import Pipeline
 from training.distributed.devices import open_device
 from training.learning.build import build_training_model, compile_model, seeded
 from training.optim.lbfgs import is_lbfgs
-from training.recipe.config import ScheduleConfig
+from training.recipe.config import FinetuneConfig, ScheduleConfig
 from training.recipe.recipe import Recipe
+from training.recipe.stages import check_pretrained, freezes_batch_norm
 from training.tuning.results import LearningRateResult
 from zoo.build import dtype_policy
 from zoo.common.errors import BadOption, TrainingError
@@ -32,7 +33,8 @@ FIRST, LAST = 5, 3
 def range_test(recipe: Recipe, *, low: float, high: float, steps: int) -> LearningRateResult:
     """Train a recipe from its initial weights with a rate from `low` to `high`, and suggest one.
 
-    The model, its loss, regularizers and optimizer are the recipe's; schedule, averaging and accumulation are off.
+    The model, its loss, regularizers and optimizer are the recipe's; schedule, averaging and accumulation are off, and
+    all layers are trained.
 
     Args:
         recipe: the recipe.
@@ -54,8 +56,10 @@ def range_test(recipe: Recipe, *, low: float, high: float, steps: int) -> Learni
             f"A range test needs an optimizer with a learning rate. Received: optimizer.name={recipe.optimizer.name}. "
             "Choose another optimizer."
         )
+    check_pretrained(recipe)
+    finetune = FinetuneConfig(freeze_batch_norm="on" if freezes_batch_norm(recipe) else "off")
     plain = dataclasses.replace(recipe.optimizer, learning_rate=low, ema=0.0, accumulate=1)
-    recipe = dataclasses.replace(recipe, optimizer=plain, schedule=ScheduleConfig("constant"))
+    recipe = dataclasses.replace(recipe, optimizer=plain, schedule=ScheduleConfig("constant"), finetune=finetune)
     rates = tuple(np.geomspace(low, high, steps).tolist())
     losses = tuple(_losses(recipe, rates))
     if len(losses) <= FIRST + LAST:

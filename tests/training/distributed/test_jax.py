@@ -71,6 +71,7 @@ REFUSED = {
     "teacher.model": "resnet_tiny",
     "log.profile": [1, 2],
     "data.augment.place": "device",
+    "finetune": {"stages": ["head"], "views": 1},
     "replicas": 8,
     "data.batch_size": 33,
 }

@@ -36,6 +36,7 @@ COMPANIONS = {
     "schedule.warmup_epochs": {"epochs": 1_000_000},
     "loss.gamma": {"loss.name": "focal"},
     "loss.delta": {"loss.name": "huber"},
+    "finetune.views": {"finetune.stages": ["head"], "data.augment.flip": True, "teacher": None},
     "teacher.beta": {"teacher.features": [1]},
 }
 NEEDED = {

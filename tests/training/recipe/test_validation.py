@@ -11,6 +11,7 @@ import pytest
 from training import (
     AugmentConfig,
     DataConfig,
+    FinetuneConfig,
     LogConfig,
     LossConfig,
     ModelConfig,
@@ -126,6 +127,11 @@ BAD = [
     ("regularize.drop_path", 1, "from 0"),
     ("regularize.spectral_norm", 1, "true or false"),
     ("regularize.patience", -1, "from 0"),
+    ("finetune.stages", ["head", "all"], "one milestone less than stages"),
+    ("finetune.milestones", [5], "one milestone less than stages"),
+    ("finetune.learning_rates", [0.1], "one number above 0 for each stage"),
+    ("finetune.views", -1, "from 0"),
+    ("finetune.freeze_batch_norm", "yes", "one of auto, on, off"),
     ("teacher.run", "", "either a run or a registered model"),
     ("teacher.model", "resnet20", "either a run or a registered model"),
     ("teacher.weights", 3.5, None),
@@ -148,6 +154,7 @@ BAD = [
     ("checkpoint_seconds", -1, "from 0"),
     ("checkpoint_steps", -1, "from 0"),
 ]
+STAGES = {"finetune.stages": ["head", "all"], "finetune.milestones": [4]}
 BASE = Recipe("test", teacher=TeacherConfig(run="runs/teacher"))
 TABLES = {
     "model": ModelConfig,
@@ -157,6 +164,7 @@ TABLES = {
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "loss": LossConfig,
+    "finetune": FinetuneConfig,
     "regularize": RegularizeConfig,
     "teacher": TeacherConfig,
     "log": LogConfig,
@@ -234,6 +242,14 @@ def test_bad_value_in_toml_is_refused(tmp_path, key, value):
         ({"data.target": "a", "data.columns": ["a", "b"]}, "without the target"),
         ({"model.name": "mlp", "model.options.dropout": 0.1, "regularize.dropout": 0.1}, "given twice"),
         ({"regularize.spectral_norm": True, "optimizer.ema": 0.9}, "Leave one out"),
+        ({**STAGES, "finetune.milestones": [10]}, "below epochs=10"),
+        ({**STAGES, "finetune.milestones": [0]}, "above 0"),
+        ({**STAGES, "finetune.learning_rates": [0.1, 0]}, "above 0 for each stage"),
+        ({**STAGES, "schedule.warmup_epochs": 4}, "a stage of 4 epochs"),
+        ({**STAGES, "optimizer.name": "lbfgs"}, "stochastic optimizer"),
+        ({**STAGES, "finetune.views": 1}, "needs the images"),
+        ({**STAGES, "finetune.views": 2, "teacher": None}, "without augmentation"),
+        ({"finetune.stages": ["all"], "finetune.views": 1}, "needs a stage of the head"),
         ({"strategy": "one", "replicas": 2}, "Use strategy=mirrored"),
         ({"teacher.run": "", "teacher.model": "resnet_tyni"}, "teacher.model='resnet_tyni'"),
         ({"teacher.run": "", "teacher.model": "resnet50", "teacher.weights": ""}, "needs weights"),

@@ -76,6 +76,7 @@ def open_pipeline(
     pretrained = None
     if recipe.model.weights:
         pretrained = _statistic(known, "pretrained", lambda: pretrained_info(recipe, shape))
+        shape = _native(recipe, dataset, pretrained, shape)
     if dataset.text:
         return dataclasses.replace(_open_text(recipe, dataset, spec, text, check), pretrained=pretrained)
     preprocessing = _preprocessing(recipe, dataset, spec, pretrained)
@@ -223,6 +224,12 @@ def _shape(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> tuple[int, ...]
     model = spec.input_shape if len(spec.input_shape) == 3 else (64, 64, 3)
     size = recipe.data.image_size or (dataset.shape[:2] if all(dataset.shape[:2]) else model[:2])
     return (*size, recipe.data.channels or dataset.shape[2] or model[2])
+
+
+def _native(recipe: Recipe, dataset: Dataset, info: ModelInfo, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an example: for images of any size, the size for which pretrained weights were made."""
+    free = len(dataset.shape) == 3 and not recipe.data.image_size and not all(dataset.shape[:2])
+    return (*info.input_size, shape[-1]) if free and info.input_size else shape
 
 
 def _grayscale(preprocessing: PreprocessingConfig) -> PreprocessingConfig:
