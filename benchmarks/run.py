@@ -1,9 +1,10 @@
 """Measure training, export and inference against peers, in turns, each in a separate process.
 
     python benchmarks/run.py [listing] [building] [training] [overhead] [data] [latency] [compression] [pytorch]
-        [inference]
+        [inference] [finetune]
 
-The last two need torch, torchvision, timm and onnx, in this Python or in the one of PEER_PYTHON. `inference`, and
+`pytorch` and `inference` need torch, torchvision, timm and onnx, in this Python or in the one of PEER_PYTHON;
+`finetune` downloads weights and pictures by pip, apt and npm. `inference`, and
 `latency` of one model, leave out missing peers, and save their files in the folder INFERENCE_FILES. Prints one line for
 each measurement, and the ratios that the project promises. Machines are noisy: read the ratios, which compare medians
 over turns.
@@ -16,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +26,8 @@ TURNS = 3
 RUNS = os.environ.get("COMPRESSION_RUNS", "")
 # Folder of the files of the inference benchmark, to use them again; a temporary folder by default.
 FILES = os.environ.get("INFERENCE_FILES", "")
+# Folder of the downloads of the fine-tuning benchmark, to use them again; a temporary folder by default.
+REAL = os.environ.get("REAL_DATA", "")
 # Largest acceptable ratio to the latency of the best peer.
 SLOWER = 1.05
 PEER_PYTHON = os.environ.get("PEER_PYTHON", sys.executable)
@@ -164,6 +168,22 @@ def compression() -> None:
     print(f"compress  a step of training with masks: {100 * found['masks']:+.1f}% (at most 10%)")
 
 
+def finetune() -> None:
+    """Compare fine-tuning on real pictures with a plain Keras script, over five seeds, and train real digits."""
+    with tempfile.TemporaryDirectory() as temporary:
+        found = measure("finetune.py", REAL or temporary)
+    mean = {part: {key: statistics.mean(row[key] for row in rows) for key in rows[0]} for part, rows in found.items()}
+    for part, values in mean.items():
+        print(f"finetune  {part:<13} test accuracy {values['test']:.4f}, {values['seconds']:.0f} s")
+    ahead = 100 * (mean["finetune"]["test"] - mean["keras"]["test"])
+    print(f"finetune  the recipe is {ahead:+.1f} points from the Keras script (at least 0)")
+    print(f"finetune  a linear probe takes {mean['linear_probe']['seconds']:.0f} s (at most 120)")
+    digits = mean["mnist"]
+    print(f"finetune  digits {digits['test']:.4f} (at least 0.990) in {digits['seconds']:.0f} s (at most 90)")
+    for name in ("tflite_int8", "onnx_int8"):
+        print(f"finetune  digits as {name} {100 * (digits[name] - digits['test']):+.2f} points (at least -0.1)")
+
+
 def listing() -> None:
     """Time `zoo list` and `zoo show` in new processes."""
     import time
@@ -187,12 +207,13 @@ PARTS = {
     "compression": compression,
     "pytorch": pytorch,
     "inference": inference,
+    "finetune": finetune,
 }
 
 
 def main() -> None:
     """Run the named parts; by default all that need no other packages."""
-    wanted = sys.argv[1:] or [name for name in PARTS if name not in ("pytorch", "inference")]
+    wanted = sys.argv[1:] or [name for name in PARTS if name not in ("pytorch", "inference", "finetune")]
     unknown = [name for name in wanted if name not in PARTS]
     if unknown:
         sys.exit(f"Expected one or more of {', '.join(PARTS)}. Received: {unknown[0]!r}")
