@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from training.common.orientation import orientation_of, upright
 from zoo.common.lazy import tf
 from zoo.specs.preprocessing import PreprocessingConfig
 
@@ -11,19 +12,20 @@ from zoo.specs.preprocessing import PreprocessingConfig
 INSIDE = ("nearest", "bilinear", "area")
 
 
-def decode(encoded: Any, shape: tuple[int, ...], preprocessing: PreprocessingConfig) -> Any:
+def decode(encoded: Any, shape: tuple[int, ...], preprocessing: PreprocessingConfig, *, turns: bool = True) -> Any:
     """Decode an image, resize its shorter side to size / crop, and crop the center.
 
     Args:
         encoded: scalar string, the bytes of a JPEG, PNG, GIF, BMP or WebP file.
         shape: (height, width, channels) of the output.
         preprocessing: how to resize and crop.
+        turns: whether to turn photographs upright by their EXIF orientation; it costs a fifth more time.
 
     Returns:
         float32 of `shape`, whole numbers from 0 to 255, as in 8-bit inputs of artifacts.
     """
     height, width, channels = shape
-    image = with_channels(decode_opaque(encoded, preprocessing), channels)
+    image = with_channels(decode_opaque(encoded, preprocessing, turns=turns), channels)
     size = tf.shape(image)[:2]
     scale = tf.reduce_max(tf.constant([height, width], tf.float32) / preprocessing.crop / tf.cast(size, tf.float32))
     resized = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
@@ -33,10 +35,11 @@ def decode(encoded: Any, shape: tuple[int, ...], preprocessing: PreprocessingCon
     return tf.ensure_shape(tf.clip_by_value(tf.round(image), 0.0, 255.0), shape)
 
 
-def decode_opaque(encoded: Any, preprocessing: PreprocessingConfig) -> Any:
+def decode_opaque(encoded: Any, preprocessing: PreprocessingConfig, *, turns: bool = True) -> Any:
     """Decode an image (height, width, 1, 3 or 4 channels), uint8, with transparent pixels over the background.
 
-    What is below transparent pixels is anything, often black. The fourth channel of a BMP file is no alpha.
+    What is below transparent pixels is anything, often black. The fourth channel of a BMP file is no alpha. With
+    `turns`, it is upright.
     """
     image = tf.io.decode_image(still(encoded), expand_animations=False)
     channels, bitmap = tf.shape(image)[-1], tf.equal(tf.strings.substr(encoded, 0, 2), b"BM")
@@ -48,7 +51,8 @@ def decode_opaque(encoded: Any, preprocessing: PreprocessingConfig) -> Any:
         return tf.cast(tf.round(values[..., :-1] * alpha + background * (1.0 - alpha)), tf.uint8)
 
     transparent = tf.logical_and(tf.equal(channels % 2, 0), tf.logical_not(bitmap))
-    return tf.cond(transparent, composite, lambda: image)
+    image = tf.cond(transparent, composite, lambda: image)
+    return upright(image, orientation_of(encoded)) if turns else image
 
 
 def still(encoded: Any) -> Any:

@@ -92,6 +92,9 @@ class Dataset:
         table: the column schema that was fitted on the training rows, where x is rows of a table.
         scale: mean and standard deviation of the targets of a regression, once computed.
         options: the fields of `DataConfig` that apply to this dataset in addition to those of its kind of data.
+        turned: whether images may have an EXIF orientation other than upright; those of published datasets are used
+            as they are stored.
+        find_turned: returns whether any image has one, by its metadata; None without such images.
         check: raises DataError if an example cannot be read; maps names of splits to numbers of examples, int64 (n,).
             None does not check examples before they are read.
     """
@@ -106,13 +109,17 @@ class Dataset:
     table: ColumnSchema | None = None
     scale: TargetScale | None = None
     options: tuple[str, ...] = ()
+    turned: bool = False
+    find_turned: Callable[[], bool] | None = None
     check: Callable[[Mapping[str, _np.ndarray]], None] | None = None
 
     def checked(self) -> Dataset:
         """Return the dataset after checking every example; raises DataError."""
         if self.check:
             self.check({name: np.arange(split.count) for name, split in self.splits.items()})
-        return dataclasses.replace(self, check=None)
+        # Images that are all upright are decoded faster.
+        turned = self.find_turned() if self.find_turned else self.turned
+        return dataclasses.replace(self, check=None, turned=turned, find_turned=None)
 
 
 # The task of the models that serve a task of datasets, where the two names differ.

@@ -6,8 +6,10 @@ Without such splits, a fixed stratified shuffle splits the images 80 : 10 : 10; 
 
 from __future__ import annotations
 
+import functools
+
 from training.data.dataset import Dataset, register_dataset
-from training.data.readers.folders import IMAGES, image_splits, labelled, open_folder
+from training.data.readers.folders import IMAGES, any_turned, image_splits, labelled, open_folder
 from training.recipe.config import DataConfig
 
 
@@ -21,4 +23,8 @@ def folder(config: DataConfig) -> Dataset:
     root, splits, options = open_folder(config, IMAGES)
     images = {name: labelled(files) for name, files in splits.items()}
     made, check = image_splits(root, images, config.skip_bad)
-    return Dataset("folder", tuple(splits["train"]), (0, 0, 0), made, options=options, check=check)
+    find_turned = functools.partial(any_turned, {name: paths for name, (paths, _) in images.items()})
+    labels = tuple(splits["train"])
+    return Dataset(
+        "folder", labels, (0, 0, 0), made, options=options, turned=True, find_turned=find_turned, check=check
+    )

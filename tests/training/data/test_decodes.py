@@ -58,9 +58,9 @@ def counts(monkeypatch):
         return value
 
     def counted(name, function):
-        def call(value, *arguments):
+        def call(value, *arguments, **options):
             value = tf.ensure_shape(tf.numpy_function(lambda v: count(name, v), [value], tf.string), ())
-            return function(value, *arguments)
+            return function(value, *arguments, **options)
 
         return call
 

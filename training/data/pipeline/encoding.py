@@ -96,7 +96,7 @@ class ImageEncoder(Encoder):
         return examples.map(lambda x, y: (self._pixels(x), y), PARALLEL)
 
     def _pixels(self, encoded: Any) -> Any:
-        return tf.cast(decode(encoded, self.shape, self.preprocessing), tf.uint8)
+        return tf.cast(decode(encoded, self.shape, self.preprocessing, turns=self.dataset.turned), tf.uint8)
 
     @property
     def varied(self) -> bool:
@@ -113,7 +113,7 @@ class ImageEncoder(Encoder):
         """
 
         def crop(example: Any, draw: Any) -> Any:
-            image = crop_encoded(example[0], draw[0], self.shape, self.preprocessing, config)
+            image = crop_encoded(example[0], draw[0], self.shape, self.preprocessing, config, turns=self.dataset.turned)
             if config.flip:
                 # Image by image: batches of large images do not fit into a processor's cache.
                 image = tf.cond(draw[1], lambda: tf.reverse(image, [1]), lambda: image)

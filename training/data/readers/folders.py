@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from training.common.orientation import may_be_turned
 from training.common.preprocess import still
 from training.data.dataset import Split
 from training.data.readers.files import file_split
@@ -171,6 +172,12 @@ def image_splits(
         splits[name] = file_split(list(map(str, files[name])), np.asarray(labels, "int64")[order])
     check = FileCheck(root, files, find_bad, "images that can be decoded")
     return splits, None if skip_bad else check
+
+
+def any_turned(splits: Mapping[str, Iterable[Path]]) -> bool:
+    """Return whether an image of any split has an EXIF orientation other than upright."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return any(pool.map(may_be_turned, chain.from_iterable(splits.values())))
 
 
 def find_bad(paths: Iterable[Path]) -> Iterator[Path]:
