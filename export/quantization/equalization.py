@@ -56,7 +56,7 @@ class _Channels:
             outputs = self.groups.add(call.outputs[0].shape[-1], layer.name)
             self.groups.outputs[layer.name] = outputs
             return self._activated(outputs, layer.activation)
-        if kind & set(HOMOGENEOUS):
+        if kind & set(HOMOGENEOUS) and getattr(layer, "data_format", "channels_last") == "channels_last":
             return inputs[0]
         if kind & {"Activation", "ReLU"}:
             return self._activated(inputs[0], _activation_of(layer))

@@ -9,8 +9,9 @@ from zoo.common.lazy import keras, np
 if TYPE_CHECKING:
     import numpy as _np
 
-# Examples (positions of feature maps) that a kernel is learned on: as many for each of its inputs, and at least.
-ROWS, LEAST = 8, 8192
+# Examples (positions of feature maps) that a kernel is learned on: as many for each of its inputs, and at least; and
+# values of them all, for a depthwise kernel has other inputs for each channel.
+ROWS, LEAST, VALUES = 2, 8192, 1 << 25
 
 
 def is_supported(layer: Any) -> bool:
@@ -50,11 +51,12 @@ def input_rows(layer: Any, inputs: _np.ndarray, seed: int = 0) -> _np.ndarray:
     rng = np.random.default_rng(seed)
     if isinstance(layer, keras.layers.Dense):
         rows = inputs.reshape(-1, inputs.shape[-1])
-        return rows[_choose(rng, len(rows), inputs.shape[-1])][None]
+        return rows[_choose(rng, len(rows), inputs.shape[-1], 1)][None]
     size, channels = layer.kernel_size, inputs.shape[-1]
     places, padded = _positions(layer, inputs)
     groups = channels if is_depthwise(layer) else layer.groups
-    chosen = [p[_choose(rng, len(places[0]), size[0] * size[1] * channels // groups)] for p in places]
+    which = _choose(rng, len(places[0]), size[0] * size[1] * channels // groups, groups)
+    chosen = [place[which] for place in places]
     taps = [
         padded[chosen[0], chosen[1] + y * layer.dilation_rate[0], chosen[2] + x * layer.dilation_rate[1]]
         for y in range(size[0])
@@ -64,9 +66,9 @@ def input_rows(layer: Any, inputs: _np.ndarray, seed: int = 0) -> _np.ndarray:
     return rows.transpose(2, 0, 1, 3).reshape(groups, len(chosen[0]), -1)
 
 
-def _choose(rng: Any, count: int, inputs: int) -> Any:
+def _choose(rng: Any, count: int, inputs: int, groups: int) -> Any:
     """Return which of `count` positions are used."""
-    most = max(LEAST, ROWS * inputs)
+    most = min(max(LEAST, ROWS * inputs), max(ROWS * inputs, VALUES // (inputs * groups)))
     return slice(None) if count <= most else rng.choice(count, most, replace=False)
 
 

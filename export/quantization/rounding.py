@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DAMPING = 0.01
 BLOCK = 128  # weights that are rounded before the others are corrected
 SWEEPS, LARGEST_SWEPT = 2, 1200  # passes over the codes, for layers with at most as many inputs
+# Inputs of a kernel whose rounding is learned; larger ones, such as the first dense layer of VGG-16, are rounded to
+# nearest: a covariance of 25,088 inputs has 5 GB.
+LARGEST_LEARNED = 4608
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Moments:
     Args:
         means: of the inputs before, float64 (groups, inputs).
         quantized_means: of the quantized ones.
-        covariance: of the quantized inputs, (groups, inputs, inputs).
+        covariance: of the quantized inputs, (groups, inputs, inputs); empty if there are too many inputs.
         cross_covariance: of the quantized inputs with those before.
     """
 
@@ -44,6 +47,8 @@ class Moments:
     def of(cls, inputs: _np.ndarray, quantized: _np.ndarray) -> Moments:
         """Return the moments of examples (groups, examples, inputs)."""
         means, others = (x.mean(axis=1, dtype="float64") for x in (inputs, quantized))
+        if inputs.shape[-1] > LARGEST_LEARNED:
+            return cls(means, others, np.empty(0), np.empty(0))
         centered, other = inputs - means[:, None].astype("float32"), quantized - others[:, None].astype("float32")
         turned = np.swapaxes(other, 1, 2) / np.float32(inputs.shape[1])
         return cls(means, others, (turned @ other).astype("float64"), (turned @ centered).astype("float64"))
@@ -65,10 +70,13 @@ def learn_rounding(kernel: _np.ndarray, moments: Moments) -> _np.ndarray:
     Returns:
         The kernel, whose error in each channel is at most the one of rounding to nearest.
     """
-    matrix, scales = moments.damped(), scales_of(kernel)
+    scales = scales_of(kernel)
+    nearest = round_to_nearest(kernel, scales)
+    if not moments.covariance.size:
+        return nearest * scales
+    matrix = moments.damped()
     added = matrix - moments.covariance
     target = np.linalg.solve(matrix, (moments.cross_covariance + added) @ kernel)
-    nearest = round_to_nearest(kernel, scales)
     # The scale of a channel is read from its largest weight, which must stay; so must the zeros of a pruned kernel.
     fixed = (np.abs(nearest) == LARGEST_CODE) | (kernel == 0)
     codes = _round_in_order(target, scales, matrix, np.where(fixed, nearest, np.nan))

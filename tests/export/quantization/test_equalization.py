@@ -56,6 +56,18 @@ def test_other_examples_have_the_same_outputs_too():
     np.testing.assert_allclose(equalize(model, images())(others), model(others), rtol=1e-4, atol=1e-3)
 
 
+def test_layers_that_change_the_channels_are_left_alone():
+    """Zeros that are padded to the channels, as in shortcuts of residual models, and channels first."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="first")(image)
+    y = keras.layers.ZeroPadding2D(((0, 0), (1, 1)), data_format="channels_first")(x)
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(y))
+    changed = equalize(model, images())
+    np.testing.assert_allclose(changed(images()), model(images()), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(changed.get_layer("first").kernel, model.get_layer("first").kernel)
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "relu6"])
 def test_other_activations_are_left_alone(activation):
     """The control: a sigmoid and a limit are not homogeneous; nothing around them changes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from export.quantization import rounding
 from export.quantization.grid import LARGEST_CODE, round_to_nearest, scales_of
 from export.quantization.rounding import Moments, layer_error, learn_rounding
 
@@ -60,6 +61,16 @@ def test_the_error_of_earlier_layers_is_compensated():
     learned = learn_rounding(kernel, Moments.of(examples, examples / 2))
     error = [np.var(examples / 2 @ changed - examples @ kernel, axis=1).sum() for changed in (learned, kernel)]
     assert error[0] < 0.01 * error[1]
+
+
+def test_kernels_with_many_inputs_are_rounded_to_nearest(monkeypatch):
+    """Their covariance would not fit into memory; the means for the biases are known all the same."""
+    kernel, examples = layer(1, 40, 12)
+    monkeypatch.setattr(rounding, "LARGEST_LEARNED", 39)
+    moments = Moments.of(examples, examples)
+    expected = round_to_nearest(kernel, scales_of(kernel)) * scales_of(kernel)
+    np.testing.assert_array_equal(learn_rounding(kernel, moments), expected)
+    np.testing.assert_allclose(moments.means, examples.mean(axis=1), rtol=1e-3)
 
 
 def test_channels_without_weights():
