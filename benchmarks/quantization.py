@@ -10,6 +10,7 @@ apt-get to the folder QUANTIZATION_FILES, a temporary one by default. MODEL.h5 i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -27,7 +28,7 @@ CALIBRATED, COMPARED = 100, 200
 BEST = "rounding=learned,equalize=true,calibration=best"
 OURS = {"ours": "", "ours, best": BEST, "ours, best, exclude=6": f"{BEST},exclude=6"}
 FORMATS = {"LiteRT": "tflite_int8", "ONNX Runtime": "onnx_int8", "OpenVINO": "openvino_int8"}
-TINY = ("mobilenet_tiny", "resnet_tiny", "densenet_tiny", "vgg_tiny")
+TINY = ("mobilenet_tiny", "resnet_tiny")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +178,8 @@ class Comparison:
         from export.core.format import formats
 
         start = time.perf_counter()
-        path = write()
+        with contextlib.redirect_stdout(sys.stderr):  # progress bars
+            path = write()
         seconds = time.perf_counter() - start
         measured = self._measure(formats[FORMATS[runtime]].load(path))
         return (self.subject.name, runtime, method, *measured, f"{seconds:.1f}")
