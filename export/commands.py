@@ -20,6 +20,8 @@ from training.learning.tasks import NAMES
 from training.runs.run import Run
 from zoo.common.console import json_option, print_json, print_table
 from zoo.common.errors import BadOption
+from zoo.common.licenses import noncommercial_option
+from zoo.weights.repositories import locate
 
 
 @click.command("formats")
@@ -89,6 +91,7 @@ def list_targets(as_json: bool) -> None:
 )
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="Of a MODEL: an option of its family.")
 @click.option("--out", metavar="DIR", help="Of a MODEL: folder of the artifacts; exports/MODEL by default.")
+@noncommercial_option
 @json_option
 def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) -> None:
     """Export a trained run or a registry model, and verify each artifact.
@@ -100,7 +103,7 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
     # Checks the names before any expensive import.
     names = [parse_format(name, others["max_drop"]).text for name in (*chosen, *more)]
     if others["every"] or others["target"]:
-        model = zoo.spec(source) if is_registry_name(source) else Run.open(source)
+        model = zoo.spec(locate(source, None)[0]) if is_registry_name(source) else Run.open(source)
         names += _supported(*every_format(model)) if others["every"] else []
         names += _supported(*formats_for(model, others["target"])) if others["target"] else []
     if not names:
@@ -193,8 +196,10 @@ def _print_artifacts(artifacts: Sequence[api.Artifact], as_json: bool) -> None:
 
 
 def _notes(artifact: api.Artifact) -> Iterator[str]:
-    """Yield what the table leaves out: examples that were not compared or are too few, and the precisions of a run."""
+    """Yield what the table leaves out: a license, examples that were not compared or are too few, and precisions."""
     source, parity = artifact.manifest["source"], artifact.parity
+    if source.get("noncommercial_accepted"):
+        yield f"The weights have the license {source['weights_license']}, and are not for commercial use."
     if source.get("examples", 0) > parity["n"]:
         yield f"Compared on {parity['n']:,} of {source['examples']:,} {source['split']} examples."
     if parity.get("enough") is False:

@@ -21,16 +21,16 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _forking() -> Any:
-    """Return the module next to this file; the tests are no package."""
-    spec = importlib.util.spec_from_file_location("forking", Path(__file__).with_name("forking.py"))
+def _beside(name: str) -> Any:
+    """Return a module next to this file; the tests are no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 # A new process that trains or converts starts with TensorFlow imported.
-subprocess.Popen = _forking().Popen
+subprocess.Popen = _beside("forking").Popen
 # Bytes by which a process of the tests may grow before it looks for models that nothing refers to.
 LARGE = 1 << 30
 _held = [1 << 30]  # bytes, after it last did
@@ -134,6 +134,39 @@ def zoo_command(capsys):
         return int(exit_.value.code or 0), out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def hub_server():
+    """A hub on the loopback interface, see hub_server.py."""
+    server = _beside("hub_server").HubServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def local_hub(hub_server, monkeypatch, tmp_path):
+    """The hub of this process' client, with empty caches and a valid token, for one test.
+
+    The client reads its settings when it is imported.
+    """
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub_cache"
+    settings = {"ENDPOINT": hub_server.address, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": True}
+    template = hub_server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    for name, value in (settings | {"HUGGINGFACE_CO_URL_TEMPLATE": template}).items():
+        monkeypatch.setattr(constants, name, value)
+    # For child processes.
+    for name, value in (("HF_ENDPOINT", hub_server.address), ("HF_HUB_CACHE", str(cache)), ("HF_HUB_DISABLE_XET", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "zoo_home"))
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    monkeypatch.delenv("ZOO_ALLOW_NONCOMMERCIAL", raising=False)
+    hub_server.requests.clear()
+    hub_server.cache = cache
+    return hub_server
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from training.runs.run import Run
 from zoo.common.console import json_option, print_json, print_table
 from zoo.common.errors import BadOption
 from zoo.common.files import finite
+from zoo.common.licenses import noncommercial_option
 
 # The strategy of processes that train together.
 MULTIWORKER = "multiworker"
@@ -82,6 +83,7 @@ def _short(text: str) -> str:
 @click.option("--steps", default=100, show_default=True, help="Number of steps, a batch each.")
 @click.option("--out", default="lr_find.png", show_default=True, metavar="FILE", help="Plot to write.")
 @json_option
+@noncommercial_option
 def lr_find(
     recipe: str, overrides: tuple[str, ...], low: float, high: float, steps: int, out: str, as_json: bool
 ) -> None:
@@ -116,6 +118,7 @@ def new_recipe(name: str, base: str, folder: str, python: bool) -> None:
 @click.option("--resume", metavar="RUN", help="Resume an interrupted run.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch and one at the end.")
+@noncommercial_option
 def train(
     recipe: str | None, overrides: tuple[str, ...], path: str | None, resume: str | None, quiet: bool, as_json: bool
 ) -> None:
@@ -157,6 +160,7 @@ def _exit_when_stopped() -> Iterator[None]:
 @click.option("--resume", metavar="RUN", help="Resume an interrupted run.")
 @click.option("--retries", default=0, show_default=True, help="Restarts of all processes after one fails.")
 @quiet_option
+@noncommercial_option
 def launch(
     recipe: str | None,
     workers: int,
@@ -209,6 +213,7 @@ def _print_result(run: Run, as_json: bool) -> None:
 @click.option("--pruner", default="median", show_default=True, help="Pruner: median, halving or none.")
 @quiet_option
 @json_option
+@noncommercial_option
 def tune(recipe: str, overrides: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:
     """Search for better values of a recipe's options.
 

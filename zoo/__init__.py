@@ -108,7 +108,7 @@ def __getattr__(name: str) -> str:
 
 
 def get(  # noqa: PLR0913 - explicit arguments document the function
-    model: str,
+    model: str | os.PathLike[str],
     /,
     *,
     name: str | None = None,
@@ -120,12 +120,14 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
     classifier_activation: str | None = None,
     dtype: str | None = None,
     preprocessing: Any = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> keras.Model:
     """Build a registered model.
 
     Args:
-        model: a name of `zoo.list_models()`.
+        model: a name of `zoo.list_models()`; or one that has its weights: timm's "<model>.<tag>",
+            "hf://<user>/<repository>" or the path of a local folder with the same files.
         name: the keras.Model's name; `model` by default.
         classes: number of logits; 0 returns the pooled features; the spec's number by default.
         heads: instead of classes, a `MultiClass`, `MultiLabel` or `Regression`, or a dictionary of several over one
@@ -134,16 +136,18 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
         include_top: False returns the feature map (n, h, w, c) instead of logits.
         weights: None for random weights; a path (`.keras`, `.weights.h5`, or `.safetensors` with the zoo's, timm's or
             torchvision's names, or transformers'); a keras.Model of keras.applications or of this zoo; "imagenet" (the
-            first of `zoo.spec(model).weights`); "keras" (keras.applications' file); or "timm/<model>.<tag>" (the
-            Hugging Face hub). Published weights leave a head of another size random; a file must have every weight
-            except those of heads. For another number of input channels the first convolution's kernel is summed (for
-            one channel) or tiled and scaled.
+            first of `zoo.spec(model).weights`); "keras" (keras.applications' file); "timm/<model>.<tag>" (the Hugging
+            Face hub); "hf://<user>/<repository>" or a local folder with a `config.json` of the zoo or of timm. On
+            the hub, "@<revision>" at the end is a branch, a tag or a commit. Published weights leave a head of another
+            size random; a file must have every weight except those of heads. For another number of input channels the
+            first convolution's kernel is summed (for one channel) or tiled and scaled.
         classifier_activation: a Keras activation after the logits, such as "softmax"; None returns logits.
         dtype: Keras dtype policy of the layers, such as "mixed_bfloat16"; the global policy by default. Logits are
             always float32.
         preprocessing: preprocessing that the weights expect, for files that cannot say it: a `PreprocessingConfig`,
             the name of a preset ("imagenet", "tf", "caffe", "raw", "unit"), JSON text or a dictionary; `zoo.info`
             returns what is known of a model.
+        cache_dir: folder for downloads of the hub; that of its client ($HF_HUB_CACHE, $HF_HOME) by default.
         **options: options of the model family, such as `dropout=0.2` or `activation="silu"`; `zoo show MODEL` lists
             them.
 
@@ -153,17 +157,19 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
 
     Raises:
         UnknownName: no model has this name.
-        BadOption: the model has no such option, a value is out of range, or the weights do not fit.
+        BadOption: the model has no such option, a value is out of range, the weights do not fit, or they are not for
+            commercial use and ZOO_ALLOW_NONCOMMERCIAL=1 does not accept that.
         DataError: the weights cannot be downloaded or read.
     """
     from zoo.build import Request, build
 
-    request = Request(classes, heads, input_shape, include_top, classifier_activation, dtype, name, preprocessing)
+    head = (classes, heads, input_shape, include_top, classifier_activation)
+    request = Request(*head, dtype, name, preprocessing, cache_dir)
     return build(model, request, weights, options)
 
 
-def features(
-    model: str,
+def features(  # noqa: PLR0913 - as in `get`
+    model: str | os.PathLike[str],
     /,
     levels: Sequence[int] | None = None,
     *,
@@ -173,12 +179,13 @@ def features(
     dtype: str | None = None,
     preprocessing: Any = None,
     kind: str = "maps",
+    cache_dir: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> keras.Model:
     """Build a model that returns feature maps or attention weights.
 
     Args:
-        model: a name of `zoo.list_models()`.
+        model: as for `zoo.get`.
         levels: indices into `zoo.spec(model).feature_info`, or of the attention layers in block order; negative
             indices count from the end; all by default.
         name: the keras.Model's name; "<model>_features" by default.
@@ -187,6 +194,7 @@ def features(
         dtype: as for `zoo.get`.
         preprocessing: as for `zoo.get`.
         kind: "maps" for the feature maps of an image model, or "attention" for attention weights.
+        cache_dir: as for `zoo.get`.
         **options: options of the model family.
 
     Returns:
@@ -199,7 +207,7 @@ def features(
     """
     from zoo.build import Request, build_features
 
-    request = Request(input_shape=input_shape, dtype=dtype, name=name, preprocessing=preprocessing)
+    request = Request(input_shape=input_shape, dtype=dtype, name=name, preprocessing=preprocessing, cache_dir=cache_dir)
     return build_features(model, levels, request, weights, options, kind)
 
 

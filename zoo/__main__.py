@@ -35,6 +35,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Models": {
         "list": Entry(MODELS, "List models whose names match PATTERNS (shell wildcards)."),
         "show": Entry(MODELS, "Show the cost, options, published weights and stages of a model."),
+        "fetch": Entry(MODELS, "Download published weights into the cache, and check them."),
     },
     "Training": {
         "recipes": Entry(TRAINING, "List recipes with their data, accuracy, time and hardware."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import os
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,6 +22,8 @@ from zoo.weights.conventions import Variants, choose_options, note_assumption, w
 from zoo.weights.keras_models import rescale
 from zoo.weights.loading import load_weights
 from zoo.weights.opening import open_weights
+from zoo.weights.repositories import locate
+from zoo.weights.source import WeightsSource
 
 # Meaning of input_shape, by the names of the inputs.
 SHAPES = {
@@ -46,14 +49,27 @@ class Request:
     dtype: str | None = None
     name: str | None = None
     preprocessing: Any = None
+    cache_dir: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name or "/" in self.name):
             raise BadOption(f"name must be a non-empty text without '/'. Received: name={self.name!r}")
 
+    def as_stored(self, source: WeightsSource) -> Request:
+        """Return the request with the classes and the input shape of a repository, where the user gives none."""
+        classes = source.classes if self.classes is None and self.heads is None else self.classes
+        shape = source.input_shape if self.input_shape is None else self.input_shape
+        return dataclasses.replace(self, classes=classes, input_shape=shape)
+
+    @property
+    def cache(self) -> str | None:
+        """The cache of the hub's client; None for its own."""
+        return None if self.cache_dir is None else os.fspath(self.cache_dir)
+
 
 def build(name: str, request: Request, weights: Any, options: dict[str, Any]) -> Any:
     """Build the model `name` and load its weights; see `zoo.get`."""
+    name, weights = locate(name, weights, request.cache)
     return _build_loaded(models[name], request, weights, options)[0]
 
 
@@ -63,6 +79,7 @@ def build_features(
     """Build the model that returns feature maps or attention weights; see `zoo.features`."""
     if kind not in KINDS:
         raise BadOption(f"kind must be one of {', '.join(KINDS)}. Received: kind={kind!r}")
+    name, weights = locate(name, weights, request.cache)
     trunk, head = _build_loaded(models[name], dataclasses.replace(request, include_top=False), weights, options)
     tensors, (what, which) = head.attention if kind == "attention" else head.levels, KINDS[kind]
     if not tensors:
@@ -86,8 +103,12 @@ def _build_loaded(model: Model, request: Request, weights: Any, options: dict[st
         return _construct(model, request, explicit)
     with layers.skip_initialization():
         source = open_weights(
-            model, weights, lambda given, count: _candidates(model, request, {**given, **explicit}, count)
+            model,
+            weights,
+            lambda given, count: _candidates(model, request, {**given, **explicit}, count),
+            request.cache,
         )
+        request = request.as_stored(source)
         source, preprocessing = with_preprocessing(source, model.spec, request.preprocessing)
         variants = _variants(model, request, explicit)
         arguments = checked_options(model, choose_options(source, variants))

@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from zoo.common.console import json_option, print_json, print_table
+from zoo.common.errors import ZooError
+from zoo.common.licenses import noncommercial_option
 from zoo.description import describe, layers_text, macs_unit, size
 from zoo.specs.listing import list_models
 from zoo.specs.registry import models
@@ -39,6 +41,37 @@ def list_command(patterns: tuple[str, ...], as_json: bool, **filters: Any) -> No
         return
     rows = [(s.name, s.family, f"{s.params:,}", size(s.input_shape), s.classes, s.paper) for s in specs]
     print_table(("name", "family", "parameters", "input", "classes", "paper"), rows, right=(2, 4))
+
+
+@click.command("fetch")
+@click.argument("names", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--weights", default="imagenet", show_default=True, help="Which weights of a MODEL without a tag.")
+@click.option("--cache-dir", metavar="DIR", help="Cache for files of the hub; that of its client by default.")
+@noncommercial_option
+@json_option
+def fetch_command(names: tuple[str, ...], weights: str, cache_dir: str | None, as_json: bool) -> None:
+    """Download published weights into the cache, and check them.
+
+    MODEL is a name or a wildcard ("resnet*"), one with timm's tag (resnet50.a1_in1k), or hf://user/repository. One that
+    fails does not stop the others.
+    """
+    from zoo.weights.fetching import fetch_weights, select_weights
+
+    pairs = [pair for name in names for pair in select_weights(name, weights, cache_dir)]
+    found, errors = {}, []
+    for pair in pairs:
+        try:
+            fetched = fetch_weights(*pair, cache_dir)
+            found[fetched.weights] = fetched
+        except ZooError as error:
+            errors.append(error)
+    if as_json:
+        print_json([each.to_json() for each in found.values()])
+    elif found:
+        rows = [(f.model, f.weights, f"{f.bytes / 1e6:,.1f}", f.license or "unknown", f.path) for f in found.values()]
+        print_table(("model", "weights", "MB", "license", "path"), rows, right=(2,))
+    if errors:
+        raise errors[0]
 
 
 @click.command("show")
@@ -113,10 +146,20 @@ def _plain(value: float) -> str:
 
 
 def _print_weights(entries: list[dict[str, Any]]) -> None:
-    if entries:
-        click.echo()
-        rows = [(w["source"], f"{w['top1']:.2f}", size([w["size"]] * 2), w["reference"]) for w in entries]
-        print_table(("published weights", "top-1 %", "at", "reference"), rows, right=(1,))
+    """Print the published weights: what they reach at their own size, their license, and what checks a download."""
+    if not entries:
+        return
+    click.echo()
+    head = ("published weights", "top-1 %", "at", "MB", "license", "checked by")
+    print_table(head, map(_weights_row, entries), right=(1, 3))
+    click.echo(f"top-1: {', '.join(dict.fromkeys(w['reference'] for w in entries))}")
+
+
+def _weights_row(entry: dict[str, Any]) -> tuple[str, ...]:
+    # The hub sends the SHA-256 of a file with it.
+    kinds = [kind for kind in ("sha256", "md5") if entry[kind]] or (["sha256"] if entry["url"] is None else ["–"])
+    numbers = f"{entry['top1']:.2f}", size([entry["size"]] * 2), f"{entry['megabytes']:,.0f}"
+    return entry["source"], *numbers, entry["license"] or "unknown", kinds[0]
 
 
 def _print_options(options: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ def describe(name: str, formats: list[str]) -> dict[str, Any]:
     """Return the description of a model, JSON-safe.
 
     Args:
-        name: a registered name.
+        name: a registered name, or timm's "model.tag".
         formats: names of all export formats.
 
     Returns:
@@ -20,7 +20,9 @@ def describe(name: str, formats: list[str]) -> dict[str, Any]:
     """
     from zoo.build import default_options, options_of
     from zoo.counts import counts
+    from zoo.weights.references import split_tag
 
+    name = (split_tag(name) or (name,))[0] if name not in models else name
     model = models[name]
     fixed = default_options(model)
     defaults = {n: fixed.get(n, p.default) for n, p in options_of(model).items()}

@@ -199,6 +199,7 @@ def _row(artifacts: ArtifactSet, artifact: Artifact, measured: Any, reference: f
         "compression": (manifest["compression"] or {}).get("slug"),
         "path": os.path.relpath(artifact.path, artifacts.path),
         "digest": manifest["digest"],
+        "weights": _weights(manifest["source"]),
         "bytes": manifest["bytes"],
         "gzip_bytes": gzip_bytes(artifact),
         "batch": manifest["batch"] or 1,
@@ -223,6 +224,14 @@ def _row(artifacts: ArtifactSet, artifact: Artifact, measured: Any, reference: f
     threads = max(map(int, measured["latency"])) if measured else None
     times = {"latency_ms": latency.get("p50"), "latency_p95_ms": latency.get("p95"), "threads": threads}
     return row | times | {"batch": batch_of(row)}
+
+
+def _weights(source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return origin and license of the published weights that an artifact is made from; None for none."""
+    if not source.get("weights_origin") and not source.get("weights_license"):
+        return None
+    accepted = source.get("noncommercial_accepted", False)
+    return {"origin": source.get("weights_origin"), "license": source["weights_license"], "accepted": accepted}
 
 
 def _evaluation(artifacts: ArtifactSet, metric: str, count: int) -> str:

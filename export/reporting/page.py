@@ -39,6 +39,7 @@ def page_context(content: dict[str, Any]) -> dict[str, Any]:
         "curves": training_curves(content.get("curves") or []),
         "confusion": confusion_section(content),
         "artifacts": artifacts,
+        "weights": list(dict.fromkeys(_weights_text(a["weights"]) for a in artifacts if a["weights"])),
         "best": _best(content.get("artifacts") or [], artifacts),
         "passed": [artifact for artifact in artifacts if artifact["passed"]],
         "conditions": _conditions(artifacts, _with_defaults(content.get("machine"))),
@@ -67,6 +68,12 @@ def _artifact(row: dict[str, Any]) -> dict[str, Any]:
         measured[key] = _with_defaults(measured[key])
     artifact["inspection"] = _inspection(artifact["inspection"])
     return artifact
+
+
+def _weights_text(found: dict[str, Any]) -> str:
+    """Return origin and license of published weights, and whether the user had to accept it."""
+    terms = f"license {found['license']}" if found["license"] else "license unknown"
+    return f"{found['origin'] or 'a file'}, {terms}{', not for commercial use, accepted' if found['accepted'] else ''}"
 
 
 def _inspection(found: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -21,7 +21,9 @@ from training.runs.folder import locked
 from training.runs.run import Run
 from zoo.common.errors import BadOption
 from zoo.common.files import finite
+from zoo.common.licenses import check_license, is_noncommercial
 from zoo.specs.registry import ModelSpec, models
+from zoo.weights.references import is_repository, split_tag
 
 
 class ExportJob(abc.ABC):
@@ -110,7 +112,17 @@ class RunJob(ExportJob):
             "split": result["test"]["split"],
             "examples": result["test"]["examples"],
             "metrics": {name: v for name, v in result["test"].items() if isinstance(v, float)},
+            **(_weights_facts(self._pretrained()) if self.run.recipe.model.weights else {}),
         }
+
+    def check(self, request: FormatRequest) -> None:
+        """Raise BadOption for a run that started from weights whose license needs an acceptance."""
+        del request
+        check_license(self._pretrained().get("license"), f"run={self.title!r} from {self.run.recipe.model.weights!r}")
+
+    def _pretrained(self) -> dict[str, Any]:
+        """Return the info of the weights that the training started from; empty without any."""
+        return (self.run.statistics() or {}).get("pretrained") or {}
 
     def to_json(self) -> dict[str, Any]:
         """Return the path of the run."""
@@ -156,12 +168,8 @@ class RegistryJob(ExportJob):
         request, path = self.request, Path(self.request.weights)
         digest = digest_file(path) if path.is_file() else None
         model = {"model": request.name, "options": finite(dict(request.options))}
-        info = facts["info"] or {}
-        weights = {
-            "weights": path.name if digest else request.weights,
-            "weights_sha256": digest or info.get("sha256"),
-            **{f"weights_{name}": info.get(name) for name in ("origin", "revision", "license")},
-        }
+        weights = {"weights": path.name if digest else request.weights, **_weights_facts(facts["info"] or {})}
+        weights["weights_sha256"] = digest or weights["weights_sha256"]
         return {**model, **weights, "calibrated_on": request.samples}
 
     def to_json(self) -> dict[str, Any]:
@@ -182,6 +190,12 @@ class RegistryJob(ExportJob):
                     # Nothing was exported: leave no empty folder.
                     (self.exports / ".lock").unlink()
                     self.exports.rmdir()
+
+
+def _weights_facts(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return origin, commit, digest and license of weights from their info, and an acceptance that it needed."""
+    facts = {f"weights_{name}": info.get(name) for name in ("origin", "revision", "license", "sha256")}
+    return facts | ({"noncommercial_accepted": True} if is_noncommercial(info.get("license")) else {})
 
 
 def _signature(spec: ModelSpec, shape: tuple[int, ...]) -> tuple[str, str, tuple[int, ...]]:
@@ -208,12 +222,8 @@ def open_job(
             f"Received: source={type(source).__name__}. Register your model with zoo.register_model and pass its name."
         )
     if is_registry_name(source):
-        request = RegistryRequest(
-            str(source),
-            "" if weights is None else os.fspath(weights),
-            "" if calibration is None else os.fspath(calibration),
-            dict(options or {}),
-        )
+        texts = ("" if value is None else os.fspath(value) for value in (weights, calibration))
+        request = RegistryRequest.locate(str(source), *texts, dict(options or {}))
         return RegistryJob(request, Path(out or Path("exports") / request.name))
     for name, value in (("weights", weights), ("calibration", calibration), ("out", out), ("options", options)):
         if value:
@@ -224,5 +234,10 @@ def open_job(
 
 
 def is_registry_name(source: Any) -> bool:
-    """Return whether a source is the name of a registry model; an existing path of that name is a run."""
-    return isinstance(source, str) and source in models and not Path(source).exists()
+    """Return whether a source is the name of a registry model, or has its own weights as `zoo.get` takes them.
+
+    An existing path is a run, unless it is a folder of weights.
+    """
+    if not isinstance(source, str) or is_repository(source):
+        return isinstance(source, str)
+    return (source in models or split_tag(source) is not None) and not Path(source).exists()

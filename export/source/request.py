@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from zoo.common.errors import BadOption, DataError
 from zoo.specs.preprocessing import parse_preprocessing
 from zoo.specs.registry import ModelSpec, models
 from zoo.weights.names import check_weights
+from zoo.weights.references import is_repository
+from zoo.weights.repositories import locate, stored_model
 
 RANDOM = "random"
 FOLDER, FILE, NOISE = "folder", "file", "noise"  # kinds of examples
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-IMAGENET_CLASSES = 1000
 # Options that `zoo.get` has for every family.
 COMMON_OPTIONS = ("classes", "input_shape", "preprocessing")
 
@@ -56,14 +56,8 @@ class RegistryRequest:
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes: WordNet IDs for published ImageNet weights, numbers for all others."""
-        if self.spec.task == "generate":
-            return []
-        published = self.weights != RANDOM and not Path(self.weights).is_file()
-        if published and self.classes == IMAGENET_CLASSES:
-            (package,) = importlib.util.find_spec("tensorflow_datasets").submodule_search_locations
-            return (Path(package) / "datasets" / "imagenet2012" / "labels.txt").read_text(encoding="utf-8").split()
-        return [str(number) for number in range(self.classes)]
+        """Names of the classes where the weights do not state them: numbers."""
+        return [] if self.spec.task == "generate" else [str(number) for number in range(self.classes)]
 
     @property
     def samples(self) -> str:
@@ -91,6 +85,20 @@ class RegistryRequest:
             )
         if self.samples == FOLDER:
             self.images()
+
+    @classmethod
+    def locate(cls, name: str, weights: str, calibration: str, options: Mapping[str, Any]) -> RegistryRequest:
+        """Return the request for a registered name, or for one that has its weights; see `zoo.get`.
+
+        Classes and shape are those of a repository, where the options have none.
+        """
+        name, weights = locate(name, weights or None)
+        stated: dict[str, Any] = {}
+        if weights and is_repository(weights):
+            stored = stored_model(weights)
+            sizes = {"classes": stored.classes, "input_shape": stored.input_shape}
+            stated = {key: value for key, value in sizes.items() if value is not None}
+        return cls(name, weights or "", calibration, {**stated, **options})
 
     def images(self) -> list[Path]:
         """Return the images below the calibration folder; raises DataError if there are none."""

@@ -26,6 +26,7 @@ from training.recipe.validation import validate
 from zoo.common.errors import BadOption, UnknownName
 from zoo.common.types import describe, fit_type
 from zoo.specs.registry import Registry
+from zoo.weights.references import is_address, is_repository
 
 __all__ = ["Recipe", "parse_override", "recipes", "register_recipe", "resolve"]
 
@@ -152,9 +153,15 @@ def _absolute_paths(recipe: Recipe) -> dict[str, str]:
     for key in ("data.path", "model.weights", "teacher.run", "teacher.weights"):
         value = value_at(recipe, key)
         # Weights can also be a name such as "imagenet".
-        if value and (key in ("data.path", "teacher.run") or Path(value).expanduser().is_file()):
+        if value and (key in ("data.path", "teacher.run") or _is_local(value)):
             found[key] = str(Path(value).expanduser().absolute())
     return found
+
+
+def _is_local(weights: str) -> bool:
+    """Return whether weights are a file or a folder of this machine."""
+    path = Path(weights).expanduser()
+    return path.is_file() or (not is_address(weights) and is_repository(str(path)))
 
 
 def resolve(recipe: Recipe | str, overrides: Iterable[tuple[str, Any]] = ()) -> Recipe:

@@ -16,6 +16,8 @@ KERAS_RESULTS = "keras.io/api/applications"
 IMAGENET_1K = "imagenet-1k"
 # Licenses as timm 1.0.31 records them for its checkpoints, and as keras.io/api/applications states them.
 APACHE, BSD, MIT, CC_BY = "apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0"
+# Where Keras downloads from; `keras.applications` has the names of the files and their digests.
+KERAS_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,10 @@ class PublishedWeights:
         preprocessing: preprocessing that the weights expect; None if it is not known.
         license: SPDX identifier of the license of the weights, None if it is not known.
         revision: commit of the hub's repository, None for the newest.
-        sha256: SHA-256 of the file in hexadecimal, None if it is not known.
+        sha256: SHA-256 of the file in hexadecimal, None if the library that publishes it does not state it. (The hub
+            sends it with each file; torchvision puts the first eight digits into the name of the file.)
+        md5: MD5 of the file in hexadecimal, which most files of keras.applications have instead.
+        url: address of the file, None for the hub's.
         labels: the data set that gives the classes their names and order, None if it is not known.
         reference: where `top1` is published; by default the results table of the source.
     """
@@ -42,6 +47,8 @@ class PublishedWeights:
     license: str | None = None
     revision: str | None = None
     sha256: str | None = None
+    md5: str | None = None
+    url: str | None = None
     labels: str | None = IMAGENET_1K
     reference: str = ""
 

@@ -210,7 +210,8 @@ class ModelSpec:
             "tags": list(self.tags),
             "preprocessing": self.preprocessing.to_json(),
             "unsupported": dict(self.unsupported),
-            "weights": [entry.to_json() for entry in self.weights],
+            # Four bytes for each parameter; the libraries do not state the sizes of their files.
+            "weights": [entry.to_json() | {"megabytes": round(4e-6 * self.params, 1)} for entry in self.weights],
         }
         first = ("name", "family", "params", "input_shape", "input_dtype", "classes")
         return {key: values[key] for key in (*first, *(k for k in values if k not in first))}
@@ -248,6 +249,7 @@ ARGUMENTS = (
     "classifier_activation",
     "dtype",
     "preprocessing",
+    "cache_dir",
 )
 RESERVED = frozenset((*ARGUMENTS, "levels", "kind"))
 

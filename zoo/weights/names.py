@@ -8,6 +8,7 @@ from pathlib import Path
 from zoo.common.errors import BadOption, did_you_mean
 from zoo.specs.published import PublishedWeights
 from zoo.specs.registry import Model, models
+from zoo.weights.references import is_address, is_repository, parse_address
 
 SUFFIXES = (".keras", ".h5", ".safetensors")
 LIBRARIES = ("timm/", "keras/", "torchvision/")
@@ -23,12 +24,15 @@ def is_weights_file(text: str) -> bool:
 
 def check_weights(entry: Model, text: str) -> None:
     """Raise BadOption unless a text is a weights file or a name of the model's weights; nothing is opened."""
-    if is_weights_file(text):
+    if is_address(text):
+        parse_address(text)
+    if is_weights_file(text) or is_repository(text):
         return
     if text not in ("imagenet", "keras") and not text.startswith(LIBRARIES):
         raise BadOption(
-            "weights must be 'imagenet', 'keras', 'timm/<model>.<tag>' or the path of an existing file "
-            f"({', '.join(SUFFIXES)}). Received: weights={text!r}. Run `zoo show {entry.spec.name}` for its weights."
+            "weights must be 'imagenet', 'keras', 'timm/<model>.<tag>', 'hf://user/repository', or the path of an "
+            f"existing file ({', '.join(SUFFIXES)}) or folder with a config.json. Received: weights={text!r}. "
+            f"Run `zoo show {entry.spec.name}` for its weights."
         )
     resolve(entry, text)
 

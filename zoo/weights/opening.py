@@ -12,14 +12,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.common.errors import BadOption
+from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras
+from zoo.common.licenses import check_license
 from zoo.specs.info import ModelInfo
+from zoo.specs.labels import class_names
 from zoo.specs.published import PublishedWeights
 from zoo.specs.registry import Model
+from zoo.weights.configs import StoredModel, read_config
 from zoo.weights.h5_files import check_rescaling, head_classes, open_h5
-from zoo.weights.hub import fetch, fetch_keras
+from zoo.weights.hub import CARD, CONFIG, fetch, fetch_optional, origin_of
 from zoo.weights.keras_files import load_keras_file
+from zoo.weights.keras_hub import fetch_keras
 from zoo.weights.keras_models import keras_mapping, read_model, read_records
 from zoo.weights.names import (
     check_keras_variant,
@@ -29,13 +33,15 @@ from zoo.weights.names import (
     refuse_unknown,
     resolve,
 )
+from zoo.weights.references import is_repository
+from zoo.weights.repositories import card_license, open_repository
 from zoo.weights.safetensors_file import read_safetensors
 from zoo.weights.source import WeightsSource
 
 Candidates = Callable[[Mapping[str, Any], "int | None"], Iterable[Any]]
 
 
-def open_weights(entry: Model, weights: Any, candidates: Candidates) -> WeightsSource:
+def open_weights(entry: Model, weights: Any, candidates: Candidates, cache_dir: str | None = None) -> WeightsSource:
     """Open weights for a registered model.
 
     Args:
@@ -43,40 +49,74 @@ def open_weights(entry: Model, weights: Any, candidates: Candidates) -> WeightsS
         weights: the user's argument, see `zoo.get`.
         candidates: returns keras.Models, in order, that a `.weights.h5` file may fit, for the options that the file
             states and its number of classes, None if it has no such layer.
+        cache_dir: cache of the hub's client; its own by default.
 
     Raises:
-        BadOption: neither a name nor a readable file, or the model has no such weights.
+        BadOption: neither a name nor a readable file, the model has no such weights, or their license needs an
+            acceptance.
         DataError: the weights cannot be downloaded.
     """
+    source = _opened(entry, weights, candidates, cache_dir)
+    check_license(source.info.license if source.info else None, source.received)
+    return source
+
+
+def _opened(entry: Model, weights: Any, candidates: Candidates, cache_dir: str | None) -> WeightsSource:
+    """Open weights of any kind."""
     if isinstance(weights, (str, os.PathLike)):
         text = os.fspath(weights)
         check_weights(entry, text)
-        return _open_file(entry, Path(text), candidates) if is_weights_file(text) else _open_name(entry, text)
+        if is_weights_file(text):
+            return _open_file(entry, Path(text), candidates)
+        return (open_repository if is_repository(text) else _open_name)(entry, text, cache_dir)
     if not isinstance(weights, keras.Model):
         raise BadOption(f"weights must be a path, a name or a keras.Model. Received: weights={weights!r}")
     return read_model(entry, weights, f"weights=<{weights.name}>")
 
 
-def _open_name(entry: Model, name: str) -> WeightsSource:
+def _open_name(entry: Model, name: str, cache_dir: str | None) -> WeightsSource:
     """Open published weights, downloaded if needed."""
     published = resolve(entry, name)
-    library, _, source = published.source.partition("/")
+    library = published.source.partition("/")[0]
     if library == "torchvision":
         raise BadOption(
             f"{published.source} is published as a pickle only, which the zoo never opens. Received: weights={name!r}. "
             "With torchvision installed, write a safetensors file: "
             "safetensors.torch.save_file(model.state_dict(), 'x.safetensors'), and pass weights='x.safetensors'."
         )
+    check_license(published.license, f"weights={name!r}")
+    stored = StoredModel(ModelInfo(entry.spec.name, **_facts(published)))
     if library == "keras":
-        opened = read_model(entry, fetch_keras(source), f"weights={name!r}")
+        opened = read_model(entry, fetch_keras(published), f"weights={name!r}")
     else:
-        at = f"@{published.revision}" if published.revision else ""
-        path = fetch(published.source + at, published.sha256 or "")
+        repository = f"{published.source}@{published.revision}" if published.revision else published.source
+        path = fetch(repository, published.sha256 or "", cache_dir=cache_dir)
         opened = read_safetensors(entry, path, f"weights={name!r} ({path})")
-    info = opened.info or ModelInfo(entry.spec.name)
+        if published.preprocessing is None:
+            stored = _stated_by_hub(stored, repository, cache_dir)
+        stored = dataclasses.replace(stored, info=dataclasses.replace(stored.info, **origin_of(path)))
+    options = opened.info.options if opened.info else {}
     return dataclasses.replace(
-        opened, published=True, bgr=published.bgr, info=dataclasses.replace(info, **_facts(published))
+        opened,
+        published=True,
+        bgr=published.bgr,
+        info=dataclasses.replace(stored.info, options=options, rescaling=opened.info and opened.info.rescaling),
+        classes=stored.classes,
     )
+
+
+def _stated_by_hub(known: StoredModel, repository: str, cache_dir: str | None) -> StoredModel:
+    """Return what the hub's config and card say of weights that the tables do not have; as before if it has neither."""
+    try:
+        config, card = (fetch_optional(repository, file, cache_dir) for file in (CONFIG, CARD))
+    except DataError as error:
+        # The weights are here, and what is not known of them can be stated.
+        warnings.warn(f"The preprocessing and license of {repository} are not known. {error}", stacklevel=2)
+        return known
+    stored = read_config(config, f"weights={repository!r}") if config else known
+    terms = stored.info.license or card_license(card)
+    name, origin = known.info.name, known.info.origin
+    return dataclasses.replace(stored, info=dataclasses.replace(stored.info, name=name, origin=origin, license=terms))
 
 
 def _facts(published: PublishedWeights) -> dict[str, Any]:
@@ -85,6 +125,7 @@ def _facts(published: PublishedWeights) -> dict[str, Any]:
     return {
         "preprocessing": config and dataclasses.replace(config, channel_order="rgb"),
         "input_size": (published.size, published.size) if config else None,
+        "labels": class_names(published.labels),
         "labels_origin": published.labels,
         "license": published.license,
         "origin": published.source,

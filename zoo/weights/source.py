@@ -42,6 +42,8 @@ class WeightsSource:
         info: what the source states about its model; None if it states nothing.
         model: the keras.Model that the arrays come from, if it states nothing itself.
         left_out: layers of another head, which are not loaded.
+        classes: number of logits that a repository states; None if none is stated.
+        input_shape: shape of one input that a repository states; None if none is stated.
     """
 
     received: str
@@ -54,6 +56,8 @@ class WeightsSource:
     info: ModelInfo | None = None
     model: Any = None
     left_out: tuple[str, ...] = ()
+    classes: int | None = None
+    input_shape: tuple[int, ...] | None = None
 
     @property
     def torch(self) -> bool:

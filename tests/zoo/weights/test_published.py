@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,34 @@ def test_weights_of_timm_and_keras_have_a_name_mapping():
     for name in models.names():
         libraries = {weights.source.partition("/")[0] for weights in models[name].spec.weights}
         assert libraries <= models[name].name_mappings.keys(), name
+
+
+def keras_sources():
+    """The source of keras.applications, not imported."""
+    folder = Path(importlib.util.find_spec("keras").origin).parent / "src" / "applications"
+    return "".join(path.read_text() for path in sorted(folder.glob("*.py")))
+
+
+def test_digests_are_those_of_keras_applications():
+    """Each file has the name and the digest in Keras' source; one file has none there."""
+    source = keras_sources()
+    entries = [w for name in models.names() for w in models[name].spec.weights if w.source.startswith("keras/")]
+    assert len(entries) == 18
+    for entry in entries:
+        known = entry.sha256 or entry.md5
+        assert known is None or f'"{known}"' in source, entry.source
+        assert entry.url.startswith("https://storage.googleapis.com/")
+        assert entry.url.split("/")[-2] in source
+    assert [w.source for w in entries if not (w.sha256 or w.md5)] == ["keras/MobileNetV2"]
+    assert f'"{"0" * 32}"' not in source  # the control
+
+
+def test_every_entry_states_its_size():
+    """`zoo show --json` has the size in megabytes, the license, the digest and the native size of each entry."""
+    for name in models.names():
+        for entry in models[name].spec.to_json()["weights"]:
+            assert entry["megabytes"] == pytest.approx(4e-6 * models[name].spec.params, abs=0.1)
+            assert {"license", "revision", "sha256", "md5", "url", "size"} <= entry.keys()
 
 
 IMPORTS = """

@@ -90,10 +90,11 @@ def test_published_weights_state_their_facts(home):  # noqa: F811
     info = zoo.info(zoo.get("resnet18", input_shape=(32, 32, 3), weights="imagenet"))
     assert (info.preprocessing, info.license, info.origin) == (entry.preprocessing, entry.license, entry.source)
     assert (info.labels_origin, info.input_size) == ("imagenet-1k", (288, 288))
+    assert (len(info.labels), info.labels[281]) == (1000, "tabby cat")
     assert info.preprocessing != zoo.spec("resnet18").preprocessing
     with pytest.warns(UserWarning, match=r"have 1000 classes; the last layer of resnet18 \(10 classes\) starts"):
         other = zoo.get("resnet18", input_shape=(32, 32, 3), weights="imagenet", classes=10)
-    assert zoo.info(other) == dataclasses.replace(info, labels_origin=None)
+    assert zoo.info(other) == dataclasses.replace(info, labels=None, labels_origin=None)
 
 
 def test_file_of_torch_states_no_preprocessing(resnet18_state, tmp_path):  # noqa: F811

@@ -17,6 +17,12 @@ TORCHVISION = NameMapping(
     )
 )
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
-    "alexnet_owt": (PublishedWeights("torchvision/AlexNet_Weights.IMAGENET1K_V1", 56.522),),
+    "alexnet_owt": (
+        PublishedWeights(
+            "torchvision/AlexNet_Weights.IMAGENET1K_V1",
+            56.522,
+            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        ),
+    ),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {"alexnet_owt": {"torchvision": TORCHVISION}}

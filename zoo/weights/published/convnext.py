@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from zoo.specs.preprocessing import IMAGENET_BICUBIC, PreprocessingConfig
-from zoo.specs.published import APACHE, NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, KERAS_STORE, NameMapping, PublishedWeights
 
 BLOCK = r"stage(\d+)_block(\d+)"
 
@@ -57,7 +57,14 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "convnext_tiny": (
         PublishedWeights("timm/convnext_tiny.in12k_ft_in1k", 84.45, 288, BICUBIC_100, APACHE),
         PublishedWeights("timm/convnext_tiny.fb_in1k", 82.698, 288, BICUBIC_100, APACHE),
-        PublishedWeights("keras/ConvNeXtTiny", 81.3, 224, PreprocessingConfig()),
+        PublishedWeights(
+            "keras/ConvNeXtTiny",
+            81.3,
+            224,
+            PreprocessingConfig(),
+            sha256="8ae6e78ce2933352b1ef4008e6dd2f17bc40771563877d156bc6426c7cf503ff",
+            url=f"{KERAS_STORE}/convnext/convnext_tiny.h5",
+        ),
     ),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {

@@ -82,22 +82,30 @@ KERAS = NameMapping(
 BICUBIC_100 = dataclasses.replace(IMAGENET_BICUBIC, crop=1.0)
 # AdvProp (arXiv:1911.09665) trains on pixels from -1 to 1.
 ADVPROP = dataclasses.replace(SYMMETRIC, interpolation="bicubic", crop=0.875)
+
+
+def _keras(name: str, top1: float, size: int, md5: str) -> PublishedWeights:
+    """Return weights of keras.applications, with the scaling of pixels inside the model."""
+    url = f"https://storage.googleapis.com/keras-applications/{name.lower()}.h5"
+    return PublishedWeights(f"keras/{name}", top1, size, PreprocessingConfig(), md5=md5, url=url)
+
+
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "efficientnet_b0": (
         PublishedWeights("timm/efficientnet_b0.ra_in1k", 77.694, 224, IMAGENET_BICUBIC, APACHE),
-        PublishedWeights("keras/EfficientNetB0", 77.1, 224, PreprocessingConfig()),
+        _keras("EfficientNetB0", 77.1, 224, "902e53a9f72be733fc0bcb005b3ebbac"),
     ),
     "efficientnet_b1": (
         PublishedWeights("timm/efficientnet_b1.ft_in1k", 78.8, 256, BICUBIC_100, APACHE),
-        PublishedWeights("keras/EfficientNetB1", 79.1, 240, PreprocessingConfig()),
+        _keras("EfficientNetB1", 79.1, 240, "1d254153d4ab51201f1646940f018540"),
     ),
     "efficientnet_b2": (
         PublishedWeights("timm/efficientnet_b2.ra_in1k", 80.61, 288, BICUBIC_100, APACHE),
-        PublishedWeights("keras/EfficientNetB2", 80.1, 260, PreprocessingConfig()),
+        _keras("EfficientNetB2", 80.1, 260, "b15cce36ff4dcbd00b6dd88e7857a6ad"),
     ),
     "efficientnet_b3": (
         PublishedWeights("timm/efficientnet_b3.ra2_in1k", 82.242, 320, BICUBIC_100, APACHE),
-        PublishedWeights("keras/EfficientNetB3", 81.6, 300, PreprocessingConfig()),
+        _keras("EfficientNetB3", 81.6, 300, "ffd1fdc53d0ce67064dc6a9c7960ede0"),
     ),
     "tf_efficientnet_b0": (
         PublishedWeights("timm/tf_efficientnet_b0.ns_jft_in1k", 78.67, 224, IMAGENET_BICUBIC, APACHE),

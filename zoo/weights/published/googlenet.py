@@ -27,6 +27,13 @@ TORCHVISION = NameMapping(
 )
 CROPPED = dataclasses.replace(SYMMETRIC, crop=0.875)
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
-    "googlenet": (PublishedWeights("torchvision/GoogLeNet_Weights.IMAGENET1K_V1", 69.778, preprocessing=CROPPED),),
+    "googlenet": (
+        PublishedWeights(
+            "torchvision/GoogLeNet_Weights.IMAGENET1K_V1",
+            69.778,
+            preprocessing=CROPPED,
+            url="https://download.pytorch.org/models/googlenet-1378be20.pth",
+        ),
+    ),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {"googlenet": {"torchvision": TORCHVISION}}

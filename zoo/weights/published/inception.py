@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from zoo.specs.preprocessing import IMAGENET_BICUBIC, SYMMETRIC
-from zoo.specs.published import APACHE, NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, KERAS_STORE, NameMapping, PublishedWeights
 
 # Convolutions of the blocks in torchvision and timm, in the order in which keras.applications numbers its own.
 BRANCHES = {
@@ -48,7 +48,15 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
         PublishedWeights("timm/inception_v3.gluon_in1k", 78.806, 299, IMAGENET_BICUBIC, APACHE),
         PublishedWeights("timm/inception_v3.tf_in1k", 77.862, 299, SYMMETRIC_CROPPED, APACHE),
         PublishedWeights("timm/inception_v3.tv_in1k", 77.434, 299, SYMMETRIC_CROPPED, APACHE),
-        PublishedWeights("keras/InceptionV3", 77.9, 299, SYMMETRIC, APACHE),
+        PublishedWeights(
+            "keras/InceptionV3",
+            77.9,
+            299,
+            SYMMETRIC,
+            APACHE,
+            md5="9a0d58056eeedaa3f26cb7ebd46da564",
+            url=f"{KERAS_STORE}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels.h5",
+        ),
     ),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {

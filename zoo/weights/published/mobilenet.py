@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.specs.preprocessing import IMAGENET_BICUBIC, SYMMETRIC
-from zoo.specs.published import APACHE, NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, KERAS_STORE, NameMapping, PublishedWeights
 
 BLOCK = r"stage(\d+)_block(\d+)"
 # Blocks in each stage; torchvision and keras.applications number the blocks of all stages in one sequence.
@@ -69,10 +69,12 @@ KERAS = NameMapping(
     ),
     arguments={"epsilon": 1e-3, "tf_padding": True},
 )
+KERAS_FILE = f"{KERAS_STORE}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "mobilenet_v2": (
         PublishedWeights("timm/mobilenetv2_100.ra_in1k", 72.976, 224, IMAGENET_BICUBIC, APACHE),
-        PublishedWeights("keras/MobileNetV2", 71.3, 224, SYMMETRIC, APACHE),
+        # Keras states no digest of this file.
+        PublishedWeights("keras/MobileNetV2", 71.3, 224, SYMMETRIC, APACHE, url=KERAS_FILE),
     ),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from zoo.specs.preprocessing import CAFFE, IMAGENET, IMAGENET_BICUBIC
-from zoo.specs.published import APACHE, BSD, MIT, TORCHVISION_RESULTS, NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, BSD, KERAS_STORE, MIT, TORCHVISION_RESULTS, NameMapping, PublishedWeights
 
 BLOCK = r"stage(\d+)_block(\d+)"
 
@@ -68,8 +68,9 @@ def _timm(name: str, **top1: float) -> tuple[PublishedWeights, ...]:
     return tuple(PublishedWeights(f"timm/{name}.{recipe}_in1k", v, **RECIPES[recipe]) for recipe, v in top1.items())
 
 
-def _keras(name: str, top1: float, terms: str | None = None) -> PublishedWeights:
-    return PublishedWeights(f"keras/{name}", top1, preprocessing=CAFFE, license=terms)
+def _keras(name: str, top1: float, md5: str, terms: str | None = None) -> PublishedWeights:
+    url = f"{KERAS_STORE}/resnet/{name.lower()}_weights_tf_dim_ordering_tf_kernels.h5"
+    return PublishedWeights(f"keras/{name}", top1, preprocessing=CAFFE, license=terms, md5=md5, url=url)
 
 
 # timm's results do not list this checkpoint.
@@ -83,9 +84,9 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "resnext50_32x4d": _timm("resnext50_32x4d", a1h=82.014, tv2=81.182, tv=77.618),
     "wide_resnet50_2": _timm("wide_resnet50_2", racm=82.280, tv2=81.606, tv=78.480),
     "resnet50d": _timm("resnet50d", a1=81.450, ra2=81.356),
-    "resnet50_v1": (_keras("ResNet50", 74.9, MIT),),
-    "resnet101_v1": (_keras("ResNet101", 76.4),),
-    "resnet152_v1": (_keras("ResNet152", 76.6),),
+    "resnet50_v1": (_keras("ResNet50", 74.9, "2cb95161c43110f7111970584f804107", MIT),),
+    "resnet101_v1": (_keras("ResNet101", 76.4, "f1aeb4b969a6efcfb50fad2f0c20cfc5"),),
+    "resnet152_v1": (_keras("ResNet152", 76.6, "100835be76be38e30d865e96f2aaae62"),),
 }
 NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {
     "resnet18": {"torchvision": TORCH, "timm": TORCH},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from zoo.specs.preprocessing import SYMMETRIC
-from zoo.specs.published import APACHE, NameMapping, PublishedWeights
+from zoo.specs.published import APACHE, KERAS_STORE, NameMapping, PublishedWeights
 
 BLOCK = r"stage(\d+)_block(\d+)"
 TIMM = NameMapping(
@@ -38,14 +38,15 @@ def _timm(name: str, top1: float) -> PublishedWeights:
     return PublishedWeights(f"timm/{name}", top1, 288, preprocessing, APACHE)
 
 
-def _keras(name: str, top1: float) -> PublishedWeights:
-    return PublishedWeights(f"keras/{name}", top1, preprocessing=SYMMETRIC)
+def _keras(name: str, top1: float, md5: str) -> PublishedWeights:
+    url = f"{KERAS_STORE}/resnet/{name.lower()}_weights_tf_dim_ordering_tf_kernels.h5"
+    return PublishedWeights(f"keras/{name}", top1, preprocessing=SYMMETRIC, md5=md5, url=url)
 
 
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
-    "resnet50_v2": (_keras("ResNet50V2", 76.0),),
-    "resnet101_v2": (_keras("ResNet101V2", 77.2),),
-    "resnet152_v2": (_keras("ResNet152V2", 78.0),),
+    "resnet50_v2": (_keras("ResNet50V2", 76.0, "3ef43a0b657b3be2300d5770ece849e0"),),
+    "resnet101_v2": (_keras("ResNet101V2", 77.2, "6343647c601c52e1368623803854d971"),),
+    "resnet152_v2": (_keras("ResNet152V2", 78.0, "a49b44d1979771252814e80f8ec446f9"),),
     "resnetv2_50": (_timm("resnetv2_50.a1h_in1k", 81.398),),
     "resnetv2_101": (_timm("resnetv2_101.a1h_in1k", 83.002),),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.specs.preprocessing import CAFFE
-from zoo.specs.published import BSD, CC_BY, NameMapping, PublishedWeights
+from zoo.specs.published import BSD, CC_BY, KERAS_STORE, NameMapping, PublishedWeights
 
 # Convolutions in each stage.
 DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -36,8 +36,15 @@ def _name_mappings(depths: tuple[int, ...], batch_norm: bool) -> dict[str, NameM
     }
 
 
-KERAS_VGG16 = PublishedWeights("keras/VGG16", 71.3, preprocessing=CAFFE, license=CC_BY)
-KERAS_VGG19 = PublishedWeights("keras/VGG19", 71.3, preprocessing=CAFFE, license=CC_BY)
+def _keras(name: str, md5: str) -> PublishedWeights:
+    file = f"{name.lower()}/{name.lower()}_weights_tf_dim_ordering_tf_kernels.h5"
+    return PublishedWeights(
+        f"keras/{name}", 71.3, preprocessing=CAFFE, license=CC_BY, md5=md5, url=f"{KERAS_STORE}/{file}"
+    )
+
+
+KERAS_VGG16 = _keras("VGG16", "64373286793e3c8b2b4e3219cbf3544b")
+KERAS_VGG19 = _keras("VGG19", "cbe5617147190e668d6c5d5026f83318")
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "vgg11": (PublishedWeights("timm/vgg11.tv_in1k", 69.022, license=BSD),),
     "vgg13": (PublishedWeights("timm/vgg13.tv_in1k", 69.932, license=BSD),),
