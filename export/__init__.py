@@ -25,6 +25,8 @@ from export.core.runtime import Runtime, Tensor
 from export.core.tolerance import Tolerance
 from export.inspection.inspect import Inspection
 from export.inspection.inspect import inspect as _inspect
+from export.publishing.pull import local_artifact
+from export.publishing.push import Pushed, PushOptions, push_source
 from export.reporting.content import Report, report_runs
 from export.reporting.pick import Limits, Pick, pick_artifact
 from export.source.job import RegistryJob, open_job
@@ -44,6 +46,7 @@ __all__ = [
     "Inspection",
     "Options",
     "Pick",
+    "Pushed",
     "Report",
     "Runtime",
     "Tensor",
@@ -55,6 +58,7 @@ __all__ = [
     "list_formats",
     "load",
     "pick",
+    "push",
     "register_compression",
     "register_format",
     "report",
@@ -153,20 +157,55 @@ def verify(path: PathLike) -> Artifact:
     """Repeat an artifact's comparison with its source model, from the samples in its folder.
 
     Args:
-        path: the artifact or its folder.
+        path: the artifact or its folder, or an address as for `load`.
 
     Raises:
         RunError: no artifact there.
         ParityError: a byte was changed, or the artifact is out of tolerance.
+        DataError: it cannot be downloaded.
     """
-    return verify_artifact(Path(path))
+    return verify_artifact(local_artifact(path))
+
+
+def push(
+    source: Run | PathLike,
+    to: str,
+    *,
+    private: bool | None = None,
+    revision: str = "",
+    create_pr: bool = False,
+    license_name: str = "",
+) -> Pushed:
+    """Push a run or artifacts to a repository of the Hugging Face hub, with a model card.
+
+    The weights of a run are pushed as `model.safetensors` with a `config.json`, for `zoo.get(to)`, and artifacts with
+    their manifests and samples (up to 1,000 examples of the test split), for `export.load(to)`. Nothing is uploaded
+    unless the pushed weights give the model back.
+
+    Args:
+        source: a finished run or its directory; an artifact; or a folder of artifacts.
+        to: "hf://user/repository"; it is created if needed.
+        private: whether a new repository is private; None for the hub's default.
+        revision: a branch, which is created if needed; "main" by default.
+        create_pr: open a pull request instead of a commit.
+        license_name: identifier of the license, such as "apache-2.0"; that of the weights by default.
+
+    Raises:
+        BadOption: `to` is no such address, the model has several outputs, or the license of the weights forbids
+            commercial use and is not accepted or kept.
+        DataError: the hub refuses the upload, or cannot be reached.
+        RunError: no run and no artifact there, or the run is unfinished.
+        ParityError: an artifact was changed, or the pushed weights would not give the model back.
+    """
+    return push_source(source, to, PushOptions(private, revision, create_pr, license_name))
 
 
 def load(path: PathLike, threads: int | None = None) -> Runtime:
     """Load an artifact into its runtime.
 
     Args:
-        path: the artifact or its folder.
+        path: the artifact or its folder; or "hf://user/repository", "hf://user/repository@revision/NAME" for one of
+            several.
         threads: threads of the runtime; its own default if None.
 
     Returns:
@@ -177,8 +216,9 @@ def load(path: PathLike, threads: int | None = None) -> Runtime:
     Raises:
         RunError: no artifact there.
         ParityError: a byte was changed.
+        DataError: it cannot be downloaded.
     """
-    return load_artifact(Path(path), threads)
+    return load_artifact(local_artifact(path), threads)
 
 
 def encode_rows(path: PathLike, rows: Sequence[Mapping[str, Any]] | PathLike) -> np.ndarray:

@@ -137,7 +137,7 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
         weights: None for random weights; a path (`.keras`, `.weights.h5`, or `.safetensors` with the zoo's, timm's or
             torchvision's names, or transformers'); a keras.Model of keras.applications or of this zoo; "imagenet" (the
             first of `zoo.spec(model).weights`); "keras" (keras.applications' file); "timm/<model>.<tag>" (the Hugging
-            Face hub); "hf://<user>/<repository>" or a local folder with a `config.json` of the zoo or of timm. On
+            Face hub); "hf://<user>/<repository>" or a local folder with a `config.json` of `zoo push` or of timm. On
             the hub, "@<revision>" at the end is a branch, a tag or a commit. Published weights leave a head of another
             size random; a file must have every weight except those of heads. For another number of input channels the
             first convolution's kernel is summed (for one channel) or tiled and scaled.

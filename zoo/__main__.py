@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 
 MODELS, TRAINING = "zoo.commands", "training.commands"
 EXPORT, INSPECT, REPORT = "export.commands", "export.inspection.commands", "export.reporting.commands"
+PUBLISH = "export.publishing.commands"
 # Sections of `zoo --help`: commands by name. `zoo --help` imports none of them.
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Models": {
@@ -50,6 +51,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Export": {
         "export": Entry(EXPORT, "Export a trained run or a registry model, and verify each artifact."),
         "verify": Entry(EXPORT, "Verify artifacts again: checksums, and outputs against the source model."),
+        "push": Entry(PUBLISH, "Push a run or artifacts to the Hugging Face hub, with a model card."),
         "formats": Entry(EXPORT, "List export formats and their options."),
         "compressions": Entry(EXPORT, "List compression methods (pruning, clustering, QAT, …)."),
         "targets": Entry(EXPORT, "List deployment targets and their formats, for `zoo export --for`."),
