@@ -158,6 +158,7 @@ def _summary(artifacts: ArtifactSet) -> dict[str, Any]:
         "train_images": splits.get("train"),
         "validation_images": splits.get("validation"),
         "test_images": splits.get("test"),
+        "data": (run.statistics() or {}).get("summary"),
         "epochs": run.recipe.epochs,
         "seconds": result["seconds"],
         "precision": result["precision"],

@@ -45,8 +45,20 @@ def page_context(content: dict[str, Any]) -> dict[str, Any]:
         "conditions": _conditions(artifacts, _with_defaults(content.get("machine"))),
         "tradeoffs": _tradeoffs(artifacts),
         "compressions": [_compression(found) for found in content.get("compressions") or []],
+        **_data(summary["data"] or {}),
         "recipe": list(_dotted(content.get("recipe") or {})),
         "environment": list(_dotted({key: summary[key] for key in ENVIRONMENT if summary[key] is not None})),
+    }
+
+
+def _data(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the table of examples by class and split, or of examples by split where classes were not counted."""
+    counts, examples = summary.get("classes") or {}, summary.get("examples") or {}
+    rows = [(label, [found[label] for found in counts.values()]) for label in next(iter(counts.values()), {})]
+    return {
+        "data_splits": list(counts) or list(examples),
+        "data_rows": rows or ([("examples", list(examples.values()))] if examples else []),
+        "data_notes": summary.get("notes") or [],
     }
 
 

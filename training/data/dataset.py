@@ -97,6 +97,7 @@ class Dataset:
         find_turned: returns whether any image has one, by its metadata; None without such images.
         check: raises DataError if an example cannot be read; maps names of splits to numbers of examples, int64 (n,).
             None does not check examples before they are read.
+        notes: what was left out, and why, a line each.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Dataset:
     turned: bool = False
     find_turned: Callable[[], bool] | None = None
     check: Callable[[Mapping[str, _np.ndarray]], None] | None = None
+    notes: tuple[str, ...] = ()
 
     def checked(self) -> Dataset:
         """Return the dataset after checking every example; raises DataError."""

@@ -20,11 +20,18 @@ def folder(config: DataConfig) -> Dataset:
     Raises:
         DataError: no folder, no classes, or a class with no images.
     """
-    root, splits, options = open_folder(config, IMAGES)
-    images = {name: labelled(files) for name, files in splits.items()}
-    made, check = image_splits(root, images, config.skip_bad)
+    found = open_folder(config, IMAGES)
+    images = {name: labelled(files) for name, files in found.splits.items()}
+    splits, check = image_splits(found.root, images, config.skip_bad)
     find_turned = functools.partial(any_turned, {name: paths for name, (paths, _) in images.items()})
-    labels = tuple(splits["train"])
     return Dataset(
-        "folder", labels, (0, 0, 0), made, options=options, turned=True, find_turned=find_turned, check=check
+        "folder",
+        found.labels,
+        (0, 0, 0),
+        splits,
+        options=found.options,
+        turned=True,
+        find_turned=find_turned,
+        check=check,
+        notes=found.notes,
     )

@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from training.data.dataset import Dataset, register_dataset
-from training.data.readers.folders import FileKind
+from training.data.readers.scan import FileKind
 from training.data.readers.text_folders import text_files
 from training.recipe.config import DataConfig
 

@@ -8,7 +8,7 @@ split.
 from __future__ import annotations
 
 from training.data.dataset import Dataset, register_dataset
-from training.data.readers.folders import FileKind
+from training.data.readers.scan import FileKind
 from training.data.readers.text_folders import text_files
 from training.recipe.config import DataConfig
 

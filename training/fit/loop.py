@@ -7,6 +7,7 @@ from typing import Any
 
 from training.data.pipeline.opening import training_statistics
 from training.data.pipeline.pipeline import Pipeline
+from training.data.summary import summary_lines
 from training.distributed.device import Device
 from training.distributed.strategy import check_run_path
 from training.distributed.workers import follow, wait_for_run
@@ -75,6 +76,9 @@ def _train(
             pipeline.batch_size,
             progress and device.chief,
         ) as display:
+            if session.is_new:
+                for line in summary_lines(run.statistics()["summary"]):
+                    display.note(line)
             session.train(display, observe if device.chief else None)
         if device.chief:
             session.finish(split)

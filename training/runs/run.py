@@ -4,7 +4,7 @@ runs/<recipe>/<time>-<4 hex>/
   recipe.json env.json metrics.jsonl diagnostics.jsonl tensorboard/ checkpoints/ model.keras compressed/ exports/
   report.html report.json
   text.json    the text config with its vocabulary, for text
-  data.json    other statistics of the training split, and the columns of a table
+  data.json    the summary of the data, statistics of the training split, and the columns of a table
   pruned.json  written when a study prunes the run; resuming removes it
   logits.npz   for a run on JAX: logits of some examples, to verify its rebuild on TensorFlow
   done.json    written last; a run without it is unfinished

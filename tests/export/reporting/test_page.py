@@ -273,6 +273,21 @@ def test_artifacts_without_labels(tmp_path):
     assert "zoo train" not in page.text
 
 
+def test_data(content, tmp_path):
+    """The examples of each class, and what was left out, as they were shown before training."""
+    counts = {"train": {"cat": 1200, "dog": 7}, "test": {"cat": 3, "dog": 2}}
+    content["summary"]["data"] = {"examples": {}, "classes": counts, "notes": ["Left out: 3 files hidden (.png 3)"]}
+    text = render(content, tmp_path).text
+    row = '<th scope="row">{}</th>' + 2 * '<td class="number">{}</td>'
+    page = (tmp_path / "report.html").read_text()
+    assert row.format("cat", "1,200", 3) in page
+    assert row.format("dog", 7, 2) in page
+    assert "Left out: 3 files hidden (.png 3)" in text
+    content["summary"]["data"] = {"examples": {"train": 9, "test": 4}, "notes": []}
+    render(content, tmp_path)
+    assert row.format("examples", 9, 4) in (tmp_path / "report.html").read_text()
+
+
 def test_several_runs(content, tmp_path):
     """A table of runs instead of curves, and a marker for each run in the plots."""
     run = {"model": "resnet20", "dataset": "digits", "test_accuracy": 0.978, "test_images": 360, "path": "runs/a"}

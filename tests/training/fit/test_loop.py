@@ -133,11 +133,13 @@ def test_damaged_model_is_refused(small, tmp_path, zoo_command):
 
 
 def test_progress_is_a_line_an_epoch(tmp_path, capfd):
-    """With progress, training from Python prints a line per epoch on standard error."""
+    """With progress, training from Python prints the data and a line per epoch on standard error."""
     training.train("digits_mlp", SMALL, run=tmp_path / "loud", progress=True)
     out, err = capfd.readouterr()
     assert out == ""
-    assert [line.split()[:2] for line in err.splitlines()] == [["epoch", "1/2"], ["epoch", "2/2"]]
+    data, *epochs = err.splitlines()
+    assert data == "data: 1,293 train, 144 validation, 360 test examples"
+    assert [line.split()[:2] for line in epochs] == [["epoch", "1/2"], ["epoch", "2/2"]]
 
 
 def test_loss_that_is_not_finite_stops(tmp_path, zoo_command):
@@ -226,7 +228,7 @@ def test_bfloat16_trains_with_float32_logits(tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_folder_of_photographs_trains(tmp_path):
+def test_folder_of_photographs_trains(tmp_path, capfd):
     """A folder of images of any size per class trains and evaluates; two colors are distinguished."""
     random_ = np.random.default_rng(0)
     for name, level in (("dark", 40), ("light", 200)):
@@ -236,12 +238,21 @@ def test_folder_of_photographs_trains(tmp_path):
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.jpg")
     data = {"name": "folder", "path": str(tmp_path / "images"), "batch_size": 8, "image_size": [16, 16]}
     changes = {**SMALL, "data": {**data, "normalize": "zscore"}, "epochs": 10, "optimizer.learning_rate": 0.01}
-    run = training.train("digits_mlp", changes, run=tmp_path / "run")
+    (tmp_path / "images/dark/notes.txt").write_text("none")
+    run = training.train("digits_mlp", changes, run=tmp_path / "run", progress=True)
     result = run.result()
     assert result["labels"] == ["dark", "light"]
     assert result["input_shape"] == [16, 16, 3]
     assert result["test"]["examples"] == 4
     assert result["test"]["accuracy"] == 1.0
+    left_out = "Left out: 1 file of another type (.txt 1)"
+    assert capfd.readouterr().err.splitlines()[:3] == [
+        "data: 32 train, 4 validation, 4 test examples",
+        "2 classes, training examples of each: dark 16, light 16",
+        left_out,
+    ]
+    summary = run.statistics()["summary"]
+    assert (summary["classes"]["test"], summary["notes"]) == ({"dark": 2, "light": 2}, [left_out])
 
 
 def test_more_replicas_than_rows_are_refused():

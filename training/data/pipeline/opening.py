@@ -17,6 +17,7 @@ from training.data.pipeline.statistics import compute_normalization, compute_tar
 from training.data.pipeline.text_encoding import text_length
 from training.data.pretrained import expected_preprocessing, pretrained_info
 from training.data.readers.loading import load_dataset, open_dataset
+from training.data.summary import summarize
 from training.data.tokenization import build_vocabulary
 from training.recipe.config import DataConfig
 from training.recipe.recipe import Recipe
@@ -99,10 +100,11 @@ def training_statistics(pipeline: Pipeline) -> dict[str, Any]:
 
     Returns:
         "preprocessing" if its mean and std were computed from the training split, "scale" of the targets of a
-        regression, "tabular", the column schema of a table, and "pretrained", what the weights state that the
-        training started from.
+        regression, "tabular", the column schema of a table, "pretrained", what the weights state that the training
+        started from, and the "summary" of the data.
     """
-    dataset, found = pipeline.dataset, {}
+    dataset = pipeline.dataset
+    found: dict[str, Any] = {"summary": summarize(dataset)}
     if pipeline.pretrained:
         found["pretrained"] = pipeline.pretrained.to_json()
     if not dataset.text and _normalization(pipeline.recipe, dataset):
@@ -151,6 +153,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "pretrained": ModelInfo.from_json,
     "scale": lambda v: TargetScale(tuple(map(float, v["mean"])), tuple(map(float, v["std"]))),
     "tabular": ColumnSchema.from_json,
+    "summary": dict,
 }
 
 

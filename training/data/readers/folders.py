@@ -15,50 +15,60 @@ from training.common.preprocess import still
 from training.data.dataset import Split
 from training.data.readers.files import file_split
 from training.data.readers.jpeg import is_whole_jpeg
+from training.data.readers.scan import FileKind, Files, Scan
 from training.data.splits import FRACTIONS, NAMES, OPTIONS, split_indices
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, quiet_libraries, tf
 
-SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 # Split of train/ where there is no validation/.
 VALIDATION_FRACTIONS = (0.9, 0.1, 0.0)
 
-Files = dict[str, list[Path]]
+IMAGES = FileKind("images", (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"))
 
 
 @dataclasses.dataclass(frozen=True)
-class FileKind:
-    """The kind of files in the folders.
+class Folder:
+    """The files of a folder.
 
     Args:
-        what: plural name, for messages.
-        suffixes: file suffixes, lower case.
-        ignored: sub-folders that are no classes.
+        root: the folder that holds the classes or splits.
+        splits: files by split and class.
+        options: the fields of DataConfig that apply.
+        notes: what was left out, and why, a line each.
     """
 
-    what: str
-    suffixes: tuple[str, ...]
-    ignored: tuple[str, ...] = ()
+    root: Path
+    splits: dict[str, Files]
+    options: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(self.splits["train"])
 
 
-IMAGES = FileKind("images", (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"))
-
-
-def open_folder(config: DataConfig, kind: FileKind) -> tuple[Path, dict[str, Files], tuple[str, ...]]:
-    """Return the folder at `config.path`, its files by split and class, and the fields of DataConfig that apply.
+def open_folder(config: DataConfig, kind: FileKind) -> Folder:
+    """Return the files of the folder at `config.path`.
 
     Raises:
         DataError: no folder, no classes, a class without files, or classes that differ between splits.
     """
-    root = open_root(config.path, f"one sub-folder of {kind.what} per class")
-    splits, options = _split_folders(root, kind), ()
+    scan, options = Scan(open_root(config.path, f"one sub-folder of {kind.what} per class"), kind), ()
+    splits = scan.splits()
+    if splits and "validation" not in splits:
+        parts = _split_files(splits["train"], DataConfig(), VALIDATION_FRACTIONS)
+        splits = {
+            "train": parts["train"],
+            "validation": parts["validation"],
+            **{k: v for k, v in splits.items() if k != "train"},
+        }
     if not splits:
-        splits, options = _split_files(_classes(root, kind), config), OPTIONS
-    labels = tuple(splits["train"])
+        splits, options = _split_files(scan.classes(), config), OPTIONS
     for name, files in splits.items():
-        _same_classes(root, name, labels, files)
-    return root, splits, options
+        _same_classes(scan.root, name, tuple(splits["train"]), files)
+    return Folder(scan.root, splits, options, scan.notes())
 
 
 def open_root(path: str, holding: str) -> Path:
@@ -69,38 +79,6 @@ def open_root(path: str, holding: str) -> Path:
             f"Expected a folder with {holding}. Received: data.path={path!r}. Give it by: --set data.path=FOLDER"
         )
     return root
-
-
-def _split_folders(root: Path, kind: FileKind) -> dict[str, Files]:
-    """Return the files of train/, validation/ and test/ if the folder has these splits."""
-    found = {ours: next((root / n for n in names if (root / n).is_dir()), None) for ours, names in SPLITS.items()}
-    if found["train"] is None:
-        return {}
-    splits = {ours: _classes(place, kind) for ours, place in found.items() if place}
-    if "validation" not in splits:
-        parts = _split_files(splits["train"], DataConfig(), VALIDATION_FRACTIONS)
-        splits |= {"train": parts["train"], "validation": parts["validation"]}
-    return splits
-
-
-def _classes(root: Path, kind: FileKind) -> Files:
-    """Return the files of each class, in the order of their names."""
-    folders = sorted(
-        p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in kind.ignored
-    )
-    files = {f.name: sorted(p for p in f.rglob("*") if p.suffix.lower() in kind.suffixes) for f in folders}
-    if len(files) < 2:
-        raise DataError(
-            f"Expected at least two sub-folders, one per class. Received: {root} with {len(files)}. "
-            f"Sort the {kind.what} into {root}/CLASS/"
-        )
-    empty = [name for name, found in files.items() if not found]
-    if empty:
-        raise DataError(
-            f"Expected {kind.what} ({', '.join(kind.suffixes)}) in every class. Received: {root} with none in "
-            f"{', '.join(map(repr, empty[:5]))}. Add {kind.what} or remove the folder."
-        )
-    return files
 
 
 def _split_files(files: Files, config: DataConfig, fractions: Sequence[float] = FRACTIONS) -> dict[str, Files]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from training.data.dataset import Dataset, Split
 from training.data.readers.files import file_split
-from training.data.readers.folders import FileCheck, FileKind, labelled, open_folder
+from training.data.readers.folders import FileCheck, labelled, open_folder
+from training.data.readers.scan import FileKind
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import tf
@@ -19,14 +20,16 @@ from zoo.specs.text import TextConfig
 
 def text_files(name: str, config: DataConfig, kind: FileKind) -> Dataset:
     """Return the texts of a folder with one sub-folder per class; its check reads them. Raises DataError."""
-    root, splits, options = open_folder(config, kind)
-    paths = {split: labelled(files) for split, files in splits.items()}
-    bad = set(_find_bad(chain.from_iterable(found for found, _ in paths.values())) if config.skip_bad else ())
-    good = {split: [pair for pair in zip(*found, strict=True) if pair[0] not in bad] for split, found in paths.items()}
+    found = open_folder(config, kind)
+    root, paths = found.root, {split: labelled(files) for split, files in found.splits.items()}
+    bad = set(_find_bad(chain.from_iterable(files for files, _ in paths.values())) if config.skip_bad else ())
+    good = {split: [pair for pair in zip(*pairs, strict=True) if pair[0] not in bad] for split, pairs in paths.items()}
     texts = {split: _split(root, pairs) for split, pairs in good.items()}
     files = {split: [path for path, _ in pairs] for split, pairs in good.items()}
     check = None if config.skip_bad else FileCheck(root, files, _find_bad, "texts in UTF-8 that are not empty")
-    return Dataset(name, tuple(splits["train"]), (), texts, text=TextConfig(), options=options, check=check)
+    return Dataset(
+        name, found.labels, (), texts, text=TextConfig(), options=found.options, check=check, notes=found.notes
+    )
 
 
 def _find_bad(paths: Iterable[Path]) -> Iterator[Path]:

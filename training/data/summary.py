@@ -1,0 +1,43 @@
+"""What a dataset holds: examples by split and class, and what was left out; shown before training, stored in runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from training.data.dataset import Dataset
+from zoo.common.lazy import np
+
+# Classes that are listed; of more, the smallest and the largest are.
+LISTED = 12
+
+
+def summarize(dataset: Dataset) -> dict[str, Any]:
+    """Return the summary of a dataset, JSON-safe.
+
+    Returns:
+        "examples" by split; "classes", the examples by split and class where they are known without reading them; and
+        "notes" on what was left out.
+    """
+    found: dict[str, Any] = {"examples": {name: split.count for name, split in dataset.splits.items()}}
+    if dataset.task == "classify" and dataset.labels:
+        known = {name: split for name, split in dataset.splits.items() if split.read_labels}
+        found["classes"] = {name: _counts(split, dataset.labels) for name, split in known.items()}
+    return {**found, "notes": list(dataset.notes)}
+
+
+def _counts(split: Any, labels: tuple[str, ...]) -> dict[str, int]:
+    numbers = np.fromiter(split.labels().as_numpy_iterator(), "int64")
+    return dict(zip(labels, np.bincount(numbers, minlength=len(labels)).tolist(), strict=True))
+
+
+def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that show a summary."""
+    yield "data: " + ", ".join(f"{count:,} {name}" for name, count in summary["examples"].items()) + " examples"
+    counts = summary.get("classes", {}).get("train", {})
+    if counts:
+        ordered = sorted(counts, key=counts.__getitem__)
+        shown = counts if len(counts) <= LISTED else (ordered[0], ordered[-1])
+        listed = ", ".join(f"{name} {counts[name]:,}" for name in shown)
+        yield f"{len(counts):,} classes, training examples of {'each' if shown is counts else 'some'}: {listed}"
+    yield from summary["notes"]
