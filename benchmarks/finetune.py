@@ -71,8 +71,10 @@ def ours(recipe: str, data: Path, seed: int, folder: Path, **changes: Any) -> di
     }
 
 
-def keras_script(data: Path, weights: Path, seed: int) -> dict[str, float]:
+def keras_script(data: Path, file: Path, seed: int) -> dict[str, float]:
     """Fine-tune as the guides of Keras do; return the accuracy of both splits, and the seconds."""
+    # JAX, which Keras imports, would take `compression.py` here for a module of Python 3.14.
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != HERE]
     import keras
 
     start = time.perf_counter()
@@ -80,19 +82,16 @@ def keras_script(data: Path, weights: Path, seed: int) -> dict[str, float]:
 
     def images(name: str, **options: Any) -> Any:
         return keras.utils.image_dataset_from_directory(
-            data / name, label_mode="int", image_size=(SIZE, SIZE), batch_size=BATCH, verbose=False, **options
-        ).cache()
+            str(data / name), label_mode="int", image_size=(SIZE, SIZE), batch_size=BATCH, verbose=False, **options
+        )
 
     train, validation, test = (
         images("train", seed=seed),
         images("validation", shuffle=False),
         images("test", shuffle=False),
     )
-    whole = keras.models.load_model(weights, compile=False)
-    layers = whole.layers[0].layers if isinstance(whole.layers[0], keras.Model) else whole.layers
-    last = next(layer for layer in reversed(layers) if len(layer.output.shape) == 4)
-    inputs = whole.layers[0].input if isinstance(whole.layers[0], keras.Model) else whole.input
-    trunk = keras.Model(inputs, last.output)
+    whole = keras.models.load_model(file, compile=False)
+    trunk = next(layer for layer in whole.layers if isinstance(layer, keras.Model))
     trunk.trainable = False
     x = given = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.RandomFlip("horizontal")(x)
@@ -101,18 +100,16 @@ def keras_script(data: Path, weights: Path, seed: int) -> dict[str, float]:
     x = keras.layers.GlobalAveragePooling2D()(trunk(x, training=False))
     x = keras.layers.Dropout(0.2)(x)
     model = keras.Model(given, keras.layers.Dense(len(list((data / "train").iterdir())), activation="softmax")(x))
-    best = 0.0
+    best, weights = 0.0, model.get_weights()
     for rate, epochs in ((1e-3, HEAD), (1e-5, ALL)):
         trunk.trainable = rate < 1e-3
-        model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"], jit_compile=False)
-        kept = keras.callbacks.EarlyStopping(
-            "val_accuracy", patience=epochs, restore_best_weights=True, start_from_epoch=0, baseline=best or None
-        )
-        before = model.get_weights()
-        history = model.fit(train, validation_data=validation, epochs=epochs, verbose=0, callbacks=[kept]).history
-        if max(history["val_accuracy"]) < best:
-            model.set_weights(before)
-        best = max(best, *history["val_accuracy"])
+        options = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"], "jit_compile": False}
+        model.compile(keras.optimizers.Adam(rate), **options)
+        for _ in range(epochs):
+            history = model.fit(train, validation_data=validation, verbose=0).history
+            if history["val_accuracy"][-1] >= best:
+                best, weights = history["val_accuracy"][-1], model.get_weights()
+    model.set_weights(weights)
     accuracy = model.evaluate(test, verbose=0)[1]
     return {"validation": best, "test": accuracy, "seconds": time.perf_counter() - start}
 
