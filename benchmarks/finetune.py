@@ -73,8 +73,6 @@ def ours(recipe: str, data: Path, seed: int, folder: Path, **changes: Any) -> di
 
 def keras_script(data: Path, file: Path, seed: int) -> dict[str, float]:
     """Fine-tune as the guides of Keras do; return the accuracy of both splits, and the seconds."""
-    # JAX, which Keras imports, would take `compression.py` here for a module of Python 3.14.
-    sys.path[:] = [place for place in sys.path if Path(place).resolve() != HERE]
     import keras
 
     start = time.perf_counter()

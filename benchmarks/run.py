@@ -151,7 +151,7 @@ def latency() -> None:
 
 def compression() -> None:
     """Measure digits_resnet with three seeds after each compression pipeline, and the cost of masks."""
-    found = measure("compression.py", *([RUNS] if RUNS else []))
+    found = measure("compressing.py", *([RUNS] if RUNS else []))
     for pipeline, seeds in found["pipelines"].items():
         rows = list(seeds.values())
         before, after = (statistics.mean(row[key] for row in rows) for key in ("before", "after"))

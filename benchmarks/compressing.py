@@ -1,4 +1,4 @@
-"""Measure compression on digits_resnet: `compression.py [FOLDER]` saves its runs in FOLDER.
+"""Measure compression on digits_resnet: `compressing.py [FOLDER]` saves its runs in FOLDER.
 
 Trains three seeds, applies every compression pipeline to each, and prints accuracy, size, zeros, multiply-adds and
 latency as a JSON object, with the cost of masks in a training step. Runs, steps and artifacts in FOLDER are used again.
