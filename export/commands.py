@@ -84,7 +84,7 @@ def list_targets(as_json: bool) -> None:
 @click.option("--max-drop", type=float, metavar="POINTS", help="Accuracy that a quantized format may lose, in points.")
 @click.option("--auto", is_flag=True, help="If a quantized artifact is refused, try what may help until one passes.")
 @click.option("--weights", metavar="NAME|PATH", help="Of a MODEL: imagenet, a path, or random for a trial.")
-@click.option("--calibration", metavar="PATH", help="Of a MODEL: a folder of images, or a .npy or .csv of examples.")
+@click.option("--calibration", metavar="PATH", help="Of a MODEL: a folder of images, a .npy, .csv or .txt file.")
 @click.option("--classes", type=int, help="Of a MODEL: number of classes.")
 @click.option(
     "--preprocessing", metavar="PRESET|JSON", help="Of a MODEL: what its weights expect, if their file does not say it."

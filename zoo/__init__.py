@@ -70,6 +70,7 @@ __all__ = [
     "UnsupportedExport",
     "ZooError",
     "__version__",
+    "embed",
     "features",
     "generate",
     "get",
@@ -81,6 +82,7 @@ __all__ = [
     "register_model",
     "save_weights",
     "spec",
+    "tokenize",
 ]
 
 
@@ -137,10 +139,11 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
         weights: None for random weights; a path (`.keras`, `.weights.h5`, or `.safetensors` with the zoo's, timm's or
             torchvision's names, or transformers'); a keras.Model of keras.applications or of this zoo; "imagenet" (the
             first of `zoo.spec(model).weights`); "keras" (keras.applications' file); "timm/<model>.<tag>" (the Hugging
-            Face hub); "hf://<user>/<repository>" or a local folder with a `config.json` of `zoo push` or of timm. On
-            the hub, "@<revision>" at the end is a branch, a tag or a commit. Published weights leave a head of another
-            size random; a file must have every weight except those of heads. For another number of input channels the
-            first convolution's kernel is summed (for one channel) or tiled and scaled.
+            Face hub); "hf://<user>/<repository>" or a local folder with a `config.json` of `zoo push`, of timm or of
+            transformers, which has its tokenizer too. On the hub, "@<revision>" at the end is a branch, a tag or a
+            commit. Published weights leave a head of another size random; a file must have every weight except those
+            of heads. For another number of input channels the first convolution's kernel is summed (for one channel) or
+            tiled and scaled.
         classifier_activation: a Keras activation after the logits, such as "softmax"; None returns logits.
         dtype: Keras dtype policy of the layers, such as "mixed_bfloat16"; the global policy by default. Logits are
             always float32.
@@ -283,6 +286,46 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
     from zoo.weights.safetensors_file import write_weights
 
     write_weights(model, Path(path))
+
+
+def embed(model: keras.Model, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+    """Return the vectors of texts.
+
+    Args:
+        model: a model of the task "embed", or the features (classes=0) of another text model, with weights that know
+            their tokenization; see `zoo.tokenize`.
+        texts: strings (n,).
+        batch_size: texts a call.
+
+    Returns:
+        Vectors, float32 (n, width); of length 1 if the weights are made for that.
+
+    Raises:
+        BadOption: the model has no tokenization, or does not give one vector for a text.
+        MissingDependency: the extra `text` is not installed.
+    """
+    from zoo.embedding import embed
+
+    return embed(model, texts, batch_size)
+
+
+def tokenize(model: keras.Model, texts: Sequence[str]) -> np.ndarray:
+    """Return the token ids of texts, by the tokenization of a model's weights.
+
+    Args:
+        model: a text model with weights of a run, or of a folder of transformers with its tokenizer.json or vocab.txt.
+        texts: strings (n,).
+
+    Returns:
+        Ids, int32 (n, length), truncated to the model's length or padded with 0.
+
+    Raises:
+        BadOption: the model has no tokenization.
+        MissingDependency: the extra `text` is not installed.
+    """
+    from zoo.embedding import tokenize
+
+    return tokenize(model, texts)
 
 
 def spec(model: str) -> ModelSpec:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 # Name of the output by task; "logits" for all others.
-OUTPUTS = {"generate": "tokens", "regress": "values"}
+OUTPUTS = {"generate": "tokens", "regress": "values", "embed": "embedding"}
 
 
 def input_name(name: str, shape: Sequence[int]) -> str:

@@ -53,8 +53,8 @@ def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> Non
     layers. For images `serve_bytes` takes "image_bytes", a one-dimensional string tensor of JPEG, PNG, WebP, GIF or BMP
     files of any size, and returns "logits", "scores" (their softmax) and "labels" (the top-1 name); for texts
     `serve_text` takes "text", a one-dimensional string tensor, and returns the same, with an empty label for padding. A
-    multi-label model returns "logits" and "scores" (sigmoids in the order of the labels), a regression model "values".
-    The folder also holds the labels as an asset, and a warm-up request for each signature.
+    multi-label model returns "logits" and "scores" (sigmoids in the order of the labels), a regression model "values",
+    an encoder "embedding". The folder also holds the labels as an asset, and a warm-up request for each signature.
 
     Args:
         source: the model to convert.
@@ -70,7 +70,7 @@ def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> Non
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
         labels.write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
-        module.table = _label_table(str(labels))
+        module.table = _label_table(str(labels)) if source.labels else None
         served = {part.name: (_serve(source.model, part.outputs[0], spec), raw)}
         if trunk is not None:
             served["features"] = _serve(trunk, "features", spec), raw
@@ -184,7 +184,11 @@ def _multilabel_outputs(logits: Any, _: Any) -> dict[str, Any]:
 
 
 # Outputs of the signatures for encoded inputs, by task; `_classification_outputs` for all others.
-OUTPUTS = {"multilabel": _multilabel_outputs, "regress": lambda values, _: {"values": values}}
+OUTPUTS = {
+    "multilabel": _multilabel_outputs,
+    "regress": lambda values, _: {"values": values},
+    "embed": lambda vectors, _: {"embedding": vectors},
+}
 
 
 def _generate(source: SourceModel) -> Any:

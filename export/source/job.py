@@ -23,6 +23,7 @@ from zoo.common.errors import BadOption
 from zoo.common.files import finite
 from zoo.common.licenses import check_license, is_noncommercial
 from zoo.specs.registry import ModelSpec, models
+from zoo.weights.names import is_weights_file, weights_path
 from zoo.weights.references import is_repository, split_tag
 
 
@@ -157,16 +158,16 @@ class RegistryJob(ExportJob):
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Return the metadata of the model."""
         request = self.request
-        return model_metadata(model, self.spec.task, _signature(self.spec, request.shape), request.labels)
+        return model_metadata(model, request.task, _signature(self.spec, request.shape), request.labels)
 
     def expected_metadata(self, model: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return the metadata that an artifact must carry."""
-        return self.metadata(model) | {**{name: facts[name] for name in ("labels", "preprocessing")}, "text": None}
+        return self.metadata(model) | {name: facts[name] for name in ("labels", "preprocessing", "text")}
 
     def provenance(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model, its options, and its weights with their origin and license."""
         request, path = self.request, Path(self.request.weights)
-        digest = digest_file(path) if path.is_file() else None
+        digest = digest_file(weights_path(request.weights)) if is_weights_file(request.weights) else None
         model = {"model": request.name, "options": finite(dict(request.options))}
         weights = {"weights": path.name if digest else request.weights, **_weights_facts(facts["info"] or {})}
         weights["weights_sha256"] = digest or weights["weights_sha256"]

@@ -13,6 +13,7 @@ from export.core.samples import count_examples, predict_in_batches, take_example
 from export.source.request import FILE, FOLDER, RANDOM, RegistryRequest
 from export.source.run_source import SAMPLE_BYTES
 from export.source.source import CALIBRATION_EXAMPLES, SourceModel
+from export.source.texts import text_examples
 from training.common.preprocess import decode
 from zoo.build import dtype_policy
 from zoo.common.errors import BadOption, DataError
@@ -52,11 +53,14 @@ def open_registry_source(request: RegistryRequest, scratch: Path) -> tuple[Sourc
     model = _trained(request)
     info = zoo.info(model)
     preprocessing = info.preprocessing or PreprocessingConfig()  # token ids have none
-    calibrate, compared = _examples(request, preprocessing)
+    texts = text_examples(request, info.text, _most(request))
+    calibrate, compared = texts.examples if texts else _examples(request, preprocessing)
     labels = request.labels if info.labels is None else info.labels
-    source = SourceModel(model, preprocessing, labels, calibrate, scratch)
+    source = SourceModel(model, preprocessing, labels, calibrate, scratch, info.text, {"task": request.task})
     source.info = info
     samples = {"inputs": compared, "logits": predict_in_batches(source.model, compared)}
+    if texts:
+        samples["texts"] = texts.compared
     if source.task == "generate":
         samples["tokens"] = np.asarray(greedy(source.encoder_decoder, keras.ops.convert_to_tensor(compared["source"])))
     if source.task in ("generate", "tag"):
@@ -86,10 +90,7 @@ def _examples(request: RegistryRequest, preprocessing: PreprocessingConfig) -> t
 
     They are disjoint if there are enough. Images are decoded when they are asked for.
     """
-    rng = np.random.default_rng(SEED)
-    generates = request.spec.task == "generate"
-    most = COMPARED_HEAVY if request.spec.gmacs > HEAVY else COMPARED_SEQUENCES if generates else COMPARED
-    most = max(COMPARED_MIN, min(most, SAMPLE_BYTES // math.prod(request.shape)))
+    rng, most = np.random.default_rng(SEED), _most(request)
     if request.samples == FOLDER:
         paths = request.images()
         chosen = [paths[i] for i in rng.permutation(len(paths))[: CALIBRATION_EXAMPLES + most]]
@@ -102,6 +103,13 @@ def _examples(request: RegistryRequest, preprocessing: PreprocessingConfig) -> t
         examples = _noise(request, preprocessing, 2 * most, rng)
     calibration, compared = _split(examples, most)
     return lambda count: take_examples(calibration, count), compared
+
+
+def _most(request: RegistryRequest) -> int:
+    """Return the number of examples to compare artifacts on."""
+    generates = request.spec.task == "generate"
+    most = COMPARED_HEAVY if request.spec.gmacs > HEAVY else COMPARED_SEQUENCES if generates else COMPARED
+    return max(COMPARED_MIN, min(most, SAMPLE_BYTES // math.prod(request.shape)))
 
 
 def _split(examples: Any, most: int) -> tuple[Any, Any]:
@@ -119,7 +127,7 @@ def _decoded(request: RegistryRequest, preprocessing: PreprocessingConfig, paths
     if spec.inputs != ("image",):
         raise DataError(
             f"{spec.name} takes {spec.inputs[0]}, no images. Received: calibration={request.calibration!r}. "
-            "Name a .npy or .csv file of examples."
+            "Name a .npy or .csv file of examples, or a .txt file of texts."
         )
     for path in paths:
         try:

@@ -17,7 +17,7 @@ from zoo.weights.references import is_repository
 from zoo.weights.repositories import locate, stored_model
 
 RANDOM = "random"
-FOLDER, FILE, NOISE = "folder", "file", "noise"  # kinds of examples
+FOLDER, FILE, TEXTS, NOISE = "folder", "file", "texts", "noise"  # kinds of examples
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # Options that `zoo.get` has for every family.
 COMMON_OPTIONS = ("classes", "input_shape", "preprocessing")
@@ -30,7 +30,8 @@ class RegistryRequest:
     Args:
         name: its name.
         weights: as for `zoo.get`, or "random".
-        calibration: a folder of images, or a .npy or .csv file of examples, to calibrate and compare on; "" for none.
+        calibration: a folder of images, a .npy or .csv file of examples, or a .txt file of texts, one a line, to
+            calibrate and compare on; "" for none.
         options: those of `zoo.get`: classes, input_shape, preprocessing and the family's.
     """
 
@@ -50,19 +51,30 @@ class RegistryRequest:
         return tuple(self.options.get("input_shape") or self.spec.input_shape)
 
     @property
+    def task(self) -> str:
+        """The task of the model: a classifier without classes gives vectors."""
+        spec, classes = self.spec, self.options.get("classes")
+        if spec.task == "embed":
+            return "classify" if classes else spec.task
+        return "embed" if spec.task == "classify" and classes == 0 else spec.task
+
+    @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Number of classes; of a sequence-to-sequence model, tokens."""
         return self.options.get("classes") or self.spec.classes
 
     @property
     def labels(self) -> list[str]:
         """Names of the classes where the weights do not state them: numbers."""
-        return [] if self.spec.task == "generate" else [str(number) for number in range(self.classes)]
+        return [] if self.task in ("generate", "embed") else [str(number) for number in range(self.classes)]
 
     @property
     def samples(self) -> str:
-        """Kind of examples that artifacts are compared on: "folder", "file" or "noise"."""
-        return NOISE if not self.calibration else FOLDER if Path(self.calibration).is_dir() else FILE
+        """Kind of examples that artifacts are compared on: "folder", "file", "texts" or "noise"."""
+        if not self.calibration:
+            return NOISE
+        path = Path(self.calibration)
+        return FOLDER if path.is_dir() else TEXTS if path.suffix == ".txt" else FILE
 
     def check(self) -> None:
         """Raise UnknownName, BadOption or DataError for an invalid request, without importing Keras."""
@@ -80,7 +92,7 @@ class RegistryRequest:
             check_weights(models[self.name], self.weights)
         if self.calibration and not Path(self.calibration).exists():
             raise DataError(
-                "calibration must be a folder of images, or a .npy or .csv file of examples. "
+                "calibration must be a folder of images, a .npy or .csv file of examples, or a .txt file of texts. "
                 f"Received: calibration={self.calibration!r}, which does not exist"
             )
         if self.samples == FOLDER:

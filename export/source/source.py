@@ -75,7 +75,7 @@ class SourceModel:
 
     Attributes:
         model: keras.Model in float32, from raw values "image" or "features" (n, *shape), or ids, to logits or values.
-        task: "classify", "multilabel", "regress", "tag" or "generate"; see training.Dataset.
+        task: "classify", "multilabel", "regress", "tag" or "generate", see training.Dataset; "embed" for a vector.
         metadata: JSON-safe metadata for the artifact.
         inner: the model without preprocessing.
         info: what is known of the weights; None for a run.
@@ -117,7 +117,7 @@ class SourceModel:
     @property
     def facts(self) -> dict[str, Any]:
         """What the process that asked for the export needs to know, JSON-safe; see `export.source.job.ExportJob`."""
-        stated = {name: self.metadata[name] for name in ("labels", "preprocessing")}
+        stated = {name: self.metadata[name] for name in ("labels", "preprocessing", "text")}
         return {**stated, "info": self.info and self.info.to_json()}
 
     @functools.cached_property

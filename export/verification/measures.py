@@ -35,24 +35,27 @@ class Measure:
         metrics: `metrics(outputs, labels)` returns the fields of a `Parity` that a model has alone, "accuracy" first.
         same: `same(outputs, source)` returns which predictions are equal, and the margin of each one's decision in the
             source; None for values.
-        drop: `drop(outputs, source, labels)` returns the loss of the metric with its interval.
+        drop: `drop(outputs, source, labels)` returns the loss of the metric with its interval; None where labels
+            say nothing.
         scale: `scale(source)` returns the value that errors are relative to.
         snr: `snr(outputs, source)` returns the signal-to-noise ratio in dB.
         slack: loss of the metric that is allowed in addition to the format's tolerance.
         times: factor of the format's allowed drop: an average precision depends on the order of all examples, which 8
             bits change where no prediction changes.
         labeled: `labeled(labels)` returns which rows have a label.
+        more: `more(outputs, source)` returns other fields of a `Parity`, if there are any.
     """
 
     metric: str
     metrics: Callable[[Any, Any], dict[str, float]]
     same: Callable[[Any, Any], tuple[Any, Any]] | None
-    drop: Callable[[Any, Any, Any], Drop]
+    drop: Callable[[Any, Any, Any], Drop] | None
     scale: Callable[[Any], float]
     snr: Callable[[Any, Any], float]
     slack: float = 0.0
     times: float = 1.0
     labeled: Callable[[Any], Any] = _every_row
+    more: Callable[[Any, Any], dict[str, float]] | None = None
 
     def adjust(self, tolerance: Tolerance) -> Tolerance:
         """Return the tolerance of a format for the task."""
@@ -63,6 +66,7 @@ class Measure:
         # Outputs that are not finite give a ratio that is not, and fail.
         with np.errstate(all="ignore"):
             unlabeled = {"snr": self.snr(outputs, source), **self._agreement(outputs, source)}
+            unlabeled |= self.more(outputs, source) if self.more else {}
         return unlabeled | self._accuracy(outputs, source, labels)
 
     def _agreement(self, outputs: Any, source: Any) -> dict[str, Any]:
@@ -73,7 +77,7 @@ class Measure:
         return {"agreement": float(same.mean()), "weighted_agreement": float(weighted)}
 
     def _accuracy(self, outputs: Any, source: Any, labels: Any) -> dict[str, Any]:
-        if labels is None:
+        if labels is None or self.drop is None:
             return {"accuracy": None, "source_accuracy": None, **drop_fields(None)}
         own = {f"source_{name}": value for name, value in self.metrics(source, labels).items()}
         return self.metrics(outputs, labels) | own | drop_fields(self.drop(outputs, source, labels))
@@ -135,6 +139,39 @@ def _same_decisions(logits: _np.ndarray, source: _np.ndarray) -> tuple[_np.ndarr
     return ((logits > 0) == (source > 0)) | (margins <= UNDECIDED * _largest(source)), margins
 
 
+def _vectors_snr(vectors: _np.ndarray, source: _np.ndarray) -> float:
+    """Return the ratio for vectors (n, width)."""
+    return _decibels((source.astype("float64") ** 2).mean(), ((vectors - source).astype("float64") ** 2).mean())
+
+
+def _units(vectors: _np.ndarray) -> _np.ndarray:
+    """Return vectors (n, width) of length 1."""
+    vectors = vectors.astype("float64")
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def _same_neighbor(vectors: _np.ndarray, source: _np.ndarray) -> tuple[_np.ndarray, _np.ndarray]:
+    """Return where the nearest other example by cosine is the source's, and its lead over the second."""
+    if len(source) < 3:
+        return np.ones(len(source), bool), np.ones(len(source))
+    own, true = (_similarities(_units(values)) for values in (vectors, source))
+    nearest = own.argmax(-1)
+    first, second = -np.partition(-true, (0, 1), -1)[:, :2].T
+    lost = first - np.take_along_axis(true, nearest[:, None], -1)[:, 0]
+    return np.isfinite(vectors).all(-1) & (lost <= UNDECIDED), first - second
+
+
+def _similarities(units: _np.ndarray) -> _np.ndarray:
+    """Return the cosines of all pairs (n, n); -2 of an example with itself."""
+    cosines = units @ units.T
+    np.fill_diagonal(cosines, -2.0)
+    return cosines
+
+
+def _cosine(vectors: _np.ndarray, source: _np.ndarray) -> dict[str, float]:
+    return {"cosine": float((_units(vectors) * _units(source)).sum(-1).min())}
+
+
 def _accuracy(logits: _np.ndarray, labels: _np.ndarray) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(-1) == labels).mean())}
 
@@ -183,6 +220,7 @@ MEASURES = {
         slack=ROUNDING,
         times=2.0,
     ),
+    "embed": Measure("neighbors", _accuracy, _same_neighbor, None, _largest, _vectors_snr, more=_cosine),
     "regress": Measure("r2", _r2, None, _jackknife(_r2), _range, _values_snr, slack=ROUNDING),
 }
 

@@ -17,6 +17,13 @@ from export.verification.measures import Measure, drop_fields, measure_of
 from zoo.common.errors import ParityError
 from zoo.common.lazy import np
 
+# Names of the agreement, by metric.
+AGREEMENTS = {
+    "accuracy": "top-1 agreement",
+    "mean_average_precision": "label agreement",
+    "neighbors": "nearest-neighbor agreement",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
@@ -27,7 +34,8 @@ class Parity:
         max: largest error of a logit, or of a value.
         mean: mean error.
         relative: `max` as a fraction of the source's largest logit, or of the range of its values.
-        agreement: fraction of equal top-1 predictions; of equal decisions in multi-label tasks; None in regression.
+        agreement: fraction of equal top-1 predictions; of equal decisions in multi-label tasks; of vectors with the
+            same nearest neighbor among the examples; None in regression.
         accuracy: the artifact's accuracy, or the metric named in `metric`; None without labels.
         source_accuracy: the source model's.
         batches: batch sizes that were run.
@@ -47,6 +55,7 @@ class Parity:
         drop_p: how often an artifact that loses nothing shows such a loss; of McNemar's exact test, or of a t-test on
             the jackknife for metrics other than accuracy.
         sequence_agreement: fraction of generated sequences equal to the source's, token by token; None for others.
+        cosine: lowest cosine of a vector with the source's; None for other tasks.
         metric: what `accuracy` is: "accuracy"; "mean_average_precision" in multi-label tasks; "r2" in regression.
         mae: in regression, the artifact's mean absolute error in the data's units.
         source_mae: the source model's.
@@ -71,6 +80,7 @@ class Parity:
     drop_interval: list[float] | None
     drop_p: float | None
     sequence_agreement: float | None = None
+    cosine: float | None = None
     metric: str = "accuracy"
     mae: float | None = None
     source_mae: float | None = None
@@ -187,6 +197,7 @@ def _error_text(parity: Parity) -> str:
     """Return the largest error, and the signal-to-noise ratio if it is limited."""
     scale = " of the value range" if parity.agreement is None else ""
     text = f"max error {parity.relative:.3g}{scale} (tolerance {parity.tolerance.relative:g})"
+    text += "" if parity.cosine is None else f", lowest cosine {parity.cosine:.4g}"
     if parity.tolerance.snr is None:
         return text
     return f"{text}, signal-to-noise ratio {parity.snr:.1f} dB (minimum {parity.tolerance.snr:.3g} dB)"
@@ -194,7 +205,7 @@ def _error_text(parity: Parity) -> str:
 
 def _agreement_text(parity: Parity) -> str:
     """Return the agreements, with a limit if it counts."""
-    words = {"accuracy": "top-1 agreement", "mean_average_precision": "label agreement"}.get(parity.metric)
+    words = AGREEMENTS.get(parity.metric)
     texts, minimum = [], f" (minimum {percent(parity.tolerance.agreement)})"
     if words and parity.agreement is not None and parity.weighted_agreement is not None:
         texts = [f"{words} {percent(parity.agreement)}{minimum if parity.decided_by == EXACT else ''}"]

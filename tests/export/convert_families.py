@@ -70,7 +70,16 @@ def convert(name: str, wanted: list[str], folder: Path) -> None:
     model = model_of(name, draw)
     inputs, labels = inputs_of(model, name, draw)
     classes = [str(i) for i in range(model.output_shape[-1])]
-    source = SourceModel(model, PIXELS, classes, lambda count: take_examples(inputs, count), folder / "shared")
+    task = zoo.spec(name).task
+    classes = [] if task == "embed" else classes
+    source = SourceModel(
+        model,
+        PIXELS,
+        classes,
+        lambda count: take_examples(inputs, count),
+        folder / "shared",
+        metadata={"task": task},
+    )
     samples = {"inputs": inputs, "labels": labels, "logits": source.model.predict(inputs, verbose=0)}
     if source.task == "generate":
         samples["tokens"] = zoo.generate(model, inputs["source"])

@@ -11,6 +11,7 @@ from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np
 from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.text import TextConfig
 
 
 def pretrained_info(recipe: Recipe, shape: tuple[int, ...]) -> zoo.ModelInfo:
@@ -41,14 +42,21 @@ def expected_preprocessing(recipe: Recipe, info: zoo.ModelInfo) -> Preprocessing
     return dataclasses.replace(info.preprocessing, mean=mean, std=std)
 
 
-def with_data(model: Any, preprocessing: PreprocessingConfig | None, labels: tuple[str, ...], start: Any) -> Any:
-    """Return a trained model that carries the preprocessing and labels of its data.
+def with_data(
+    model: Any,
+    preprocessing: PreprocessingConfig | None,
+    labels: tuple[str, ...],
+    start: Any,
+    text: TextConfig | None = None,
+) -> Any:
+    """Return a trained model that carries the preprocessing, labels and tokenization of its data.
 
     Args:
         model: the functional keras.Model, of a registered model.
         preprocessing: that of the data; None for token ids.
         labels: names of the classes in the order of the logits.
         start: the `zoo.ModelInfo` of the weights that the training started from; None for random ones.
+        text: the text config of the data; None where it is no text.
     """
     from zoo.layers.saving import with_info
 
@@ -57,6 +65,7 @@ def with_data(model: Any, preprocessing: PreprocessingConfig | None, labels: tup
         return model
     inherited = {} if start is None else {name: getattr(start, name) for name in ("license", "origin", "revision")}
     changes = {"preprocessing": preprocessing, "labels": labels, "labels_origin": None, "sha256": None}
+    changes["text"] = text
     return with_info(model, dataclasses.replace(info, **changes, **inherited))
 
 

@@ -7,18 +7,23 @@ import dataclasses
 import functools
 from typing import Any
 
+from training.data.wordpiece import word_piece_tokenizer
 from zoo.common.errors import BadOption
 from zoo.common.lazy import tf
-from zoo.specs.text import END, PADDING, SPECIAL, UNKNOWN, TextConfig, check_vocabulary
+from zoo.specs.text import END, PADDING, SPECIAL, UNKNOWN, TextConfig, WordPieceConfig, check_vocabulary
 
 # ASCII punctuation, part of which are symbols in Unicode, and Unicode punctuation.
 PUNCTUATION = r"[!-/:-@\[-`{-~]|\p{P}"
 # Texts in a batch.
 BATCH = 1024
+# The label of a padding token: no class, so that its one-hot row is all zeros.
+NO_LABEL = -1
 
 
 def tokens(text: TextConfig, strings: Any) -> Any:
-    """Return the tokens of strings (n,) in UTF-8 as a ragged tensor of strings (n, any)."""
+    """Return the tokens of strings (n,) in UTF-8 as a ragged tensor of strings (n, any): words if these have pieces."""
+    if isinstance(text, WordPieceConfig):
+        return tf.strings.split(strings)
     if text.clean:
         strings = tf.strings.regex_replace(tf.strings.lower(strings, encoding="utf-8"), PUNCTUATION, "")
     if text.split == "character":
@@ -34,8 +39,11 @@ def tokenizer(text: TextConfig, length: int = 0) -> Any:
         length: length that every sequence is truncated or padded to; 0 for ragged sequences.
 
     Returns:
-        A function of strings (n,) in UTF-8 that gives ids, int32 (n, length), or ragged (n, any) without a length.
+        A function of strings (n,) in UTF-8 that gives ids, int32 (n, length), or ragged (n, any) without a length. Its
+        `tagged(strings, labels)` takes the labels of the tokens too, ragged (n, any), and returns both, padded.
     """
+    if isinstance(text, WordPieceConfig):
+        return word_piece_tokenizer(text, length, NO_LABEL)
     return _tokenizer_class()(text, length)
 
 
@@ -60,6 +68,10 @@ def _tokenizer_class() -> Any:
             """Return the ids of strings (n,)."""
             ids = tf.ragged.map_flat_values(self._table.lookup, tokens(self._text, strings))
             return padded(ids, self._length) if self._length else ids
+
+        def tagged(self, strings: Any, labels: Any) -> tuple[Any, Any]:
+            """Return the ids of strings (n,), and the labels of their tokens, both (n, length)."""
+            return self(strings), padded(labels, self._length, NO_LABEL)
 
     return Tokenizer
 

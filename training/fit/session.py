@@ -255,7 +255,7 @@ class Session:
         """Return the model to save, with what its file says of the data."""
         data = self.pipeline
         preprocessing = None if data.text else data.preprocessing
-        return with_data(model, preprocessing, tuple(data.dataset.labels), data.pretrained)
+        return with_data(model, preprocessing, tuple(data.dataset.labels), data.pretrained, data.text)
 
     def _metadata(self, model: Any) -> dict[str, Any]:
         """Return the metadata of data and training that exports and reports need."""

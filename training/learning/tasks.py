@@ -52,7 +52,10 @@ def _label_sizes(pipeline: Pipeline) -> dict[str, int]:
 
 
 def _vocabulary_size(pipeline: Pipeline) -> dict[str, int]:
-    return {"vocabulary": len(pipeline.text.vocabulary)}
+    """Return the rows of the embedding; pretrained ones can have more than the vocabulary that goes with them."""
+    size, start = len(pipeline.text.vocabulary), pipeline.pretrained
+    rows = start.options.get("vocabulary", 0) if start and start.text == pipeline.text else 0
+    return {"vocabulary": max(size, rows)}
 
 
 def _class_loss(config: LossConfig, weights: Sequence[float] | None = None, _: TargetScale | None = None) -> Any:

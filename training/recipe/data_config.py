@@ -77,7 +77,7 @@ class DataConfig:
         length: [tokens] of a text, or [source tokens, target tokens], that texts are truncated or padded to; empty for
             the length of the model.
         vocabulary: maximum size, special tokens included, of a vocabulary that is built from the data; 0 for the size
-            of the model.
+            of the model. Weights with their own tokenization bring their vocabulary.
         skip_bad: skip images that cannot be decoded, instead of stopping.
         augment: augmentation of training images.
         preprocessing: normalization and cropping; null for that of `model.weights`, else of the dataset, else

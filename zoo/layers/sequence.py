@@ -284,6 +284,20 @@ class MeanToken(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("zoo")
+class UnitVector(keras.layers.Layer):
+    """Scale vectors (n, width) to length 1."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return the scaled vectors."""
+        if not on_tensorflow():
+            return inputs / keras.ops.maximum(keras.ops.norm(inputs, axis=-1, keepdims=True), 1e-12)
+        import tensorflow as tf
+
+        # LiteRT has one operation for this formula.
+        return tf.math.l2_normalize(inputs, axis=-1, epsilon=1e-24)
+
+
+@keras.saving.register_keras_serializable("zoo")
 class PaddingBias(keras.layers.Layer):
     """Bias of the attention scores of a sequence's keys: 0 for tokens, `MASKED` for padding (id 0).
 

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras
 from zoo.layers.attention import Block, encoder_block, layer_norm
 from zoo.layers.blocks import check_activation, check_counts, dense, drop
 from zoo.layers.heads import Head
@@ -106,7 +105,7 @@ class Pooling:
             x = layers.Activation(self.pooler, name=f"pooler_{self.pooler}")(x)
         if head.tasks:
             return x
-        last = keras.layers.UnitNormalization if self.normalize else partial(layers.Activation, "linear")
+        last = sequence.UnitVector if self.normalize else partial(layers.Activation, "linear")
         return last(name="vector", dtype="float32")(x)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.common.errors import BadOption
 from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.text import TextConfig
 
 Numbers = tuple[float, ...]
 
@@ -28,6 +29,7 @@ class ModelInfo:
         origin: where the weights come from, such as "timm/resnet50.a1_in1k"; None for random weights.
         revision: commit of the repository of origin.
         sha256: SHA-256 of the original file in hexadecimal.
+        text: how strings become the ids that the weights expect.
     """
 
     name: str
@@ -41,11 +43,15 @@ class ModelInfo:
     origin: str | None = None
     revision: str | None = None
     sha256: str | None = None
+    text: TextConfig | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the info as JSON-safe values."""
         values = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        return values | {"preprocessing": self.preprocessing and self.preprocessing.to_json()}
+        return values | {name: value and value.to_json() for name, value in self._configs().items()}
+
+    def _configs(self) -> dict[str, Any]:
+        return {"preprocessing": self.preprocessing, "text": self.text}
 
     @classmethod
     def from_json(cls, values: Any) -> ModelInfo:
@@ -60,8 +66,9 @@ class ModelInfo:
         given = {name: _tuples(value) for name, value in values.items() if name in known and value is not None}
         if not isinstance(given.get("options", {}), Mapping):
             raise BadOption(f"Expected options by name. Received: info.options={str(given['options'])[:100]}")
-        if "preprocessing" in given:
-            given["preprocessing"] = PreprocessingConfig.from_json(given["preprocessing"])
+        for key, config in (("preprocessing", PreprocessingConfig), ("text", TextConfig)):
+            if key in given:
+                given[key] = config.from_json(values[key])
         return cls(**given)
 
 

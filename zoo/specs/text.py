@@ -11,6 +11,7 @@ from zoo.common.errors import BadOption
 PADDING, UNKNOWN, START, END = range(4)
 SPECIAL = ("", "[UNK]", "[START]", "[END]")
 SPLITS = ("word", "character")
+WORDPIECE = "wordpiece"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +44,77 @@ class TextConfig:
         """Return the config as JSON-safe values."""
         return dataclasses.asdict(self) | {"vocabulary": list(self.vocabulary)}
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The tokens without the special ones."""
+        return self.vocabulary[len(SPECIAL) :]
+
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> TextConfig:
+    def from_json(cls, values: Any) -> TextConfig:
         """Return the config of `to_json` values; raises BadOption."""
         try:
+            if values["split"] == WORDPIECE:
+                return WordPieceConfig(**{name: _tuples(value) for name, value in values.items()})
             return cls(tuple(map(str, values["vocabulary"])), values["split"], bool(values["clean"]))
         except (KeyError, TypeError) as error:
             raise BadOption(f"Expected a text config. Received: text={str(values)[:100]}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(str, value)) if isinstance(value, list) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class WordPieceConfig(TextConfig):
+    """BERT's tokenization, with the vocabulary of pretrained weights.
+
+    A text is split at white space and around punctuation, and each word into the longest pieces that the vocabulary
+    has, from its front; a word that has none is unknown. Between a first and a last special token it is truncated, then
+    padded at its end.
+
+    Args:
+        vocabulary: the tokens by id; padding is the first.
+        split: "wordpiece".
+        clean: remove control characters.
+        lowercase: lower-case the text.
+        strip_accents: remove accents.
+        split_cjk: make each Chinese character a word.
+        special: tokens for padding, unknown words, the start and the end, and any others; a text that has the name of
+            one has the token.
+        prefix: start of the pieces inside a word.
+        longest: characters of a word; a longer one is unknown.
+    """
+
+    split: str = WORDPIECE
+    lowercase: bool = True
+    strip_accents: bool = True
+    split_cjk: bool = True
+    special: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    prefix: str = "##"
+    longest: int = 100
+
+    def __post_init__(self) -> None:
+        known = set(self.vocabulary)
+        missing = [token for token in self.special if token not in known]
+        if self.split != WORDPIECE or len(self.special) < len(SPECIAL) or missing:
+            raise BadOption(
+                "text.vocabulary must have a token for padding, unknown words, the start and the end. "
+                f"Received: special={self.special}, of which it lacks {missing}"
+            )
+        if self.vocabulary[0] != self.special[0] or len(known) != len(self.vocabulary):
+            raise BadOption(
+                f"text.vocabulary must start with {self.special[0]!r} and have unique tokens. "
+                f"Received: vocabulary={list(self.vocabulary[:6])} … ({len(self.vocabulary)} tokens)"
+            )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The tokens that are neither special nor pieces inside a word."""
+        return tuple(t for t in self.vocabulary if not (t in self.special or t.startswith((self.prefix, "[unused"))))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as JSON-safe values."""
+        return super().to_json() | {"special": list(self.special)}
 
 
 def check_vocabulary(size: int) -> int:

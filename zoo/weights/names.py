@@ -8,18 +8,26 @@ from pathlib import Path
 from zoo.common.errors import BadOption, did_you_mean
 from zoo.specs.published import PublishedWeights
 from zoo.specs.registry import Model, models
-from zoo.weights.references import is_address, is_repository, parse_address
+from zoo.weights.references import is_address, is_repository, is_transformers_folder, parse_address
 
 SUFFIXES = (".keras", ".h5", ".safetensors")
+IN_FOLDER = "model.safetensors"
 LIBRARIES = ("timm/", "keras/", "torchvision/")
 
 
 def is_weights_file(text: str) -> bool:
-    """Return whether a text is the path of an existing file with the suffix of a weights file."""
+    """Return whether a text is the path of an existing file with the suffix of a weights file, or of its folder."""
     try:
-        return text.endswith(SUFFIXES) and Path(text).is_file()
+        path = weights_path(text)
+        return path.name.endswith(SUFFIXES) and path.is_file()
     except (OSError, ValueError):  # not a valid path, such as one that is too long
         return False
+
+
+def weights_path(text: str) -> Path:
+    """Return the path of a weights file: of transformers' name for it if the text is a folder."""
+    path = Path(text)
+    return path / IN_FOLDER if is_transformers_folder(path) else path
 
 
 def check_weights(entry: Model, text: str) -> None:

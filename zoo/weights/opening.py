@@ -32,6 +32,7 @@ from zoo.weights.names import (
     is_weights_file,
     refuse_unknown,
     resolve,
+    weights_path,
 )
 from zoo.weights.references import is_repository
 from zoo.weights.repositories import card_license, open_repository
@@ -67,7 +68,7 @@ def _opened(entry: Model, weights: Any, candidates: Candidates, cache_dir: str |
         text = os.fspath(weights)
         check_weights(entry, text)
         if is_weights_file(text):
-            return _open_file(entry, Path(text), candidates)
+            return _open_file(entry, weights_path(text), candidates)
         return (open_repository if is_repository(text) else _open_name)(entry, text, cache_dir)
     if not isinstance(weights, keras.Model):
         raise BadOption(f"weights must be a path, a name or a keras.Model. Received: weights={weights!r}")

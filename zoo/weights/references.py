@@ -6,7 +6,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from zoo.common.errors import BadOption, UnknownName, did_you_mean
+from zoo.common.errors import BadOption, RunError, UnknownName, did_you_mean
+from zoo.common.files import read_json
 from zoo.specs.registry import models
 
 SCHEME = "hf://"
@@ -55,9 +56,18 @@ def is_repository(text: str) -> bool:
     if is_address(text):
         return True
     try:
-        return (Path(text) / CONFIG).is_file()
+        return (Path(text) / CONFIG).is_file() and not is_transformers_folder(Path(text))
     except (OSError, ValueError):  # not a valid path, such as one that is too long
         return False
+
+
+def is_transformers_folder(folder: Path) -> bool:
+    """Return whether a local folder is one of transformers or sentence-transformers."""
+    try:
+        config = read_json(folder / CONFIG)
+    except RunError:
+        return False
+    return isinstance(config, dict) and "model_type" in config
 
 
 def timm_names() -> dict[str, str]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras
+from zoo.common.lazy import keras, np
 from zoo.layers.lazy import saving
 from zoo.specs.info import ModelInfo
+from zoo.specs.published import NameMapping
 from zoo.specs.registry import Model
-from zoo.weights.arrangement import arranged
 from zoo.weights.keras_models import patch_grids
 from zoo.weights.names import check_made_for
 from zoo.weights.source import WeightsSource
+from zoo.weights.transformers_folder import folder_info
 
 FORMAT = {"format": "keras-zoo"}
 
@@ -40,9 +41,58 @@ def read_safetensors(entry: Model, path: Path, received: str) -> WeightsSource:
             f"{entry.spec.name} cannot load files of timm or torchvision. Received: {received}. "
             "Pass a file of zoo.save_weights."
         )
-    found = [(mapping, arranged(arrays, mapping, received)) for mapping in mappings]
+    found = [(mapping, _arranged(arrays, mapping, received)) for mapping in mappings]
     name_mapping, arrays = max(found, key=lambda pair: pair[0].coverage(_modules(pair[1])))
-    return WeightsSource(received, arrays, name_mapping, "torch")
+    info = folder_info(entry.spec, path.parent) if entry.spec.vocabulary else None
+    return WeightsSource(received, arrays, name_mapping, "torch", info=info)
+
+
+def _arranged(arrays: Mapping[str, Any], mapping: NameMapping, received: str) -> dict[str, Any]:
+    """Return the arrays of a file under the keys that a name mapping describes.
+
+    Args:
+        arrays: values by key.
+        mapping: the name mapping; see its `renamed` and `joined`.
+        received: the user's argument, for messages.
+
+    Raises:
+        BadOption: two arrays have one key, or parts of a module do not fit each other.
+    """
+    found: dict[str, Any] = {}
+    for key, array in arrays.items():
+        name = _renamed(key, mapping)
+        if name in found:
+            raise BadOption(f"weights must have one array for each name. Received: {received} with two of {name}.")
+        found[name] = array
+    for rule in mapping.joined:
+        found = _joined(found, *rule, received)
+    return found
+
+
+def _renamed(key: str, mapping: NameMapping) -> str:
+    for pattern, replacement in mapping.renamed:
+        key = re.sub(rf"^{pattern}", replacement, key)
+    return key
+
+
+def _joined(
+    arrays: dict[str, Any], pattern: str, replacement: str, parts: tuple[str, ...], received: str
+) -> dict[str, Any]:
+    """Return the arrays with those of each whole set of parts joined along their outputs, the first axis."""
+    rest, sets = dict(arrays), {}
+    for key in arrays:
+        module, _, variable = key.rpartition(".")
+        match = re.fullmatch(pattern, module)
+        if match:
+            sets.setdefault((match.expand(replacement), variable), {})[match.groups()[-1]] = key
+    for (module, variable), keys in sets.items():
+        if set(keys) != set(parts):
+            continue  # loading reports what is missing
+        try:
+            rest[f"{module}.{variable}"] = np.concatenate([rest.pop(keys[part]) for part in parts])
+        except ValueError as error:
+            raise BadOption(f"weights must fit together. Received: {received}: {', '.join(keys.values())}") from error
+    return rest
 
 
 def _modules(arrays: Collection[str]) -> set[str]:

@@ -28,6 +28,7 @@ OUTPUTS = {
     "classify": "One logit for each label; softmax converts them to probabilities.",
     "multilabel": "One logit for each label; sigmoid converts them to probabilities.",
     "tag": "For each token one logit for each label; softmax converts them to probabilities.",
+    "embed": "One vector, for the comparison with others.",
     "regress": "One value for each label, in the data's units.",
 }
 

@@ -260,3 +260,25 @@ def test_positions_of_texts_are_no_independent_examples(decide):
     assert found.passed
     wrong = np.roll(source, 1, axis=-1)
     assert not decide(wrong, source, labels, task="tag").passed
+
+
+def test_vectors_are_compared_by_their_neighbors(decide):
+    """Without labels the nearest neighbor and the noise decide; a constant factor of all vectors is noise too."""
+    source = np.random.default_rng(0).normal(size=(64, 32)).astype("float32")
+    source /= np.linalg.norm(source, axis=-1, keepdims=True)
+    shift = np.random.default_rng(1).normal(size=source.shape).astype("float32")
+    near = decide(source + 0.005 * shift, source, task="embed")
+    assert (near.passed, near.decided_by, near.accuracy, near.metric) == (True, "agreement", None, "neighbors")
+    assert near.cosine > 0.995
+    assert near.weighted_agreement > near.tolerance.agreement
+    far = decide(source + 0.3 * shift, source, task="embed")
+    assert set(far.failed) >= {"snr", "agreement"}
+    assert far.cosine < 0.9
+    with pytest.raises(ParityError, match=r"lowest cosine 0\.\d+, .*, nearest-neighbor agreement"):
+        require(far, "x")
+    swapped = decide(source[::-1], source, None, FLOAT32_TOLERANCE, task="embed")
+    assert "relative" in swapped.failed
+    assert decide(source, source, None, FLOAT32_TOLERANCE, task="embed").passed
+    broken = source.copy()
+    broken[3] = np.nan
+    assert not decide(broken, source, task="embed").passed

@@ -79,7 +79,7 @@ def open_pipeline(
         pretrained = _statistic(known, "pretrained", lambda: pretrained_info(recipe, shape))
         shape = _native(recipe, dataset, pretrained, shape)
     if dataset.text:
-        return dataclasses.replace(_open_text(recipe, dataset, spec, text, check), pretrained=pretrained)
+        return _open_text(recipe, dataset, spec, text, check, pretrained)
     preprocessing = _preprocessing(recipe, dataset, spec, pretrained)
     if shape[-1] == 1 and 3 in (len(preprocessing.mean), len(preprocessing.std)):
         preprocessing = _grayscale(preprocessing)
@@ -176,7 +176,9 @@ def _normalization(recipe: Recipe, dataset: Dataset) -> str:
 def _check_fit(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
     """Raise BadOption if the task or input of the model is not that of the data, or an option does not apply."""
     model, data = ("text" if known else "no text" for known in (spec.vocabulary, dataset.text))
-    if (spec.task, model) != (MODEL_TASKS.get(dataset.task, dataset.task), data):
+    task = MODEL_TASKS.get(dataset.task, dataset.task)
+    # A head for classes makes a classifier of a model that gives vectors.
+    if model != data or spec.task not in (task, *(("embed",) if task == "classify" else ())):
         raise BadOption(
             "The model must have the task and the kind of input of the data. "
             f"Received: model.name={recipe.model.name!r} ({spec.task}, {model}), "
@@ -202,10 +204,19 @@ def _check_examples(encoder: Encoder) -> None:
         encoder.check(split)
 
 
-def _open_text(recipe: Recipe, dataset: Dataset, spec: ModelSpec, text: TextConfig | None, check: bool) -> Pipeline:
-    """Return the pipeline of texts; builds the vocabulary if there is none."""
+def _open_text(
+    recipe: Recipe,
+    dataset: Dataset,
+    spec: ModelSpec,
+    text: TextConfig | None,
+    check: bool,
+    pretrained: ModelInfo | None,
+) -> Pipeline:
+    """Return the pipeline of texts, with the tokenization of pretrained weights; else builds the vocabulary."""
     shape, most = text_length(recipe.data.length, spec.input_shape), recipe.data.vocabulary
     plain = PreprocessingConfig()
+    if text is None and pretrained and pretrained.text:
+        text = pretrained.text
     if check:
         _check_examples(make_encoder(dataset, shape, plain, text or dataset.text))
     if text is None and dataset.text.vocabulary == SPECIAL:
@@ -215,7 +226,7 @@ def _open_text(recipe: Recipe, dataset: Dataset, spec: ModelSpec, text: TextConf
         text = build_vocabulary(dataset.text, examples, most or spec.vocabulary)
     elif most and text is None:
         raise BadOption(f"{dataset.name} defines its own vocabulary. Received: data.vocabulary={most}. Leave it at 0.")
-    return Pipeline(dataset, recipe, shape, plain, text or dataset.text, check)
+    return Pipeline(dataset, recipe, shape, plain, text or dataset.text, check, pretrained)
 
 
 def _shape(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> tuple[int, ...]:

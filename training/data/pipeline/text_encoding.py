@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from training.data.pipeline.encoding import PARALLEL, Encoder
-from training.data.tokenization import BATCH, padded, tokenizer, tokens
+from training.data.tokenization import BATCH, NO_LABEL, padded, tokenizer, tokens
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import np, tf
 from zoo.specs.text import END, START
 
 if TYPE_CHECKING:
     import tensorflow as _tf
-
-# The label of a padding token: no class, so that its one-hot row is all zeros.
-NO_TAG = -1
 
 
 class TextEncoder(Encoder):
@@ -71,13 +68,7 @@ class TagEncoder(TextEncoder):
     def encoding(self) -> Any:
         """Return the function from batches of strings (texts, tags) to ids and int64 labels, both (n, length)."""
         ids, indices = tokenizer(self.text, self.shape[0]), _label_indices(self.dataset.labels)
-        length = self.shape[0]
-
-        def encode(x: Any, y: Any) -> Any:
-            tags = tf.ragged.map_flat_values(indices.lookup, tf.strings.split(y))
-            return ids(x), padded(tags, length, NO_TAG)
-
-        return encode
+        return lambda x, y: ids.tagged(x, tf.ragged.map_flat_values(indices.lookup, tf.strings.split(y)))
 
     @property
     def width(self) -> int:
@@ -131,7 +122,7 @@ class PairEncoder(TextEncoder):
 def _label_indices(labels: tuple[str, ...]) -> Any:
     """Return a lookup table from the name of a label to its index."""
     start = tf.lookup.KeyValueTensorInitializer(tf.constant(labels), tf.range(len(labels), dtype=tf.int64))
-    return tf.lookup.StaticHashTable(start, NO_TAG)
+    return tf.lookup.StaticHashTable(start, NO_LABEL)
 
 
 def text_length(wanted: tuple[int, ...], model: tuple[int, ...]) -> tuple[int, ...]:

