@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from zoo.specs.published import NameMapping
+from zoo.specs.published import NameMapping, PublishedWeights
 
 # A file may have the encoder alone, below "bert." in a model with a head, and the gamma and beta of TensorFlow.
 PREFIXES = ((r"(bert|distilbert|0\.auto_model)\.", ""), (r"(.*LayerNorm)\.gamma", r"\1.weight"))
@@ -62,3 +62,12 @@ BERT_NAMES = {"transformers": BERT, "transformers_classifier": _classifier(BERT,
 DISTIL_NAMES = {"transformers": DISTIL, "transformers_classifier": _classifier(DISTIL, "relu")}
 BERT_TAGGER_NAMES = {"transformers": _classifier(BERT, None)}
 DISTIL_TAGGER_NAMES = {"transformers": _classifier(DISTIL, None)}
+
+NAME_MAPPINGS: dict[str, dict[str, NameMapping]] = {
+    **dict.fromkeys(("bert_tiny", "bert_mini", "bert_base", "bert_large", "minilm_l6", "minilm_l12"), BERT_NAMES),
+    **dict.fromkeys(("bert_tiny_tagger", "bert_base_tagger", "minilm_l6_tagger"), BERT_TAGGER_NAMES),
+    "distilbert_base": DISTIL_NAMES,
+    "distilbert_base_tagger": DISTIL_TAGGER_NAMES,
+}
+# Weights are a file, a folder or a repository, with the vocabulary beside them.
+WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = dict.fromkeys(NAME_MAPPINGS, ())
