@@ -21,8 +21,9 @@ pytestmark = pytest.mark.slow
 REFERENCES = json.loads(gzip.decompress(Path(__file__).with_name("minilm_references.json.gz").read_bytes()))
 TEXTS, VECTORS, PAIRS = REFERENCES["texts"], np.array(REFERENCES["vectors"]), slice(0, 20)
 FLOAT = ("keras", "saved_model", "onnx", "tflite")
-# The lowest cosine with the float vector. LiteRT has a range of activations for each text, ONNX Runtime for a batch.
-INT8 = {"tflite_dynamic": 0.995, "onnx_int8": 0.98, "onnx_dynamic": 0.98}
+# The lowest cosine with the float vector, also of an empty text, Chinese, emoji and 400 words. LiteRT has a range of
+# activations for each text, ONNX Runtime for a batch.
+INT8 = {"tflite_dynamic": 0.985, "onnx_int8": 0.975, "onnx_dynamic": 0.97}
 
 
 @pytest.fixture(scope="module")

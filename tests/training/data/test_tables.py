@@ -527,5 +527,5 @@ def test_artifacts_take_rows(wines, tmp_path):
 def test_vectors_need_an_artifact_of_a_table(digits_run):
     """An artifact for images has no columns."""
     (artifact,) = export.convert(digits_run, "onnx")
-    with pytest.raises(RunError, match="tables"):
+    with pytest.raises(RunError, match="a tabular model"):
         export.encode_rows(artifact.path, [{"a": 1}])

@@ -341,8 +341,8 @@ def test_second_training_and_batch_that_does_not_divide(mirrored):
     assert odd.startswith("BadOption") if isinstance(odd, str) else np.isfinite(odd)
 
 
-# One test image is 0.28 points; an RBF-SVM reaches 0.9583 on the same split.
-REACHED = {"digits_resnet": 0.9583, "digits_vit": 0.9499}
+# One test image is 0.28 points; an RBF-SVM reaches 0.9583 on the same split. A perceptron is a linear model.
+REACHED = {"digits_resnet": 0.9583, "digits_vit": 0.9499, "digits_perceptron": 0.88}
 
 
 @pytest.mark.slow

@@ -263,7 +263,7 @@ def test_heads(name):
     units = {"species": 4, "age": 1, "tags": 3}
     assert {task: y.shape for task, y in found.items()} == {task: predicted(name, n) for task, n in units.items()}
     assert {y.dtype.name for y in found.values()} == {"float32"}
-    assert ((found["tags"] > 0) & (found["tags"] < 1)).all()
+    assert ((found["tags"] >= 0) & (found["tags"] <= 1)).all()  # random weights of deep models saturate it
     single = zoo.get(name, heads=zoo.Regression(2), input_shape=smallest(name))
     assert single.output_shape == predicted(name, 2, count=None)
 
