@@ -73,8 +73,11 @@ def recipe_for(model: str) -> tuple[str, dict[str, Any]]:
     exact = [name for name, recipe in fitting.items() if recipe.model.name == model]
     if exact:
         return exact[0], shortened(known[exact[0]])
-    similar = [name for name, recipe in fitting.items() if zoo.spec(recipe.model.name).task == zoo.spec(model).task]
-    name = similar[0]
+    spec = zoo.spec(model)
+    # A family without a recipe, such as pretrained encoders, trains on the data of another that takes the same input.
+    task = "classify" if spec.task == "embed" else spec.task
+    same = {name: zoo.spec(recipe.model.name) for name, recipe in (fitting or known).items()}
+    name = next(n for n, s in same.items() if s.task == task and bool(s.vocabulary) == bool(spec.vocabulary))
     # Only the sizes are taken over: they fit the data, other options belong to the recipe's model.
     sizes = {key: value for key, value in known[name].model.options.items() if isinstance(value, int)}
     options = {key: value for key, value in sizes.items() if key in _options(model)}

@@ -386,7 +386,7 @@ def test_regression_predicts_in_the_units_of_the_data(regression):
 def test_run_saves_fitted_statistics(regression, tmp_path):
     """The run saves preprocessing, scale and columns; opening it uses them, whatever the data is now."""
     saved = json.loads((regression.path / "data.json").read_text())
-    assert set(saved) == {"preprocessing", "scale", "tabular"}
+    assert set(saved) == {"preprocessing", "scale", "summary", "tabular"}
     saved["scale"]["mean"] = [7.0]
     saved["preprocessing"]["mean"] = [1.0] * 10
     run = Run.create(regression.recipe, tmp_path / "other", None, saved)

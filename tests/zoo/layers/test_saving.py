@@ -42,6 +42,8 @@ CASES = {
     "Stack": ({}, [ROWS, ROWS]),
     "TakeToken": ({"index": 2}, [VECTORS]),
     "Token": ({}, [VECTORS]),
+    "TokenTypes": ({"count": 2}, [VECTORS]),
+    "UnitVector": ({}, [ROWS]),
     "TokenEmbedding": ({"vocabulary": 9, "width": 4, "scaled": True}, [IDS]),
     "Ungrid": ({}, [IMAGE]),
 }
