@@ -103,6 +103,7 @@ def slow_digits(monkeypatch):
     datasets._origins.pop("slow_digits", None)
 
 
+@pytest.mark.slow
 def test_run_stopped_twice_ends_like_an_uninterrupted_run(python, tmp_path, slow_digits):
     """A stop in a wait for data and one in validation save everything: the end is equal to the bit."""
     run = tmp_path / "run"

@@ -87,7 +87,7 @@ def test_the_head_alone_trains_first(weights, tmp_path):
     assert {tuple(row["gradients"]) for row in measured} == {("logits",)}
 
 
-@pytest.mark.parametrize("batch_norm", ["auto", "off"])
+@pytest.mark.parametrize("batch_norm", ["auto", pytest.param("off", marks=pytest.mark.slow)])
 def test_then_all_train(weights, tmp_path, batch_norm):
     """The second stage trains the trunk; small batches leave the statistics alone, unless they are to be updated."""
     start = {name: value for name, value in values(weights).items() if "logits" not in name}
@@ -173,6 +173,7 @@ def test_patience_starts_with_the_last_stage(weights, tmp_path):
     assert (run.result()["epochs"], run.result()["ended"]) == (4, "patience")
 
 
+@pytest.mark.slow
 def test_cached_features_train_the_same_head(weights, tmp_path):
     """Features that are computed once give the head, and the metrics, of a trunk that computes them each epoch."""
     runs = [

@@ -60,6 +60,7 @@ def test_recipe_takes_the_tokenization_of_the_weights(weights, recipe, request, 
     assert (zoo.info(model).text, zoo.info(model).license) == (TEXT, "mit")
 
 
+@pytest.mark.slow
 def test_data_has_its_own_vocabulary_without_weights(tmp_path):
     """Control: random weights take the words of the data, which the model then knows."""
     run = training.train("word_order_encoder", {"model.name": "bert_tiny", **QUICK}, run=tmp_path / "run")

@@ -305,7 +305,7 @@ def test_broken_download_resumes(hub, session):
     assert hub.requests.count(("GET", f"/store/{name}")) == 2
 
 
-@pytest.mark.parametrize("how", ["hangs up", "fails", "sends nothing"])
+@pytest.mark.parametrize("how", ["hangs up", "fails", pytest.param("sends nothing", marks=pytest.mark.slow)])
 def test_failed_download_is_one_line(how, hub, session):
     """A failing hub gives one line with the address of the file and the path for it."""
     name = hub.publish(f"timm/resnet_test.{how.replace(' ', '_')}")
