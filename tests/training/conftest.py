@@ -8,7 +8,7 @@ import pytest
 # Two steps along a direction: a difference between their slopes shows a corner between them.
 STEPS = (1e-7, 2.5e-8)
 SMOOTH = 1e-5
-TRIES = 12
+TRIES = 48
 
 
 @pytest.fixture
