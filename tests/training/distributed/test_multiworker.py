@@ -86,8 +86,8 @@ def test_two_workers_train_as_one(workers, tmp_path):
     assert (result["strategy"], result["workers"], result["replicas"]) == ("multiworker", 2, 2)
     assert training.evaluate(run).accuracy == result["test"]["accuracy"]
     assert sorted(p.name for p in run.iterdir() if p.suffix != ".html") == [
-        ".lock", "checkpoints", "diagnostics.jsonl", "done.json", "env.json", "metrics.jsonl", "model.keras",
-        "recipe.json", "tensorboard",
+        ".lock", "checkpoints", "data.json", "diagnostics.jsonl", "done.json", "env.json", "metrics.jsonl",
+        "model.keras", "recipe.json", "tensorboard",
     ]  # fmt: skip
     changes = dict(map(training.parse_override, CHANGES))
     one = training.train("digits_resnet", {**changes, "strategy": "one"}, run=tmp_path / "one")
