@@ -59,11 +59,7 @@ def open_folder(config: DataConfig, kind: FileKind) -> Folder:
     splits = scan.splits()
     if splits and "validation" not in splits:
         parts = _split_files(splits["train"], DataConfig(), VALIDATION_FRACTIONS)
-        splits = {
-            "train": parts["train"],
-            "validation": parts["validation"],
-            **{k: v for k, v in splits.items() if k != "train"},
-        }
+        splits = {name: {**splits, **parts}[name] for name in NAMES if name in splits or name in parts}
     if not splits:
         splits, options = _split_files(scan.classes(), config), OPTIONS
     for name, files in splits.items():

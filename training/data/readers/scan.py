@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from training.data.splits import NAMES
@@ -55,9 +55,10 @@ class Scan:
     """
 
     def __init__(self, root: Path, kind: FileKind) -> None:
-        self._given, self.kind = root, kind
+        self.kind = kind
         self._files: dict[Path, list[Path]] = {}
-        self.left_out: dict[str, list[Path]] = collections.defaultdict(list)
+        # A folder may be looked into as a split, and again as a class: each file counts once.
+        self.left_out: dict[str, dict[Path, None]] = collections.defaultdict(dict)
         self.root = self._unwrapped(root)
 
     def splits(self) -> dict[str, Files]:
@@ -111,9 +112,9 @@ class Scan:
             if paths
         )
 
-    def _leave_out(self, reason: str, *files: Sequence[Path]) -> None:
+    def _leave_out(self, reason: str, *files: Iterable[Path]) -> None:
         for paths in files:
-            self.left_out[reason].extend(paths)
+            self.left_out[reason].update(dict.fromkeys(paths))
 
     def _fits(self, path: Path) -> bool:
         return path.suffix.lower() in self.kind.suffixes
@@ -185,7 +186,7 @@ def _all_files(path: Path) -> list[Path]:
     return [path] if not path.is_dir() else sorted(p for p in path.rglob("*") if p.is_file())
 
 
-def _suffixes(paths: Sequence[Path]) -> str:
+def _suffixes(paths: Iterable[Path]) -> str:
     """Return the suffixes of files with their counts, the most frequent first."""
     counts = collections.Counter(path.suffix.lower() or path.name for path in paths).most_common()
     shown = ", ".join(f"{suffix} {count:,}" for suffix, count in counts[:5])

@@ -87,7 +87,10 @@ def test_classes_named_like_splits_inside_splits(tmp_path):
 def test_classes_with_folders_inside(tmp_path):
     """A class may have folders; beside other classes, one called train is no split."""
     fill(tmp_path, "bus/red", "bus/blue", "train/steam", "train/electric", count=5)
-    assert opened(tmp_path).labels == ("bus", "train")
+    (tmp_path / "train/steam/list.txt").write_text("none")
+    found = opened(tmp_path)
+    assert found.labels == ("bus", "train")
+    assert found.notes == ("Left out: 1 file of another type (.txt 1)",)
 
 
 def test_two_folders_of_one_split_are_refused(tmp_path):
