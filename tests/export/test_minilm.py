@@ -79,6 +79,7 @@ def test_int8_keeps_direction_and_order(fmt, least, artifacts, model):
     found = export.load(artifacts[fmt])(zoo.tokenize(model, TEXTS))
     cosines = (found * VECTORS).sum(-1) / np.linalg.norm(found, axis=-1)
     assert cosines.min() >= least
+    assert fmt != "tflite_dynamic" or cosines[PAIRS].min() >= 0.995
     np.testing.assert_array_equal(similarities(found).argsort(), similarities(VECTORS).argsort())
 
 
