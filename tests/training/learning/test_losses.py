@@ -178,8 +178,8 @@ def test_heads_are_weighted_and_not_evaluated():
     ("recipe", "changes"),
     [
         ("digits_mlp", {"loss.label_smoothing": 0.3, "regularize.l2": 0.1, "loss.balanced": True}),
-        ("digits_mlp", {"loss.name": "focal"}),
-        ("diabetes_mlp", {"loss.name": "huber", "regularize.l1": 0.01}),
+        pytest.param("digits_mlp", {"loss.name": "focal"}, marks=pytest.mark.slow),
+        pytest.param("diabetes_mlp", {"loss.name": "huber", "regularize.l1": 0.01}, marks=pytest.mark.slow),
     ],
     ids=["smoothed", "focal", "huber"],
 )

@@ -33,10 +33,16 @@ COPIES = {
 }
 
 
-# Every way for a model of Keras' layers and one of the zoo's; every model through a file.
+# Quick are every way for a model of Keras' layers and one of the zoo's, and a file for some others.
+EVERY_WAY, BY_FILE = (
+    ("resnet_tiny", "vit_micro_tiny"),
+    ("mlp_tiny", "mobilenet_tiny", "encoder_tiny", "transformer_tiny"),
+)
 CASES = [
     pytest.param(
-        name, how, marks=[] if how == "file" or name in ("resnet_tiny", "vit_micro_tiny") else pytest.mark.slow
+        name,
+        how,
+        marks=[] if name in EVERY_WAY or (how == "file" and name in BY_FILE) else pytest.mark.slow,
     )
     for name in NAMES
     for how in COPIES

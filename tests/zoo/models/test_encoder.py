@@ -95,8 +95,8 @@ def test_options_count_what_they_add():
 
 
 @pytest.mark.parametrize("pooling", ["mean", "class"])
-@pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+@pytest.mark.parametrize("norm", ["pre", pytest.param("post", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("positions", ["learned", pytest.param("sinusoidal", marks=pytest.mark.slow)])
 def test_padding_changes_nothing(tmp_path, pooling, norm, positions):
     """Sequences in a padded batch have the same outputs as each alone, also with a model of its own length."""
     options = {"pooling": pooling, "norm": norm, "positions": positions}

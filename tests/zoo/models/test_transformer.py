@@ -93,7 +93,14 @@ def test_options_count_what_they_add():
     assert count(zoo.get("transformer_tiny", activation="swiglu")) == pytest.approx(169_984, rel=0.01)
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "silu", "reglu", "geglu", "swiglu"])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        "relu",
+        "swiglu",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("gelu", "gelu_tanh", "silu", "reglu", "geglu")),
+    ],
+)
 def test_activations_run(activation):
     """Each kind of feed-forward layers gives finite logits that depend on both sequences."""
     model = small(activation=activation)
@@ -116,7 +123,7 @@ def test_one_table():
     np.testing.assert_allclose(run(model, source, ids), run(vectors, source, ids) @ table.T, atol=1e-4)
 
 
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("norm", ["pre", pytest.param("post", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
 def test_padding_changes_nothing(norm, positions):
     """Sources in a padded batch have the same logits as each alone, also with a model of its own length."""

@@ -245,7 +245,13 @@ def test_maps_have_the_order_of_the_patches():
     assert np.unravel_index(difference.argmax(), difference.shape) == (2, 7)
 
 
-@pytest.mark.parametrize("options", [{}, {"norm": "post"}, {"distillation": "average"}, {"layer_scale": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layer_scale": 0.5},
+        *(pytest.param(o, marks=pytest.mark.slow) for o in ({}, {"norm": "post"}, {"distillation": "average"})),
+    ],
+)
 def test_lean_is_the_same_model(options):
     """lean=True has the same weights, logits and gradients with fewer multiply-adds."""
     import tensorflow as tf

@@ -69,7 +69,7 @@ def expected_kernel(kernel, channels):
     return kernel[:, :, [0, 1, 2, 0, 1]] * (3 / 5)
 
 
-@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("channels", [1, pytest.param(5, marks=pytest.mark.slow)])
 @every_tiny(TINY_IMAGES, FILES, one_of_each=False)
 def test_other_channels(name, kind, channels, tmp_path):
     """The first kernel is summed for one channel and tiled for five; the rest is as in the file."""
@@ -132,7 +132,9 @@ def test_features_take_weights(tmp_path):
 
 @pytest.mark.parametrize("kind", [*FILES, "model"])
 @pytest.mark.parametrize("classes", [0, None], ids=["trunk", "whole"])
-@pytest.mark.parametrize("name", ["resnet_tiny", "vgg_tiny", "mlp_tiny"])
+@pytest.mark.parametrize(
+    "name", ["resnet_tiny", *(pytest.param(n, marks=pytest.mark.slow) for n in ("vgg_tiny", "mlp_tiny"))]
+)
 def test_new_heads(name, classes, kind, tmp_path):
     """New heads start at random over a trunk, and over a model with another head."""
     source = made(name, classes=classes)

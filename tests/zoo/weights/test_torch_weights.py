@@ -39,7 +39,7 @@ QUICK_TORCH = {
     f"{library}/{name}"
     for library, names in {
         "torchvision": "resnet18 googlenet mobilenet_v2",
-        "timm": "resnext50_32x4d resnetv2_50 efficientnet_b0 convnext_tiny vit_tiny_patch16_224",
+        "timm": "convnext_tiny vit_tiny_patch16_224",
     }.items()
     for name in names.split()
 }
