@@ -21,9 +21,9 @@ import export
 import training
 import zoo
 from export.compression.pipeline import CompressionPipeline, parse_pipeline
+from export.conversion.pipeline import check_request, export_each
 from export.core.compression import compressions
 from export.core.format import formats, parse_format
-from export.pipeline import check_request, export_each
 from export.source.job import RunJob
 from training.common.stopping import Stopped
 from training.recipe.recipe import recipes

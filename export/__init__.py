@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.attempts import export_job
 from export.compression.pipeline import parse_pipeline
+from export.conversion.attempts import export_job
 from export.core.compression import Compression
 from export.core.compression import compressions as _compressions
 from export.core.compression import register as register_compression

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from export.convert_worker import child_environment
+from export.conversion.worker import child_environment
 from export.core.compression import compressions
 from export.core.format import formats
 from zoo.common.errors import MissingDependency, ZooError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from export.conversion.pipeline import unsupported_reason
 from export.core.format import formats, parse_format
-from export.pipeline import unsupported_reason
 from training.runs.run import Run
 from zoo.specs.registry import ModelSpec
 

@@ -19,7 +19,7 @@ import types
 from typing import Any
 
 # Modules and commands of ours that are forked.
-WARM = (["-m", "export.convert_worker"], ["-m", "zoo", "train"], ["-m", "zoo", "tune"])
+WARM = (["-m", "export.conversion.worker"], ["-m", "zoo", "train"], ["-m", "zoo", "tune"])
 # Variables that are read when TensorFlow or Keras is imported; the server has its own.
 AT_IMPORT = ("KERAS_", "TF_", "ZOO_", "XLA_", "PYTHONHASHSEED", "MALLOC_")
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from export.convert_worker import child_environment, registering_modules
+from export.conversion.worker import child_environment, registering_modules
 from zoo.common.errors import ExportError
 
 

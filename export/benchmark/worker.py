@@ -23,7 +23,7 @@ from typing import Any
 
 from export.benchmark.memory import peak_memory, reset_peak_memory
 from export.benchmark.statistics import time_calls
-from export.convert_worker import import_modules
+from export.conversion.worker import import_modules
 from export.core.format import formats
 from export.core.runtime import Runtime
 from export.core.samples import count_examples, read_samples, take_examples

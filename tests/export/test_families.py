@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import zoo
+from export.conversion.pipeline import unsupported_reason
 from export.core.format import formats, parse_format
 from export.core.guarantees import check_guarantees
 from export.core.samples import read_samples, take_examples
 from export.inspection.inspect import read_artifact
-from export.pipeline import unsupported_reason
 
 FLOAT = ("saved_model", "tflite", "onnx")
 TINY = [name for name in zoo.list_models() if zoo.spec(name).params < 400_000]

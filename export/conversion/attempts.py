@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from export.compression.pipeline import CompressionPipeline, parse_pipeline
+from export.conversion.pipeline import check_request, export_each
 from export.core.format import FormatRequest, parse_format
-from export.pipeline import check_request, export_each
 from export.source.job import ExportJob
 from export.verification.artifact import Artifact
 from export.verification.remedies import Refused, Remedy

@@ -1,6 +1,6 @@
 """The child process that converts: converters leak memory and change process-wide state, and all of that ends with it.
 
-Run as `python -m export.convert_worker JOB.json`; prints one JSON line for each finished format.
+Run as `python -m export.conversion.worker JOB.json`; prints one JSON line for each finished format.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def convert_in_child(
     content = {**source, "formats": list(formats), "compression": compression, "modules": registering_modules()}
     write_json(job, content)
     with open(scratch / "log.txt", "w+b") as log:
-        command = [sys.executable, "-m", "export.convert_worker", str(job)]
+        command = [sys.executable, "-m", "export.conversion.worker", str(job)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=child_environment()) as child:
             try:
                 yield from _replies(child.stdout)

@@ -12,7 +12,7 @@ from typing import Any
 
 import zoo
 from export.compression.pipeline import CompressionPipeline, check_formats, verify_guarantees
-from export.convert_worker import convert_in_child
+from export.conversion.worker import convert_in_child
 from export.core.format import FormatRequest
 from export.core.generate import Generator
 from export.core.manifest import FACTS, MASKS, SAMPLES, write_manifest
