@@ -138,8 +138,10 @@ def zoo_command(capsys):
 
 @pytest.fixture(scope="session")
 def hub_server():
-    """A hub on the loopback interface, see hub_server.py."""
-    server = _beside("hub_server").HubServer()
+    """A hub on the loopback interface, see servers/hub_server.py."""
+    from hub_server import HubServer
+
+    server = HubServer()
     server.start()
     yield server
     server.stop()

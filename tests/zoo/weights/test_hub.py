@@ -7,12 +7,12 @@ import http.server
 import json
 import re
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loopback import LoopbackServer, Quiet
 from safetensors.numpy import save
 
 from zoo.common.errors import DataError
@@ -34,42 +34,8 @@ EXPECTED = {
 }
 
 
-class Hub:
-    """A hub with one file in each repository; its address stays the same while it is down.
-
-    As on the real hub, the address of a file redirects to a store, and a header has the SHA-256 of the content.
-    """
-
-    def __init__(self):
-        self.files, self.sent, self.requests, self.broken = {}, {}, [], {}
-        self.port, self._server = 0, None
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.port}"
-
-    def publish(self, repository, content=FILE):
-        """Add a repository and return its name; `sent` has the content that the hub sends."""
-        self.files[repository] = self.sent[repository] = content
-        return repository
-
-    def start(self):
-        handler = type("BoundHandler", (Handler,), {"hub": self})
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self):
-        if self._server:
-            self._server.shutdown()
-            self._server.server_close()
-        self._server = None
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(Quiet, http.server.BaseHTTPRequestHandler):
     """Handles one request to a `Hub`."""
-
-    hub: Hub
 
     def do_HEAD(self):
         repository, revision = re.fullmatch(r"/(.*?)(?:/resolve/([^/]+)/model.safetensors)?", self.path).groups()
@@ -116,8 +82,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def log_message(self, *arguments):
-        """Log nothing."""
+
+class Hub(LoopbackServer):
+    """A hub with one file in each repository.
+
+    As on the real hub, the address of a file redirects to a store, and a header has the SHA-256 of the content.
+    """
+
+    handler = Handler
+
+    def __init__(self):
+        super().__init__()
+        self.files, self.sent, self.broken = {}, {}, {}
+
+    def publish(self, repository, content=FILE):
+        """Add a repository and return its name; `sent` has the content that the hub sends."""
+        self.files[repository] = self.sent[repository] = content
+        return repository
 
 
 # Builds models by name, one for each line of its input; the hub's client reads its settings when imported, so each
@@ -215,9 +196,8 @@ def cached(session, repository):
 @pytest.fixture
 def down(hub):
     """Stop the hub during a test."""
-    hub.stop()
-    yield hub
-    hub.start()
+    with hub.down():
+        yield hub
 
 
 def test_download_is_cached(hub, session):
@@ -228,11 +208,8 @@ def test_download_is_cached(hub, session):
     assert blob.name == hashlib.sha256(FILE).hexdigest()
     assert blob.read_bytes() == FILE
     assert link.parent.name == COMMIT
-    hub.stop()
-    try:
+    with hub.down():
         again = session.get(name)
-    finally:
-        hub.start()
     assert again["values"] == EXPECTED
     assert again["seconds"] < 10
     assert session.get(name)["values"] == EXPECTED

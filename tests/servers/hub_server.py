@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import http.server
 import json
 import re
-import threading
 import urllib.parse
 
 import yaml
+from loopback import LoopbackServer, Quiet
 
 LARGE = (".safetensors", ".onnx", ".tflite", ".npz", ".pb", ".bin")
 TOKEN = "hf_test"
@@ -35,61 +34,8 @@ class Refused(Exception):
     """An error response: its status, and the code that the client reads."""
 
 
-class HubServer:
-    """Repositories in memory, and a server for them; its address stays the same while it is down."""
-
-    def __init__(self):
-        self.branches, self.commits, self.private, self.large = {}, {}, {}, {}
-        self.requests, self.port, self._server = [], 0, None
-
-    @property
-    def address(self):
-        """Where the client finds the hub."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self):
-        """Serve until `stop`."""
-        handler = type("BoundHandler", (Handler,), {"hub": self})
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self):
-        """Close the port."""
-        if self._server:
-            self._server.shutdown()
-            self._server.server_close()
-        self._server = None
-
-    @contextlib.contextmanager
-    def down(self):
-        """Stop the hub for a while."""
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
-
-    def publish(self, name, files, branch="main"):
-        """Add a commit with files to a repository, and return its id."""
-        branches = self.branches.setdefault(name, {})
-        tree = {**self.commits.get(branches.get(branch), {}), **files}
-        oid = hashlib.sha1(f"{name}{branch}{len(self.commits)}".encode()).hexdigest()
-        self.commits[oid], branches[branch] = tree, oid
-        return oid
-
-    def files(self, name, revision="main"):
-        """Return the files of a branch or commit."""
-        oid = self.branches[name].get(revision, revision)
-        if oid not in self.commits:
-            raise Refused(404, "RevisionNotFound")
-        return oid, self.commits[oid]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(Quiet, http.server.BaseHTTPRequestHandler):
     """Handles one request to a `HubServer`."""
-
-    hub: HubServer
 
     def do_GET(self):
         """Find the handler of a request, and answer with its status, body and headers."""
@@ -209,12 +155,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         return 200, content, commit | {"ETag": f'"{blob}"'}
 
-    def log_message(self, *arguments):
-        """Log nothing."""
-
 
 for verb in ("HEAD", "POST", "PUT"):
     setattr(Handler, f"do_{verb}", Handler.do_GET)
+
+
+class HubServer(LoopbackServer):
+    """Repositories in memory, and a server for them."""
+
+    handler = Handler
+
+    def __init__(self):
+        super().__init__()
+        self.branches, self.commits, self.private, self.large = {}, {}, {}, {}
+
+    def publish(self, name, files, branch="main"):
+        """Add a commit with files to a repository, and return its id."""
+        branches = self.branches.setdefault(name, {})
+        tree = {**self.commits.get(branches.get(branch), {}), **files}
+        oid = hashlib.sha1(f"{name}{branch}{len(self.commits)}".encode()).hexdigest()
+        self.commits[oid], branches[branch] = tree, oid
+        return oid
+
+    def files(self, name, revision="main"):
+        """Return the files of a branch or commit."""
+        oid = self.branches[name].get(revision, revision)
+        if oid not in self.commits:
+            raise Refused(404, "RevisionNotFound")
+        return oid, self.commits[oid]
 
 
 def key_value(line):
