@@ -111,7 +111,7 @@ class Pooling:
 
 @bert("bert_tiny", TINY, params=166_272, **MICRO, **MEAN)
 @bert("bert_mini", dataclasses.replace(BERT, classes=256), params=11_170_560, width=256, depth=4, **POOLED)
-@bert("bert_base", BERT, params=109_482_240, **BASE, **POOLED)
+@bert("bert_base", BERT, params=109_482_240, depth=12, **BASE, **POOLED)
 @bert(
     "bert_large",
     dataclasses.replace(BERT, classes=1024),
@@ -122,7 +122,7 @@ class Pooling:
     **POOLED,
 )
 @bert("minilm_l6", MINILM, params=22_467_072, depth=6, **SMALL, **MEAN)
-@bert("minilm_l12", MINILM_12, params=33_064_704, **SMALL, **MEAN)
+@bert("minilm_l12", MINILM_12, params=33_064_704, depth=12, **SMALL, **MEAN)
 @distil("distilbert_base", DISTIL, params=66_362_880, depth=6, **BASE)
 def bert_encoder(
     ids: Any,
@@ -151,7 +151,7 @@ def bert_encoder(
 
 
 @tags("bert_tiny_tagger", dataclasses.replace(TINY, **TAGS), params=166_857, **MICRO)
-@tags("bert_base_tagger", dataclasses.replace(BERT, **TAGS), params=108_898_569, **BASE)
+@tags("bert_base_tagger", dataclasses.replace(BERT, **TAGS), params=108_898_569, depth=12, **BASE)
 @tags("minilm_l6_tagger", dataclasses.replace(MINILM, **TAGS), params=22_470_537, depth=6, **SMALL)
 @register(
     "distilbert_base_tagger",
@@ -164,17 +164,9 @@ def bert_encoder(
     **BLOCK,
 )
 def bert_tagger(ids: Any, head: Head, *, trunk: Trunk = Trunk(), block: Block = Block(), dropout: float = 0.0) -> Any:
-    """Build an encoder that classifies each token.
+    """Build an encoder that classifies each token; returns logits (n, length, classes), also of padding.
 
-    Args:
-        ids: tokens (n, length), int32, padded with 0 at the end.
-        head: computes logits from vectors (n, length, width).
-        trunk: vocabulary, width, depth and token types.
-        block: options of the blocks; its projection_dropout also applies to the sum of embeddings.
-        dropout: fraction of the last vectors dropped in training.
-
-    Returns:
-        The head's output, logits (n, length, classes); ignore those of padding.
+    The arguments are those of `bert_encoder`; the head and dropout get the vectors of all tokens (n, length, width).
     """
     x, _ = _encoded(ids, head, trunk.check(), block.check(trunk.width))
     return head(x, dropout, neck=lambda x: x)

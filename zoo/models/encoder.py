@@ -115,17 +115,9 @@ def encoder(
     **BERT_DROPOUT,
 )
 def tagger(ids: Any, head: Head, *, trunk: Trunk = Trunk(), block: Block = Block(), dropout: float = 0.0) -> Any:
-    """Build an encoder that classifies each token.
+    """Build an encoder that classifies each token; returns logits (n, length, classes), also of padding.
 
-    Args:
-        ids: tokens (n, length), int32, padded with 0 at the end.
-        head: computes logits from vectors (n, length, width).
-        trunk: vocabulary, width, depth, positions and drop_path.
-        block: options of the blocks; its projection_dropout also applies to the sum of embeddings and positions.
-        dropout: fraction of the last vectors dropped in training.
-
-    Returns:
-        The head's output, logits (n, length, classes); ignore those of padding.
+    The arguments are those of `encoder`; the head and dropout get the vectors of all tokens (n, length, width).
     """
     x, _ = _encoded(ids, head, trunk.check(), block.check(trunk.width))
     return head(x, dropout, neck=lambda x: _final_norm(x, block) if block.norm == "pre" else x)
