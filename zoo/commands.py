@@ -46,7 +46,7 @@ def list_command(patterns: tuple[str, ...], as_json: bool, **filters: Any) -> No
 @click.command("fetch")
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--weights", default="imagenet", show_default=True, help="Which weights of a MODEL without a tag.")
-@click.option("--cache-dir", metavar="DIR", help="Cache for files of the hub; that of its client by default.")
+@click.option("--cache-dir", metavar="DIR", help="Cache for files; those of the hub's client and of Keras by default.")
 @noncommercial_option
 @json_option
 def fetch_command(names: tuple[str, ...], weights: str, cache_dir: str | None, as_json: bool) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -136,3 +137,16 @@ def onednn_computes(dtype: str) -> bool:
 
     supports = _pywrap_utils.IsDataTypeSupportedByOneDNNOnThisCPU
     return bool(_pywrap_util_port.IsMklEnabled() and supports(tf.as_dtype(dtype).as_datatype_enum))
+
+
+@contextlib.contextmanager
+def keras_home(folder: str | None) -> Iterator[None]:
+    """Let Keras download files of its applications below another folder; None keeps its own."""
+    from keras.src.backend import config
+
+    before = config._KERAS_DIR
+    config._KERAS_DIR = folder or before
+    try:
+        yield
+    finally:
+        config._KERAS_DIR = before

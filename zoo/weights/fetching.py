@@ -104,7 +104,7 @@ def _file(published: PublishedWeights, cache_dir: str | None) -> Path:
         revision = f"@{published.revision}" if published.revision else ""
         return fetch(published.source + revision, published.sha256 or "", cache_dir=cache_dir)
     if published.source.startswith("keras/") and published.url:
-        return fetch_keras_file(published)
+        return fetch_keras_file(published, cache_dir)
     raise BadOption(
         f"Weights must be in a file that the zoo opens. Received: {published.source!r}, a pickle. Name other weights."
     )

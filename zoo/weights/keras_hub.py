@@ -7,40 +7,53 @@ import re
 from pathlib import Path
 from typing import Any
 
+from zoo.common import compat
 from zoo.common.errors import DataError
 from zoo.common.lazy import keras
 from zoo.specs.published import PublishedWeights
 from zoo.weights.digests import digest
 
 
-def fetch_keras(published: PublishedWeights) -> Any:
+def fetch_keras(published: PublishedWeights, cache_dir: str | None = None) -> Any:
     """Return a model of keras.applications with its ImageNet weights and without an activation of its logits.
+
+    Args:
+        published: the weights.
+        cache_dir: folder for the file; that of Keras' cache by default.
 
     Raises:
         DataError: Keras cannot download them, or their file has another digest.
     """
     if published.url:
-        fetch_keras_file(published)
+        fetch_keras_file(published, cache_dir)
     name = published.source.partition("/")[2]
     try:
-        return getattr(keras.applications, name)(weights="imagenet", classifier_activation=None)
+        # Some of these functions build another model for the path of a file than for "imagenet".
+        with compat.keras_home(cache_dir):
+            return getattr(keras.applications, name)(weights="imagenet", classifier_activation=None)
     except Exception as error:  # Keras raises a bare Exception when a download fails.
-        raise _failed(error) from error
+        raise _failed(error, cache_dir) from error
 
 
-def fetch_keras_file(published: PublishedWeights) -> Path:
-    """Return the file of published weights in the cache of Keras, downloaded if needed.
+def fetch_keras_file(published: PublishedWeights, cache_dir: str | None = None) -> Path:
+    """Return the file of published weights in a folder "models" of a cache, downloaded if needed.
+
+    Args:
+        published: the weights.
+        cache_dir: the cache; that of Keras by default ($KERAS_HOME, ~/.keras).
 
     Raises:
         DataError: Keras cannot download it, or it has another digest.
     """
     name = published.url.rpartition("/")[2]
-    path = _place(name)
+    path = _place(name, cache_dir)
     if not path.is_file():
         try:
-            path = Path(keras.utils.get_file(name, published.url, cache_subdir="models"))
+            path.parent.mkdir(parents=True, exist_ok=True)  # Keras takes /tmp for a folder that does not exist
+            with compat.keras_home(cache_dir):
+                path = Path(keras.utils.get_file(name, published.url, cache_subdir="models"))
         except Exception as error:
-            raise _failed(error) from error
+            raise _failed(error, cache_dir) from error
     for kind, expected in (("sha256", published.sha256), ("md5", published.md5)):
         if expected and digest(path, kind) != expected:
             raise DataError(
@@ -50,15 +63,15 @@ def fetch_keras_file(published: PublishedWeights) -> Path:
     return path
 
 
-def _place(name: str) -> Path:
-    """Return the path of a file in the cache of Keras."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / name
+def _place(name: str, cache_dir: str | None = None) -> Path:
+    """Return the path of a file in a cache, by default that of Keras."""
+    return Path(cache_dir or os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / name
 
 
-def _failed(error: Exception) -> Exception:
+def _failed(error: Exception, cache_dir: str | None = None) -> Exception:
     """Return the error of a download, which says what to do without a connection; another error as it is."""
-    address = re.search(r"https?://\S+?(?=[:\s]|$)", str(error))
+    address = re.search(r"https?://\S+?(?=:?\s|$)", str(error))
     if address is None:
         return error
-    file = _place(address[0].rpartition("/")[2])
+    file = _place(address[0].rpartition("/")[2], cache_dir)
     return DataError(f"Weights cannot be downloaded. Received: weights='keras'. Download {address[0]} to {file}")

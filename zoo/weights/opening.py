@@ -88,7 +88,7 @@ def _open_name(entry: Model, name: str, cache_dir: str | None) -> WeightsSource:
     check_license(published.license, f"weights={name!r}")
     stored = StoredModel(ModelInfo(entry.spec.name, **_facts(published)))
     if library == "keras":
-        opened = read_model(entry, fetch_keras(published), f"weights={name!r}")
+        opened = read_model(entry, fetch_keras(published, cache_dir), f"weights={name!r}")
     else:
         repository = f"{published.source}@{published.revision}" if published.revision else published.source
         path = fetch(repository, published.sha256 or "", cache_dir=cache_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -181,6 +182,18 @@ def test_has_training_argument():
         assert compat.has_training_argument(keras.layers.Dropout(0.5))
         assert not compat.has_training_argument(keras.layers.Flatten())
         assert not compat.has_training_argument(object())
+
+
+def test_keras_home(tmp_path):
+    """Keras finds a file in the other folder, and asks for it only outside."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "own.txt").write_text("own")
+    arguments = {"fname": "own.txt", "origin": "http://127.0.0.1:9/own.txt", "cache_subdir": "models"}
+    with relies_on("keras.src.backend.config._KERAS_DIR"):
+        with compat.keras_home(str(tmp_path)):
+            assert Path(keras.utils.get_file(**arguments)) == tmp_path / "models" / "own.txt"
+        with compat.keras_home(None), pytest.raises(Exception, match=r"127\.0\.0\.1:9"):
+            keras.utils.get_file(**arguments)
 
 
 def test_onednn_computes():

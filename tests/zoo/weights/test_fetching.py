@@ -114,6 +114,24 @@ def test_file_of_keras(hub, monkeypatch, tmp_path):
         fetch_weights("fetchnet_b", "keras")
 
 
+@pytest.mark.tensorflow
+def test_cache_dir_of_keras(monkeypatch, tmp_path):
+    """A file below cache_dir is the one that is opened; one that is missing there is asked for by its path."""
+    import keras
+    import numpy as np
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "unused"))
+    with pytest.raises(zoo.DataError, match=rf"Download http://127\.0\.0\.1:9/f\.h5 to {tmp_path}/own/models/f\.h5"):
+        fetch_weights("fetchnet_b", "keras", str(tmp_path / "own"))
+    theirs = keras.applications.MobileNetV2(weights=None)
+    (published,) = (w for w in zoo.spec("mobilenet_v2").weights if w.source.startswith("keras/"))
+    theirs.save(tmp_path / "own" / "models" / published.url.rpartition("/")[2])
+    model = zoo.get("mobilenet_v2", weights="keras", cache_dir=tmp_path / "own")
+    kernels = (x.get_layer(name).kernel for x, name in ((model, "logits"), (theirs, "predictions")))
+    np.testing.assert_array_equal(*kernels)
+    assert not (tmp_path / "unused").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
