@@ -150,7 +150,8 @@ def get(  # noqa: PLR0913 - explicit arguments document the function
         preprocessing: preprocessing that the weights expect, for files that cannot say it: a `PreprocessingConfig`,
             the name of a preset ("imagenet", "tf", "caffe", "raw", "unit"), JSON text or a dictionary; `zoo.info`
             returns what is known of a model.
-        cache_dir: folder for downloads of the hub; that of its client ($HF_HUB_CACHE, $HF_HOME) by default.
+        cache_dir: folder for downloads; by default that of the hub's client ($HF_HUB_CACHE, $HF_HOME) and of Keras
+            ($KERAS_HOME).
         **options: options of the model family, such as `dropout=0.2` or `activation="silu"`; `zoo show MODEL` lists
             them.
 
@@ -328,10 +329,18 @@ def tokenize(model: keras.Model, texts: Sequence[str]) -> np.ndarray:
     return tokenize(model, texts)
 
 
-def spec(model: str) -> ModelSpec:
+def spec(model: str | os.PathLike[str]) -> ModelSpec:
     """Return the spec of a model without building it.
+
+    Args:
+        model: as for `zoo.get`; the `config.json` of a repository is downloaded.
 
     Raises:
         UnknownName: no model has this name.
+        DataError: the repository cannot be read.
     """
+    if not isinstance(model, str) or model not in _models:
+        from zoo.weights.repositories import locate
+
+        model, _ = locate(model, None)
     return _models[model].spec

@@ -1,4 +1,4 @@
-"""What the `config.json` of a repository states about its weights: one of this zoo, or one of timm."""
+"""What the `config.json` of a repository states about its weights: one of this zoo, of timm or of transformers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from zoo.specs.labels import class_names
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.published import IMAGENET_1K
 from zoo.weights.references import by_timm_name
+from zoo.weights.transformers_folder import classes_of, model_of
 
 LIBRARY = "keras-zoo"
 # Names of interpolations in Pillow, and so in timm, that differ from ours.
@@ -32,12 +33,14 @@ class StoredModel:
         classes: its number of logits; None if it is not stated.
         input_shape: shape of one input; None if it is not stated.
         sha256: SHA-256 of its `model.safetensors`; "" if it is not stated.
+        transformers: whether it is one of transformers: files next to the weights say the rest.
     """
 
     info: ModelInfo
     classes: int | None = None
     input_shape: tuple[int, ...] | None = None
     sha256: str = ""
+    transformers: bool = False
 
 
 def read_config(path: Path, received: str) -> StoredModel:
@@ -50,11 +53,14 @@ def read_config(path: Path, received: str) -> StoredModel:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, Mapping):
             raise ValueError("no JSON object")
-        return _own(content) if content.get("library_name") == LIBRARY else _timm(content)
+        if content.get("library_name") == LIBRARY:
+            return _own(content)
+        return _transformers(content) if "model_type" in content else _timm(content)
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"config.json must describe a model of the zoo or of timm. Received: {received}, file {path}: {reason}"
+            "config.json must describe a model of the zoo, of timm or of transformers. "
+            f"Received: {received}, file {path}: {reason}"
         ) from error
 
 
@@ -80,6 +86,11 @@ def _own(content: Mapping[str, Any]) -> StoredModel:
         fit_type(content.get("input_shape"), tuple[int, ...] | None, "input_shape"),
         fit_type(content.get("sha256", ""), str, "sha256"),
     )
+
+
+def _transformers(content: Mapping[str, Any]) -> StoredModel:
+    """Return what transformers' config says alone."""
+    return StoredModel(ModelInfo(model_of(content)), classes_of(content), transformers=True)
 
 
 def _timm(content: Mapping[str, Any]) -> StoredModel:

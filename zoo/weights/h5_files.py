@@ -58,7 +58,7 @@ def head_classes(opened: Opened) -> int | None:
 def _whole_model(file: Any, received: str) -> Opened:
     """Return the layers of a file of `model.save`, or of the weights of Keras 2, by name."""
     config = json.loads(file.attrs["model_config"]) if "model_config" in file.attrs else {}
-    layers = list(_layers(config))
+    layers = list(layers_of(config))
     weights = _named_arrays(file.get("model_weights", file))
     known = {name for name, _, _ in layers}
     records = [LayerRecord(name, kind, values, weights.get(name, {})) for name, kind, values in layers]
@@ -69,13 +69,13 @@ def _whole_model(file: Any, received: str) -> Opened:
     return Opened(received, records, name, _size(layers), None if info is None else ModelInfo.from_json(info))
 
 
-def _layers(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def layers_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield name, class and configuration of the layers of a model's configuration, those of inner models included."""
     values = config.get("config", {})
     inner = values.get("layers") if isinstance(values, Mapping) else None
     if inner is not None:
         for layer in inner:
-            yield from _layers(layer)
+            yield from layers_of(layer)
     elif isinstance(values, Mapping) and "name" in values:
         yield str(values["name"]), str(config.get("class_name", "")), values
 

@@ -15,9 +15,10 @@ from zoo.specs.registry import Model, models
 from zoo.weights.configs import StoredModel, read_config
 from zoo.weights.hub import CARD, CONFIG, FILE, check_sha256, fetch, fetch_optional, origin_of
 from zoo.weights.names import check_made_for
-from zoo.weights.references import is_address, is_repository, parse_address, split_tag
+from zoo.weights.references import is_address, is_repository, is_transformers_folder, parse_address, split_tag
 from zoo.weights.safetensors_file import read_safetensors
 from zoo.weights.source import WeightsSource
+from zoo.weights.transformers_folder import FILES, module_folders
 
 
 def locate(model: str | os.PathLike[str], weights: Any, cache_dir: str | None = None) -> tuple[str, Any]:
@@ -37,7 +38,7 @@ def locate(model: str | os.PathLike[str], weights: Any, cache_dir: str | None = 
     if not isinstance(model, str) or model in models:
         return model, weights
     found = split_tag(model)
-    if found is None and is_repository(model):
+    if found is None and (is_repository(model) or is_transformers_folder(Path(model))):
         found = stored_model(model, cache_dir).info.name, model
     if found is None:
         return model, weights  # the registry names the nearest model
@@ -56,11 +57,15 @@ def open_repository(entry: Model, text: str, cache_dir: str | None = None) -> We
         DataError: a file cannot be downloaded, is damaged, or is missing.
     """
     stored, received = stored_model(text, cache_dir), f"weights={text!r}"
-    check_made_for(entry, stored.info.name, received)
+    if not stored.transformers:  # whose architecture any model of its kind may have
+        check_made_for(entry, stored.info.name, received)
     path, _ = fetch_repository(text, cache_dir)
     opened = read_safetensors(entry, path, f"{received} ({path})")
-    options = opened.info.options if opened.info else stored.info.options
     origin = {"origin": text} if is_address(text) else {}
+    if stored.transformers:
+        info = dataclasses.replace(opened.info, license=stored.info.license, **origin, **origin_of(path))
+        return dataclasses.replace(opened, published=True, info=info)
+    options = opened.info.options if opened.info else stored.info.options
     info = dataclasses.replace(stored.info, options=options, **origin, **origin_of(path))
     return dataclasses.replace(
         opened, published=True, info=info, classes=stored.classes, input_shape=stored.input_shape
@@ -77,8 +82,27 @@ def fetch_repository(text: str, cache_dir: str | None = None) -> tuple[Path, Mod
     stored, received = stored_model(text, cache_dir), f"weights={text!r}"
     check_license(stored.info.license, received)
     path = _file(text, FILE, cache_dir)
+    if stored.transformers and is_address(text):
+        _fetch_beside(text, path, cache_dir)
     check_sha256(path, stored.sha256, received, "Its config.json states it: download both again.")
     return path, stored.info
+
+
+def _fetch_beside(text: str, path: Path, cache_dir: str | None) -> None:
+    """Download the files of transformers into the folder of the weights.
+
+    Raises:
+        DataError: a file cannot be downloaded, or the weights lie alone.
+    """
+    for name in FILES:
+        _optional(text, name, cache_dir)
+    if not (path.parent / CONFIG).is_file():
+        raise DataError(
+            f"Weights of transformers must be in a folder with their {CONFIG} and tokenizer. Received: {path} for "
+            f"{text!r}. Pass the path of such a folder."
+        )
+    for folder in module_folders(path.parent):
+        _optional(text, f"{folder}/{CONFIG}", cache_dir)
 
 
 def stored_model(text: str, cache_dir: str | None = None) -> StoredModel:

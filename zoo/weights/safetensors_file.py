@@ -17,7 +17,7 @@ from zoo.specs.registry import Model
 from zoo.weights.keras_models import patch_grids
 from zoo.weights.names import check_made_for
 from zoo.weights.source import WeightsSource
-from zoo.weights.transformers_folder import folder_info
+from zoo.weights.transformers_folder import folder_info, folder_sizes
 
 FORMAT = {"format": "keras-zoo"}
 
@@ -43,8 +43,10 @@ def read_safetensors(entry: Model, path: Path, received: str) -> WeightsSource:
         )
     found = [(mapping, _arranged(arrays, mapping, received)) for mapping in mappings]
     name_mapping, arrays = max(found, key=lambda pair: pair[0].coverage(_modules(pair[1])))
-    info = folder_info(entry.spec, path.parent) if entry.spec.vocabulary else None
-    return WeightsSource(received, arrays, name_mapping, "torch", info=info)
+    if not entry.spec.vocabulary:
+        return WeightsSource(received, arrays, name_mapping, "torch")
+    info, sizes = folder_info(entry.spec, path.parent), folder_sizes(entry.spec, path.parent)
+    return WeightsSource(received, arrays, name_mapping, "torch", info=info, classes=sizes[0], input_shape=sizes[1])
 
 
 def _arranged(arrays: Mapping[str, Any], mapping: NameMapping, received: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a folder of Hugging Face's transformers, or sentence-transformers, says of its weights.
 
-config.json has the options, tokenizer.json or vocab.txt the tokenization, and modules.json the pooling.
+config.json has the options, tokenizer.json or vocab.txt the tokenization, modules.json the pooling, and
+sentence_bert_config.json the length of a text.
 """
 
 from __future__ import annotations
@@ -12,10 +13,21 @@ from typing import Any
 from zoo.common.errors import BadOption, RunError
 from zoo.common.files import read_json
 from zoo.specs.info import ModelInfo
-from zoo.specs.registry import ModelSpec
+from zoo.specs.registry import ModelSpec, models
 from zoo.specs.text import WordPieceConfig
 
 CONFIG, TOKENIZER, VOCABULARY, MODULES = "config.json", "tokenizer.json", "vocab.txt", "modules.json"
+SETTINGS, LENGTH = "tokenizer_config.json", "sentence_bert_config.json"
+# Files next to the weights, except those of the modules.
+FILES = (CONFIG, TOKENIZER, VOCABULARY, SETTINGS, MODULES, LENGTH)
+# Ends of the names of classes in "architectures", by the task of our models.
+TASKS = {"ForTokenClassification": "tag", "ForSequenceClassification": "classify"}
+# Names of sizes in config.json, of BERT and of DistilBERT, by ours.
+SIZES = {
+    "width": ("hidden_size", "dim"),
+    "depth": ("num_hidden_layers", "n_layers"),
+    "hidden": ("intermediate_size", "hidden_dim"),
+}
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
 KINDS = ("bert", "distilbert")
 ROLES = ("pad_token", "unk_token", "cls_token", "sep_token")
@@ -36,7 +48,65 @@ def folder_info(spec: ModelSpec, folder: Path) -> ModelInfo | None:
     if not config and text is None:
         return None
     pooling = _pooling(folder) if spec.task == "embed" else {}
-    return ModelInfo(spec.name, {**_architecture(config, folder), **pooling}, text=text)
+    options = {**_architecture(config, folder), **pooling, **_own_sizes(spec, config)}
+    return ModelInfo(spec.name, options, text=text, labels=_labels(config))
+
+
+def folder_sizes(spec: ModelSpec, folder: Path) -> tuple[int | None, tuple[int, ...] | None]:
+    """Return the number of classes and the shape of one input that a folder states, None where it states none."""
+    config, length = _read(folder / CONFIG), _read(folder / LENGTH).get("max_seq_length")
+    positions = config.get("max_position_embeddings", spec.input_shape[0])
+    length = int(length) if length else min(int(positions), spec.input_shape[0])
+    return classes_of(config), None if (length,) == spec.input_shape else (length,)
+
+
+def model_of(config: Mapping[str, Any]) -> str:
+    """Return the registered model that a config.json describes: of its size, else the nearest of its kind and task.
+
+    Raises:
+        BadOption: it is no BERT.
+    """
+    kind, task = config.get("model_type"), "tag" if _task(config) == "tag" else "embed"
+    if kind not in KINDS:
+        raise BadOption(f"weights must be of BERT or DistilBERT. Received: model_type={kind!r}. Convert it elsewhere.")
+    known = [name for name in models.names() if "transformers" in models[name].name_mappings]
+    fitting = {name: models[name].arguments for name in known if models[name].spec.task == task}
+    found = {name: own for name, own in fitting.items() if (own.get("token_types") == 0) == (kind == "distilbert")}
+    sizes = _sizes(config)
+    return min(found, key=lambda name: [abs(found[name][key] - sizes.get(key, 0)) for key in ("width", "depth")])
+
+
+def classes_of(config: Mapping[str, Any]) -> int | None:
+    """Return the number of classes of a classifier of texts or tokens; None for an encoder."""
+    labels = config.get("id2label")
+    return (len(labels) if labels else int(config.get("num_labels", 2))) if _task(config) else None
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the names of the classes, None if it has none or only numbers them."""
+    named = config.get("id2label") or {}
+    labels = tuple(str(named[key]) for key in sorted(named, key=int))
+    return None if not _task(config) or labels == tuple(f"LABEL_{i}" for i in range(len(labels))) else labels
+
+
+def _task(config: Mapping[str, Any]) -> str | None:
+    """Return "tag" or "classify" for a classifier, None for an encoder."""
+    classes = " ".join(config.get("architectures") or ())
+    return next((task for end, task in TASKS.items() if end in classes), None)
+
+
+def _sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the stated ones of width, depth and hidden units."""
+    return {ours: int(config[key]) for ours, keys in SIZES.items() for key in keys if key in config}
+
+
+def _own_sizes(spec: ModelSpec, config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes of an architecture that no registered model has, for the one that stands for it."""
+    if config.get("model_type") not in KINDS or model_of(config) != spec.name:
+        return {}
+    own, sizes = models[spec.name].arguments, _sizes(config)
+    usual = {"width": own["width"], "depth": own["depth"], "hidden": 4 * sizes.get("width", own["width"])}
+    return {name: value for name, value in sizes.items() if value != usual[name]}
 
 
 def _read(path: Path) -> Any:
@@ -66,6 +136,11 @@ def _architecture(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
+def module_folders(folder: Path) -> list[str]:
+    """Return the sub-folders of the modules of sentence-transformers, in a folder with their list."""
+    return [path for module in _read(folder / MODULES) or [] if (path := str(module.get("path", "")))]
+
+
 def _pooling(folder: Path) -> dict[str, Any]:
     """Return the options of the modules after the encoder, of sentence-transformers."""
     found: dict[str, Any] = {}
@@ -92,7 +167,7 @@ def read_tokenizer(folder: Path) -> WordPieceConfig | None:
     Raises:
         BadOption: it is no WordPiece, or a file cannot be read.
     """
-    settings = _read(folder / "tokenizer_config.json")
+    settings = _read(folder / SETTINGS)
     special = tuple(_name(settings.get(role), default) for role, default in zip(ROLES, _DEFAULTS, strict=True))
     if (folder / TOKENIZER).is_file():
         return _from_json(folder / TOKENIZER, special)

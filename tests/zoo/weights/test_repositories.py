@@ -159,8 +159,10 @@ def test_model_and_tag(local_hub):
     assert zoo.info(unknown).preprocessing.mean == (127.5, 102, 76.5)
     assert (zoo.info(unknown).origin, zoo.info(unknown).license) == ("timm/hubnet_100.a1_pets", "mit")
     assert zoo.info(unknown).labels == ("cat", "dog", "n3")
-    with pytest.raises(UnknownName):
-        zoo.get("hubnot_100.a1_pets")
+    assert zoo.spec("hubnet_100.a1_pets") == zoo.spec("hf://timm/hubnet_100.a1_pets") == zoo.spec("hubnet")
+    for ask in (zoo.get, zoo.spec):
+        with pytest.raises(UnknownName):
+            ask("hubnot_100.a1_pets")
     with pytest.raises(BadOption, match="pass model='hubnet'"):
         zoo.get("hubnet_100.a1_pets", weights="imagenet")
 

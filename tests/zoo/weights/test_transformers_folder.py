@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from weights_cases import one_line, randomize
 
 import zoo
-from zoo.common.errors import BadOption
+from zoo.common.errors import BadOption, DataError
 from zoo.specs.registry import models
 from zoo.weights.transformers_folder import read_tokenizer
 
@@ -151,3 +154,99 @@ def test_strings_need_a_tokenization(folder):
     with pytest.raises(BadOption, match=r"texts must be a list of strings. Received: texts='the cat'"):
         zoo.embed(model, "the cat")
     assert zoo.embed(model, []).shape == (0, 64)
+
+
+def publish(hub, name, place, **files):
+    """Publish the files of a folder, with a license; `files` replace some."""
+    found = {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    changed = {f"{key}.json": json.dumps(content).encode() for key, content in files.items()}
+    return hub.publish(name, {**found, **changed, "README.md": b"---\nlicense: apache-2.0\n---\n# Small\n"})
+
+
+DEEP = {"num_hidden_layers": 2, "intermediate_size": 256, "max_position_embeddings": 32}
+
+
+def test_repository_of_transformers(local_hub, folder):
+    """The name of a repository alone gives architecture, length, options, tokenization, pooling and license."""
+    place, expected = folder
+    commit = publish(
+        local_hub, "someone/small", place, config=CONFIG | DEEP, sentence_bert_config={"max_seq_length": 24}
+    )
+    model, texts = zoo.get("hf://someone/small"), ["The cats sat.", "the sitting dog", ""]
+    info = zoo.info(model)
+    assert (info.name, info.license, info.origin, info.revision) == (
+        "bert_tiny",
+        "apache-2.0",
+        "hf://someone/small",
+        commit,
+    )
+    assert model.input_shape == (None, 24)
+    ids = np.pad(zoo.tokenize(model, texts), ((0, 0), (0, 8)))
+    np.testing.assert_allclose(zoo.embed(model, texts), np.asarray(expected(ids)), atol=1e-6)
+    assert zoo.spec("hf://someone/small") == zoo.spec("bert_tiny")
+    with local_hub.down():
+        again = zoo.get("bert_tiny", weights="hf://someone/small")
+        np.testing.assert_array_equal(zoo.embed(again, texts), zoo.embed(model, texts))
+
+
+def test_folder_alone(folder):
+    """The path of a folder is a name as well; without a stated length it is the model's."""
+    place, expected = folder
+    (place / "config.json").write_text(json.dumps(CONFIG | DEEP))
+    ids = np.array([[2, 5, 6, 3] + [0] * 28])
+    for name in (place, str(place)):
+        np.testing.assert_allclose(zoo.get(name)(ids), expected(ids), atol=1e-6)
+
+
+def test_size_that_no_model_has(folder, tmp_path):
+    """The nearest model of the kind is built with the sizes of the weights."""
+    from safetensors.numpy import save_file
+
+    sizes = {"width": 96, "depth": 3, "hidden": 160}
+    given = {"vocabulary": CONFIG["vocab_size"], "attention_heads": 2, "epsilon": 1e-6, **sizes}
+    expected, (place, _) = randomize(zoo.get("bert_tiny", **given)), folder
+    save_file(names_of_transformers(expected), place / "model.safetensors")
+    config = {"hidden_size": 96, "num_hidden_layers": 3, "intermediate_size": 160, "max_position_embeddings": 32}
+    (place / "config.json").write_text(json.dumps(CONFIG | config))
+    ids = np.array([[2, 5, 6, 3] + [0] * 28])
+    model = zoo.get(place)
+    np.testing.assert_allclose(model(ids), expected(ids), atol=1e-6)
+    assert sizes.items() <= zoo.info(model).options.items()
+
+
+def test_classifier(local_hub, folder):
+    """The classes and their names are those of the config; numbered ones have no names."""
+    place, _ = folder
+    labels = {"0": "bad", "1": "good", "2": "other"}
+    head = {"architectures": ["BertForSequenceClassification"], "id2label": labels}
+    from safetensors.numpy import load_file, save_file
+
+    state = load_file(place / "model.safetensors")
+    state |= {
+        f"classifier.{key}": np.ones((3, 64)[: 2 if key == "weight" else 1], "float32") for key in ("weight", "bias")
+    }
+    state |= {"pooler.dense.weight": np.eye(64, dtype="float32"), "pooler.dense.bias": np.zeros(64, "float32")}
+    save_file(state, place / "model.safetensors")
+    (place / "modules.json").unlink()
+    publish(local_hub, "someone/sentiment", place, config=CONFIG | DEEP | head)
+    model = zoo.get("hf://someone/sentiment")
+    assert (model.output_shape, zoo.info(model).labels) == ((None, 3), ("bad", "good", "other"))
+    np.testing.assert_array_equal(model.get_layer("logits").kernel, np.ones((64, 3)))
+    numbered = {"id2label": {str(i): f"LABEL_{i}" for i in range(3)}}
+    publish(local_hub, "someone/numbered", place, config=CONFIG | DEEP | head | numbered)
+    assert zoo.info(zoo.get("hf://someone/numbered")).labels is None
+
+
+def test_repository_of_another_kind(local_hub, folder):
+    """One line names the architecture; weights downloaded by hand without their folder are refused too."""
+    place, _ = folder
+    publish(local_hub, "someone/roberta", place, config={"model_type": "roberta"})
+    with pytest.raises(DataError, match=r"Received: model='hf://someone/roberta'.*model_type='roberta'"):
+        zoo.get("hf://someone/roberta")
+    publish(local_hub, "someone/by_hand", place, config=CONFIG | DEEP)
+    home = Path(os.environ["ZOO_HOME"]) / "someone"
+    home.mkdir(parents=True)
+    for name, suffix in (("model.safetensors", ".safetensors"), ("config.json", ".json")):
+        shutil.copy(place / name, home / f"by_hand{suffix}")
+    with pytest.raises(DataError, match="must be in a folder"):
+        zoo.get("hf://someone/by_hand")
