@@ -27,7 +27,8 @@ class ModelConfig:
     """The model: a registered name, the options of its family, and its initial weights.
 
     Args:
-        name: a registered model.
+        name: a registered model; or, as in `zoo.get`, a name that has its weights: timm's "model.tag",
+            "hf://user/repository" or a local folder with the same files.
         options: options of its family.
         weights: initial weights, as in `zoo.get`: "imagenet" or the path of a file; "" for random weights. A head for
             another number of classes is random too.

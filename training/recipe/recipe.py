@@ -21,6 +21,7 @@ from training.recipe.config import (
     TeacherConfig,
 )
 from training.recipe.keys import field_type, parse_override, set_value, unknown_key, value_at
+from training.recipe.model_names import locate_values, located
 from training.recipe.other_model import leave_out
 from training.recipe.validation import validate
 from zoo.common.errors import BadOption, UnknownName
@@ -83,6 +84,8 @@ class Recipe:
     checkpoint_steps: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, ModelConfig):
+            object.__setattr__(self, "model", located(self.model))
         validate(self)
 
     def override(self, **values: Any) -> Recipe:
@@ -97,7 +100,7 @@ class Recipe:
             BadOption: an unknown key (the nearest is named), or an invalid value.
             UnknownName: an unknown model or dataset.
         """
-        changed = self.to_json()
+        changed, values = self.to_json(), locate_values(values)
         leave_out(changed, values)
         for key, value in values.items():
             set_value(changed, key, value, Recipe)
