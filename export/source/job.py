@@ -24,7 +24,7 @@ from zoo.common.files import finite
 from zoo.common.licenses import check_license, is_noncommercial
 from zoo.specs.registry import ModelSpec, models
 from zoo.weights.names import is_weights_file, weights_path
-from zoo.weights.references import is_repository, split_tag
+from zoo.weights.references import is_repository, is_transformers_folder, split_tag
 
 
 class ExportJob(abc.ABC):
@@ -239,6 +239,6 @@ def is_registry_name(source: Any) -> bool:
 
     An existing path is a run, unless it is a folder of weights.
     """
-    if not isinstance(source, str) or is_repository(source):
+    if not isinstance(source, str) or is_repository(source) or is_transformers_folder(Path(source)):
         return isinstance(source, str)
     return (source in models or split_tag(source) is not None) and not Path(source).exists()

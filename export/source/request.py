@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import zoo
+from export.source.sizes import stated_sizes
 from zoo.build import check_options
 from zoo.common.errors import BadOption, DataError
 from zoo.specs.preprocessing import parse_preprocessing
 from zoo.specs.registry import ModelSpec, models
-from zoo.weights.names import check_weights
+from zoo.weights.names import check_weights, is_weights_file, weights_path
 from zoo.weights.references import is_repository
 from zoo.weights.repositories import locate, stored_model
 
@@ -102,7 +103,7 @@ class RegistryRequest:
     def locate(cls, name: str, weights: str, calibration: str, options: Mapping[str, Any]) -> RegistryRequest:
         """Return the request for a registered name, or for one that has its weights; see `zoo.get`.
 
-        Classes and shape are those of a repository, where the options have none.
+        Classes and shape are those that a repository or a file states, where the options have none.
         """
         name, weights = locate(name, weights or None)
         stated: dict[str, Any] = {}
@@ -110,6 +111,8 @@ class RegistryRequest:
             stored = stored_model(weights)
             sizes = {"classes": stored.classes, "input_shape": stored.input_shape}
             stated = {key: value for key, value in sizes.items() if value is not None}
+        elif weights and is_weights_file(weights) and not {"classes", "input_shape"} <= options.keys():
+            stated = stated_sizes(models[name], weights_path(weights), given=options)
         return cls(name, weights or "", calibration, {**stated, **options})
 
     def images(self) -> list[Path]:

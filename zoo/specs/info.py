@@ -12,6 +12,8 @@ from zoo.specs.text import TextConfig
 
 Numbers = tuple[float, ...]
 
+INFO_KEY = "zoo"  # of the info in the configuration of a model, and in files
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:

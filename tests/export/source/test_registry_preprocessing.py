@@ -57,7 +57,7 @@ def test_weights_that_state_nothing_are_refused(model, tmp_path, zoo_command):
 
 
 def test_random_head_is_refused(tmp_path):
-    """Weights of another library with other classes would leave the last layer random."""
+    """Another number of classes than that of the weights would leave the last layer random."""
     theirs = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=7)
     theirs.save(tmp_path / "theirs.keras")
     with pytest.raises(BadOption, match=r"have 7 classes; .* starts at random\. An export needs trained weights"):
@@ -66,5 +66,5 @@ def test_random_head_is_refused(tmp_path):
             "onnx",
             weights=tmp_path / "theirs.keras",
             out=tmp_path / "out",
-            options={"input_shape": (32, 32, 3)},
+            options={"classes": 5},
         )
