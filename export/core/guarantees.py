@@ -104,8 +104,9 @@ def _excluded(graph: ArtifactGraph, manifest: Mapping[str, Any]) -> set[str]:
     `export.backends.litert.quantize`.
     """
     facts = (manifest["compression"] or {}).get("facts", {})
-    layers = (manifest.get("quantization") or {}).get("excluded", ())
-    excluded = {*facts.get("float_operators", ()), *matching([o.name for o in graph.operators], layers)}
+    record = manifest.get("quantization") or {}
+    layers, others = record.get("excluded", ()), record.get("layers", ())
+    excluded = {*facts.get("float_operators", ()), *matching([o.name for o in graph.operators], layers, others)}
     if "tabular" in manifest["metadata"]:
         excluded |= {operator.name for operator in graph.operators if operator.real and not _before(graph, operator)}
     return excluded

@@ -80,7 +80,7 @@ def _quantize(model: ModelProto, feeds: Feeds, folder: Path, options: StaticOpti
     kinds = list(passes.WEIGHTED if attention else QUANTIZED)
     extra: dict[str, Any] = {"OpTypesToExcludeOutputQuantization": list(passes.WEIGHTED)} if attention else {}
     extra |= _overrides(model, feeds, kinds, folder, chosen)
-    floats = matching([node.name for node in model.graph.node], chosen.excluded)
+    floats = matching([node.name for node in model.graph.node], chosen.excluded, chosen.layers)
     external = is_external(model, options.external)
     with quantizing(model, folder, external) as (quantization, float_path, quantized_path):
         quantization.quantize_static(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,15 +89,15 @@ def _write(source: SourceModel, path: Path, options: Int8Options, chosen: Chosen
     graphs = dict(onnx_files(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
         examples = list(itertools.islice(source.feeds(part, 1), CALIBRATION_EXAMPLES))
-        model = _quantize(convert(graphs[part]), examples, options, chosen.excluded)
+        model = _quantize(convert(graphs[part]), examples, options, chosen)
         tighten(model, examples, chosen.calibration)
         save(model, source, part, file, options)
 
 
-def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options, excluded: Collection[str]) -> Any:
+def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options, chosen: Chosen) -> Any:
     """Return the model with int8 weights, and activations quantized at the ranges of the examples."""
     attention = any(node.get_type_name() == "Softmax" for node in model.get_ops())
-    floats = matching([node.get_friendly_name() for node in model.get_ops()], excluded)
+    floats = matching([node.get_friendly_name() for node in model.get_ops()], chosen.excluded, chosen.layers)
     with silent(), compat.nncf_quantizes_squeeze_and_excitation():
         nncf.set_log_level(logging.ERROR)
         return nncf.quantize(

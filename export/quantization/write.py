@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.core.keras_graph import layers_under
 from export.core.samples import count_examples, predict_in_batches, take_examples
 from export.quantization.options import BEST, MINMAX, PreparationOptions
 from export.quantization.prepare import prepared
@@ -32,10 +33,12 @@ class Chosen:
     Args:
         calibration: the method of `export.quantization.ranges`.
         excluded: layers that stay float32.
+        layers: all layers of the model, if some are excluded: their names tell those of operators apart.
     """
 
     calibration: str = MINMAX
     excluded: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 def write_quantized(
@@ -61,12 +64,15 @@ def write_quantized(
         What was chosen, and the signal-to-noise ratio in dB of the methods that were compared; JSON-safe.
     """
     source, ratios = prepared(source, options), {}
-    chosen = Chosen(options.calibration, excluded_layers(source, options.exclude))
+    excluded = excluded_layers(source, options.exclude)
+    layers = tuple(layer.name for layer in layers_under(source.model)) if excluded else ()
+    chosen = Chosen(options.calibration, excluded, layers)
     if options.calibration == BEST:
         ratios = _compare(write, load, source, path, chosen)
         chosen = dataclasses.replace(chosen, calibration=max(ratios, key=ratios.__getitem__))
     write(source, path, chosen)
-    return {"calibration": chosen.calibration, "calibration_snr": ratios, "excluded": list(chosen.excluded)}
+    names = {"excluded": list(chosen.excluded), "layers": list(chosen.layers)}
+    return {"calibration": chosen.calibration, "calibration_snr": ratios, **names}
 
 
 def excluded_layers(source: SourceModel, count: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from export.backends.litert.histograms import tighten
 from export.backends.litert.io_dtypes import retype
 from export.backends.litert.options import FloatOptions, Int16Options, IntegerOptions, LiteRtOptions
 from export.backends.litert.runtime import LiteRtRuntime
-from export.core.layer_names import layer_pattern, matching
+from export.core.layer_names import layer_patterns, matching
 from export.core.options import with_options
 from export.core.quiet import quiet
 from export.quantization.write import Chosen, write_quantized
@@ -99,7 +99,6 @@ def _write_static(
     rules = [*scheme.rules, *map(float_rule, excluded)]
     rules += [float_rule("", "INPUT")] if excluded else []
     rules += [float_rule("", kind) for kind in scheme.float_operators]
-    rules += [{**float_rule(""), "regex": layer_pattern(name)} for name in chosen.excluded]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         float_path = Path(folder) / "float.tflite"
         float_path.write_bytes(scheme.rewrite(source.artifact_path("tflite", float_options).read_bytes()))
@@ -108,11 +107,19 @@ def _write_static(
         ranges = scale_ranges(ranges, scheme.margin)
         ranges |= scale_ranges({name: ranges[name] for name in output_tensors(source)}, scheme.output_margin)
         content = limit_masks(float_path.read_bytes(), ranges)
+    rules += excluded_rules(operators_of(content), chosen)
     content = quantize(quantizer.Quantizer(bytearray(content), rules), ranges)
     kinds = (*scheme.float_operators, *(CASTS if chosen.excluded else ()))
-    floats = [*excluded, *tensors_of(content, kinds), *matching(operators_of(content), chosen.excluded)]
+    floats = [*excluded, *tensors_of(content, kinds)]
+    floats += matching(operators_of(content), chosen.excluded, chosen.layers)
     refuse_float(content, floats, name=scheme.name)
     write_integer(content, source, path, options)
+
+
+def excluded_rules(operators: list[str], chosen: Chosen) -> list[dict[str, Any]]:
+    """Return the quantizer's rules that leave the excluded layers in float, for a file with these operators."""
+    patterns = layer_patterns(operators, chosen.excluded, chosen.layers)
+    return [{**float_rule(""), "regex": pattern} for pattern in patterns.values()]
 
 
 def output_tensors(source: SourceModel) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from export.backends.litert.runtime import LiteRtRuntime
 from export.compression.quantization.equalization import Links
 from export.core.compression import Workbench
 from export.core.keras_graph import layers_under
-from export.core.layer_names import layer_pattern
+from export.core.layer_names import layer_patterns
 from export.core.quiet import quiet
 from zoo.common.lazy import LazyModule, np
 
@@ -79,6 +79,8 @@ class Trial:
         source, batch = evaluator.source, evaluator.options.batch
         self._evaluator, self._fallback, self._rules = evaluator, fallback, recipe.static_wi8_ai8()
         self._content = source.artifact_path("tflite", FloatOptions(batch=batch)).read_bytes()
+        names = {layer.name for layer in layers_under(source.model)}
+        self._patterns = layer_patterns(litert_file.operators_of(self._content), names)
         self.channel_spread: dict[str, float] = {}
         if equalized:
             self._equalize(equalized)
@@ -114,7 +116,7 @@ class Trial:
         found: dict[tuple[str, ...], str] = {}
         # A folded normalization belongs to the layer before it and has the name of that layer.
         for layer in sorted(layers, key=lambda layer: not hasattr(layer, "kernel")):
-            matched = tuple(name for name in operators if re.search(layer_pattern(layer.name), name))
+            matched = tuple(name for name in operators if re.search(self._patterns[layer.name], name))
             if matched:
                 found.setdefault(matched, layer.name)
         return {name: matched for matched, name in found.items()}
@@ -124,7 +126,7 @@ class Trial:
         tool = quantizer.Quantizer(bytearray(self._content), self._rules)
         for name in excluded:
             tool.update_quantization_recipe(
-                layer_pattern(name), qtyping.TFLOperationName.ALL_SUPPORTED, *self._fallback_rule()
+                self._patterns[name], qtyping.TFLOperationName.ALL_SUPPORTED, *self._fallback_rule()
             )
         with quiet():
             # The quantizer changes its argument.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+import zoo
 from export.core.format import parse_format
 from export.core.guarantees import check_guarantees
 from export.core.layer_names import matching
@@ -14,10 +17,12 @@ from export.quantization.prepare import prepared
 from export.quantization.run import run_layers
 from export.quantization.selection import activation_noise, quantized_outputs, select_layers
 from export.quantization.write import signal_to_noise
+from export.source.source import SourceModel, record_path
 from zoo.common.errors import BadOption, ParityError
 from zoo.common.lazy import keras
 
 FORMATS = ("tflite_int8", "onnx_int8", "openvino_int8")
+NUMBERED = ("conv2d", "conv2d_1", "conv2d_2", "conv2d_3")
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +87,11 @@ def test_excluded_layers_are_float_and_allowed(name, source):
     request = parse_format(f"{name}:exclude=2")
     path = source.artifact_path(name, request.options)
     graph = read_artifact(path).graph
-    layers = select_layers(prepared(source, request.options).inner, source.preprocessed(8), 2)
+    inner = prepared(source, request.options).inner
+    layers, names = select_layers(inner, source.preprocessed(8), 2), [layer.name for layer in inner.layers]
     manifest = {"format": name, "options": {}, "metadata": source.metadata, "compression": None}
-    check_guarantees(graph, request.format.guarantees, {**manifest, "quantization": {"excluded": list(layers)}})
+    record = {"excluded": list(layers), "layers": names}
+    check_guarantees(graph, request.format.guarantees, {**manifest, "quantization": record})
     with pytest.raises(ParityError, match=f"{name} guarantees int"):
         check_guarantees(graph, request.format.guarantees, {**manifest, "quantization": {"excluded": []}})
     examples = source.calibration
@@ -96,10 +103,45 @@ def test_excluded_layers_are_float_and_allowed(name, source):
 
 
 def test_names_of_operators():
-    """Whole names between separators, in any of the fused ones; Keras may number them."""
-    names = ["m/conv_1/Conv2D", "m/a;m/conv/Relu", "m/conv2/Conv2D", "conv", "m/my_conv/Conv2D"]
-    assert matching(names, ["conv"]) == ["m/conv_1/Conv2D", "m/a;m/conv/Relu", "conv"]
-    assert matching(names, []) == []
+    """Whole names between separators, in any of the fused ones, of scopes that are numbered or not."""
+    plain = ["m/conv_1/Conv2D", "m/a;m/conv/Relu", "m/conv2/Conv2D", "conv", "m/my_conv/Conv2D"]
+    numbers = ["m_1/conv_1_1/Conv2D", "m_1/a_1;m_1/conv_1/Relu", "m_1/conv2_1/Conv2D", "m_1/my_conv_1/Conv2D"]
+    assert matching(plain, ["conv"]) == matching(plain, ["conv"], ["conv_1"]) == ["m/a;m/conv/Relu", "conv"]
+    assert matching(numbers, ["conv"]) == matching(numbers, ["conv"], ["conv_1"]) == ["m_1/a_1;m_1/conv_1/Relu"]
+    assert matching(plain, ["conv_1"], ["conv"]) == ["m/conv_1/Conv2D"]
+    assert matching(numbers, ["conv_1"], ["conv"]) == ["m_1/conv_1_1/Conv2D"]
+    assert matching(plain, []) == []
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """A source model of layers with Keras' own names, conv2d, conv2d_1, …; the activation of the first is noisiest."""
+    keras.utils.set_random_seed(0)
+    image = x = keras.Input((8, 8, 3), name="image")
+    for name in NUMBERED:
+        x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name=name)(x)
+    logits = keras.layers.Dense(4, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, logits, name="numbered")
+    for name, axis, factor in (("conv2d", -1, 300.0), ("conv2d_1", -2, 1 / 300)):
+        kernel, bias = model.get_layer(name).get_weights()
+        np.moveaxis(kernel, axis, 0)[0] *= factor
+        model.get_layer(name).set_weights([kernel, bias])
+    images = np.rint(np.random.default_rng(0).uniform(0, 255, (24, 8, 8, 3))).astype("float32")
+    folder = tmp_path_factory.mktemp("numbered")
+    return SourceModel(model, zoo.PreprocessingConfig(), list("abcd"), lambda count: images[:count], folder)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_layers_with_numbered_names(name, numbered):
+    """Where conv2d is excluded, conv2d_2 is not."""
+    path = numbered.artifact_path(name, parse_format(f"{name}:exclude=1").options)
+    record = json.loads(record_path(path if path.is_dir() else path.parent).read_text())
+    assert set(record["excluded"]) == {"conv2d", "conv2d_1"}
+    assert {*NUMBERED, "logits"} <= set(record["layers"])
+    operators = read_artifact(path).graph.operators
+    names, integer = [o.name for o in operators], {o.name: o.integer for o in operators if o.kernels}
+    found = {layer: {integer.get(n) for n in matching(names, [layer], NUMBERED)} - {None} for layer in NUMBERED}
+    assert found == {"conv2d": {False}, "conv2d_1": {False}, "conv2d_2": {True}, "conv2d_3": {True}}
 
 
 def test_a_negative_number_is_refused():

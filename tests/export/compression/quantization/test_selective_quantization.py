@@ -7,7 +7,7 @@ import re
 import pytest
 
 from export.compression.quantization.selective_quantization import select_layers
-from export.core.layer_names import layer_pattern
+from export.core.layer_names import layer_patterns
 from zoo.common.errors import ExportError
 
 
@@ -44,15 +44,19 @@ def test_an_impossible_budget():
 
 
 @pytest.mark.parametrize(
-    ("operator", "matches"),
+    ("operator", "others", "matches"),
     [
-        ("net_1/net_1/stage2_conv1_1/BiasAdd;net_1/net_1/stage2_conv1_1/convolution", True),
-        ("net_1/net_1/stage2_conv1_relu_1/Relu;net_1/net_1/stage2_conv1_1/convolution", True),
-        ("net_1/net_1/stage2_conv1_pad_1/Pad", False),
-        ("net_1/net_1/stage2_conv10_1/convolution", False),
-        ("stage2_conv1", True),
+        ("net_1/net_1/stage2_conv1_1/BiasAdd;net_1/net_1/stage2_conv1_1/convolution", "net_1/input_1", True),
+        ("net_1/net_1/stage2_conv1_relu_1/Relu;net_1/net_1/stage2_conv1_1/convolution", "net_1/input_1", True),
+        ("net_1/net_1/stage2_conv1_1_1/convolution", "net_1/stage2_conv1_1/add", False),
+        ("net_1/net_1/stage2_conv1_pad_1/Pad", "net_1/stage2_conv1_1/add", False),
+        ("net_1/net_1/stage2_conv10_1/convolution", "net_1/stage2_conv1_1/add", False),
+        ("net/stage2_conv1_1/convolution", "net/stage2_conv1/convolution", False),
+        ("net/stage2_conv1/convolution", "net/stage2_conv1_1/convolution", True),
+        ("stage2_conv1", "net/input", True),
     ],
 )
-def test_layer_pattern(operator, matches):
-    """The pattern matches the operators of a layer and no others."""
-    assert bool(re.search(layer_pattern("stage2_conv1"), operator)) is matches
+def test_layer_pattern(operator, others, matches):
+    """The pattern matches the operators of a layer and no others, with numbers in the file or without."""
+    patterns = layer_patterns([operator, others], ["stage2_conv1"], ["stage2_conv1_1"])
+    assert bool(re.search(patterns["stage2_conv1"], operator)) is matches
