@@ -288,13 +288,10 @@ class UnitVector(keras.layers.Layer):
     """Scale vectors (n, width) to length 1."""
 
     def call(self, inputs: Any) -> Any:
-        """Return the scaled vectors."""
-        if not on_tensorflow():
-            return inputs / keras.ops.maximum(keras.ops.norm(inputs, axis=-1, keepdims=True), 1e-12)
-        import tensorflow as tf
-
-        # LiteRT has one operation for this formula.
-        return tf.math.l2_normalize(inputs, axis=-1, epsilon=1e-24)
+        """Return the scaled vectors; a zero stays zero."""
+        # The mean, not the sum, of squares: LiteRT reads the sum as L2_NORMALIZATION, which has no int8 kernel.
+        mean = keras.ops.mean(inputs * inputs, axis=-1, keepdims=True)
+        return inputs * (keras.ops.rsqrt(mean + 1e-24) * inputs.shape[-1] ** -0.5)
 
 
 @keras.saving.register_keras_serializable("zoo")
