@@ -15,9 +15,11 @@ from export.backends.onnx.histograms import Feeds, activation_ranges
 from export.backends.onnx.options import PLAIN_STATIC, StaticOptions, register_onnx
 from export.backends.onnx.quantize import quantizing
 from export.backends.onnx.runtime import OnnxRuntime
+from export.backends.onnx.smoothing import has_attention, smooth
+from export.backends.onnx.tables import quantize_tables
 from export.core.layer_names import matching
 from export.core.tolerance import INT8_TOLERANCE
-from export.quantization.options import MINMAX
+from export.quantization.options import LEARNED, MINMAX
 from export.quantization.write import Chosen, write_quantized
 from zoo.common.lazy import LazyModule, np
 
@@ -66,6 +68,11 @@ def _write(source: SourceModel, path: Path, options: StaticOptions, chosen: Chos
         passes.convolve_batch_norms(model)
         passes.drop_unused(model)
         feeds = functools.partial(source.feeds, part, BATCH_SIZE)
+        if has_attention(model):
+            quantize_tables(model)
+            if options.rounding != LEARNED:  # whose kernels must stay on their grid
+                smooth(model, feeds(), file.parent)
+            passes.drop_unused(model)
         model = _quantize(model, feeds, file.parent, options, chosen)
         passes.keep_logits_float(model)
         passes.drop_unused(model)
@@ -76,7 +83,7 @@ def _quantize(model: ModelProto, feeds: Feeds, folder: Path, options: StaticOpti
     """Return the model with Q/DQ pairs at the calibration ranges."""
     # Attention loses accuracy in 8 bits and gains no time between its products: models with attention have quantized
     # operators with weights only, and these have float32 outputs.
-    attention = any(node.op_type == "Softmax" for node in model.graph.node)
+    attention = has_attention(model)
     kinds = list(passes.WEIGHTED if attention else QUANTIZED)
     extra: dict[str, Any] = {"OpTypesToExcludeOutputQuantization": list(passes.WEIGHTED)} if attention else {}
     extra |= _overrides(model, feeds, kinds, folder, chosen)

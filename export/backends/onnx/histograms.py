@@ -32,7 +32,7 @@ def activation_ranges(
         folder: for a temporary file.
     """
     names = _activations(model, kinds)
-    session = _session_of(model, names, folder)
+    session = session_of(model, names, folder)
     bounds: dict[str, Range] = dict.fromkeys(names, (0.0, 0.0))
     for feed in feeds():
         for name, values in zip(names, session.run(names, feed), strict=True):
@@ -56,7 +56,7 @@ def _activations(model: ModelProto, kinds: Collection[str]) -> list[str]:
     return list(dict.fromkeys(floats))
 
 
-def _session_of(model: ModelProto, names: Collection[str], folder: Path) -> Any:
+def session_of(model: ModelProto, names: Collection[str], folder: Path) -> Any:
     """Return a session whose outputs are the named tensors."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)

@@ -59,7 +59,6 @@ class StaticOptions(QuantizationOptions, Int8Options):
 
 
 PLAIN = OnnxOptions()
-PLAIN_INT8 = Int8Options()
 PLAIN_STATIC = StaticOptions()
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 

@@ -37,13 +37,13 @@ def check(model: ModelProto) -> None:
 
 
 def raise_opset(model: ModelProto, opset: int) -> ModelProto:
-    """Return the model in a newer operator set.
+    """Return the model in a newer operator set; as it is if its own is as new.
 
     Raises:
         UnsupportedExport: onnx cannot convert an operator.
     """
     current = next(entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
-    if opset == current:
+    if opset <= current:
         return model
     inputs = [tensor.name for tensor in model.graph.input]
     try:
