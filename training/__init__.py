@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from training.common.registries import datasets as _datasets
-from training.data.columns import ColumnSchema
+from training.data.columns.schema import ColumnSchema
 from training.data.dataset import Dataset, Split, TargetScale, register_dataset
 from training.learning.results import EvaluationResult
 from training.monitor.findings import Diagnosis, Finding

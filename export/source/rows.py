@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.core.manifest import find_folder, read_manifest
-from training.data.columns import ColumnSchema
-from training.data.readers.table_files import read_table, select_columns
+from training.data.columns.schema import ColumnSchema
+from training.data.readers.table_files import Reading, read_rows, select_columns
 from zoo.common.errors import RunError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def encode_table_rows(path: Path, rows: Sequence[Mapping[str, Any]] | str | os.P
         raise RunError(f"Expected an artifact of a tabular model. Received: {folder}, which has no columns.")
     columns = ColumnSchema.from_json(schema)
     if isinstance(rows, (str, os.PathLike)):
-        names, cells = read_table(os.fspath(rows), "rows")
-        return columns.encode(select_columns(names, cells, list(columns.names), "rows"))
+        # A column that had texts in training has texts here, also where all of them look like plain numbers.
+        reading = Reading(missing=columns.spellings, texts=lambda name, _: name in columns.texts)
+        found = select_columns(read_rows(os.fspath(rows), reading, "rows"), columns.names, "rows")
+        return columns.encode_cells(list(found.values()))
     return columns.encode_records(rows)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.common.registries import datasets
-from training.data.columns import ColumnSchema
+from training.data.columns.cells import Rows
+from training.data.columns.schema import ColumnSchema
 from training.recipe.config import DataConfig
 from zoo.common.lazy import np, tf
 from zoo.specs.preprocessing import PreprocessingConfig
@@ -24,8 +25,7 @@ class Split:
 
     Args:
         examples: tf.data of (x, y) in a fixed order. x is a scalar string (the bytes of an encoded image, or a text in
-            UTF-8), a float32 vector of features, or the cells of a table row as strings; y depends on the task of the
-            dataset.
+            UTF-8), a float32 vector of features, or the number of a table row; y depends on the task of the dataset.
         count: number of examples.
         shuffled: maps (seed, skip) to `examples` in an order that the seed decides, without the first `skip` of it.
             None shuffles in a buffer; a reader that can shuffle file names before it reads any file sets it. With a
@@ -89,14 +89,15 @@ class Dataset:
             0 for each that does not, -1 for unknown; "regress", y is float32 (targets,) in the units of the data;
             "tag", y is a string of tags separated by white space, one for each token of x; "generate", y is the target
             text.
-        table: the column schema that was fitted on the training rows, where x is rows of a table.
+        table: the column schema that was fitted on the training rows, where x is the number of a row of a table.
+        cells: the cells of a table.
         scale: mean and standard deviation of the targets of a regression, once computed.
         options: the fields of `DataConfig` that apply to this dataset in addition to those of its kind of data.
         turned: whether images may have an EXIF orientation other than upright; those of published datasets are used
             as they are stored.
         find_turned: returns whether any image has one, by its metadata; None without such images.
-        check: raises DataError if an example cannot be read; maps names of splits to numbers of examples, int64 (n,).
-            None does not check examples before they are read.
+        check: raises DataError if an example cannot be read, and may return notes; maps names of splits to numbers of
+            examples, int64 (n,). None does not check examples before they are read.
         notes: what was left out, and why, a line each.
     """
 
@@ -108,20 +109,21 @@ class Dataset:
     text: TextConfig | None = None
     task: str = "classify"
     table: ColumnSchema | None = None
+    cells: Rows | None = None
     scale: TargetScale | None = None
     options: tuple[str, ...] = ()
     turned: bool = False
     find_turned: Callable[[], bool] | None = None
-    check: Callable[[Mapping[str, _np.ndarray]], None] | None = None
+    check: Callable[[Mapping[str, _np.ndarray]], Sequence[str] | None] | None = None
     notes: tuple[str, ...] = ()
 
     def checked(self) -> Dataset:
         """Return the dataset after checking every example; raises DataError."""
-        if self.check:
-            self.check({name: np.arange(split.count) for name, split in self.splits.items()})
+        found = self.check({name: np.arange(split.count) for name, split in self.splits.items()}) if self.check else ()
         # Images that are all upright are decoded faster.
         turned = self.find_turned() if self.find_turned else self.turned
-        return dataclasses.replace(self, check=None, turned=turned, find_turned=None)
+        notes = (*self.notes, *(found or ()))
+        return dataclasses.replace(self, check=None, turned=turned, find_turned=None, notes=notes)
 
 
 # The task of the models that serve a task of datasets, where the two names differ.

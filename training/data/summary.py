@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from training.data.columns.describing import column_lines, described_columns
 from training.data.dataset import Dataset
 from zoo.common.lazy import np
 
@@ -16,13 +17,15 @@ def summarize(dataset: Dataset) -> dict[str, Any]:
     """Return the summary of a dataset, JSON-safe.
 
     Returns:
-        "examples" by split; "classes", the examples by split and class where they are known without reading them; and
-        "notes" on what was left out.
+        "examples" by split; "classes", the examples by split and class where they are known without reading them;
+        "columns", a table of the columns of a table; and "notes" on what was guessed or left out.
     """
     found: dict[str, Any] = {"examples": {name: split.count for name, split in dataset.splits.items()}}
     if dataset.task == "classify" and dataset.labels:
         known = {name: split for name, split in dataset.splits.items() if split.read_labels}
         found["classes"] = {name: _counts(split, dataset.labels) for name, split in known.items()}
+    if dataset.table:
+        found["columns"] = described_columns(dataset.table.columns)
     return {**found, "notes": list(dataset.notes)}
 
 
@@ -40,4 +43,5 @@ def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         shown = counts if len(counts) <= LISTED else (ordered[0], ordered[-1])
         listed = ", ".join(f"{name} {counts[name]:,}" for name in shown)
         yield f"{len(counts):,} classes, training examples of {'each' if shown is counts else 'some'}: {listed}"
+    yield from column_lines(summary["columns"]) if "columns" in summary else ()
     yield from summary["notes"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from training.data.wordpiece import word_piece_tokenizer
 from zoo.common.errors import BadOption
-from zoo.common.lazy import tf
+from zoo.common.lazy import np, tf
 from zoo.specs.text import END, PADDING, SPECIAL, UNKNOWN, TextConfig, WordPieceConfig, check_vocabulary
 
 # ASCII punctuation, part of which are symbols in Unicode, and Unicode punctuation.
@@ -66,7 +67,7 @@ def _tokenizer_class() -> Any:
 
         def __call__(self, strings: Any) -> Any:
             """Return the ids of strings (n,)."""
-            ids = tf.ragged.map_flat_values(self._table.lookup, tokens(self._text, strings))
+            ids = _never_empty(tf.ragged.map_flat_values(self._table.lookup, tokens(self._text, strings)))
             return padded(ids, self._length) if self._length else ids
 
         def tagged(self, strings: Any, labels: Any) -> tuple[Any, Any]:
@@ -74,6 +75,19 @@ def _tokenizer_class() -> Any:
             return self(strings), padded(labels, self._length, NO_LABEL)
 
     return Tokenizer
+
+
+def _never_empty(ids: Any) -> Any:
+    """Return ragged ids (n, any) with an unknown token in each text that has none: a model cannot read padding only."""
+    missing = tf.equal(ids.row_lengths(), 0)
+    unknown = tf.ragged.boolean_mask(tf.fill([tf.size(missing), 1], UNKNOWN), missing[:, None])
+    return tf.concat([ids, unknown], axis=1)
+
+
+def without_tokens(text: TextConfig, strings: Sequence[str]) -> Any:
+    """Return whether each text has no token, bool (n,)."""
+    batches = (tf.constant(strings[low : low + BATCH], tf.string) for low in range(0, len(strings), BATCH))
+    return np.concatenate([tokens(text, batch).row_lengths().numpy() == 0 for batch in batches])
 
 
 def padded(ids: Any, length: int, filler: int = PADDING) -> Any:

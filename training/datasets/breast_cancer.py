@@ -16,4 +16,4 @@ def breast_cancer(config: DataConfig) -> Dataset:
     """Return the tumours; the diagnoses are the classes."""
     from sklearn.datasets import load_breast_cancer
 
-    return table_dataset("breast_cancer", *sklearn_rows(load_breast_cancer, "diagnosis"), config, "classify")
+    return table_dataset("breast_cancer", sklearn_rows(load_breast_cancer, "diagnosis"), config, "classify")

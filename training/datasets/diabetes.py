@@ -17,4 +17,4 @@ def diabetes(config: DataConfig) -> Dataset:
     """Return the patients; the progression of the disease is the target."""
     from sklearn.datasets import load_diabetes
 
-    return table_dataset("diabetes", *sklearn_rows(load_diabetes, "progression"), config, "regress")
+    return table_dataset("diabetes", sklearn_rows(load_diabetes, "progression"), config, "regress")

@@ -16,4 +16,4 @@ def iris(config: DataConfig) -> Dataset:
     """Return the flowers; their species are the classes."""
     from sklearn.datasets import load_iris
 
-    return table_dataset("iris", *sklearn_rows(load_iris, "species"), config, "classify")
+    return table_dataset("iris", sklearn_rows(load_iris, "species"), config, "classify")

@@ -9,8 +9,8 @@ columns. A target of texts or a few different whole numbers is a class, other nu
 from __future__ import annotations
 
 from training.data.dataset import Dataset, register_dataset
-from training.data.readers.table_files import read_table
-from training.data.readers.tables import text_dataset
+from training.data.readers.table_files import read_rows
+from training.data.readers.tables import reading_of, text_dataset
 from training.recipe.config import DataConfig
 
 
@@ -19,6 +19,6 @@ def text_table(config: DataConfig) -> Dataset:
     """Return the rows of the file at `config.path`.
 
     Raises:
-        DataError: no file, no rows, a missing column, or an empty text.
+        DataError: no file, no rows, a missing column, or no text.
     """
-    return text_dataset("text_table", *read_table(config.path), config)
+    return text_dataset("text_table", read_rows(config.path, reading_of(config, texts=True)), config)

@@ -15,4 +15,4 @@ def wine(config: DataConfig) -> Dataset:
     """Return the wines; their cultivars are the classes."""
     from sklearn.datasets import load_wine
 
-    return table_dataset("wine", *sklearn_rows(load_wine, "cultivar"), config, "classify")
+    return table_dataset("wine", sklearn_rows(load_wine, "cultivar"), config, "classify")

@@ -78,7 +78,8 @@ class DataConfig:
             the length of the model.
         vocabulary: maximum size, special tokens included, of a vocabulary that is built from the data; 0 for the size
             of the model. Weights with their own tokenization bring their vocabulary.
-        skip_bad: skip images that cannot be decoded, instead of stopping.
+        skip_bad: leave out images that cannot be decoded and texts without a word, and rows of a table with too few or
+            too many cells.
         augment: augmentation of training images.
         preprocessing: normalization and cropping; null for that of `model.weights`, else of the dataset, else
             of the model.
@@ -92,6 +93,12 @@ class DataConfig:
         target: the column to predict, of a table; "" for the last one.
         task: "classify" or "regress", of a table; "" infers it from the values of the target.
         columns: the feature columns of a table, or the column of the text; empty for all others.
+        decimal: the decimal sign of the numbers in a table, "." or ","; "" infers it column by column.
+        missing: texts that mean a missing cell of a table, in any case; empty for the usual ones: nothing, NA, N/A,
+            null, None, NaN, -, ? and others.
+        encoding: encoding of a text file, such as "cp1252"; "" for UTF-8, UTF-16 with a byte order mark, and cp1252
+            where a file is neither.
+        header: "yes" or "no", whether the first row of a table has the names of the columns; "" infers it.
     """
 
     name: str = "digits"
@@ -112,3 +119,7 @@ class DataConfig:
     target: str = ""
     task: str = ""
     columns: tuple[str, ...] = ()
+    decimal: str = ""
+    missing: tuple[str, ...] = ()
+    encoding: str = ""
+    header: str = ""

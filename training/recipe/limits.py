@@ -48,6 +48,8 @@ CHOICES = {
     ),
     "loss.name": ("auto", "cross_entropy", "binary_cross_entropy", "focal", "mse", "mae", "huber"),
     "data.normalize": ("", "minmax", "zscore", "channel"),
+    "data.decimal": ("", ".", ","),
+    "data.header": ("", "yes", "no"),
     "data.task": ("", "classify", "regress"),
     "finetune.freeze_batch_norm": ("auto", "on", "off"),
     "data.augment.place": ("auto", "pipeline", "device"),

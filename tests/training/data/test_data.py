@@ -489,14 +489,14 @@ def test_folder_of_texts_with_splits(tmp_path):
     write_texts(tmp_path / "test", count=3)
     dataset = load_dataset(DataConfig("text_folder", path=str(tmp_path)))
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 18, "validation": 2, "test": 6}
-    assert dataset.options == ()
+    assert dataset.options == ("encoding",)
 
 
 def test_bad_texts_stop(tmp_path):
-    """Files that are empty or not UTF-8 are counted and named, and skipped on request."""
+    """Files that are no text are counted and named, and skipped on request."""
     write_texts(tmp_path)
-    (tmp_path / "poem/03.txt").write_bytes("Grüße".encode("latin-1"))
-    (tmp_path / "prose/07.txt").write_text(" \n")
+    (tmp_path / "poem/03.txt").write_bytes(bytes(range(256)))
+    (tmp_path / "prose/07.txt").write_bytes(b"\0\0")
     with pytest.raises(DataError) as error:
         load_dataset(DataConfig("text_folder", path=str(tmp_path)))
     message = one_line(error)
@@ -506,6 +506,24 @@ def test_bad_texts_stop(tmp_path):
     assert "--set data.skip_bad=true" in message
     dataset = load_dataset(DataConfig("text_folder", path=str(tmp_path), skip_bad=True))
     assert sum(split.count for split in dataset.splits.values()) == 18
+
+
+def test_texts_in_other_encodings_and_without_words(tmp_path):
+    """UTF-16 and cp1252 are read as Python reads them; a text without a word is unknown, or skipped. Both are said."""
+    write_texts(tmp_path)
+    (tmp_path / "poem/03.txt").write_bytes("Grüße – 5 €".encode("cp1252"))
+    (tmp_path / "poem/04.txt").write_bytes("Grüße – 6 €".encode("utf-16"))
+    (tmp_path / "prose/07.txt").write_text(" :-) \n")
+    dataset = load_dataset(DataConfig("text_folder", path=str(tmp_path)))
+    found = {text for split in dataset.splits.values() for text, _ in texts(split)}
+    assert {"Grüße – 5 €", "Grüße – 6 €", " :-) \n"} < found
+    assert [note for note in dataset.notes if "poem/03.txt" in note and "cp1252" in note]
+    assert [note for note in dataset.notes if "prose/07.txt" in note and "unknown" in note]
+    dataset = load_dataset(DataConfig("text_folder", path=str(tmp_path), skip_bad=True))
+    assert sum(split.count for split in dataset.splits.values()) == 19
+    assert [note for note in dataset.notes if "prose/07.txt" in note and "Left out" in note]
+    with pytest.raises(DataError, match="texts in ascii"):
+        load_dataset(DataConfig("text_folder", path=str(tmp_path), encoding="ascii"))
 
 
 def test_missing_folder_of_texts(tmp_path):
@@ -624,7 +642,7 @@ def test_table_of_texts(tmp_path):
 
 
 def test_table_of_texts_needs_one_column(tmp_path):
-    """With several columns, an option names the text column; an empty text is reported with its row."""
+    """With several columns, an option names the text column; an empty text is said with its row."""
     rows = [(i, text, name) for name, reviews in REVIEWS.items() for i, text in enumerate(reviews * 3)]
     config = table_of_texts(tmp_path, rows, ("id", "review", "mood"))
     with pytest.raises(DataError, match=r"one column of texts. Received: id, review") as error:
@@ -632,8 +650,10 @@ def test_table_of_texts_needs_one_column(tmp_path):
     one_line(error)
     assert load_dataset(DataConfig(**config, columns=("review",))).splits["train"].count == 10
     config = table_of_texts(tmp_path, [*rows[:3], (3, " ", "neg"), *rows[3:]], ("id", "review", "mood"))
-    with pytest.raises(DataError, match=r"column 'review'. Received: none in row 4"):
-        load_dataset(DataConfig(**config, columns=("review",)))
+    (note,) = (note for note in load_dataset(DataConfig(**config, columns=("review",))).notes if "row 4 ''" in note)
+    assert "learned as unknown" in note
+    skipped = load_dataset(DataConfig(**config, columns=("review",), skip_bad=True))
+    assert sum(split.count for split in skipped.splits.values()) == len(rows)
 
 
 def test_folder_obeys_fractions_and_seed(tmp_path):

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from training.augment.crop import crop_encoded
 from training.common.preprocess import decode, normalize
-from training.data.columns import ColumnSchema
 from training.data.dataset import Dataset
 from training.recipe.config import AugmentConfig
-from zoo.common.errors import DataError
 from zoo.common.lazy import np, tf
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.text import TextConfig
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
 
 # Batches or images prepared at a time.
 PARALLEL = os.cpu_count() or 1
+# Row numbers of a table that are read at a time.
+ROWS = 1 << 16
 # Tasks whose labels are the targets themselves, not class indices.
 DIRECT = ("multilabel", "regress")
 
@@ -67,6 +67,11 @@ class Encoder:
     def decoded(self, examples: _tf.data.Dataset) -> _tf.data.Dataset:
         """Return examples as arrays (x, y), without augmentation."""
         return examples
+
+    def held(self, split: str) -> tuple[Any, Any]:
+        """Return a whole split as arrays in memory."""
+        found = self.dataset.splits[split]
+        return next(iter(self.decoded(found.examples).batch(found.count)))
 
     def raw(self, x: _tf.Tensor) -> _tf.Tensor:
         """Return x of a batch as the input of an artifact: float32 values, or int32 ids."""
@@ -123,20 +128,41 @@ class ImageEncoder(Encoder):
 
 
 class TableEncoder(Encoder):
-    """Encodes rows of a table, whose cells are strings, by the column schema."""
+    """Encodes rows of a table by the column schema.
 
-    def check(self, split: str, numbers: Any = None) -> None:
-        """Raise DataError for a cell that does not fit its column."""
-        try:
-            self._vectors(self.examples(split, numbers))
-        except DataError as error:
-            raise DataError(f"{error} of the {split} split of {self.dataset.name}") from error
+    In memory a row is compact: one value for each number or category. A batch is expanded to vectors.
+    """
+
+    # Compact rows are in memory in any case.
+    width = 0
 
     def decoded(self, examples: _tf.data.Dataset) -> _tf.data.Dataset:
-        """Return vectors float32 (width,) with their labels; a table is read at once."""
-        return tf.data.Dataset.from_tensor_slices(self._vectors(examples))
+        """Return compact rows float32 with their labels; a table is read at once."""
+        return tf.data.Dataset.from_tensor_slices(self._compact(examples))
 
-    def _vectors(self, examples: _tf.data.Dataset) -> tuple[Any, Any]:
-        cells, targets = zip(*examples.as_numpy_iterator(), strict=True)
-        table: ColumnSchema = self.dataset.table
-        return table.encode([[cell.decode() for cell in row] for row in cells]), np.stack(targets)
+    def held(self, split: str) -> tuple[Any, Any]:
+        """Return the compact rows and the labels of a split."""
+        x, y = self._compact(self.dataset.splits[split].examples)
+        return tf.convert_to_tensor(x), tf.convert_to_tensor(y)
+
+    def _compact(self, examples: _tf.data.Dataset) -> tuple[Any, Any]:
+        parts = list(examples.batch(ROWS).as_numpy_iterator())
+        rows, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
+        table, columns = self.dataset.table, self.dataset.cells.columns
+        return table.compact([columns[name].take(rows) for name in table.names]), targets
+
+    def raw(self, x: _tf.Tensor) -> _tf.Tensor:
+        """Return the vectors of compact rows; see `ColumnSchema.expand`."""
+        table = self.dataset.table
+        slots, plain = table.slots, table.width == table.compact_width and not table.slots.kinds.any()
+        values = x if plain else tf.gather(x, slots.places, axis=1)
+        gaps = tf.math.is_nan(values)
+        filled = tf.where(gaps, slots.constants, values)
+        if plain:
+            return filled
+        marked = tf.where(slots.kinds == 1, tf.cast(gaps, tf.float32), filled)
+        return tf.where(slots.kinds == 2, tf.cast(values == slots.constants, tf.float32), marked)
+
+    def prepare(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return a batch as normalized vectors and targets."""
+        return super().prepare(self.raw(x), y)

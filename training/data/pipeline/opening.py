@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from training.augment.augment import check_augment, is_active
-from training.data.columns import ColumnSchema
+from training.data.columns.schema import ColumnSchema
 from training.data.dataset import MODEL_TASKS, Dataset, TargetScale
 from training.data.pipeline.encoders import make_encoder
 from training.data.pipeline.encoding import Encoder
@@ -38,6 +38,10 @@ OF_DATASETS = {
     "target": "tables",
     "task": "tables",
     "columns": "tables",
+    "decimal": "tables",
+    "missing": "tables",
+    "header": "tables",
+    "encoding": "tables and text files",
 }
 # The default of `data.normalize` for tables.
 TABLE_DEFAULT = "channel"

@@ -251,8 +251,7 @@ class Pipeline:
     def _arrays(self, split: str) -> tuple[Any, Any]:
         """Return a whole split, decoded once and held in memory."""
         if split not in self._memory:
-            count = self.dataset.splits[split].count
-            self._memory[split] = next(iter(self.encoder.decoded(self.dataset.splits[split].examples).batch(count)))
+            self._memory[split] = self.encoder.held(split)
         return self._memory[split]
 
     @functools.cached_property

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from training.data.dataset import Dataset, TargetScale
 from training.data.pipeline.encoders import make_encoder
+from training.data.pipeline.encoding import Encoder
 from zoo.common.lazy import np
 from zoo.specs.preprocessing import PreprocessingConfig
 
@@ -118,9 +119,7 @@ def compute_normalization(
     """
     formula, together = NORMALIZATIONS[normalization]
     encoder = make_encoder(dataset, shape, preprocessing, None)
-    decoded = encoder.decoded(dataset.splits["train"].examples)
-    batches = decoded.batch(max(1, min(VALUES // math.prod(shape), dataset.splits["train"].count)))
-    found = streamed(x for x, _ in batches.as_numpy_iterator())
+    found = streamed(_batches(encoder, max(1, min(VALUES // math.prod(shape), dataset.splits["train"].count))))
     numbers = np.array(dataset.table.is_number() if dataset.table else [True] * shape[-1])
     found = _of_channels(found, numbers)
     if together and not (dataset.table and normalization == "minmax"):
@@ -130,6 +129,17 @@ def compute_normalization(
     if dataset.table:
         mean, std = _scatter(mean, numbers, 0.0), _scatter(std, numbers, 1.0)
     return dataclasses.replace(preprocessing, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+
+
+def _batches(encoder: Encoder, size: int) -> Iterator[Any]:
+    """Yield raw batches of the training split."""
+    if not encoder.dataset.table:
+        batches = encoder.decoded(encoder.dataset.splits["train"].examples).batch(size)
+        yield from (x for x, _ in batches.as_numpy_iterator())
+        return
+    rows, _ = encoder.held("train")
+    for low in range(0, len(rows), size):
+        yield encoder.raw(rows[low : low + size]).numpy()
 
 
 def _of_channels(found: Moments, wanted: Any) -> Moments:

@@ -34,8 +34,13 @@ class TextEncoder(Encoder):
         """Return ids unchanged and labels one-hot; padding has no label."""
         return x, self.targets(y)
 
+    # Whether a text without tokens is the unknown token; otherwise it is refused.
+    unknown = True
+
     def check(self, split: str, numbers: Any = None) -> None:
         """Raise DataError for the first example that is empty or does not fit its label."""
+        if self.unknown:
+            return
         done = 0
         for x, y in self.examples(split, numbers).batch(BATCH):
             found, places = tokens(self.text, x), np.arange(done, done + len(x))
@@ -65,6 +70,8 @@ class TextEncoder(Encoder):
 class TagEncoder(TextEncoder):
     """Encodes texts with one tag for each token."""
 
+    unknown = False
+
     def encoding(self) -> Any:
         """Return the function from batches of strings (texts, tags) to ids and int64 labels, both (n, length)."""
         ids, indices = tokenizer(self.text, self.shape[0]), _label_indices(self.dataset.labels)
@@ -92,6 +99,8 @@ class TagEncoder(TextEncoder):
 
 class PairEncoder(TextEncoder):
     """Encodes pairs of a source and a target text."""
+
+    unknown = False
 
     @property
     def width(self) -> int:

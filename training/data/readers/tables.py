@@ -1,34 +1,50 @@
-"""From rows of cells to a dataset: target, task, splits and columns."""
+"""From the cells of a table to a dataset: target, task, splits and columns."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from training.data.columns import fit_columns, parse_number
+from training.data.columns.cells import Cells, Rows, masked
+from training.data.columns.fitting import Hints, fit_cells
+from training.data.columns.missing import spellings
 from training.data.dataset import Dataset, Split
-from training.data.readers.table_files import select_columns
+from training.data.readers.table_files import Reading, select_columns
+from training.data.readers.targets import Target, read_target
 from training.data.splits import OPTIONS as OF_SPLITS
-from training.data.splits import check_classes, split_indices
+from training.data.splits import split_indices
+from training.data.tokenization import without_tokens
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, tf
 from zoo.specs.text import TextConfig
 
-# Fields of DataConfig that apply to tables.
-OPTIONS = (*OF_SPLITS, "target", "columns", "task")
-# A target of at most this many different whole numbers is a class, and the maximum number of classes.
-FEW, MOST = 20, 1000
+# Fields of DataConfig that apply to tables, and to files with tables.
+OPTIONS = (*OF_SPLITS, "target", "columns", "task", "decimal", "missing", "encoding", "header")
 
 
-def table_dataset(name: str, names: list[str], rows: list[list[str]], config: DataConfig, task: str = "") -> Dataset:
+def reading_of(config: DataConfig, *, texts: bool = False) -> Reading:
+    """Return how a table is read.
+
+    Args:
+        config: the options of the data.
+        texts: whether every column has texts; then only an empty cell is missing.
+    """
+
+    def as_texts(name: str, names: Sequence[str]) -> bool:
+        return texts or name == (config.target or names[-1])
+
+    missing = ("",) if texts else spellings(config.missing)
+    return Reading(config.encoding, config.header, missing, config.skip_bad, as_texts)
+
+
+def table_dataset(name: str, rows: Rows, config: DataConfig, task: str = "") -> Dataset:
     """Return rows of a table as a dataset.
 
     Args:
         name: the name of the dataset.
-        names: column names.
-        rows: cells as text, in the order of the columns.
+        rows: the cells of the columns.
         config: the target, the columns and the split.
         task: "classify" or "regress" if the recipe does not set it; "" infers it: texts and a few whole numbers are
             classes, other numbers are regression targets.
@@ -36,105 +52,115 @@ def table_dataset(name: str, names: list[str], rows: list[list[str]], config: Da
     Raises:
         DataError: a column is missing, the target is invalid, or there are too few rows.
     """
-    wanted = _feature_columns(names, config)
-    cells = select_columns(names, rows, wanted, "data.columns")
-    task, labels, targets = _target(names, rows, config, task)
-    parts = split_indices(len(rows), config, targets if task == "classify" else None)
-    splits = {split: _split([cells[i] for i in part], targets[part]) for split, part in parts.items()}
-    table = fit_columns(wanted, [cells[i] for i in parts["train"]])
-    return Dataset(name, labels, (), splits, table=table, task=task, options=OPTIONS)
+    cells = select_columns(rows, _feature_columns(rows, config), "data.columns")
+    target = _target(rows, config, task)
+    parts = _parts(target, config)
+    hints = Hints(config.decimal, rows.decimal, spellings(config.missing), bool(config.columns), rows.nameless)
+    fitted = fit_cells(_Chosen(cells, target.rows[parts["train"]]), hints)
+    used = {column: cells[column] for column in fitted.schema.names}
+    return Dataset(
+        name,
+        target.labels,
+        (),
+        {split: _rows_split(target, part) for split, part in parts.items()},
+        table=fitted.schema,
+        cells=dataclasses.replace(rows, columns=used),
+        task=target.task,
+        options=OPTIONS,
+        notes=(*rows.notes, *target.notes, *fitted.notes),
+    )
 
 
-def text_dataset(name: str, names: list[str], rows: list[list[str]], config: DataConfig) -> Dataset:
+class _Chosen(Mapping[str, Cells]):
+    """The cells of some rows, one column in memory at a time."""
+
+    def __init__(self, cells: Mapping[str, Cells], rows: Any) -> None:
+        self._cells, self._rows = cells, rows
+
+    def __getitem__(self, name: str) -> Cells:
+        return self._cells[name].take(self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+
+def text_dataset(name: str, rows: Rows, config: DataConfig) -> Dataset:
     """Return rows with a column of texts as a dataset; see `table_dataset`.
 
+    A text without a word becomes the unknown token, or is left out if `data.skip_bad`.
+
     Raises:
-        DataError: not exactly one text column, a missing column, or an empty text.
+        DataError: not exactly one text column, a missing column, or no text.
     """
-    wanted = _feature_columns(names, config)
+    wanted = _feature_columns(rows, config)
     if len(wanted) != 1:
         raise DataError(
             f"Expected one column of texts. Received: {', '.join(wanted)}. Name it by: --set data.columns='[\"NAME\"]'"
         )
-    texts = [row[0] for row in select_columns(names, rows, wanted, "data.columns")]
-    for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            raise DataError(f"Expected a text in every row of the column {wanted[0]!r}. Received: none in row {number}")
-    task, labels, targets = _target(names, rows, config, "")
-    parts = split_indices(len(rows), config, targets if task == "classify" else None)
-    splits = {split: _split([texts[i] for i in part], targets[part]) for split, part in parts.items()}
-    return Dataset(name, labels, (), splits, text=TextConfig(), task=task, options=OPTIONS)
+    texts = np.array(select_columns(rows, wanted, "data.columns")[wanted[0]].texts(), object)
+    if not any(texts):
+        raise DataError(f"Expected texts in the column {wanted[0]!r}. Received: {rows.source} with empty cells only.")
+    target, notes = _with_words(_target(rows, config, ""), texts, config, rows)
+    splits = {split: _text_split(texts, target, part) for split, part in _parts(target, config).items()}
+    notes = (*rows.notes, *target.notes, *notes)
+    return Dataset(name, target.labels, (), splits, text=TextConfig(), task=target.task, options=OPTIONS, notes=notes)
 
 
-def _feature_columns(names: list[str], config: DataConfig) -> list[str]:
+def _with_words(target: Target, texts: Any, config: DataConfig, rows: Rows) -> tuple[Target, list[str]]:
+    """Return the target of the rows to use, and what to say about texts without a word."""
+    bad = without_tokens(TextConfig(), texts[target.rows].tolist())
+    if not bad.any():
+        return target, []
+    shown = ", ".join(f"row {row + 1} {texts[row][:20]!r}" for row in target.rows[bad][:3])
+    said = f"{int(bad.sum()):,} texts of {rows.source} without a word ({shown})"
+    if config.skip_bad:
+        return target.take(np.flatnonzero(~bad)), [f"Left out: {said}"]
+    return target, [f"{said} are learned as unknown; data.skip_bad=true leaves them out"]
+
+
+def _feature_columns(rows: Rows, config: DataConfig) -> list[str]:
     """Return the columns that are not the target."""
-    target = config.target or names[-1]
-    wanted = list(config.columns) or [column for column in names if column != target]
+    target = config.target or rows.names[-1]
+    wanted = list(config.columns) or [column for column in rows.names if column != target]
     if target in wanted or not wanted:
         raise DataError(
             f"Expected feature columns other than the target {target!r}. Received: data.columns={wanted}, "
-            f"columns={names[:20]}"
+            f"columns={rows.names[:20]}"
         )
     return wanted
 
 
-def _target(names: list[str], rows: list[list[str]], config: DataConfig, task: str) -> tuple[str, tuple[str, ...], Any]:
-    """Return the task, the names of the classes or the target, and the target values."""
-    target = config.target or names[-1]
-    cells = [row[0] for row in select_columns(names, rows, [target], "data.target")]
-    task = config.task or task or _infer(cells)
-    labels, targets = _READ[task](target, cells)
-    if task == "classify":
-        check_classes(labels, targets, target)
-    return task, labels, targets
+def _target(rows: Rows, config: DataConfig, task: str) -> Target:
+    """Return the target of all rows that have one."""
+    name = config.target or rows.names[-1]
+    cells = masked(select_columns(rows, [name], "data.target")[name], spellings(config.missing))
+    return read_target(name, cells, config.task or task, config.decimal or rows.decimal)
 
 
-def _split(cells: Sequence[Any], targets: Any) -> Split:
-    def read(numbers: Any) -> Any:
-        chosen = [cells[i] for i in numbers]
-        return tf.data.Dataset.from_tensor_slices((tf.constant(chosen, tf.string), targets[numbers]))
-
-    return Split(read(np.arange(len(cells))), len(cells), select=read)
+def _parts(target: Target, config: DataConfig) -> dict[str, Any]:
+    parts = split_indices(len(target.rows), config, target.values if target.task == "classify" else None)
+    return {split: np.array(part, "int64") for split, part in parts.items()}
 
 
-def _infer(cells: Sequence[str]) -> str:
-    """Return the task of a target column."""
-    numbers = [parse_number(cell) for cell in cells]
-    if None in numbers:
-        return "classify"
-    whole = all(cell.strip().lstrip("+-").isdigit() for cell in cells)
-    return "classify" if whole and len(set(cells)) <= FEW else "regress"
+def _rows_split(target: Target, part: Any) -> Split:
+    """Return a split of the numbers of rows; the encoder finds their cells."""
+    numbers = target.rows[part]
+    return _split(lambda chosen: numbers[chosen], target.values[part])
 
 
-def _classes(target: str, cells: Sequence[str]) -> tuple[tuple[str, ...], Any]:
-    """Return the names of the classes, numbers in numeric and texts in alphabetical order, and int64 (n,)."""
-    names = {cell.strip() for cell in cells}
-    if "" in names:
-        row = next(i for i, cell in enumerate(cells, start=1) if not cell.strip())
-        raise DataError(f"Expected a class in every row of the target {target!r}. Received: none in row {row}")
-    if not 2 <= len(names) <= min(MOST, len(cells) - 1):
-        raise DataError(
-            f"Expected 2 to {MOST} classes, with more than one row each, in the target {target!r}. "
-            f"Received: {len(names)} different values in {len(cells)} rows. Name another data.target, or for numbers "
-            "set data.task=regress."
-        )
-    labels = sorted(names, key=lambda name: (_order(name), name))
-    number = {label: i for i, label in enumerate(labels)}
-    return tuple(labels), np.array([number[cell.strip()] for cell in cells], "int64")
+def _text_split(texts: Any, target: Target, part: Any) -> Split:
+    numbers = target.rows[part]
+    return _split(lambda chosen: tf.constant(texts[numbers[chosen]].tolist(), tf.string), target.values[part])
 
 
-def _order(name: str) -> float:
-    number = parse_number(name)
-    return math.inf if number is None or math.isnan(number) else number
+def _split(find: Callable[[Any], Any], values: Any) -> Split:
+    def read(chosen: Any) -> Any:
+        return tf.data.Dataset.from_tensor_slices((find(chosen), values[chosen]))
 
+    def read_labels() -> Any:
+        return tf.data.Dataset.from_tensor_slices(values)
 
-def _values(target: str, cells: Sequence[str]) -> tuple[tuple[str, ...], Any]:
-    """Return the name of the target, and float32 (n, 1)."""
-    numbers = [parse_number(cell) for cell in cells]
-    for row, (cell, number) in enumerate(zip(cells, numbers, strict=True), start=1):
-        if number is None or not math.isfinite(number):
-            raise DataError(f"Expected a number in every row of the target {target!r}. Received: {cell!r} in row {row}")
-    return (target,), np.array(numbers, "float32")[:, None]
-
-
-_READ = {"classify": _classes, "regress": _values}
+    return Split(read(np.arange(len(values))), len(values), select=read, read_labels=read_labels)
