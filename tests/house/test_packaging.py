@@ -20,7 +20,7 @@ from zoo.common.lazy import LazyModule, require
 
 # Packages that are not named after the module that they bring.
 BROUGHT_BY = {"PIL": "pillow", "google": "protobuf", "sklearn": "scikit-learn"}
-EXTRAS = ("tune", "text", "openvino", "jax", "serve", "gpu", "docs", "dev")
+EXTRAS = ("tune", "text", "heic", "openvino", "jax", "serve", "gpu", "docs", "dev")
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 PLATFORMS = ["linux", "darwin"]
 
@@ -57,7 +57,7 @@ def third_party(module):
 
 def undeclared(module):
     """Packages that setup.cfg does not declare."""
-    return set(third_party(module)) - set(declared("tune", "text", "openvino", "jax"))
+    return set(third_party(module)) - set(declared("tune", "text", "heic", "openvino", "jax"))
 
 
 def test_imported_packages_are_declared():
@@ -82,6 +82,7 @@ def test_undeclared_package_is_found(bad, good):
 # Rooms that may import what an extra installs; everything else works with the base install.
 ROOMS_OF_EXTRAS = {
     "text": ("zoo/embedding.py",),
+    "heic": ("training/common/image_files.py",),
     "tune": ("training/tuning/", "training/common/compat.py"),
     "openvino": ("export/backends/openvino/", "export/formats/openvino", "export/core/compat.py"),
     "jax": ("training/distributed/", "training/monitor/", "training/common/"),
@@ -102,7 +103,7 @@ def test_extras_stay_in_their_rooms(extra):
 def test_extras_are_complete():
     """The extras are these; the one for tests has all that the tests run."""
     assert set(config()["options.extras_require"]) == set(EXTRAS)
-    tested = declared("tune", "text", "openvino", "jax", base=False)
+    tested = declared("tune", "text", "heic", "openvino", "jax", base=False)
     assert {name: str(r) for name, r in tested.items()}.items() <= {
         name: str(r) for name, r in declared("dev", base=False).items()
     }.items()

@@ -12,6 +12,8 @@ from zoo.common.errors import BadOption, did_you_mean
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "lanczos3")
 CHANNEL_ORDERS = ("rgb", "bgr")
+# Bits of a channel of the deepest images.
+FULL = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class PreprocessingConfig:
         channel_order: order in which the first layer of a weights file takes the channels, "rgb" or "bgr". A loaded
             model always takes RGB: loading reverses the first kernel of weights for BGR.
         background: color under transparent pixels, 0 to 255, one for all channels or one per channel.
+        bits: bits that are used of images with 16 bits in a channel, 8 to 16: cameras often use 12. A value v becomes
+            255 v / (2^bits - 1).
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -38,6 +42,7 @@ class PreprocessingConfig:
     crop: float = 1.0
     channel_order: str = "rgb"
     background: tuple[float, ...] = (255.0,)
+    bits: int = FULL
 
     def __post_init__(self) -> None:
         for name in ("mean", "std", "background"):
@@ -56,6 +61,8 @@ class PreprocessingConfig:
             )
         if isinstance(self.crop, bool) or not isinstance(self.crop, (int, float)) or not 0 < self.crop <= 1:
             raise BadOption(f"preprocessing.crop must be above 0 and at most 1. Received: crop={self.crop!r}")
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 8 <= self.bits <= FULL:
+            raise BadOption(f"preprocessing.bits must be a whole number from 8 to {FULL}. Received: bits={self.bits!r}")
         _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         _check_choice("channel_order", self.channel_order, CHANNEL_ORDERS)
 
@@ -77,9 +84,9 @@ class PreprocessingConfig:
         return [1.0 / s for s in stds], [-m / s for m, s in zip(means, stds, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the config as JSON-safe values."""
-        lists = {name: list(getattr(self, name)) for name in ("mean", "std", "background")}
-        return dataclasses.asdict(self) | lists
+        """Return the config as JSON-safe values; `bits` only where not all are used."""
+        values = dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in ("mean", "std", "background")}
+        return {name: value for name, value in values.items() if name != "bits" or value != FULL}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PreprocessingConfig:

@@ -109,7 +109,8 @@ def test_bytes_are_a_fourth_of_the_traffic(variants, artifacts, images):
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("PNG", {}), ("PNG", {"mode": "RGBA"}), ("GIF", {}), ("BMP", {}), ("WEBP", {"lossless": True}),
+        ("PNG", {}), ("PNG", {"mode": "RGBA"}), ("GIF", {}), ("BMP", {}), ("BMP", {"mode": "P"}),
+        ("WEBP", {"lossless": True}),
         ("WEBP", {"lossless": True, "mode": "RGBA"}),
     ],
 )  # fmt: skip
