@@ -29,9 +29,10 @@ from export.publishing.pull import local_artifact
 from export.publishing.push import Pushed, PushOptions, push_source
 from export.reporting.content import Report, report_runs
 from export.reporting.pick import Limits, Pick, pick_artifact
-from export.source.job import RegistryJob, open_job
+from export.source.job import RegistryJob, RunJob, open_job
 from export.source.rows import encode_table_rows
 from export.verification.artifact import Artifact, load_artifact, verify_artifact
+from training.learning.evaluation import check_data
 from training.runs.run import Run
 from zoo.common.errors import BadOption
 
@@ -79,6 +80,7 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
     max_drop: float | None = None,
     options: Mapping[str, Any] | None = None,
     auto: Callable[[str], Any] | bool = False,
+    changed_data: str = "",
 ) -> list[Artifact]:
     """Export a model to one or more formats through one child process, and verify each artifact.
 
@@ -100,6 +102,8 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
         auto: try what may help if a quantized artifact is refused, in the order of the message, until one passes: other
             options, compressions of a run, and other formats of the same runtime. A function receives a line for each
             attempt. The manifest has them under "attempts".
+        changed_data: of a run: "refuse" raises DataError if files of its data were added, removed or changed; else a
+            warning says so, and the files that the run knows are used.
 
     Returns:
         The artifacts, in RUN/exports/FORMAT or OUT/FORMAT. The folder's name has "+OPTION=VALUE" for each option that
@@ -111,7 +115,7 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
         UnsupportedExport: a format does not support the model.
         ParityError: an artifact is out of tolerance; none of its files is left.
         ExportError: a converter failed.
-        DataError: the calibration data cannot be read.
+        DataError: the calibration data cannot be read, or see `changed_data`.
         RunError: the run is unfinished, in use or cannot be written.
     """
     names = [formats] if isinstance(formats, str) else list(formats)
@@ -122,6 +126,8 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
         raise BadOption(
             f"compress applies to trained runs, not to registry models. Received: compress={compress!r}. Leave it out."
         )
+    if isinstance(job, RunJob):
+        check_data(job.run, changed_data)
     report = (auto if callable(auto) else str) if auto else None
     return export_job(job, names, parse_pipeline(compress) if compress else None, max_drop, report)
 
@@ -153,18 +159,24 @@ def inspect(path: PathLike) -> Inspection:
     return _inspect(Path(path))
 
 
-def verify(path: PathLike) -> Artifact:
+def verify(path: PathLike, *, changed_data: str = "") -> Artifact:
     """Repeat an artifact's comparison with its source model, from the samples in its folder.
 
     Args:
         path: the artifact or its folder, or an address as for `load`.
+        changed_data: of an artifact in its run: "refuse" raises DataError if files of the run's data were added,
+            removed or changed, which a warning says otherwise.
 
     Raises:
         RunError: no artifact there.
         ParityError: a byte was changed, or the artifact is out of tolerance.
-        DataError: it cannot be downloaded.
+        DataError: it cannot be downloaded, or see `changed_data`.
     """
-    return verify_artifact(local_artifact(path))
+    artifact = verify_artifact(local_artifact(path))
+    folder = artifact.folder.absolute().parents[1]
+    if (folder / "recipe.json").is_file():
+        check_data(Run.open(folder), changed_data)
+    return artifact
 
 
 def push(

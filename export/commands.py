@@ -16,12 +16,21 @@ from export.core.format import Format, formats, parse_format
 from export.core.options import choices
 from export.source.job import is_registry_name
 from export.targets import TARGETS, every_format, formats_for
+from training.data.readers.changes import KNOWN, REFUSE
 from training.learning.tasks import NAMES
 from training.runs.run import Run
 from zoo.common.console import json_option, print_json, print_table
 from zoo.common.errors import BadOption
 from zoo.common.licenses import noncommercial_option
 from zoo.weights.repositories import locate
+
+# Artifacts are made from the files that a run knows.
+changed_data_option = click.option(
+    "--changed-data",
+    type=click.Choice((KNOWN, REFUSE)),
+    callback=lambda _context, _option, value: value or "",
+    help="Of a RUN: if files of its data changed, use those it knows, or refuse.",
+)
 
 
 @click.command("formats")
@@ -91,6 +100,7 @@ def list_targets(as_json: bool) -> None:
 )
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="Of a MODEL: an option of its family.")
 @click.option("--out", metavar="DIR", help="Of a MODEL: folder of the artifacts; exports/MODEL by default.")
+@changed_data_option
 @noncommercial_option
 @json_option
 def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) -> None:
@@ -113,7 +123,7 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
         )
     options = dict(map(training.parse_override, others["options"]))
     options |= {key: others[key] for key in ("classes", "preprocessing") if others[key] is not None}
-    arguments = {key: others[key] for key in ("compress", "weights", "calibration", "out", "max_drop")}
+    arguments = {key: others[key] for key in ("compress", "weights", "calibration", "out", "max_drop", "changed_data")}
     auto = _print_attempt if others["auto"] else False
     _print_artifacts(api.convert(source, names, **arguments, options=options, auto=auto), others["as_json"])
 
@@ -138,13 +148,14 @@ def _supported(names: list[str], reasons: dict[str, str]) -> list[str]:
 
 @click.command("verify")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@changed_data_option
 @json_option
-def verify(paths: tuple[str, ...], as_json: bool) -> None:
+def verify(paths: tuple[str, ...], changed_data: str, as_json: bool) -> None:
     """Verify artifacts again: checksums, and outputs against the source model.
 
     PATH is an artifact or its folder.
     """
-    _print_artifacts([api.verify(path) for path in paths], as_json)
+    _print_artifacts([api.verify(path, changed_data=changed_data) for path in paths], as_json)
 
 
 @click.command("demo")

@@ -108,6 +108,7 @@ def train(
 def resume(
     run: Run | str | os.PathLike[str],
     *,
+    changed_data: str = "",
     progress: bool = False,
     observe: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
@@ -115,34 +116,40 @@ def resume(
 
     Args:
         run: a run or its directory.
+        changed_data: what to do if files of the data changed: "known" uses those that the run knows, "all" also added
+            ones, "refuse" raises DataError; "" is "known", but refuses missing and changed files.
         progress: see `train`.
         observe: see `train`.
 
     Raises:
+        DataError: see `changed_data`.
         RunError: there is no such run, or its checkpoints cannot be read.
         TrainingError: the loss is not finite.
     """
     from training.fit.loop import resume_run
 
-    return resume_run(_run(run), progress=progress, observe=observe)
+    return resume_run(_run(run), changed_data=changed_data, progress=progress, observe=observe)
 
 
-def evaluate(run: Run | str | os.PathLike[str], split: str = "test") -> EvaluationResult:
+def evaluate(run: Run | str | os.PathLike[str], split: str = "test", *, changed_data: str = "") -> EvaluationResult:
     """Evaluate the model of a finished run on a split of its data.
 
     Args:
         run: a run or its directory.
         split: "train", "validation" or "test".
+        changed_data: what to do if files of the data changed, which a warning says: "known", the default, uses those
+            that the run knows, "all" also added ones, each in the split of its hash, "refuse" raises DataError.
 
     Returns:
         The metrics of the run's task; those of other tasks are None.
 
     Raises:
+        DataError: see `changed_data`.
         RunError: the run is unfinished, or has no such split.
     """
     from training.learning.evaluation import evaluate_run
 
-    return evaluate_run(_run(run), split)
+    return evaluate_run(_run(run), split, changed_data)
 
 
 def diagnose(run: Run | str | os.PathLike[str]) -> Diagnosis:

@@ -15,6 +15,7 @@ import click
 
 import training
 from training.common.stopping import Stopped
+from training.data.readers.changes import CHOICES
 from training.learning.tasks import describe_metrics
 from training.recipe.docstrings import recipe_metadata
 from training.recipe.recipe import Recipe, recipes, resolve
@@ -36,6 +37,12 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     help="Change a value, such as optimizer.learning_rate=0.05.",
+)
+changed_data_option = click.option(
+    "--changed-data",
+    type=click.Choice(CHOICES),
+    callback=lambda _context, _option, value: value or "",
+    help="If files of the data changed: use those the run knows, also added ones, or refuse.",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Do not show progress.")
 
@@ -116,11 +123,18 @@ def new_recipe(name: str, base: str, folder: str, python: bool) -> None:
 @set_option
 @click.option("--run", "path", metavar="DIR", help="Run directory to create.")
 @click.option("--resume", metavar="RUN", help="Resume an interrupted run.")
+@changed_data_option
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch and one at the end.")
 @noncommercial_option
 def train(
-    recipe: str | None, overrides: tuple[str, ...], path: str | None, resume: str | None, quiet: bool, as_json: bool
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    path: str | None,
+    resume: str | None,
+    changed_data: str,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Train RECIPE (a name or a .toml file), or resume a run."""
     if bool(recipe) == bool(resume):
@@ -132,7 +146,7 @@ def train(
         if resume:
             if overrides or path:
                 raise BadOption(RESUME_ONLY)
-            run = training.resume(resume, **options)
+            run = training.resume(resume, changed_data=changed_data, **options)
         else:
             run = training.train(_recipe(recipe), _parsed(overrides), run=path, **options)
     _print_result(run, as_json)
@@ -261,10 +275,11 @@ def diagnose(run: str, as_json: bool) -> None:
 @click.command("evaluate")
 @click.argument("run")
 @click.option("--split", default="test", show_default=True, help="train, validation or test.")
+@changed_data_option
 @json_option
-def evaluate(run: str, split: str, as_json: bool) -> None:
+def evaluate(run: str, split: str, changed_data: str, as_json: bool) -> None:
     """Evaluate a trained run on its validation or test split."""
-    result = training.evaluate(run, split).to_json()
+    result = training.evaluate(run, split, changed_data=changed_data).to_json()
     if as_json:
         print_json({"run": run, **result})
         return

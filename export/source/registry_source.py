@@ -14,7 +14,10 @@ from export.source.request import FILE, FOLDER, RANDOM, RegistryRequest
 from export.source.run_source import SAMPLE_BYTES
 from export.source.source import CALIBRATION_EXAMPLES, SourceModel
 from export.source.texts import text_examples
+from training.common.image_files import UnreadableImage
 from training.common.preprocess import decode
+from training.data.readers.images.checks import read_encoded
+from training.recipe.config import DataConfig
 from zoo.build import dtype_policy
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras, np, tf
@@ -131,8 +134,8 @@ def _decoded(request: RegistryRequest, preprocessing: PreprocessingConfig, paths
         )
     for path in paths:
         try:
-            images.append(decode(path.read_bytes(), request.shape, preprocessing).numpy())
-        except (tf.errors.InvalidArgumentError, OSError) as error:
+            images.append(decode(read_encoded(path, DataConfig().max_pixels), request.shape, preprocessing).numpy())
+        except (tf.errors.InvalidArgumentError, OSError, UnreadableImage) as error:
             reason = " ".join(str(error).split())[:120]
             raise DataError(f"Expected an image that can be decoded. Received: {path}: {reason}") from error
     return np.stack(images)

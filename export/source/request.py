@@ -9,6 +9,8 @@ from typing import Any
 
 import zoo
 from export.source.sizes import stated_sizes
+from training.common.image_files import suffixes
+from training.data.readers.scan import is_hidden
 from zoo.build import check_options
 from zoo.common.errors import BadOption, DataError
 from zoo.specs.preprocessing import parse_preprocessing
@@ -19,7 +21,6 @@ from zoo.weights.repositories import locate, stored_model
 
 RANDOM = "random"
 FOLDER, FILE, TEXTS, NOISE = "folder", "file", "texts", "noise"  # kinds of examples
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # Options that `zoo.get` has for every family.
 COMMON_OPTIONS = ("classes", "input_shape", "preprocessing")
 
@@ -117,10 +118,15 @@ class RegistryRequest:
 
     def images(self) -> list[Path]:
         """Return the images below the calibration folder; raises DataError if there are none."""
-        found = sorted(p for p in Path(self.calibration).rglob("*") if p.suffix.lower() in IMAGES and p.is_file())
+        root, known = Path(self.calibration), suffixes()
+        found = sorted(
+            path
+            for path in root.rglob("*")
+            if path.suffix.lower() in known and not any(map(is_hidden, path.relative_to(root).parts)) and path.is_file()
+        )
         if not found:
             raise DataError(
-                f"A calibration folder must hold images ({', '.join(IMAGES)}). "
+                f"A calibration folder must hold images ({', '.join(known)}). "
                 f"Received: calibration={self.calibration!r}"
             )
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.common.registries import datasets
@@ -11,7 +12,7 @@ from training.data.columns.cells import Rows
 from training.data.columns.schema import ColumnSchema
 from training.recipe.config import DataConfig
 from zoo.common.lazy import np, tf
-from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.preprocessing import FULL, PreprocessingConfig
 from zoo.specs.text import TextConfig
 
 if TYPE_CHECKING:
@@ -73,6 +74,32 @@ class TargetScale:
 
 
 @dataclasses.dataclass(frozen=True)
+class DataFiles:
+    """The files that a dataset reads.
+
+    Args:
+        root: the folder that their names are relative to.
+        splits: the files of each split, in an order that other files do not change.
+        suffixes: of the files that are examples, lower case; () where the files hold many examples each.
+        unused: files with such suffixes that are left out.
+        digest: returns the digest of a file.
+        rebuild: returns the dataset with other files in its splits, and with the labels that are given; None if the
+            splits are no matter of files.
+        legacy: returns the dataset in the splits of runs without a list of files; None where these are the same.
+        others: further files, such as one with the labels.
+    """
+
+    root: Path
+    splits: Mapping[str, Sequence[Path]]
+    suffixes: tuple[str, ...]
+    unused: Sequence[Path]
+    digest: Callable[[Path], str]
+    rebuild: Callable[[Mapping[str, Sequence[Path]], tuple[str, ...]], Dataset] | None = None
+    legacy: Callable[[], Dataset] | None = None
+    others: Sequence[Path] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """Named splits of raw examples with their metadata.
 
@@ -99,6 +126,10 @@ class Dataset:
         check: raises DataError if an example cannot be read, and may return notes; maps names of splits to numbers of
             examples, int64 (n,). None does not check examples before they are read.
         notes: what was left out, and why, a line each.
+        refine: returns the dataset with what is known once all examples are checked.
+        bits: bits that images of 16 bits use, see `PreprocessingConfig`.
+        details: names of what was left out or doubled, JSON-safe, for the summary.
+        files: the files that are read; None for data that is not yours.
     """
 
     name: str
@@ -116,6 +147,10 @@ class Dataset:
     find_turned: Callable[[], bool] | None = None
     check: Callable[[Mapping[str, _np.ndarray]], Sequence[str] | None] | None = None
     notes: tuple[str, ...] = ()
+    refine: Callable[[Dataset], Dataset] | None = None
+    bits: int = FULL
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    files: DataFiles | None = None
 
     def checked(self) -> Dataset:
         """Return the dataset after checking every example; raises DataError."""
@@ -123,7 +158,8 @@ class Dataset:
         # Images that are all upright are decoded faster.
         turned = self.find_turned() if self.find_turned else self.turned
         notes = (*self.notes, *(found or ()))
-        return dataclasses.replace(self, check=None, turned=turned, find_turned=None, notes=notes)
+        dataset = dataclasses.replace(self, check=None, turned=turned, find_turned=None, refine=None, notes=notes)
+        return self.refine(dataset) if self.refine else dataset
 
 
 # The task of the models that serve a task of datasets, where the two names differ.

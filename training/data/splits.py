@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -41,16 +43,78 @@ def split_indices(
         BadOption: invalid fractions.
     """
     fractions = check_fractions(config.split_fractions) if config.split_fractions else fractions
-    groups = [np.arange(count)]
-    if classes is not None and config.stratify:
-        of = np.asarray(classes)
-        groups = [np.flatnonzero(of == number) for number in np.unique(of)]
     splits: dict[str, list[int]] = {name: [] for name in NAMES}
-    for group in groups:
+    for group in _groups(count, classes if config.stratify else None):
         order = np.random.default_rng(config.split_seed).permutation(len(group))
-        ends = [0, *_ends(len(group), fractions), len(group)]
-        for name, low, high in zip(NAMES, ends, ends[1:], strict=False):
-            splits[name].extend(group[order[low:high]].tolist())
+        _extend(splits, group[order], fractions)
+    return _sorted(splits)
+
+
+def split_by_name(
+    names: Sequence[str], config: DataConfig, classes: Sequence[int], fractions: Sequence[float] = FRACTIONS
+) -> dict[str, list[int]]:
+    """Split files by the hash of their names and the seed.
+
+    Stratified, the files of a class in the order of their hashes are split like `split_indices`, so that the fractions
+    are exact, and a file that is added moves only those whose hashes are next to the borders. Otherwise the hash of a
+    file alone decides, so that no other file ever moves it, and the fractions are those of chance.
+
+    Args:
+        names: of the files, relative to their folder.
+        config: `split_fractions`, `split_seed` and `stratify`.
+        classes: class index of each file.
+        fractions: of training, validation and test examples where the recipe has none.
+
+    Returns:
+        See `split_indices`.
+    """
+    fractions = check_fractions(config.split_fractions) if config.split_fractions else fractions
+    places = np.array([place_of(name, config.split_seed) for name in names])
+    splits: dict[str, list[int]] = {name: [] for name in NAMES}
+    if config.stratify:
+        for group in _groups(len(names), classes):
+            _extend(splits, group[np.argsort(places[group], kind="stable")], fractions)
+        return _sorted(splits)
+    for number in np.argsort(places, kind="stable").tolist():
+        splits[split_of_place(places[number], fractions)].append(number)
+    for name, fraction in zip(NAMES[1:], fractions[1:], strict=False):
+        # A few files can leave a split empty by chance.
+        if fraction and not splits[name] and len(splits["train"]) > 1:
+            splits[name].append(splits["train"].pop())
+    return _sorted(splits)
+
+
+def place_of(name: str, seed: int) -> float:
+    """Return the hash of the name of a file as a number from 0 to 1, the same on every system."""
+    # Systems store accents as characters of their own, or not.
+    text = f"{seed}/{unicodedata.normalize('NFC', name)}".encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / (1 << 64)
+
+
+def split_of_place(place: float, fractions: Sequence[float]) -> str:
+    """Return the split of a file by its `place_of`."""
+    first, second = (math.fsum(fractions[:i]) for i in (1, 2))
+    if place < first:
+        return NAMES[0]
+    return NAMES[2] if place >= second and fractions[2] else NAMES[1]
+
+
+def _groups(count: int, classes: Sequence[int] | None) -> list[_np.ndarray]:
+    """Return the numbers of the examples of each class; of all, without classes."""
+    if classes is None:
+        return [np.arange(count)]
+    of = np.asarray(classes)
+    return [np.flatnonzero(of == number) for number in np.unique(of)]
+
+
+def _extend(splits: dict[str, list[int]], ordered: _np.ndarray, fractions: Sequence[float]) -> None:
+    """Add the first examples of a group to the training split, the next to validation, and the rest to test."""
+    ends = [0, *_ends(len(ordered), fractions), len(ordered)]
+    for name, low, high in zip(NAMES, ends, ends[1:], strict=False):
+        splits[name].extend(ordered[low:high].tolist())
+
+
+def _sorted(splits: dict[str, list[int]]) -> dict[str, list[int]]:
     return {name: sorted(part) for name, part in splits.items() if part}
 
 

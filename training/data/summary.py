@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import collections
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from training.data.columns.describing import column_lines, described_columns
@@ -18,7 +19,8 @@ def summarize(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         "examples" by split; "classes", the examples by split and class where they are known without reading them;
-        "columns", a table of the columns of a table; and "notes" on what was guessed or left out.
+        "columns", a table of the columns of a table; and "notes" on what was guessed or left out. Names of files that
+        are left out are under "left_out", with the reasons, and "duplicates".
     """
     found: dict[str, Any] = {"examples": {name: split.count for name, split in dataset.splits.items()}}
     if dataset.task == "classify" and dataset.labels:
@@ -26,7 +28,23 @@ def summarize(dataset: Dataset) -> dict[str, Any]:
         found["classes"] = {name: _counts(split, dataset.labels) for name, split in known.items()}
     if dataset.table:
         found["columns"] = described_columns(dataset.table.columns)
-    return {**found, "notes": list(dataset.notes)}
+    return {**found, "notes": [*_class_notes(found.get("classes", {})), *dataset.notes], **dataset.details}
+
+
+def _class_notes(classes: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Yield a line on classes of a single example, and one for each split that lacks classes."""
+    totals = collections.Counter[str]()
+    for counts in classes.values():
+        totals.update(counts)
+    if few := [name for name, count in totals.items() if count < 2]:
+        yield f"A single example of {_listed(few)}: too few to learn from, and to measure"
+    for split, counts in classes.items():
+        if missing := [name for name, count in counts.items() if not count and totals[name] > 1]:
+            yield f"No {split} examples of {_listed(missing)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more classes" if len(names) > 5 else "")
 
 
 def _counts(split: Any, labels: tuple[str, ...]) -> dict[str, int]:

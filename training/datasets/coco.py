@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.dataset import Dataset, register_dataset
-from training.data.readers.multilabel import Marks, labelled_images, tfds_labels
+from training.data.readers.images.multilabel import Marks, labelled_images, tfds_labels
 from training.data.splits import split_indices
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError

@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from training.data.dataset import Dataset, register_dataset
-from training.data.readers.multilabel import Marks, labelled_images, tfds_labels
+from training.data.readers.images.multilabel import Marks, labelled_images, tfds_labels
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 

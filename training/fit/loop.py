@@ -54,12 +54,19 @@ def train_new(
     return _train(run, prepared, progress=progress, observe=observe, split=split)
 
 
-def resume_run(run: Run, *, progress: bool = False, observe: Observer | None = None, split: str = "test") -> Run:
+def resume_run(
+    run: Run,
+    *,
+    changed_data: str = "",
+    progress: bool = False,
+    observe: Observer | None = None,
+    split: str = "test",
+) -> Run:
     """Resume a run from its last checkpoint; a finished run is returned unchanged."""
     if run.finished:
         return run
     run.check_backend()
-    prepared = prepare(run.recipe, run)
+    prepared = prepare(run.recipe, run, changed_data)
     return _train(run if prepared[0].chief else follow(run), prepared, progress=progress, observe=observe, split=split)
 
 

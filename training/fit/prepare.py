@@ -19,17 +19,21 @@ from training.runs.run import Run
 from zoo.build import dtype_policy
 
 
-def prepare(recipe: Recipe, run: Run | None = None) -> tuple[Device, Pipeline, Any, Any]:
+def prepare(recipe: Recipe, run: Run | None = None, changed_data: str = "") -> tuple[Device, Pipeline, Any, Any]:
     """Return the device, the data, the compiled TrainingModel with initial weights, and the evaluation model or None.
 
     Args:
         recipe: the recipe; its seed determines the initial weights.
         run: the run to resume; None for a new one.
+        changed_data: see `training.learning.evaluation.check_data`.
     """
     check_pretrained(recipe)
     lbfgs = is_lbfgs(recipe)
     device = open_device(in_float32(recipe) if lbfgs else recipe)
-    pipeline = open_data(run, check=True) if run else open_pipeline(recipe, zoo.spec(recipe.model.name))
+    if run:
+        pipeline = open_data(run, check=True, changed_data=changed_data, exact=True)
+    else:
+        pipeline = open_pipeline(recipe, zoo.spec(recipe.model.name))
     pipeline.check(device.shard)
     device.check(pipeline)
     with device.running(), device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):

@@ -80,6 +80,8 @@ class DataConfig:
             of the model. Weights with their own tokenization bring their vocabulary.
         skip_bad: leave out images that cannot be decoded and texts without a word, and rows of a table with too few or
             too many cells.
+        max_pixels: width x height of the largest image that is decoded, by its header, as a small file can hold more
+            than fits into memory; 0 for no limit.
         augment: augmentation of training images.
         preprocessing: normalization and cropping; null for that of `model.weights`, else of the dataset, else
             of the model.
@@ -88,11 +90,13 @@ class DataConfig:
             channel, or by column, which is the default of tables. "" leaves it to `preprocessing`.
         split_fractions: [training, validation, test] fractions of a dataset that has no splits; empty for the default
             of the dataset.
-        split_seed: seed of the shuffle before the split.
-        stratify: split each class by the same fractions.
-        target: the column to predict, of a table; "" for the last one.
-        task: "classify" or "regress", of a table; "" infers it from the values of the target.
-        columns: the feature columns of a table, or the column of the text; empty for all others.
+        split_seed: seed of the shuffle before the split, or of the hashes of file names.
+        stratify: split each class by the same fractions; without, of files, the hash of its name alone decides where
+            each of them is.
+        target: the column to predict, of a table or a label file, or several of a label file; "" for the last one.
+        task: "classify" or "regress", of a table or a label file, or "multilabel" of a label file; "" infers it from
+            the values of the target.
+        columns: the feature columns of a table, or the column of the text or of the image paths; empty for all others.
         decimal: the decimal sign of the numbers in a table, "." or ","; "" infers it column by column.
         missing: texts that mean a missing cell of a table, in any case; empty for the usual ones: nothing, NA, N/A,
             null, None, NaN, -, ? and others.
@@ -110,13 +114,14 @@ class DataConfig:
     length: tuple[int, ...] = ()
     vocabulary: int = 0
     skip_bad: bool = False
+    max_pixels: int = 100_000_000
     augment: AugmentConfig = AugmentConfig()
     preprocessing: PreprocessingConfig | None = None
     normalize: str = ""
     split_fractions: tuple[float, ...] = ()
     split_seed: int = 0
     stratify: bool = True
-    target: str = ""
+    target: str | tuple[str, ...] = ""
     task: str = ""
     columns: tuple[str, ...] = ()
     decimal: str = ""

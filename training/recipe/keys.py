@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -110,8 +111,10 @@ def set_value(values: dict[str, Any], key: str, value: Any, root: type) -> None:
         if not isinstance(place.get(part), dict):
             raise BadOption(f"{'.'.join(parents[:depth])} holds one value, not keys. Received: {key}={value!r}")
         place = place[part]
-    if field_type(owner, last, key, root) is str and not isinstance(value, str):
-        value = json.dumps(value)
+    wanted = field_type(owner, last, key, root)
+    one_or_more = isinstance(wanted, types.UnionType) and str in typing.get_args(wanted)
+    if wanted is str or (one_or_more and not isinstance(value, (list, tuple))):
+        value = value if isinstance(value, str) else json.dumps(value)
     place[last] = value
 
 

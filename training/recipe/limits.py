@@ -50,7 +50,7 @@ CHOICES = {
     "data.normalize": ("", "minmax", "zscore", "channel"),
     "data.decimal": ("", ".", ","),
     "data.header": ("", "yes", "no"),
-    "data.task": ("", "classify", "regress"),
+    "data.task": ("", "classify", "regress", "multilabel"),
     "finetune.freeze_batch_norm": ("auto", "on", "off"),
     "data.augment.place": ("auto", "pipeline", "device"),
     "data.augment.fill": ("constant", "reflect", "nearest"),
@@ -60,6 +60,7 @@ CHOICES = {
 LIMITS = {
     "epochs": (1, 1e6),
     "replicas": (0, 4096),
+    "data.max_pixels": (0, 1e12),
     "seed": (0, 2**31 - 1),
     "checkpoint_seconds": (0, 1e9),
     "checkpoint_steps": (0, 1e9),

@@ -5,6 +5,7 @@ runs/<recipe>/<time>-<4 hex>/
   report.html report.json
   text.json    the text config with its vocabulary, for text
   data.json    the summary of the data, statistics of the training split, and the columns of a table
+  files.json   the files of the data by split, with their sizes and digests, for data of your own
   pruned.json  written when a study prunes the run; resuming removes it
   logits.npz   for a run on JAX: logits of some examples, to verify its rebuild on TensorFlow
   done.json    written last; a run without it is unfinished
@@ -28,6 +29,8 @@ from zoo.common.lazy import keras
 from zoo.specs.text import TextConfig
 
 VERSION = 1
+# The key of statistics that has a file of its own.
+FILES = "files"
 
 
 class Run:
@@ -73,7 +76,10 @@ class Run:
             if text:
                 write_json(folder / "text.json", text.to_json())
             if statistics:
-                write_json(folder / "data.json", dict(statistics))
+                write_json(folder / "data.json", {key: value for key, value in statistics.items() if key != FILES})
+            if statistics and FILES in statistics:
+                # Without indents: there may be a million files.
+                write_bytes(folder / "files.json", json.dumps(statistics[FILES], ensure_ascii=True).encode())
         return cls(place, recipe)
 
     @classmethod
@@ -171,6 +177,11 @@ class Run:
     def statistics(self) -> dict[str, Any] | None:
         """Return the stored statistics of the training split, None if there are none."""
         path = self.path / "data.json"
+        return read_json(path) if path.is_file() else None
+
+    def files(self) -> dict[str, Any] | None:
+        """Return the stored files of the data, see `training.data.readers.changes`; None if there are none."""
+        path = self.path / "files.json"
         return read_json(path) if path.is_file() else None
 
     def environment(self) -> dict[str, Any]:

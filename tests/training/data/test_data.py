@@ -13,7 +13,7 @@ import zoo
 from training import DataConfig, ModelConfig, Recipe
 from training.common.preprocess import decode, normalize
 from training.data.pipeline.opening import open_pipeline
-from training.data.readers.folders import find_bad
+from training.data.readers.images.checks import ImageChecks
 from training.data.readers.loading import load_dataset
 from training.datasets.digits import load_pixels
 from zoo import PreprocessingConfig
@@ -351,10 +351,10 @@ def test_images_that_cannot_be_decoded_are_left_out_on_request(tmp_path):
     assert sorted(image for split in dataset.splits.values() for image in rows(split)[0]) == good
 
 
-def test_find_bad_finds_each_once(tmp_path):
-    """find_bad yields exactly the damaged files, in the given order."""
+def test_checks_find_each_once(tmp_path):
+    """The checks name exactly the damaged files, in the given order."""
     bad = corrupt(fill(tmp_path))
-    assert list(find_bad(sorted(p for p in tmp_path.rglob("*.*")))) == bad
+    assert list(ImageChecks(0).bad(sorted(p for p in tmp_path.rglob("*.*")))) == bad
 
 
 def test_a_split_with_nothing_left_is_refused(tmp_path):
@@ -363,7 +363,7 @@ def test_a_split_with_nothing_left_is_refused(tmp_path):
     fill(tmp_path / "test", count=1)
     for path in (tmp_path / "test").rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="none left in a split"):
+    with pytest.raises(DataError, match="none left in the test split"):
         load_folder(tmp_path, skip_bad=True)
 
 

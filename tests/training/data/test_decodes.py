@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import training.data.pipeline.encoding as encoding
-import training.data.readers.folders as folders
+import training.data.readers.images.checks as images_module
 import zoo
 from training import DataConfig, ModelConfig, Recipe, Run
 from training.common.registries import datasets
@@ -66,8 +66,8 @@ def counts(monkeypatch):
 
     monkeypatch.setattr(encoding, "decode", counted("decoded", encoding.decode))
     monkeypatch.setattr(tf.io, "read_file", counted("read", tf.io.read_file))
-    checks, bytes_of, text_of = folders._decodes, Path.read_bytes, Path.read_text
-    monkeypatch.setattr(folders, "_decodes", lambda path: count("checked", checks(path)))
+    checks, bytes_of, text_of = images_module.read_facts, Path.read_bytes, Path.read_text
+    monkeypatch.setattr(images_module, "read_facts", lambda path, limit: count("checked", checks(path, limit)))
     monkeypatch.setattr(Path, "read_bytes", lambda path: count(path.suffix in SUFFIXES and "read", bytes_of(path)))
     monkeypatch.setattr(
         Path, "read_text", lambda path, **options: count(path.suffix in SUFFIXES and "read", text_of(path, **options))
@@ -154,7 +154,7 @@ def test_broken_images(images, tmp_path):
     other.write_bytes(other.read_bytes()[:100])
     assert len(open_data(run).raw("train", 3)[0]) == 3
     chosen.write_bytes(b"no image")
-    with pytest.raises(DataError, match=f"1 of 3 in .* that cannot: {chosen.parent.name}/{chosen.name}. Fix"):
+    with pytest.raises(DataError, match=f"1 of 3 in .* that cannot: {chosen.parent.name}/{chosen.name} .*Fix"):
         open_data(run).raw("train", 3)
     open_data(run).evaluate("test")
     for read in (lambda: load_dataset(run.recipe.data), lambda: opened(run.recipe), lambda: open_data(run, check=True)):

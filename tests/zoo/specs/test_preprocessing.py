@@ -12,7 +12,7 @@ from zoo.common.errors import BadOption
 from zoo.specs.preprocessing import PRESETS, PreprocessingConfig, parse_preprocessing
 
 # Every field away from its default.
-FULL = PreprocessingConfig((1.0, 2.0, 3.0), (4.0,), "bicubic", 0.9, "bgr", (0.0, 128.0, 255.0))
+FULL = PreprocessingConfig((1.0, 2.0, 3.0), (4.0,), "bicubic", 0.9, "bgr", (0.0, 128.0, 255.0), 12)
 
 
 def test_every_field_survives_json():

@@ -16,32 +16,33 @@ from training.data.pipeline.pipeline import Pipeline
 from training.data.pipeline.statistics import compute_normalization, compute_target_scale
 from training.data.pipeline.text_encoding import text_length
 from training.data.pretrained import expected_preprocessing, pretrained_info
-from training.data.readers.loading import load_dataset, open_dataset
+from training.data.readers.changes import RunFiles, files_to_json
+from training.data.readers.loading import open_dataset
 from training.data.summary import summarize
 from training.data.tokenization import build_vocabulary
 from training.recipe.config import DataConfig
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption, DataError, RunError
 from zoo.specs.info import ModelInfo
-from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.preprocessing import FULL, PreprocessingConfig
 from zoo.specs.registry import ModelSpec
 from zoo.specs.text import SPECIAL, TextConfig
 
 # Fields of DataConfig that apply to images, to texts, and to images and values.
-OF_IMAGES, OF_TEXTS = ("augment", "image_size", "train_size", "channels"), ("length", "vocabulary")
+OF_IMAGES, OF_TEXTS = ("augment", "image_size", "train_size", "channels", "max_pixels"), ("length", "vocabulary")
 OF_VALUES = ("preprocessing", "normalize")
 # Fields that apply to some datasets, and which these are.
 OF_DATASETS = {
     "split_fractions": "data without splits",
     "split_seed": "data without splits",
     "stratify": "data without splits",
-    "target": "tables",
-    "task": "tables",
-    "columns": "tables",
+    "target": "tables and label files",
+    "task": "tables and label files",
+    "columns": "tables and label files",
     "decimal": "tables",
     "missing": "tables",
-    "header": "tables",
-    "encoding": "tables and text files",
+    "header": "tables and label files",
+    "encoding": "tables, label files and text files",
 }
 # The default of `data.normalize` for tables.
 TABLE_DEFAULT = "channel"
@@ -52,6 +53,7 @@ def open_pipeline(
     spec: ModelSpec,
     text: TextConfig | None = None,
     statistics: dict[str, Any] | None = None,
+    files: RunFiles | None = None,
     *,
     check: bool = True,
 ) -> Pipeline:
@@ -62,13 +64,16 @@ def open_pipeline(
         spec: the spec of its model.
         text: the text config of a run; None builds the vocabulary from the training split.
         statistics: the `training_statistics` of a run; None computes them from the training split.
+        files: the files of a run; None splits the data as it is now.
         check: whether to check every example now, as training does; otherwise examples are checked when they are read.
 
     Raises:
         DataError: the data is missing or unreadable.
         BadOption: an option does not apply to this data, or the model does not fit it.
     """
-    dataset = load_dataset(recipe.data) if check else open_dataset(recipe.data)
+    dataset = open_dataset(recipe.data)
+    dataset = files.select(dataset, recipe.data) if files else dataset
+    dataset = dataset.checked() if check else dataset
     for split in ("train", "validation", "test"):
         if split in dataset.splits and not dataset.splits[split].count:
             raise DataError(f"Expected examples in every split of {dataset.name}. Received: none in {split}.")
@@ -84,7 +89,8 @@ def open_pipeline(
         shape = _native(recipe, dataset, pretrained, shape)
     if dataset.text:
         return _open_text(recipe, dataset, spec, text, check, pretrained)
-    preprocessing = _preprocessing(recipe, dataset, spec, pretrained)
+    bits = dataset.bits if known is None else known.get("bits", FULL)
+    preprocessing = _with_bits(_preprocessing(recipe, dataset, spec, pretrained), bits)
     if shape[-1] == 1 and 3 in (len(preprocessing.mean), len(preprocessing.std)):
         preprocessing = _grayscale(preprocessing)
     if len(shape) == 3:
@@ -105,7 +111,7 @@ def training_statistics(pipeline: Pipeline) -> dict[str, Any]:
     Returns:
         "preprocessing" if its mean and std were computed from the training split, "scale" of the targets of a
         regression, "tabular", the column schema of a table, "pretrained", what the weights state that the training
-        started from, and the "summary" of the data.
+        started from, the "summary" of the data, "bits" of images that use less than 16, and the "files" of the data.
     """
     dataset = pipeline.dataset
     found: dict[str, Any] = {"summary": summarize(dataset)}
@@ -117,6 +123,10 @@ def training_statistics(pipeline: Pipeline) -> dict[str, Any]:
         found["scale"] = dataclasses.asdict(dataset.scale)
     if dataset.table:
         found["tabular"] = dataset.table.to_json()
+    if dataset.bits < FULL:
+        found["bits"] = dataset.bits
+    if stored := files_to_json(dataset):
+        found["files"] = stored
     return found
 
 
@@ -158,6 +168,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "scale": lambda v: TargetScale(tuple(map(float, v["mean"])), tuple(map(float, v["std"]))),
     "tabular": ColumnSchema.from_json,
     "summary": dict,
+    "bits": int,
+    "files": dict,
 }
 
 
@@ -170,6 +182,11 @@ def _preprocessing(
     if pretrained and not _normalization(recipe, dataset):
         return expected_preprocessing(recipe, pretrained)
     return dataset.preprocessing or spec.preprocessing
+
+
+def _with_bits(preprocessing: PreprocessingConfig, bits: int) -> PreprocessingConfig:
+    """Return a preprocessing config with the bits that deep images use, unless the recipe states them."""
+    return dataclasses.replace(preprocessing, bits=bits) if preprocessing.bits == FULL else preprocessing
 
 
 def _normalization(recipe: Recipe, dataset: Dataset) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from training.data.dataset import Dataset, datasets
+import dataclasses
+from pathlib import Path
+
+from training.data.dataset import DataFiles, Dataset, datasets
+from training.data.readers.files import digest_of
 from training.data.readers.tfds import load_by_name
 from training.recipe.config import DataConfig
 
@@ -20,5 +24,14 @@ def load_dataset(config: DataConfig) -> Dataset:
 def open_dataset(config: DataConfig) -> Dataset:
     """Return what `load_dataset` returns without reading the examples; `Dataset.check` then checks some of them."""
     if config.name in datasets:
-        return datasets[config.name](config)
+        return _with_file(datasets[config.name](config), config)
     return load_by_name(config)
+
+
+def _with_file(dataset: Dataset, config: DataConfig) -> Dataset:
+    """Return a dataset with the file that it is read from, such as a table."""
+    path = Path(config.path).expanduser()
+    if dataset.files or not config.path or not path.is_file():
+        return dataset
+    files = DataFiles(path.parent, {"all": [path]}, (), (), lambda file: digest_of(file.read_bytes()))
+    return dataclasses.replace(dataset, files=files)

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from training.data.splits import NAMES
@@ -24,6 +24,9 @@ HIDDEN = {
     "__pycache__",
 }  # fmt: skip
 
+# Reasons why files are left out: their suffixes, and their names.
+OTHER, HIDE = "of another type", "hidden"
+
 Files = dict[str, list[Path]]
 
 
@@ -35,11 +38,13 @@ class FileKind:
         what: plural name, for messages.
         suffixes: file suffixes, lower case.
         ignored: sub-folders that are no classes.
+        remedies: how files of other suffixes can be read, by suffix.
     """
 
     what: str
     suffixes: tuple[str, ...]
     ignored: tuple[str, ...] = ()
+    remedies: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Scan:
@@ -57,6 +62,7 @@ class Scan:
     def __init__(self, root: Path, kind: FileKind) -> None:
         self.kind = kind
         self._files: dict[Path, list[Path]] = {}
+        self._lists: dict[Path, list[Path]] = {}
         # A folder may be looked into as a split, and again as a class: each file counts once.
         self.left_out: dict[str, dict[Path, None]] = collections.defaultdict(dict)
         self.root = self._unwrapped(root)
@@ -101,16 +107,24 @@ class Scan:
         if folder not in self._files:
             found = list(self._below(folder, set()))
             self._files[folder] = sorted(path for path in found if self._fits(path))
-            self._leave_out("of another type", [path for path in found if not self._fits(path)])
+            self._leave_out(OTHER, [path for path in found if not self._fits(path)])
         return self._files[folder]
 
     def notes(self) -> tuple[str, ...]:
         """Return a line for each reason why files are left out."""
-        return tuple(
+        lines = [
             f"Left out: {len(paths):,} file{'s' if len(paths) > 1 else ''} {reason} ({_suffixes(paths)})"
             for reason, paths in self.left_out.items()
             if paths
-        )
+        ]
+        others = {path.suffix.lower() for path in self.left_out[OTHER]}
+        remedies = dict.fromkeys(self.kind.remedies[suffix] for suffix in sorted(others & self.kind.remedies.keys()))
+        return tuple(line + "".join(f"; {remedy}" for remedy in remedies if OTHER in line) for line in lines)
+
+    def unused(self) -> tuple[Path, ...]:
+        """Return the files of the kind that are left out and not hidden."""
+        paths = (path for reason, found in self.left_out.items() if reason != HIDE for path in found)
+        return tuple(path for path in paths if self._fits(path))
 
     def _leave_out(self, reason: str, *files: Iterable[Path]) -> None:
         for paths in files:
@@ -148,10 +162,18 @@ class Scan:
         return found[0] if found else None
 
     def _children(self, folder: Path) -> list[Path]:
-        return sorted(child for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name))
+        return [child for child in self._listed(folder) if child.is_dir()]
 
     def _direct(self, folder: Path) -> list[Path]:
-        return sorted(child for child in folder.iterdir() if child.is_file() and not is_hidden(child.name))
+        return [child for child in self._listed(folder) if child.is_file()]
+
+    def _listed(self, folder: Path) -> list[Path]:
+        """Return what a folder holds that is not hidden, sorted; the rest is left out."""
+        if folder not in self._lists:
+            found = sorted(folder.iterdir())
+            self._leave_out(HIDE, *(_all_files(child) for child in found if is_hidden(child.name)))
+            self._lists[folder] = [child for child in found if not is_hidden(child.name)]
+        return self._lists[folder]
 
     def _below(self, folder: Path, above: set[str]) -> Iterator[Path]:
         """Yield the files below a folder that are not hidden, each folder once on a path."""
@@ -161,7 +183,7 @@ class Scan:
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda e: e.name):
                 if is_hidden(entry.name):
-                    self._leave_out("hidden", _all_files(Path(entry.path)))
+                    self._leave_out(HIDE, _all_files(Path(entry.path)))
                 elif entry.is_dir():
                     yield from self._below(Path(entry.path), {*above, place})
                 elif entry.is_file():
@@ -180,6 +202,17 @@ def split_of(name: str) -> str | None:
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder is hidden, or made by a system or program for itself."""
     return name.startswith(".") or name.lower() in HIDDEN
+
+
+def visible_files(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder that are not hidden; links to folders are followed, each folder once."""
+    seen = set()
+    for folder, children, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        children[:] = [] if place in seen else sorted(name for name in children if not is_hidden(name))
+        if place not in seen:
+            yield from (Path(folder) / name for name in sorted(names) if not is_hidden(name))
+        seen.add(place)
 
 
 def _all_files(path: Path) -> list[Path]:

@@ -135,9 +135,11 @@ def _feature_columns(rows: Rows, config: DataConfig) -> list[str]:
 
 def _target(rows: Rows, config: DataConfig, task: str) -> Target:
     """Return the target of all rows that have one."""
-    name = config.target or rows.names[-1]
+    name, task = config.target or rows.names[-1], config.task or task
+    if task == "multilabel":
+        raise DataError(f"data.task of a table is classify or regress. Received: data.task={task!r}")
     cells = masked(select_columns(rows, [name], "data.target")[name], spellings(config.missing))
-    return read_target(name, cells, config.task or task, config.decimal or rows.decimal)
+    return read_target(name, cells, task, config.decimal or rows.decimal)
 
 
 def _parts(target: Target, config: DataConfig) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.data.dataset import Dataset, Split
-from training.data.readers.files import file_split
-from training.data.readers.folders import labelled, open_folder
+from training.data.dataset import DataFiles, Dataset, Split
+from training.data.readers.files import digest_of, file_split, name_in
+from training.data.readers.folders import Folder, folder_of, labelled, open_folder
 from training.data.readers.scan import FileKind
 from training.data.tokenization import BATCH, without_tokens
 from training.recipe.config import DataConfig
@@ -27,9 +27,13 @@ SHOWN = 3
 
 def text_files(name: str, config: DataConfig, kind: FileKind) -> Dataset:
     """Return the texts of a folder with one sub-folder per class; its check reads them. Raises DataError."""
-    found = open_folder(config, kind)
+    return _dataset(name, open_folder(config, kind), config, kind)
+
+
+def _dataset(name: str, found: Folder, config: DataConfig, kind: FileKind) -> Dataset:
     pairs = {split: list(zip(*labelled(files), strict=True)) for split, files in found.splits.items()}
     notes: list[str] = []
+    bad: set[Path] = set()
     if config.skip_bad:
         texts = list(_texts((path for split in pairs.values() for path, _ in split), config.encoding))
         bad = {path for path, text, _ in texts if text is None} | set(_wordless(texts))
@@ -47,6 +51,21 @@ def text_files(name: str, config: DataConfig, kind: FileKind) -> Dataset:
         options=(*found.options, "encoding"),
         check=TextCheck(found.root, files, config.encoding),
         notes=(*found.notes, *notes),
+        details={"left_out": {name_in(found.root, p): "no word, or no text" for p in sorted(bad)}} if bad else {},
+        files=_data_files(name, found, files, bad, (config, kind)),
+    )
+
+
+def _data_files(
+    name: str, found: Folder, files: dict[str, list[Path]], bad: set[Path], options: tuple[DataConfig, FileKind]
+) -> DataFiles:
+    def rebuild(splits: Mapping[str, Sequence[Path]], labels: tuple[str, ...]) -> Dataset:
+        return _dataset(name, folder_of(found, splits, labels), *options)
+
+    legacy, unused = found.legacy, [*sorted(bad), *found.unused]
+    before = None if legacy is None else lambda: _dataset(name, legacy, *options)
+    return DataFiles(
+        found.root, files, options[1].suffixes, unused, lambda path: digest_of(path.read_bytes()), rebuild, before
     )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.readers.folders import find_bad
-from training.data.readers.jpeg import is_whole_jpeg
+from training.data.readers.images.checks import ImageChecks
+from training.data.readers.images.jpeg import is_whole_jpeg
 from zoo.common.lazy import quiet_libraries
 
 KINDS = {
@@ -98,11 +98,11 @@ def test_nothing_that_cannot_be_decoded_passes(damage):
     assert len(refused) > 10
 
 
-def test_find_bad_names_what_is_cut_off(tmp_path):
+def test_checks_name_what_is_cut_off(tmp_path):
     """Among complete files of every kind, truncated ones are named, and a folder with the suffix of an image."""
     for i, options in enumerate((*KINDS.values(), {"progressive": True})):
         (tmp_path / f"good{i}.jpg").write_bytes(jpeg(**options))
         (tmp_path / f"cut{i}.jpg").write_bytes(jpeg(**options)[:-300])
     (tmp_path / "folder.jpg").mkdir()
-    found = list(find_bad(sorted(tmp_path.iterdir())))
+    found = ImageChecks(0).bad(sorted(tmp_path.iterdir()))
     assert [path.name for path in found] == [*(f"cut{i}.jpg" for i in range(5)), "folder.jpg"]

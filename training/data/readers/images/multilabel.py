@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.data.dataset import Dataset
-from training.data.readers.folders import bad_message, image_splits
+from training.data.readers.images.sets import ImageFiles, image_dataset, require_files
 from training.recipe.config import DataConfig
-from zoo.common.errors import DataError
 from zoo.common.lazy import np
 
 # Labels of an image: 1 for each that applies, -1 for each that is not evaluated.
@@ -31,21 +31,17 @@ def labelled_images(
     Raises:
         DataError: an image is missing.
     """
-    paths = [path for pairs in splits.values() for path, _ in pairs]
-    missing = {path for path in paths if not path.is_file()}
-    if missing and not config.skip_bad:
-        raise DataError(bad_message(root, missing, len(paths), "images of all annotations"))
+    missing = require_files(root, [path for pairs in splits.values() for path, _ in pairs], config.skip_bad)
     number = {label: i for i, label in enumerate(labels)}
-    images = {}
-    for split, pairs in splits.items():
-        found = [(path, marks) for path, marks in pairs if path not in missing]
-        targets = np.zeros((len(found), len(labels)), "int64")
-        for row, (_, marks) in enumerate(found):
-            for label, mark in marks.items():
-                targets[row, number[label]] = mark
-        images[split] = [path for path, _ in found], targets
-    made, check = image_splits(root, images, config.skip_bad)
-    return Dataset(name, tuple(labels), (0, 0, 0), made, task="multilabel", check=check)
+    targets: dict[Path, Any] = {}
+    for path, marks in (pair for pairs in splits.values() for pair in pairs):
+        targets[path] = np.zeros(len(labels), "int64")
+        for label, mark in marks.items():
+            targets[path][number[label]] = mark
+    found = {split: [path for path, _ in pairs if path not in missing] for split, pairs in splits.items()}
+    made = image_dataset(ImageFiles(name, root, tuple(labels), found, targets, "multilabel"), config)
+    # Published images are used as they are stored, and do not change.
+    return dataclasses.replace(made, turned=False, find_turned=None, files=None, refine=None)
 
 
 def tfds_labels(name: str, builder: str, config: DataConfig, read: Any, test: str = "test") -> Dataset:

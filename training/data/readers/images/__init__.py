@@ -1,0 +1,1 @@
+"""Image files: checks, conversion, label files, and datasets of them."""
