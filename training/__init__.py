@@ -108,6 +108,7 @@ def train(
 def resume(
     run: Run | str | os.PathLike[str],
     *,
+    overrides: Mapping[str, Any] | None = None,
     changed_data: str = "",
     progress: bool = False,
     observe: Callable[[dict[str, Any]], None] | None = None,
@@ -116,19 +117,27 @@ def resume(
 
     Args:
         run: a run or its directory.
+        overrides: {"epochs": more} extends the run, also a finished one: its training goes on after its last epoch,
+            with the learning rate that the schedule has there for that many epochs.
         changed_data: what to do if files of the data changed: "known" uses those that the run knows, "all" also added
             ones, "refuse" raises DataError; "" is "known", but refuses missing and changed files.
         progress: see `train`.
         observe: see `train`.
 
     Raises:
+        BadOption: another key than "epochs" or "regularize.patience", or no more epochs than the run has.
         DataError: see `changed_data`.
         RunError: there is no such run, or its checkpoints cannot be read.
         TrainingError: the loss is not finite.
     """
     from training.fit.loop import resume_run
 
-    return resume_run(_run(run), changed_data=changed_data, progress=progress, observe=observe)
+    opened = _run(run)
+    if overrides:
+        from training.fit.extend import extend_run
+
+        opened = extend_run(opened, overrides)
+    return resume_run(opened, changed_data=changed_data, progress=progress, observe=observe)
 
 
 def evaluate(run: Run | str | os.PathLike[str], split: str = "test", *, changed_data: str = "") -> EvaluationResult:

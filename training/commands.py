@@ -29,7 +29,7 @@ from zoo.common.licenses import noncommercial_option
 
 # The strategy of processes that train together.
 MULTIWORKER = "multiworker"
-RESUME_ONLY = "Expected --resume alone. Received: --resume with --set or --run. A run keeps its recipe; leave them out."
+RESUME_ONLY = "Expected --resume alone. Received: --resume with {}. A run keeps its directory and recipe; leave it out."
 
 set_option = click.option(
     "--set",
@@ -122,7 +122,7 @@ def new_recipe(name: str, base: str, folder: str, python: bool) -> None:
 @click.argument("recipe", required=False)
 @set_option
 @click.option("--run", "path", metavar="DIR", help="Run directory to create.")
-@click.option("--resume", metavar="RUN", help="Resume an interrupted run.")
+@click.option("--resume", metavar="RUN", help="Resume an interrupted run; with --set epochs=N, extend it.")
 @changed_data_option
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch and one at the end.")
@@ -144,9 +144,9 @@ def train(
     options = {"progress": not (quiet or as_json), "observe": _print_line if as_json else None}
     with _exit_when_stopped():
         if resume:
-            if overrides or path:
-                raise BadOption(RESUME_ONLY)
-            run = training.resume(resume, changed_data=changed_data, **options)
+            if path:
+                raise BadOption(RESUME_ONLY.format("--run"))
+            run = training.resume(resume, overrides=_parsed(overrides), changed_data=changed_data, **options)
         else:
             run = training.train(_recipe(recipe), _parsed(overrides), run=path, **options)
     _print_result(run, as_json)
@@ -193,7 +193,7 @@ def launch(
         )
     if resume:
         if overrides or path:
-            raise BadOption(RESUME_ONLY)
+            raise BadOption(RESUME_ONLY.format("--set or --run"))
         launch_training(Run.open(resume), workers=workers, retries=retries, quiet=quiet)
         return
     changes = (*overrides, f"strategy={MULTIWORKER}")

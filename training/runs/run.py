@@ -160,6 +160,15 @@ class Run:
         write_json(self.path / "done.json", {"version": VERSION, **result})
         (self.path / "pruned.json").unlink(missing_ok=True)
 
+    def extend(self, recipe: Recipe) -> Run:
+        """Give the run a recipe with more epochs, and mark it as unfinished; returns it with this recipe."""
+        stored = read_json(self.path / "recipe.json")
+        # A process that is killed in between leaves a run that finishes again.
+        (self.path / "done.json").unlink(missing_ok=True)
+        before = [*stored.get("epochs_before", []), self.recipe.epochs]
+        write_json(self.path / "recipe.json", {**stored, "recipe": recipe.to_json(), "epochs_before": before})
+        return type(self)(self.path, recipe)
+
     def text(self) -> TextConfig | None:
         """Return the text config of the run, None for other data than text.
 

@@ -390,7 +390,7 @@ REFUSED = {
     "unknown recipe": (["digit_mlp"], "Did you mean 'digits_mlp'"),
     "no recipe": ([], "either RECIPE"),
     "recipe and resume": (["digits_mlp", "--resume", "x"], "either RECIPE"),
-    "resume with changes": (["--resume", "x", "--set", "epochs=3"], "Expected --resume alone"),
+    "resume with a directory": (["--resume", "x", "--run", "y"], "Expected --resume alone"),
     "resume nothing": (["--resume", "nowhere"], "Expected a run directory"),
     "no such option": (["digits_mlp", "--epochs", "3"], "--epochs"),
     "no value": (["digits_mlp", "--set", "epochs"], "key=value"),

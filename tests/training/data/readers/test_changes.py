@@ -289,3 +289,6 @@ def test_evaluation_and_resuming_say_what_changed(folder, tmp_path):
         assert training.evaluate(run, changed_data="all").examples > before.examples
     with pytest.raises(DataError, match="40 added"):
         training.evaluate(run, changed_data="refuse")
+    with pytest.warns(UserWarning, match="40 added"):
+        extended = training.resume(run, overrides={"epochs": 3})
+    assert [row["epoch"] for row in extended.metrics()] == [1, 2, 3]
