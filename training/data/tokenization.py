@@ -124,6 +124,7 @@ def build_vocabulary(text: TextConfig, examples: Any, most: int) -> TextConfig:
             counts.update(tokens(text, strings).flat_values.numpy().tolist())
     for special in SPECIAL:
         counts.pop(special.encode(), None)
-    order = sorted(counts, key=lambda token: (-counts[token], token))
+    # TensorFlow's constants end at a zero byte.
+    order = sorted((token for token in counts if b"\0" not in token), key=lambda token: (-counts[token], token))
     found = (token.decode("utf-8", "replace") for token in order[: most - len(SPECIAL)])
     return dataclasses.replace(text, vocabulary=(*SPECIAL, *dict.fromkeys(found)))

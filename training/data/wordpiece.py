@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from training.data.characters import CJK, PRIVATE, character_map
-from zoo.common.lazy import tf
+from zoo.common.lazy import LazyModule, tf
 from zoo.specs.text import PADDING, WordPieceConfig
 
+tokenizers = LazyModule("tokenizers", extra="text")
+# The special tokens of a learned vocabulary, padding first.
+SPECIAL_PIECES = WordPieceConfig.special
 # Of a plane of Unicode without characters: the first stands for the first special token, and so on.
 MARKS = 0xDFF00
 # The value of a character that stays as it is: the empty string removes one.
@@ -132,6 +136,26 @@ def _class() -> Any:
             return framed(ids, self._length, *self._ends, PADDING), framed(labels, self._length, *[self._filler] * 3)
 
     return WordPieceTokenizer
+
+
+def learn_word_pieces(texts: Iterable[str], most: int) -> WordPieceConfig:
+    """Return BERT's tokenization with a vocabulary that is learned from texts, by the library `tokenizers`.
+
+    Args:
+        texts: of the training split.
+        most: maximum size of the vocabulary, special tokens included.
+
+    Raises:
+        MissingDependency: tokenizers is not installed; the extra `text` has it.
+    """
+    special = list(SPECIAL_PIECES)
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=special[1]))
+    made.normalizer = tokenizers.normalizers.BertNormalizer()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=most, special_tokens=special, show_progress=False)
+    made.train_from_iterator(texts, trainer)
+    found = made.get_vocab()
+    return WordPieceConfig(vocabulary=tuple(sorted(found, key=found.__getitem__)))
 
 
 def framed(values: Any, length: int, first: int, last: int, filler: int) -> Any:

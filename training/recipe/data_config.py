@@ -78,6 +78,8 @@ class DataConfig:
             the length of the model.
         vocabulary: maximum size, special tokens included, of a vocabulary that is built from the data; 0 for the size
             of the model. Weights with their own tokenization bring their vocabulary.
+        tokenizer: "wordpiece" learns a vocabulary of word pieces, as BERT's, from the training texts (extra `text`); ""
+            splits texts as the dataset says, usually into words.
         skip_bad: leave out images that cannot be decoded and texts without a word, and rows of a table with too few or
             too many cells.
         max_pixels: width x height of the largest image that is decoded, by its header, as a small file can hold more
@@ -113,6 +115,7 @@ class DataConfig:
     channels: int = 0
     length: tuple[int, ...] = ()
     vocabulary: int = 0
+    tokenizer: str = ""
     skip_bad: bool = False
     max_pixels: int = 100_000_000
     augment: AugmentConfig = AugmentConfig()

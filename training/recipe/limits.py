@@ -48,6 +48,7 @@ CHOICES = {
     ),
     "loss.name": ("auto", "cross_entropy", "binary_cross_entropy", "focal", "mse", "mae", "huber"),
     "data.normalize": ("", "minmax", "zscore", "channel"),
+    "data.tokenizer": ("", "wordpiece"),
     "data.decimal": ("", ".", ","),
     "data.header": ("", "yes", "no"),
     "data.task": ("", "classify", "regress", "multilabel"),

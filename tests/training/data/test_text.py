@@ -470,3 +470,42 @@ def importlib_doc(name):
     import importlib
 
     return " ".join(importlib.import_module(name).__doc__.split())
+
+
+def test_word_pieces_are_learned_from_the_training_texts(tmp_path):
+    """Words that no training text has become pieces of those that it has, or are unknown."""
+    words = ["playing", "player", "played", "walking", "walker", "walked"]
+    lines = [f"{words[i % 6]} {words[(i + 1) % 6]},{'ab'[i % 2]}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
+    options = {"path": str(tmp_path / "t.csv"), "length": (8,), "vocabulary": 60, "tokenizer": "wordpiece"}
+    recipe = Recipe("t", ModelConfig("encoder_tiny"), DataConfig("text_table", **options))
+    pipeline = open_pipeline(recipe, zoo.spec("encoder_tiny"))
+    text = pipeline.text
+    assert (text.split, text.vocabulary[:4]) == ("wordpiece", ("[PAD]", "[UNK]", "[CLS]", "[SEP]"))
+    assert len(text.vocabulary) <= 60
+    from training.data.tokenization import tokenizer
+
+    ids = tokenizer(text, 8)(["played talker", "Zebra"]).numpy()
+    pieces = [[text.vocabulary[i] for i in row if i] for row in ids]
+    assert pieces[0][:2] == ["[CLS]", "played"]
+    assert pieces[1] == ["[CLS]", "[UNK]", "[SEP]"]
+
+
+def test_zero_bytes_in_words_do_not_stop(tmp_path):
+    """A zero byte in a text is white space."""
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *(f"a\0 a b{i % 3},{'xy'[i % 2]}" for i in range(60))]))
+    data = DataConfig("text_table", path=str(tmp_path / "t.csv"), length=(5,), encoding="utf-8")
+    pipeline = open_pipeline(Recipe("t", ModelConfig("encoder_tiny"), data), zoo.spec("encoder_tiny"))
+    assert set(pipeline.text.words) == {"a", "b0", "b1", "b2"}
+
+
+def test_truncated_texts_are_said(tmp_path):
+    """The fraction, the limit and the longest text."""
+    lines = [f"{'word ' * (3 if i % 4 else 9)},{'ab'[i % 2]}" for i in range(80)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
+    for length, count in (((5,), 1), ((9,), 0)):
+        data = DataConfig("text_table", path=str(tmp_path / "t.csv"), length=length)
+        pipeline = open_pipeline(Recipe("t", ModelConfig("encoder_tiny"), data), zoo.spec("encoder_tiny"))
+        found = [note for note in pipeline.dataset.notes if "longer than 5 tokens and are truncated" in note]
+        assert len(found) == count
+    assert sum(len(line.split(",")[0].split()) > 5 for line in lines) / 80 == 0.25

@@ -49,6 +49,7 @@ BAD = [
     ("data.length", [1, 2, 3], "[source tokens, target tokens]"),
     ("data.length", [0], "at least 1"),
     ("data.vocabulary", -1, "from 0 to"),
+    ("data.tokenizer", "wordpeice", "Did you mean 'wordpiece'"),
     ("data.skip_bad", "yes", "true or false"),
     ("data.max_pixels", -1, "from 0"),
     ("data.augment.flip", 1, "true or false"),

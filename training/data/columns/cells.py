@@ -67,7 +67,7 @@ class Cells:
         if not len(rows):
             return self
         different, places = np.unique(self.numbers[rows], return_inverse=True)
-        texts = pa.array([f"{value:.0f}" if value == round(value) else repr(float(value)) for value in different])
+        texts = pa.array([f"{value:.0f}" if float(value).is_integer() else repr(float(value)) for value in different])
         codes = self.codes.copy()
         codes[rows] = places + len(self.words)
         merged = pa.concat_arrays([self.words.cast(pa.string()), texts]).dictionary_encode()
@@ -111,8 +111,18 @@ def masked(cells: Cells, missing: tuple[str, ...]) -> Cells:
 
 
 def value_cells(values: Iterable[Any], missing: tuple[str, ...] = MISSING) -> Cells:
-    """Return the cells of values: texts, numbers, booleans, dates, None for a missing one."""
-    return text_cells(pa.array([cell_of(value) for value in values], pa.string()), missing)
+    """Return the cells of values: texts, numbers, booleans, dates, None for a missing one.
+
+    Numbers are taken as they are: a decimal comma is a matter of texts.
+    """
+    given = list(values)
+    plain = [isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in given]
+    texts = [None if known else cell_of(value) for value, known in zip(given, plain, strict=True)]
+    found = text_cells(pa.array(texts, pa.string()), missing)
+    if not any(plain):
+        return found
+    numbers = number_cells([float(value) if known else np.nan for value, known in zip(given, plain, strict=True)])
+    return dataclasses.replace(found, numbers=numbers.numbers)
 
 
 def number_cells(numbers: Any) -> Cells:

@@ -69,11 +69,20 @@ def _whole(texts: Any) -> _np.ndarray:
 
 def _month(texts: Any) -> _np.ndarray:
     """Return the number of months that are numbers or names."""
-    found = []
-    for text in texts.to_pylist():
-        short = (text or "")[:3].lower()
-        found.append(1 + MONTHS.index(short) if short in MONTHS else float(text) if (text or "").isdigit() else np.nan)
-    return np.array(found, "float64")
+    if texts.null_count == len(texts):
+        return np.full(len(texts), np.nan)
+    # There are few different ones.
+    encoded = texts.dictionary_encode()
+    found = [_month_number(text) for text in encoded.dictionary.to_pylist()]
+    places = encoded.indices.fill_null(len(found)).to_numpy(zero_copy_only=False)
+    return np.array([*found, float("nan")])[places]
+
+
+def _month_number(text: str) -> float:
+    short = text[:3].lower()
+    if short in MONTHS:
+        return 1.0 + MONTHS.index(short)
+    return float(text) if text.isdigit() else float("nan")
 
 
 def _days(year: Any, month: Any, day: Any) -> _np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from training.augment.augment import check_augment, is_active
@@ -19,7 +19,8 @@ from training.data.pretrained import expected_preprocessing, pretrained_info
 from training.data.readers.changes import RunFiles, files_to_json
 from training.data.readers.loading import open_dataset
 from training.data.summary import summarize
-from training.data.tokenization import build_vocabulary
+from training.data.tokenization import BATCH, build_vocabulary, tokenizer
+from training.data.wordpiece import learn_word_pieces
 from training.recipe.config import DataConfig
 from training.recipe.recipe import Recipe
 from zoo.common.errors import BadOption, DataError, RunError
@@ -29,7 +30,8 @@ from zoo.specs.registry import ModelSpec
 from zoo.specs.text import SPECIAL, TextConfig
 
 # Fields of DataConfig that apply to images, to texts, and to images and values.
-OF_IMAGES, OF_TEXTS = ("augment", "image_size", "train_size", "channels", "max_pixels"), ("length", "vocabulary")
+OF_IMAGES = ("augment", "image_size", "train_size", "channels", "max_pixels")
+OF_TEXTS = ("length", "vocabulary", "tokenizer")
 OF_VALUES = ("preprocessing", "normalize")
 # Fields that apply to some datasets, and which these are.
 OF_DATASETS = {
@@ -44,6 +46,8 @@ OF_DATASETS = {
     "header": "tables and label files",
     "encoding": "tables, label files and text files",
 }
+# Training texts that are tokenized to find out how many are truncated.
+LONG_TEXTS = 4096
 # The default of `data.normalize` for tables.
 TABLE_DEFAULT = "channel"
 
@@ -244,10 +248,39 @@ def _open_text(
         examples = dataset.splits["train"].examples
         if dataset.task != "generate":
             examples = examples.map(lambda x, _: x)
-        text = build_vocabulary(dataset.text, examples, most or spec.vocabulary)
+        text = _learned(recipe, dataset, examples, most or spec.vocabulary)
     elif most and text is None:
         raise BadOption(f"{dataset.name} defines its own vocabulary. Received: data.vocabulary={most}. Leave it at 0.")
+    if check and dataset.task == "classify":
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *_long(dataset, text or dataset.text, shape[0])))
     return Pipeline(dataset, recipe, shape, plain, text or dataset.text, check, pretrained)
+
+
+def _learned(recipe: Recipe, dataset: Dataset, examples: Any, most: int) -> TextConfig:
+    """Return the text config with a vocabulary of the training texts; raises BadOption."""
+    if not recipe.data.tokenizer:
+        return build_vocabulary(dataset.text, examples, most)
+    if dataset.task == "generate":
+        raise BadOption(
+            f"data.tokenizer applies to texts with labels. Received: data.tokenizer={recipe.data.tokenizer!r} with "
+            f"{dataset.name}, which generates text. Leave it out."
+        )
+    return learn_word_pieces((text.decode("utf-8", "replace") for text in examples.as_numpy_iterator()), most)
+
+
+def _long(dataset: Dataset, text: TextConfig, length: int) -> Iterator[str]:
+    """Yield a line if training texts are truncated; of large splits, some texts are counted."""
+    split, ids = dataset.splits["train"], tokenizer(text)
+    step, lengths = max(1, split.count // LONG_TEXTS), list[int]()
+    for number, (batch, _) in enumerate(split.examples.batch(BATCH)):
+        if number % step == 0:
+            lengths += ids(batch).row_lengths().numpy().tolist()
+    share = sum(found > length for found in lengths) / len(lengths)
+    if share:
+        yield (
+            f"{share:.1%} of the training texts are longer than {length} tokens and are truncated (the longest has "
+            f"{max(lengths):,}); data.length changes it"
+        )
 
 
 def _shape(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> tuple[int, ...]:

@@ -129,19 +129,20 @@ def _read(names: Sequence[str], batches: Iterable[Any], reading: Reading) -> dic
             continue
         for place, column in enumerate(batch.columns):
             # A column of texts in the first block has texts in the others.
-            known = texts[place] or bool(parts[place] and len(parts[place][0].words))
-            parts[place].append(cells_of(column, reading.missing, texts=known))
+            first, known = not parts[place], texts[place] or bool(parts[place] and len(parts[place][0].words))
+            parts[place].append(cells_of(column, reading.missing, texts=known, first=first))
     # Blocks are freed column by column.
     return {name: joined(found) for name in names if (found := parts.pop(0))}
 
 
-def cells_of(values: Any, missing: tuple[str, ...], *, texts: bool = False) -> Cells:
+def cells_of(values: Any, missing: tuple[str, ...], *, texts: bool = False, first: bool = True) -> Cells:
     """Return the cells of a pyarrow array.
 
     Args:
         values: texts, numbers, booleans or dates.
         missing: spellings of missing cells.
         texts: whether texts stay texts where they are plain numbers.
+        first: whether these are the first cells of a column, which decide whether its numbers may be codes.
     """
     if arrow.types.is_dictionary(values.type):
         values = values.dictionary_decode()
@@ -154,7 +155,7 @@ def cells_of(values: Any, missing: tuple[str, ...], *, texts: bool = False) -> C
         return number_cells(values.cast(arrow.float64(), safe=False).to_numpy(zero_copy_only=False))
     if not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
         return text_cells(compute.cast(values, arrow.string()), missing)
-    numbers = None if texts else plain_numbers(values, missing)
+    numbers = None if texts else plain_numbers(values, missing, doubt=first)
     return text_cells(values, missing) if numbers is None else number_cells(numbers)
 
 
@@ -165,8 +166,14 @@ def _printed(values: Any) -> Any:
     return arrow.array([None if value is None or value != value else repr(value) for value in values.to_pylist()])
 
 
-def plain_numbers(texts: Any, missing: tuple[str, ...]) -> Any:
-    """Return float64 (n,), NaN where missing, for texts that are all plain numbers or missing; None for others."""
+def plain_numbers(texts: Any, missing: tuple[str, ...], *, doubt: bool = True) -> Any:
+    """Return float64 (n,), NaN where missing, for texts that are all plain numbers or missing; None for others.
+
+    Args:
+        texts: a pyarrow array of strings.
+        missing: spellings of missing cells.
+        doubt: whether to return None as well for what may be codes, or have points between thousands.
+    """
     try:
         numbers = compute.cast(texts, arrow.float64())
     except arrow.ArrowInvalid:
@@ -178,7 +185,7 @@ def plain_numbers(texts: Any, missing: tuple[str, ...]) -> Any:
         except arrow.ArrowInvalid:
             return None
     found = numbers.to_numpy(zero_copy_only=False)
-    return None if _doubtful(texts, found) else found
+    return None if doubt and _doubtful(texts, found) else found
 
 
 def _doubtful(texts: Any, numbers: Any) -> bool:

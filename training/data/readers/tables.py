@@ -100,7 +100,9 @@ def text_dataset(name: str, rows: Rows, config: DataConfig) -> Dataset:
         raise DataError(
             f"Expected one column of texts. Received: {', '.join(wanted)}. Name it by: --set data.columns='[\"NAME\"]'"
         )
-    texts = np.array(select_columns(rows, wanted, "data.columns")[wanted[0]].texts(), object)
+    # TensorFlow's constants end at a zero byte.
+    cells = select_columns(rows, wanted, "data.columns")[wanted[0]]
+    texts = np.array([text.replace("\0", " ") for text in cells.texts()], object)
     if not any(texts):
         raise DataError(f"Expected texts in the column {wanted[0]!r}. Received: {rows.source} with empty cells only.")
     target, notes = _with_words(_target(rows, config, ""), texts, config, rows)

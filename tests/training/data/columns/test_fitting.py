@@ -47,6 +47,14 @@ def test_most_cells_decide_the_type():
         found.schema.encode([["y"]])
 
 
+def test_numbers_of_a_record_are_numbers_whatever_texts_are():
+    """131.125 as a number is no thousand in a column of decimal commas, and the text "131,125" is the same number."""
+    schema = fit_columns(["a", "c"], [["1,5", "5"], ["2,25", "x"], ["0,75", "5"]])
+    found = schema.encode_records([{"a": 131.125, "c": 5}, {"a": "131,125", "c": "5"}, {"a": np.int64(3), "c": None}])
+    assert found[:, 0].tolist() == [131.125, 131.125, 3]
+    assert (found[0] == found[1]).all()
+
+
 def test_half_of_the_cells_do_not():
     """Categories with some numbers stay categories; so do postal codes."""
     assert column(["a", "1", "b", "2"] * 30).kind == "category"

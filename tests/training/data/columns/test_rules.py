@@ -133,6 +133,11 @@ def test_cells_of_blocks_are_those_of_the_whole():
     assert found.take([1, 5]).texts() == ["b", "1"]
 
 
+def test_infinite_numbers_have_a_text():
+    """They are no whole numbers."""
+    assert number_cells([np.inf, 1.0]).texts() == ["inf", "1"]
+
+
 def test_large_whole_numbers_are_exact():
     """Dates such as 20240131 do not fit float32 and are not rounded."""
     assert number_cells([20240131.0, 20240201.0]).texts() == ["20240131", "20240201"]
