@@ -81,7 +81,7 @@ def test_undeclared_package_is_found(bad, good):
 
 # Rooms that may import what an extra installs; everything else works with the base install.
 ROOMS_OF_EXTRAS = {
-    "text": ("zoo/embedding.py",),
+    "text": ("zoo/embedding.py", "training/data/wordpiece.py"),
     "heic": ("training/common/image_files.py",),
     "tune": ("training/tuning/", "training/common/compat.py"),
     "openvino": ("export/backends/openvino/", "export/formats/openvino", "export/core/compat.py"),
