@@ -29,7 +29,7 @@ HEIC_REMEDY = 'to read them: pip install "keras-zoo[heic]"'
 # The formats of Pillow that are opened; its others are no photographs, or run other programs.
 FORMATS = ("BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "JPEG", "PNG", "GIF", "WEBP")
 # Bytes that tell the type and decoder of a file.
-HEAD = 64
+HEAD = 66
 PNG, BMP = b"\x89PNG\r\n\x1a\n", b"BM"
 # Markers of JPEG frames, which hold the size of the image.
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}

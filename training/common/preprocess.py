@@ -84,8 +84,10 @@ def _palette(encoded: Any) -> Any:
     """Return the colors of a BMP file of 8 bits, uint8 (256, 3)."""
     # After the header of the file, 14 bytes, and another that starts with its length.
     start = 14 + tf.io.decode_raw(tf.strings.substr(encoded, 14, 4), tf.int32)[0]
-    colors = tf.io.decode_raw(tf.strings.substr(encoded, start, 1024), tf.uint8)
-    return tf.reshape(tf.pad(colors, [[0, 1024 - tf.size(colors)]]), (256, 4))[:, 2::-1]
+    # A damaged file may end before its colors do.
+    padded = tf.strings.join([encoded, tf.constant(b"\0" * 2048)])
+    colors = tf.io.decode_raw(tf.strings.substr(padded, start, 1024), tf.uint8)
+    return tf.reshape(colors, (256, 4))[:, 2::-1]
 
 
 def _deep(encoded: Any, preprocessing: PreprocessingConfig) -> Any:
@@ -111,7 +113,9 @@ def still(encoded: Any) -> Any:
         ~(extended & (values[20] & 2 > 0)), ["Expected a still image. Received: an animated WebP."]
     )
     masked = tf.equal(values[30], 3) & tf.equal(values[28], 32) & tf.equal(tf.strings.substr(head, 54, 12), MASKS)
-    plain = (values[14] >= 40) & (tf.equal(values[30], 0) | masked)
+    # The length of the header has four bytes.
+    short = (values[14] >= 40) & tf.reduce_all(tf.equal(values[15:18], 0))
+    plain = short & (tf.equal(values[30], 0) | masked)
     kind = tf.debugging.Assert(
         tf.not_equal(tf.strings.substr(head, 0, 2), b"BM") | plain,
         ["Expected a BMP file without compression. Received: another kind."],

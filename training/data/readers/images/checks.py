@@ -139,7 +139,7 @@ def _reason(error: Exception) -> str:
 def _is_converted(path: Path) -> bool:
     try:
         with path.open("rb", buffering=0) as file:
-            return needs_conversion(file.read(HEAD + 2))
+            return needs_conversion(file.read(HEAD))
     except OSError:
         return False
 
