@@ -55,7 +55,7 @@ def encode(text: TextConfig, texts: Sequence[str], length: int) -> _np.ndarray:
         length: length that every sequence is truncated or padded to.
 
     Returns:
-        Ids, int32 (n, length), padded with 0 at the end.
+        Ids, int32 (n, length), padded with 0 at the end; a text without tokens is one unknown token.
 
     Raises:
         BadOption: `texts` is one string, or not of strings.
@@ -63,7 +63,8 @@ def encode(text: TextConfig, texts: Sequence[str], length: int) -> _np.ndarray:
     """
     if isinstance(texts, (str, bytes)) or not all(isinstance(each, str) for each in texts):
         raise BadOption(f"texts must be a list of strings. Received: texts={str(texts)[:80]!r}")
-    rows = [encoding.ids[:length] for encoding in _tokenizer(text, length).encode_batch(list(texts))]
+    encoded = _tokenizer(text, length).encode_batch(list(texts))
+    rows = [(encoding.ids or [UNKNOWN])[:length] for encoding in encoded]
     ids = np.zeros((len(rows), length), "int32")
     for row, found in zip(ids, rows, strict=True):
         row[: len(found)] = found
