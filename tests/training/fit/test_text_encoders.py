@@ -36,7 +36,10 @@ def weights(request, tmp_path):
 
 @pytest.mark.parametrize(
     ("weights", "recipe"),
-    [("bert_tiny", "word_order_encoder"), ("bert_tiny_tagger", "word_roles_tagger")],
+    [
+        pytest.param("bert_tiny", "word_order_encoder", marks=pytest.mark.slow),
+        ("bert_tiny_tagger", "word_roles_tagger"),
+    ],
     indirect=["weights"],
 )
 def test_recipe_takes_the_tokenization_of_the_weights(weights, recipe, request, tmp_path):
