@@ -99,6 +99,7 @@ def test_the_samples_are_those_of_a_pipeline_that_checks_all(run, tmp_path):
     assert source.metadata["preprocessing"]["mean"] == list(whole.preprocessing.mean)
 
 
+@pytest.mark.slow
 def test_a_registry_model_decodes_calibration_data_when_asked(images, counts, tmp_path):
     """The images to compare on at once, the first to calibrate with alone, all of them for a calibrated format."""
     request = RegistryRequest("resnet_tiny", "random", str(images))

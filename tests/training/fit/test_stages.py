@@ -126,7 +126,9 @@ def test_each_stage_has_its_learning_rate(weights, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"finetune.views": 1, "optimizer.name": "adamw", "optimizer.momentum": 0.9},
+        pytest.param(
+            {"finetune.views": 1, "optimizer.name": "adamw", "optimizer.momentum": 0.9}, marks=pytest.mark.slow
+        ),
         pytest.param(
             {"optimizer.ema": 0.9, "optimizer.accumulate": 2, "optimizer.layer_decay": 0.7}, marks=pytest.mark.slow
         ),
