@@ -15,13 +15,13 @@ from export.reporting.artifact_sets import ArtifactSet, open_artifact_sets
 from export.verification.artifact import Artifact
 from training.learning.evaluation import load_model
 from training.runs.run import Run
+from zoo.common.digests import digest
 from zoo.common.errors import BadOption, ParityError
 from zoo.common.files import read_json
 from zoo.common.lazy import np
 from zoo.common.licenses import accepted, check_license, is_noncommercial
 from zoo.specs.info import ModelInfo
 from zoo.weights.configs import StoredModel, own_config
-from zoo.weights.digests import digest
 from zoo.weights.hub import CONFIG, FILE
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.common.image_files import MASKS
+from training.common.image_files import HEAD, MASKS
 from training.common.orientation import orientation_of, upright
 from zoo.common.lazy import tf
 from zoo.specs.preprocessing import FULL, PreprocessingConfig
@@ -13,8 +13,6 @@ from zoo.specs.preprocessing import FULL, PreprocessingConfig
 INSIDE = ("nearest", "bilinear", "area")
 # The longer side of an image, as a multiple of the shorter one, beyond which only its middle is resized.
 LONGEST = 64
-# Bytes of the headers that decide how a file is decoded.
-HEADER = 66
 
 
 def decode(encoded: Any, shape: tuple[int, ...], preprocessing: PreprocessingConfig, *, turns: bool = True) -> Any:
@@ -106,8 +104,8 @@ def still(encoded: Any) -> Any:
     BMP files it reads neither compressed pixels nor the places of channels.
     """
     # The headers of both files; shorter ones are padded.
-    head = tf.strings.join([tf.strings.substr(encoded, 0, HEADER), tf.constant(b"\0" * HEADER)])
-    values = tf.io.decode_raw(tf.strings.substr(head, 0, HEADER), tf.uint8)
+    head = tf.strings.join([tf.strings.substr(encoded, 0, HEAD), tf.constant(b"\0" * HEAD)])
+    values = tf.io.decode_raw(tf.strings.substr(head, 0, HEAD), tf.uint8)
     extended = tf.equal(tf.strings.substr(head, 8, 8), b"WEBPVP8X")
     moves = tf.debugging.Assert(
         ~(extended & (values[20] & 2 > 0)), ["Expected a still image. Received: an animated WebP."]

@@ -8,12 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from zoo.common.digests import digest
 from zoo.common.errors import BadOption, UnknownName
 from zoo.common.licenses import check_license
 from zoo.specs.listing import list_models
 from zoo.specs.published import PublishedWeights
 from zoo.specs.registry import models
-from zoo.weights.digests import digest
 from zoo.weights.hub import fetch, origin_of
 from zoo.weights.keras_hub import fetch_keras_file
 from zoo.weights.names import resolve

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from zoo.common.digests import digest, digest_kind
 from zoo.common.errors import DataError
 from zoo.common.lazy import hub
-from zoo.weights.digests import digest, digest_kind
 
 FILE, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 TIMEOUT = 10  # seconds

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo.common import compat
+from zoo.common.digests import digest
 from zoo.common.errors import DataError
 from zoo.common.lazy import keras
 from zoo.specs.published import PublishedWeights
-from zoo.weights.digests import digest
 
 
 def fetch_keras(published: PublishedWeights, cache_dir: str | None = None) -> Any:

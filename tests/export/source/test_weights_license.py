@@ -9,9 +9,9 @@ import pytest
 
 import export
 import zoo
+from zoo.common.digests import digest
 from zoo.layers.saving import with_info
 from zoo.weights.configs import StoredModel, own_config
-from zoo.weights.digests import digest
 
 pytestmark = pytest.mark.tensorflow
 

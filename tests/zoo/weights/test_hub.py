@@ -15,8 +15,8 @@ import pytest
 from loopback import LoopbackServer, Quiet
 from safetensors.numpy import save
 
+from zoo.common.digests import _digest
 from zoo.common.errors import DataError
-from zoo.weights.digests import _digest
 from zoo.weights.hub import fetch
 
 COMMIT = "c0ffee" * 6 + "0000"

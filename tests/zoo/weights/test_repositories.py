@@ -10,12 +10,12 @@ import pytest
 from safetensors.numpy import save
 
 import zoo
+from zoo.common.digests import digest
 from zoo.common.errors import BadOption, DataError, UnknownName
 from zoo.common.licenses import is_noncommercial
 from zoo.specs.published import NameMapping, PublishedWeights
 from zoo.specs.registry import models
 from zoo.weights.configs import StoredModel, own_config, read_config
-from zoo.weights.digests import digest
 from zoo.weights.hub import fetch
 from zoo.weights.references import parse_address
 

@@ -93,7 +93,7 @@ def test_files_that_were_added(folder, tmp_path):
     assert set(more.values()) == set(NAMES)
     with pytest.raises(DataError, match=r"20 added.*--changed-data known"):
         open_data(run, changed_data="refuse")
-    # Resuming goes on with the same files.
+    # Resuming uses the same files.
     assert opened(run, exact=True)[0] == before
 
 

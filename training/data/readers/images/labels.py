@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -305,15 +306,15 @@ def _marks(names: Sequence[str], columns: Sequence[Sequence[str]], note: str) ->
 
 def _numbers(names: Sequence[str], columns: Sequence[Sequence[str]], note: str) -> Labels:
     for name, cells in zip(names, columns, strict=True):
-        _require_cells(
-            name, cells, lambda cell: np.isfinite(parse_number(cell) or 0.0) and _is_number(cell), "a number"
-        )
+        _require_cells(name, cells, _is_number, "a number")
     values = np.array([[parse_number(cell) for cell in cells] for cells in columns], "float32").T
     return Labels(REGRESS, tuple(names), values, note)
 
 
 def _is_number(cell: str) -> bool:
-    return parse_number(cell) is not None
+    """Return whether a cell is a finite number."""
+    number = parse_number(cell)
+    return number is not None and math.isfinite(number)
 
 
 def _require_cells(name: str, cells: Sequence[str], fits: Callable[[str], bool], what: str) -> None:
