@@ -85,6 +85,7 @@ def test_a_compression_can_train_and_checks_all(run, counts, tmp_path):
     assert counts["checked"] == 2 * EACH
 
 
+@pytest.mark.slow
 def test_the_samples_are_those_of_a_pipeline_that_checks_all(run, tmp_path):
     """Samples and calibration data do not depend on when images are decoded."""
     from training.data.pipeline.opening import open_pipeline

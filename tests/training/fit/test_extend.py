@@ -48,6 +48,7 @@ def test_the_line_says_how_it_goes_on(twice):
     )
 
 
+@pytest.mark.slow
 def test_a_schedule_is_that_of_all_epochs(tmp_path):
     """A cosine that has ended rises again to where a cosine over all epochs is."""
     cosine = CONSTANT.override(**{"schedule.name": "cosine"})

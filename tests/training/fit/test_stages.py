@@ -98,6 +98,7 @@ def test_then_all_train(weights, tmp_path, batch_norm):
     assert rows[1]["loss"] < rows[0]["loss"]
 
 
+@pytest.mark.slow
 def test_layers_from_a_block_on_train(weights, tmp_path):
     """A stage can start at a block; a name that no layer has is refused with the blocks."""
     start = {name: value for name, value in values(weights).items() if "logits" not in name}
@@ -168,6 +169,7 @@ def test_it_resumes_to_the_bit(weights, tmp_path, monkeypatch, options):
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_patience_starts_with_the_last_stage(weights, tmp_path):
     """Without progress, the stages before the last are trained to their end, and the last stops early."""
     stages = {**STAGED, "finetune.milestones": [3], "finetune.views": 1, "optimizer.learning_rate": 1e-20}

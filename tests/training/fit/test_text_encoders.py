@@ -10,6 +10,7 @@ import pytest
 
 import training
 import zoo
+from training.datasets import word_roles
 from training.learning.evaluation import open_data
 from training.runs.run import Run
 from zoo.specs.text import SPECIAL, TextConfig, WordPieceConfig
@@ -42,8 +43,9 @@ def weights(request, tmp_path):
     ],
     indirect=["weights"],
 )
-def test_recipe_takes_the_tokenization_of_the_weights(weights, recipe, request, tmp_path):
+def test_recipe_takes_the_tokenization_of_the_weights(weights, recipe, request, monkeypatch, tmp_path):
     """The run has the ids, options and rows of the pretrained encoder, and its model knows them."""
+    monkeypatch.setitem(word_roles.SIZES, "train", 256)
     name = request.node.callspec.params["weights"]
     changes = {"model.name": name, "model.weights": str(weights), **QUICK}
     run = training.train(recipe, changes, run=tmp_path / "run")

@@ -108,6 +108,7 @@ def test_measuring_does_not_change_batch_norm(tmp_path):
     assert [row["step"] for row in runs[1].diagnostics()] == [1, 2, 4, 5]
 
 
+@pytest.mark.slow
 def test_accumulated_steps_are_measured_when_they_update(tmp_path):
     """With gradients of three steps averaged, only steps that change the weights are measured."""
     changes = {**SMALL, "epochs": 1, "optimizer.accumulate": 3, "log.every": 4, "schedule.warmup_epochs": 0}

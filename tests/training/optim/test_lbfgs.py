@@ -81,6 +81,7 @@ def broken(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_stopped_run_resumes_to_the_same_end(broken, run, tmp_path):
     """The history of earlier iterations is saved: all that follows is equal to the bit."""
     shutil.copytree(broken, tmp_path / "run")

@@ -271,6 +271,7 @@ def test_a_module_of_layers_can_be_imported_first(printed):
     assert printed("-c", code)
 
 
+@pytest.mark.slow
 def test_keras_alone_opens_keras_layers(files, printed):
     """Models of Keras' layers open without the zoo, compiled or not; the controls, with the zoo's layers, do not."""
     for found, (path, expected) in zip(printed("-c", LOAD, "keras alone", *files), files.items(), strict=True):

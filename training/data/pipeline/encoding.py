@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from training.augment.crop import crop_encoded
@@ -88,6 +91,21 @@ class Encoder:
         return tf.one_hot(y, len(self.dataset.labels))
 
 
+@functools.lru_cache(maxsize=8)
+def _decoder(
+    decode: Callable[..., Any], shape: tuple[int, ...], preprocessing: PreprocessingConfig, turned: bool
+) -> Callable[[Any], Any]:
+    """Return the function from an encoded image to uint8 pixels (height, width, channels), traced once a process.
+
+    Tracing it takes longer than decoding some thousand small images, and each split of each run would do so.
+    """
+
+    def pixels(encoded: Any) -> Any:
+        return tf.cast(decode(encoded, shape, preprocessing, turns=turned), tf.uint8)
+
+    return tf.function(pixels, input_signature=[tf.TensorSpec((), tf.string)])
+
+
 class ImageEncoder(Encoder):
     """Decodes images with one label each."""
 
@@ -101,7 +119,9 @@ class ImageEncoder(Encoder):
         return examples.map(lambda x, y: (self._pixels(x), y), PARALLEL)
 
     def _pixels(self, encoded: Any) -> Any:
-        return tf.cast(decode(encoded, self.shape, self.preprocessing, turns=self.dataset.turned), tf.uint8)
+        # Mean and deviation are of the data, and decoding does not use them.
+        preprocessing = dataclasses.replace(self.preprocessing, mean=(0.0,), std=(1.0,))
+        return _decoder(decode, tuple(self.shape), preprocessing, bool(self.dataset.turned))(encoded)
 
     @property
     def varied(self) -> bool:
