@@ -45,7 +45,8 @@ def weights(request, tmp_path):
 )
 def test_recipe_takes_the_tokenization_of_the_weights(weights, recipe, request, monkeypatch, tmp_path):
     """The run has the ids, options and rows of the pretrained encoder, and its model knows them."""
-    monkeypatch.setitem(word_roles.SIZES, "train", 256)
+    for split in word_roles.SIZES:
+        monkeypatch.setitem(word_roles.SIZES, split, 128)
     name = request.node.callspec.params["weights"]
     changes = {"model.name": name, "model.weights": str(weights), **QUICK}
     run = training.train(recipe, changes, run=tmp_path / "run")
