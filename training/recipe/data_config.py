@@ -95,13 +95,13 @@ class DataConfig:
         split_seed: seed of the shuffle before the split, or of the hashes of file names.
         stratify: split each class by the same fractions; without, of files, the hash of its name alone decides where
             each of them is.
-        target: the column to predict, of a table or a label file, or several of a label file; "" for the last one.
-        task: "classify" or "regress", of a table or a label file, or "multilabel" of a label file; "" infers it from
-            the values of the target.
+        target: the column to predict, of a table or a label file, or several; "" for the last one.
+        task: "classify", "regress" or "multilabel", of a table or a label file; "" infers it from the values of the
+            target.
         columns: the feature columns of a table, or the column of the text or of the image paths; empty for all others.
-        decimal: the decimal sign of the numbers in a table, "." or ","; "" infers it column by column.
-        missing: texts that mean a missing cell of a table, in any case; empty for the usual ones: nothing, NA, N/A,
-            null, None, NaN, -, ? and others.
+        decimal: the decimal sign of the numbers in a table or a label file, "." or ","; "" infers it column by column.
+        missing: texts that mean a missing cell of a table, or a missing label, in any case; empty for the usual ones:
+            nothing, NA, N/A, null, None, NaN, -, ? and others.
         encoding: encoding of a text file, such as "cp1252"; "" for UTF-8, UTF-16 with a byte order mark, and cp1252
             where a file is neither.
         header: "yes" or "no", whether the first row of a table has the names of the columns; "" infers it.

@@ -62,8 +62,11 @@ def _check_data(recipe: Any) -> None:
         )
     if data.split_fractions:
         check_fractions(data.split_fractions)
-    repeated = sorted({column for column in data.columns if data.columns.count(column) > 1 or not column})
-    if repeated or (data.target and data.target in data.columns):
+    targets = [data.target] * bool(data.target) if isinstance(data.target, str) else list(data.target)
+    for name, what, found in (("columns", "feature", data.columns), ("target", "target", targets)):
+        if any(not column or found.count(column) > 1 for column in found):
+            raise BadOption(f"data.{name} must be different {what} columns. Received: data.{name}={list(found)}")
+    if set(targets) & set(data.columns):
         raise BadOption(
             "data.columns must be different feature columns, without the target. "
             f"Received: data.columns={list(data.columns)}, data.target={data.target!r}"

@@ -41,8 +41,8 @@ OF_DATASETS = {
     "target": "tables and label files",
     "task": "tables and label files",
     "columns": "tables and label files",
-    "decimal": "tables",
-    "missing": "tables",
+    "decimal": "tables and label files",
+    "missing": "tables and label files",
     "header": "tables and label files",
     "encoding": "tables, label files and text files",
 }

@@ -204,10 +204,15 @@ def _doubtful(texts: Any, numbers: Any) -> bool:
 
 def select_columns(rows: Rows, wanted: Sequence[str], option: str) -> dict[str, Cells]:
     """Return some columns of a table; raises DataError for a missing column."""
-    for name in wanted:
-        if name not in rows.columns:
-            raise DataError(
-                f"Expected one of the columns {', '.join(rows.names[:20])}. Received: {option}={name!r}. "
-                f"{did_you_mean(name, rows.names)}"
-            )
+    require_columns(rows.names, wanted, option)
     return {name: rows.columns[name] for name in wanted}
+
+
+def require_columns(names: Sequence[str], wanted: Sequence[str], option: str) -> None:
+    """Raise DataError for a column that is not among the names."""
+    for name in wanted:
+        if name not in names:
+            raise DataError(
+                f"Expected one of the columns {', '.join(names[:20])}. Received: {option}={name!r}. "
+                f"{did_you_mean(name, names)}"
+            )

@@ -11,7 +11,8 @@ from training.data.columns.fitting import Hints, fit_cells
 from training.data.columns.missing import spellings
 from training.data.dataset import Dataset, Split
 from training.data.readers.table_files import Reading, select_columns
-from training.data.readers.targets import Target, read_target
+from training.data.readers.target_sets import read_targets
+from training.data.readers.targets import Asked, Target
 from training.data.splits import OPTIONS as OF_SPLITS
 from training.data.splits import split_indices
 from training.data.tokenization import without_tokens
@@ -33,10 +34,22 @@ def reading_of(config: DataConfig, *, texts: bool = False) -> Reading:
     """
 
     def as_texts(name: str, names: Sequence[str]) -> bool:
-        return texts or name == (config.target or names[-1])
+        return texts or name in targets_of(config, names)
 
     missing = ("",) if texts else spellings(config.missing)
     return Reading(config.encoding, config.header, missing, config.skip_bad, as_texts)
+
+
+def targets_of(config: DataConfig, names: Sequence[str]) -> list[str]:
+    """Return the target columns: those that `data.target` names, else the last one."""
+    if not config.target:
+        return [names[-1]]
+    return [config.target] if isinstance(config.target, str) else list(config.target)
+
+
+def asked_of(config: DataConfig, rows: Rows, *, few: bool = True) -> Asked:
+    """Return how the targets of a table are read; see `Asked`."""
+    return Asked(decimal=config.decimal or rows.decimal, few=few)
 
 
 def table_dataset(name: str, rows: Rows, config: DataConfig, task: str = "") -> Dataset:
@@ -108,7 +121,16 @@ def text_dataset(name: str, rows: Rows, config: DataConfig) -> Dataset:
     target, notes = _with_words(_target(rows, config, ""), texts, config, rows)
     splits = {split: _text_split(texts, target, part) for split, part in _parts(target, config).items()}
     notes = (*rows.notes, *target.notes, *notes)
-    return Dataset(name, target.labels, (), splits, text=TextConfig(), task=target.task, options=OPTIONS, notes=notes)
+    return Dataset(
+        name,
+        target.labels,
+        (),
+        splits,
+        text=TextConfig(),
+        task=target.task,
+        options=OPTIONS,
+        notes=notes,
+    )
 
 
 def _with_words(target: Target, texts: Any, config: DataConfig, rows: Rows) -> tuple[Target, list[str]]:
@@ -125,23 +147,22 @@ def _with_words(target: Target, texts: Any, config: DataConfig, rows: Rows) -> t
 
 def _feature_columns(rows: Rows, config: DataConfig) -> list[str]:
     """Return the columns that are not the target."""
-    target = config.target or rows.names[-1]
-    wanted = list(config.columns) or [column for column in rows.names if column != target]
-    if target in wanted or not wanted:
+    targets = targets_of(config, rows.names)
+    wanted = list(config.columns) or [column for column in rows.names if column not in targets]
+    if set(targets) & set(wanted) or not wanted:
         raise DataError(
-            f"Expected feature columns other than the target {target!r}. Received: data.columns={wanted}, "
-            f"columns={rows.names[:20]}"
+            f"Expected feature columns other than the target {', '.join(map(repr, targets))}. Received: "
+            f"data.columns={wanted}, columns={rows.names[:20]}"
         )
     return wanted
 
 
 def _target(rows: Rows, config: DataConfig, task: str) -> Target:
-    """Return the target of all rows that have one."""
-    name, task = config.target or rows.names[-1], config.task or task
-    if task == "multilabel":
-        raise DataError(f"data.task of a table is classify or regress. Received: data.task={task!r}")
-    cells = masked(select_columns(rows, [name], "data.target")[name], spellings(config.missing))
-    return read_target(name, cells, task, config.decimal or rows.decimal)
+    """Return the targets of all rows that have one."""
+    config = dataclasses.replace(config, task=config.task or task)
+    missing, wanted = spellings(config.missing), targets_of(config, rows.names)
+    cells = {name: masked(found, missing) for name, found in select_columns(rows, wanted, "data.target").items()}
+    return read_targets(cells, config, asked_of(config, rows))
 
 
 def _parts(target: Target, config: DataConfig) -> dict[str, Any]:
