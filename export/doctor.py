@@ -22,6 +22,7 @@ import click
 from export.conversion.worker import child_environment
 from export.core.compression import compressions
 from export.core.format import formats
+from zoo.common.ending import child_process, end_with_parent
 from zoo.common.errors import MissingDependency, ZooError
 
 WORKS, BROKEN, MISSING = "works", "broken", "not installed"
@@ -167,14 +168,12 @@ def _check_formats(names: Sequence[str], hidden: Sequence[str]) -> Iterator[tupl
 def _replies(job: Path) -> Iterator[dict[str, Any]]:
     """Yield the replies of the child process."""
     command = [sys.executable, "-m", "export.doctor", str(job)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=child_environment()) as child:
-        try:
-            for line in child.stdout:
-                if line.startswith(b'{"zoo":'):
-                    yield json.loads(line)["zoo"]
-        except BaseException:
-            child.kill()
-            raise
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with child_process(command, child_environment(), **streams) as child:
+        for line in child.stdout:
+            if line.startswith(b'{"zoo":'):
+                yield json.loads(line)["zoo"]
+        child.wait()
 
 
 class _HiddenModules(NamedTuple):
@@ -246,4 +245,5 @@ def _missing_module(error: ModuleNotFoundError) -> str:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     _main(Path(sys.argv[1]))

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import types
 from typing import Any
 
@@ -127,10 +128,14 @@ def serve(channel: socket.socket) -> None:
         request = json.loads(_received(channel, int.from_bytes(size, "big")))
         ends = os.pipe()
         if not (middle := os.fork()):
+            middle = os.getpid()
             if child := os.fork():
                 os.write(ends[1], child.to_bytes(8, "big"))
                 os._exit(0)
             channel.close()
+            # The kernel would tell this process of that one's end as of its parent's.
+            while os.getppid() == middle:
+                time.sleep(0.001)
             _become(request, [*handles, *ends])
             return
         # Once the process between has ended, and not before, the child is one of the process that asked for it.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from zoo.common.ending import ending_cleanly
 from zoo.common.errors import ZooError, did_you_mean
 
 
@@ -164,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     """Run a command and return its exit code."""
     try:
-        code = cli.main(arguments, prog_name="zoo", standalone_mode=False)
+        with ending_cleanly():
+            code = cli.main(arguments, prog_name="zoo", standalone_mode=False)
     except ZooError as error:
         return _print_error(str(error), error.code)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -25,13 +25,14 @@ class ForkServer:
         self._control, remote = socket.socketpair()
         with remote:
             command = [sys.executable, "-m", "export.benchmark.worker", str(remote.fileno())]
-            pipes = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
+            pipes = {"stdin": subprocess.PIPE, "stdout": self._log, "stderr": self._log}
             self.process = subprocess.Popen(command, env=child_environment(), pass_fds=[remote.fileno()], **pipes)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._control.close()
         self.process.kill()
+        self.process.stdin.close()
         self.process.wait()
         self._log.close()
 

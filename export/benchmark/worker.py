@@ -27,6 +27,7 @@ from export.conversion.worker import import_modules
 from export.core.format import formats
 from export.core.runtime import Runtime
 from export.core.samples import count_examples, read_samples, take_examples
+from zoo.common.ending import die_with_parent, end_with_parent
 from zoo.common.lazy import np
 
 BATCH = 32  # examples of a call, if the batch is dynamic
@@ -200,6 +201,7 @@ def fork(connection: int, log: int, control: socket.socket) -> int:
         return pid
     code = 1
     try:
+        die_with_parent()
         control.close()
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -234,4 +236,5 @@ def _import_formats() -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(socket.socket(fileno=int(sys.argv[1])))

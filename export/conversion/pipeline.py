@@ -26,6 +26,7 @@ from export.verification.parity import Parity, compare, require
 from export.verification.remedies import Refusal, Refused, Remedy, list_remedies
 from training.runs.environment import environment
 from training.runs.run import Run
+from zoo.common.ending import cleaned_up
 from zoo.common.errors import ParityError, UnsupportedExport, ZooError
 from zoo.common.files import read_json, restore_all, whole_folder
 
@@ -92,13 +93,18 @@ def _scratch(exports: Path) -> Iterator[Path]:
         shutil.rmtree(leftover, ignore_errors=True)
     folder = exports / f"{TEMPORARY}{os.getpid()}"
     folder.mkdir()
-    try:
-        yield folder
-    finally:
+
+    def clean_up() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             # Nothing was exported: leave no empty folder.
             exports.rmdir()
+
+    try:
+        with cleaned_up(clean_up):
+            yield folder
+    finally:
+        clean_up()
 
 
 def _finish(

@@ -19,6 +19,7 @@ from typing import Any
 from export.core.manifest import FACTS, SAMPLES
 from training.runs.run import Run
 from zoo.common import errors
+from zoo.common.ending import child_process, end_with_parent
 from zoo.common.errors import BadOption, ExportError, MissingDependency, UnsupportedExport, ZooError
 from zoo.common.files import read_json, write_json
 
@@ -47,12 +48,9 @@ def convert_in_child(
     write_json(job, content)
     with open(scratch / "log.txt", "w+b") as log:
         command = [sys.executable, "-m", "export.conversion.worker", str(job)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=child_environment()) as child:
-            try:
-                yield from _replies(child.stdout)
-            except BaseException:
-                child.kill()
-                raise
+        with child_process(command, child_environment(), stdout=subprocess.PIPE, stderr=log) as child:
+            yield from _replies(child.stdout)
+            child.wait()
         if child.returncode:
             log.seek(0)
             raise ExportError(_exit_message(child.returncode, log.read().decode(errors="replace")))
@@ -199,6 +197,7 @@ def _reply(name: str, error: ZooError | None) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     try:
         _main(Path(sys.argv[1]))
     except ZooError as failure:

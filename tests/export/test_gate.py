@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,22 +213,59 @@ def test_rebuild_that_is_another_function_is_refused(run):
     assert visible(run) == []
 
 
+def writers(folder):
+    """The processes that have a file below a folder open."""
+    found = set()
+    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(handle.readlink()).startswith(f"{folder}/"):
+                found.add(int(handle.parts[2]))
+    return found
+
+
+def converting(run, python):
+    """A command that exports, in the middle of a conversion: its process."""
+    process = python("-m", "zoo", "export", run.path, "--format", "onnx", "tflite", warm=True)
+    deadline = time.monotonic() + 120
+    while not list(run.exports.glob(".writing-*/*/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    # The converter writes its messages into a file there.
+    assert len(writers(run.exports)) == 2
+    return process
+
+
+def gone(folder, seconds=10):
+    """Whether no process has files in a folder open, at once or soon."""
+    deadline = time.monotonic() + seconds
+    while (left := writers(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not left
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_export_that_is_stopped_cleans_up(run, python, number):
+    """One line, the exit code of the signal, no process and no file left."""
+    process = converting(run, python)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + number, f"zoo: Stopped by {number.name}\n")
+    assert [name for name in visible(run) if not (run.exports / name / NAME).is_file()] == []
+    assert gone(run.exports)
+
+
 def test_export_killed_leaves_nothing_visible(run, python, their_formats):
     """kill -9 while the child converts: only a hidden folder, which the next export removes.
 
     A converter that takes its process down is named with the signal, and leaves nothing either.
     """
-    process = python("-m", "zoo", "export", run.path, "--format", "onnx", "tflite", warm=True)
-    deadline = time.monotonic() + 120
-    while not list(run.exports.glob(".writing-*/*/*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = converting(run, python)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert gone(run.exports), "the converter of a killed command goes on"
     assert all(name.startswith(".") or (run.exports / name / NAME).is_file() for name in visible(run))
     with pytest.raises(ExportError, match=r"killed by signal 6"):
         export.convert(run, ["onnx", "their_dying"])
-    # The converter of the killed process may still write for a moment.
-    assert [name for name in visible(run) if not name.startswith(".")] == ["onnx"]
+    assert visible(run) == ["onnx"]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+from zoo.common.ending import ENDING
 from zoo.common.errors import ZooError
 from zoo.common.lazy import np
 
@@ -37,9 +38,13 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle SIGTERM and SIGINT as a request to stop after the step; a second signal stops at once, as usual."""
+        """Handle SIGTERM, SIGHUP and SIGINT as a request to stop after the step; a second one stops at once, as usual.
+
+        A signal that is ignored, as by nohup, stays ignored.
+        """
+        numbers = [n for n in (*ENDING, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
         try:
-            before = {s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)}
+            before = {number: signal.signal(number, self._receive) for number in numbers}
         except ValueError:
             # Only the main thread can handle signals.
             yield
@@ -68,8 +73,9 @@ class StopRequest:
 
     def _receive(self, number: int, frame: Any) -> None:
         self.signal = number
-        for s, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
-            signal.signal(s, handler)
+        for s in ENDING:
+            signal.signal(s, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._at_once:
             self._at_once = False
             raise Interrupted

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from training.common.stopping import Stopped
 from training.runs.run import Run
+from zoo.common.ending import ENDING
 from zoo.common.errors import BadOption, TrainingError
 
 MAX_WORKERS = 64
@@ -95,7 +96,7 @@ def _ending(code: int) -> str:
 def _collect_signals() -> Iterator[list[int]]:
     """Collect the signals that request a stop."""
     found: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [n for n in (signal.SIGINT, *ENDING) if signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, _: found.append(n)) for number in numbers}
     try:
         yield found

@@ -89,7 +89,8 @@ class Replicated(Device):
         if self.workers == 1:
             return signal, save
         # The clocks of workers differ: the chief's decides.
-        sent = [float(signal == signals.SIGTERM), float(signal == signals.SIGINT), float(save and self.chief)]
+        terminate = signal not in (0, signals.SIGINT)
+        sent = [float(terminate), float(signal == signals.SIGINT), float(save and self.chief)]
         if wait:
             received = self._sum(sent)
         else:

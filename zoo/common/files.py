@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zoo.common.ending import cleaned_up
 from zoo.common.errors import RunError
 from zoo.common.exchange import exchange
 
@@ -30,11 +31,12 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     # The suffix stays, because writers such as Keras' depend on it.
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with cleaned_up(lambda: temporary.unlink(missing_ok=True)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     except OSError as error:
         raise _write_error(path, error) from error
     finally:
@@ -106,8 +108,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
     temporary.chmod(0o755)
     try:
-        yield temporary
-        _replace_folder(temporary, path)
+        with cleaned_up(lambda: shutil.rmtree(temporary, ignore_errors=True)):
+            yield temporary
+            _replace_folder(temporary, path)
     except OSError as error:
         if isinstance(error, RunError):
             raise
