@@ -11,6 +11,7 @@ from typing import Any
 
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
+from zoo.common.graphs import check_unique, topological_order
 from zoo.common.lazy import LazyModule, np
 
 h5py = LazyModule("h5py")
@@ -19,6 +20,7 @@ CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 # Keras does not compress: a file that unpacks to much more than its size is not from Keras.
 UNPACKED, SLACK, CONFIG_BYTES = 20, 1 << 20, 64 << 20
 WEIGHTED = ("Conv", "Dense", "Attention", "LSTM", "GRU", "Embedding")
+TENSOR = "__keras_tensor__"
 REGISTERED, OWN = "registered_name", "keras"
 
 
@@ -41,11 +43,52 @@ def read(path: Path) -> ArtifactGraph:
 
 def _layers(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the configurations of the layers of a model and of nested models."""
-    for layer in config.get("config", {}).get("layers", ()):
-        if "layers" in layer.get("config", {}):
-            yield from _layers(layer)
+    waiting = [iter(_ordered(config))]
+    while waiting:
+        layer = next(waiting[-1], None)
+        if layer is None:
+            waiting.pop()
+        elif "layers" in layer.get("config", {}):
+            waiting.append(iter(_ordered(layer)))
         else:
             yield layer
+
+
+def _ordered(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the layers of a model in the order of the file; raises DataError if they form a cycle."""
+    layers = config.get("config", {}).get("layers", [])
+    names = [layer.get("name") or layer.get("config", {}).get("name") for layer in layers]
+    check_unique(filter(None, names), "layers named")
+    # A shared layer has several calls, which may depend on each other.
+    calls = [(name, turn) for name, layer in zip(names, layers, strict=True) for turn in range(_turns(layer))]
+    places = {call: place for place, call in enumerate(calls)}
+    before = [
+        [places[origin] for origin in _origins(call) if origin in places]
+        for layer in layers
+        for call in layer.get("inbound_nodes") or ([],)
+    ]
+    topological_order(before, lambda place: repr(calls[place][0]))
+    return layers
+
+
+def _turns(layer: dict[str, Any]) -> int:
+    return max(1, len(layer.get("inbound_nodes") or ()))
+
+
+def _origins(call: Any) -> Iterator[tuple[str, int]]:
+    """Yield the layers that a call of a layer reads, and which of their calls, as Keras 3 and Keras 2 write them."""
+    waiting = [call]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict) and value.get("class_name") == TENSOR:
+            name, turn, _ = value["config"]["keras_history"]
+            yield str(name), int(turn)
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list) and [type(part) for part in value[:3]] == [str, int, int]:
+            yield value[0], value[1]
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def _operator(layer: dict[str, Any]) -> Operator:

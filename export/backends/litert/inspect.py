@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from export.backends.litert import file as litert
+from export.backends.litert.checks import Whole, check_graphs, check_sizes, listed
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from export.core.compat import flatbuffer_utils, schema
 from zoo.common.errors import DataError
@@ -37,7 +38,10 @@ def read(path: Path) -> ArtifactGraph:
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
         raise DataError("it does not begin with the identifier TFL3")
-    model = flatbuffer_utils.read_model_from_bytearray(_Whole(content))
+    whole = Whole(content)
+    check_sizes(whole)
+    model = flatbuffer_utils.read_model_from_bytearray(whole)
+    check_graphs(model)
     _check_attached(model, path)
     reader = _Reader(model)
     for number in range(len(model.subgraphs)):
@@ -57,16 +61,6 @@ def _check_attached(model: Any, path: Path) -> None:
             attached = set(file.namelist())
     if names - attached:
         raise DataError(f"it is cut off: {min(names - attached)} is missing from it")
-
-
-class _Whole(bytearray):
-    """A file's content that raises DataError on slices beyond its end, which flatbuffers would cut off silently."""
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return a byte or a complete slice."""
-        if isinstance(key, slice) and key.stop is not None and key.stop > len(self):
-            raise DataError("it is cut off")
-        return super().__getitem__(key)
 
 
 class _Reader:
@@ -89,8 +83,8 @@ class _Reader:
         graph = self._model.subgraphs[number]
         producers: dict[int, int] = {}
         for operator in graph.operators or []:
-            inputs = [int(i) for i in _listed(operator.inputs) if i >= 0]
-            out = [int(i) for i in _listed(operator.outputs) if i >= 0]
+            inputs = [int(i) for i in listed(operator.inputs) if i >= 0]
+            out = [int(i) for i in listed(operator.outputs) if i >= 0]
             before = tuple(dict.fromkeys(producers[i] for i in inputs if i in producers))
             producers |= dict.fromkeys(out, len(self.operators))
             self.operators.append(self._operator(graph, operator, inputs, out, before))
@@ -152,7 +146,7 @@ class _Reader:
         return self._places[tensor.buffer]
 
     def _array(self, tensor: Any, dtype: str) -> Weight:
-        shape = tuple(int(size) for size in _listed(tensor.shape))
+        shape = tuple(int(size) for size in listed(tensor.shape))
         content = np.frombuffer(memoryview(self._data(tensor)), np.uint8)
         size = int(np.prod(shape, dtype=np.int64))
         if dtype in PACKED:
@@ -173,7 +167,7 @@ class _Reader:
         model = self._model
         if not model.signatureDefs:
             graph = model.subgraphs[0]
-            return tuple([self._value(graph, int(i)) for i in _listed(ids)] for ids in (graph.inputs, graph.outputs))
+            return tuple([self._value(graph, int(i)) for i in listed(ids)] for ids in (graph.inputs, graph.outputs))
         several = len(model.signatureDefs) > 1
         found: tuple[list[Value], list[Value]] = [], []
         for signature in model.signatureDefs:
@@ -186,13 +180,9 @@ class _Reader:
 
     def _value(self, graph: Any, index: int, name: str = "") -> Value:
         tensor = graph.tensors[index]
-        shape = _listed(tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature)
+        shape = listed(tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature)
         sizes = tuple(None if size < 0 else int(size) for size in shape)
         return Value(name or litert.name_of(tensor), sizes, self._types[tensor.type])
-
-
-def _listed(values: Any) -> list[Any]:
-    return [] if values is None else list(values)
 
 
 def _unpacked(content: Any, bits: int) -> Any:

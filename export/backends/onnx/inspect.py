@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export.backends.onnx.external import read as read_model
+from export.backends.onnx.order import nested_graphs, ordered_nodes
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
 from zoo.common.lazy import LazyModule, np
@@ -29,6 +30,7 @@ MOVES = {
 }  # fmt: skip
 # Operators that runtimes fuse into the one before.
 FUSED = {"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"}
+PASSING = FUSED | MOVES
 SMALL = ("int4", "uint4", "int8", "uint8")
 
 
@@ -39,18 +41,12 @@ def read(path: Path) -> ArtifactGraph:
     if not model.opset_import:
         raise DataError("it names no operator set")
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
-    reader = _Reader(graph, path.parent)
-    known = {value.name for value in (*graph.input, *graph.initializer)} | {
-        n for node in graph.node for n in node.output
-    }
-    lost = [value.name for value in graph.output if value.name not in known]
-    lost += [name for node in graph.node for name in node.input if name and name not in known]
-    if lost or not graph.output:
-        raise DataError(f"no node computes {lost[0]!r}" if lost else "it has no outputs")
+    nodes = ordered_nodes(model)
+    reader = _Reader(graph, nodes, path.parent)
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [_value(value) for value in graph.input if value.name not in stored]
-    operators = [reader.operator(place, node) for place, node in enumerate(graph.node)]
-    operators += [inner for node in graph.node for inner in _inside(node)]
+    operators = [reader.operator(place, node) for place, node in enumerate(nodes)]
+    operators += [inner for node in nodes for inner in _inside(node)]
     # Kernels of convolutions are (outputs, inputs, height, width).
     return ArtifactGraph(
         "onnx", operators, reader.weights, inputs, list(map(_value, graph.output)), opset, (2, 3, 1, 0)
@@ -62,21 +58,19 @@ class _Reader:
 
     Args:
         graph: the graph.
+        nodes: its nodes in topological order.
         folder: the file's folder, for external data.
     """
 
-    def __init__(self, graph: Any, folder: Path) -> None:
+    def __init__(self, graph: Any, nodes: Sequence[Any], folder: Path) -> None:
         self._folder = folder
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
-        for node in graph.node:
+        for node in nodes:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
                 self._tensors[node.output[0]] = node.attribute[0].t
-        self._nodes = list(graph.node)
-        self._made = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
-        self._read: dict[str, list[int]] = {}
-        for place, node in enumerate(graph.node):
-            for name in node.input:
-                self._read.setdefault(name, []).append(place)
+        self._nodes = nodes
+        self._made = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+        self._quantized, self._rounded = _quantized(nodes), _rounded(nodes)
         self._places: dict[str, int] = {}
         self._integer: dict[int, bool | None] = {}
         self.weights: list[Weight] = []
@@ -120,35 +114,14 @@ class _Reader:
         stored = [name for name in node.input if name in self._tensors]
         small = all(self.weights[place].dtype in SMALL for place in kernels)
         if node.op_type in WEIGHTED and kernels:
-            return small and all(map(self._quantized, flowing))
+            return small and self._quantized.issuperset(flowing)
         if node.op_type in FUSED and flowing and self._integer.get(self._made.get(flowing[0], -1)):
             return True
         if any(_dtype(self._tensors[name]) in ("int32", "int64", "bool") for name in stored) and len(stored) == 1:
             small_only = node.op_type in ("Min", "Max", "Equal", "Less", "Greater", "Not", "And", "Or")
             return None if small_only else False
-        read = bool(flowing) and not stored and all(map(self._quantized, flowing))
-        return read and all(self._rounded(name) for name in node.output)
-
-    def _quantized(self, name: str) -> bool:
-        """Return whether a tensor comes from a dequantization, possibly through operators that move values."""
-        while name in self._made:
-            node = self._nodes[self._made[name]]
-            if node.op_type == DEQUANTIZE:
-                return True
-            if node.op_type not in MOVES or not node.input:
-                return False
-            name = node.input[0]
-        return False
-
-    def _rounded(self, name: str) -> bool:
-        """Return whether all readers of a tensor quantize it, possibly after a fused operator."""
-        readers = [self._nodes[place] for place in self._read.get(name, ())]
-        if not readers:
-            return False
-        return all(
-            node.op_type in QUANTIZE or (node.op_type in FUSED | MOVES and all(map(self._rounded, node.output)))
-            for node in readers
-        )
+        read = bool(flowing) and not stored and self._quantized.issuperset(flowing)
+        return read and self._rounded.issuperset(node.output)
 
     def _weight(self, name: str, node: Any) -> int | None:
         """Return the index of constant weights; None for shapes, axes and computed tensors."""
@@ -173,6 +146,36 @@ class _Reader:
         return Weight(tensor.name, dtype, shape, array, zero, axis % max(1, len(shape)))
 
 
+def _quantized(nodes: Sequence[Any]) -> set[str]:
+    """Return the tensors that come from a dequantization, possibly through operators that move values.
+
+    Args:
+        nodes: the nodes in topological order.
+    """
+    found: set[str] = set()
+    for node in nodes:
+        moves = node.op_type in MOVES and node.input and node.input[0] in found
+        if moves or node.op_type == DEQUANTIZE:
+            found.update(filter(None, node.output))
+    return found
+
+
+def _rounded(nodes: Sequence[Any]) -> set[str]:
+    """Return the tensors that are read, and by quantizations only, possibly after operators that are fused or move.
+
+    Args:
+        nodes: the nodes in topological order.
+    """
+    read: set[str] = set()
+    otherwise: set[str] = set()
+    for node in reversed(nodes):
+        passes = node.op_type in PASSING and all(n in read and n not in otherwise for n in node.output)
+        if not passes and node.op_type not in QUANTIZE:
+            otherwise.update(node.input)
+        read.update(node.input)
+    return read - otherwise
+
+
 def _dtype(tensor: Any) -> str:
     """Return the NumPy name of a tensor's dtype."""
     return _named(tensor.data_type)
@@ -194,13 +197,12 @@ def _values(tensor: Any, folder: Path) -> Any:
 
 def _inside(node: Any) -> Iterable[Operator]:
     """Yield the operators of nested graphs, such as the branches of an If."""
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
-            for inner in graph.node:
-                unsupported = inner.domain not in STANDARD
-                kind = f"{inner.domain}.{inner.op_type}" if unsupported else inner.op_type
-                yield Operator(kind, inner.name or inner.op_type, unsupported=unsupported)
-                yield from _inside(inner)
+    for graph in nested_graphs(node):
+        for inner in graph.node:
+            unsupported = inner.domain not in STANDARD
+            kind = f"{inner.domain}.{inner.op_type}" if unsupported else inner.op_type
+            yield Operator(kind, inner.name or inner.op_type, unsupported=unsupported)
+            yield from _inside(inner)
 
 
 def _value(value: Any) -> Value:

@@ -9,6 +9,7 @@ from typing import Any
 
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
+from zoo.common.graphs import check_unique, topological_order
 from zoo.common.lazy import np
 
 DTYPES = {
@@ -37,10 +38,28 @@ def read(path: Path) -> ArtifactGraph:
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise DataError("it declares entities, which OpenVINO never does")
     root = ElementTree.fromstring(content)
-    layers = {layer.get("id"): layer for layer in root.findall("./layers/layer")}
+    for inner in root.iter():
+        if inner is not root and inner.find("./layers") is not None:
+            _ordered(inner)
+    layers = _ordered(root)
     if root.tag != "net" or not layers:
         raise DataError("it has no layers")
     return _Reader(root, layers, path.with_suffix(".bin")).graph()
+
+
+def _ordered(graph: Any) -> dict[str, Any]:
+    """Return the layers of a graph by their numbers, in topological order."""
+    layers = graph.findall("./layers/layer")
+    check_unique((layer.get("id") for layer in layers), "layers with the number")
+    places = {layer.get("id"): place for place, layer in enumerate(layers)}
+    before: list[dict[int, None]] = [{} for _ in layers]
+    for edge in graph.findall("./edges/edge"):
+        source, target = edge.get("from-layer"), edge.get("to-layer")
+        if source not in places or target not in places:
+            raise DataError(f"an edge leads from layer {source} to layer {target}, and it has no such layers")
+        before[places[target]][places[source]] = None
+    order = topological_order(before, lambda place: f"layer {layers[place].get('id')}")
+    return {layers[place].get("id"): layers[place] for place in order}
 
 
 class _Reader:
@@ -129,6 +148,8 @@ class _Reader:
     def _array(self, data: Any, dtype: str, name: str) -> Weight:
         shape = tuple(int(size) for size in (data.get("shape") or "").split(",") if size.strip())
         first, size = int(data.get("offset")), int(data.get("size"))
+        if min(first, size, *shape, 0) < 0 or first + size > len(self._content):
+            raise DataError(f"the values of {name} are not in the .bin file")
         content = self._content[first : first + size]
         if dtype.endswith("int4"):
             array = np.stack([content & 15, content >> 4], axis=-1).reshape(-1)[: math.prod(shape)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import collections
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from export.core import compat
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
+from zoo.common.graphs import check_calls, check_unique, topological_order
 from zoo.common.lazy import np, tf
 
 SIGNATURE = "serving_default"
@@ -16,6 +18,7 @@ OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 WEIGHTED = {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum", "Conv2DBackpropInput"}
 CALLS = {"PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile", "If", "StatelessIf"}
+BACK_EDGES = {"NextIteration", "RefNextIteration"}
 # Operators that move or hold values and compute nothing.
 PLUMBING = {"Const", "Identity", "IdentityN", "NoOp", "Placeholder", "ReadVariableOp", "VarHandleOp", "_Arg", "_Retval"}
 PLUMBING |= CALLS
@@ -43,31 +46,68 @@ def read(path: Path) -> ArtifactGraph:
 def _operators(graph: Any, signature: Any) -> list[Operator]:
     """Return the operators of a signature, in no particular order; those of a function once."""
     functions = {function.signature.name: function for function in graph.library.function}
-    nodes = {node.name: node for node in graph.node}
-    waiting = [nodes[name] for name in _reached(nodes, signature)]
-    found, seen = [], set()
+    check_unique((function.signature.name for function in graph.library.function), "functions named")
+    nodes = _ordered(graph.node, set())
+    waiting = collections.deque(nodes[name] for name in _reached(nodes, signature))
+    calls: dict[str, list[str]] = {}
+    found = []
     while waiting:
-        node = waiting.pop(0)
+        node = waiting.popleft()
         for name in _called(node):
-            if name in functions and name not in seen:
-                seen.add(name)
-                waiting.extend(functions[name].node_def)
+            if name in functions and name not in calls:
+                body = functions[name]
+                nodes = _ordered(body.node_def, {argument.name for argument in body.signature.input_arg})
+                calls[name] = [other for inner in nodes.values() for other in _called(inner)]
+                waiting.extend(nodes.values())
         if node.op not in PLUMBING:
             computes = node.op in WEIGHTED
             found.append(
                 Operator(node.op, node.name, False if computes else None, True, unsupported=not _is_known(node.op))
             )
+    check_calls(calls, "function")
     return found
+
+
+def _ordered(nodes: Sequence[Any], given: set[str]) -> dict[str, Any]:
+    """Return the nodes of a graph by their names, in the order of the file.
+
+    Args:
+        nodes: the nodes.
+        given: the names of the arguments of a function.
+
+    Raises:
+        DataError: a name is missing or occurs twice, or the graph has a cycle without a loop operator of TensorFlow 1.
+    """
+    check_unique((node.name for node in nodes), "nodes named")
+    places = {node.name: place for place, node in enumerate(nodes)}
+    before = []
+    for node in nodes:
+        read = [_node_of(name) for name in node.input]
+        lost = next((name for name in read if name not in places and name not in given), None)
+        if lost is not None:
+            raise DataError(f"no node computes {lost[:80]!r}")
+        # The value of the previous turn of a loop comes from a later node.
+        before.append([places[n] for n in read if n in places and nodes[places[n]].op not in BACK_EDGES])
+    topological_order(before, lambda place: repr(nodes[place].name))
+    return {node.name: node for node in nodes}
+
+
+def _node_of(name: str) -> str:
+    """Return the node of an input: "node", "node:1", "node:output:0" or "^node"."""
+    return name.lstrip("^").partition(":")[0]
 
 
 def _reached(nodes: Mapping[str, Any], signature: Any) -> list[str]:
     """Return the nodes of the main graph that the outputs of a signature need."""
-    waiting, found = [value.name for value in signature.outputs.values()], {}
+    waiting, found = [_node_of(value.name) for value in signature.outputs.values()], {}
     while waiting:
-        name = waiting.pop().lstrip("^").partition(":")[0]
+        name = waiting.pop()
         if name in nodes and name not in found:
             found[name] = None
-            waiting.extend(nodes[name].input)
+            waiting.extend(map(_node_of, nodes[name].input))
+    lost = [value.name for value in signature.outputs.values() if _node_of(value.name) not in nodes]
+    if lost:
+        raise DataError(f"no node computes {lost[0][:80]!r}")
     return list(found)
 
 
