@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import click
 
+from zoo.common.disk import describe_os_error
 from zoo.common.ending import ending_cleanly
-from zoo.common.errors import ZooError, did_you_mean
+from zoo.common.errors import ZooError, did_you_mean, shortened
+from zoo.common.usage import describe_usage_error
 
 
 class Entry(NamedTuple):
@@ -173,8 +175,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         click.echo(error.format_message(), err=True)
         return 2
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        return _print_error(f"{error.format_message()} See: {context.command_path if context else 'zoo'} --help", 2)
+        given = sys.argv[1:] if arguments is None else arguments
+        return _print_error(describe_usage_error(error, given), 2)
     except (KeyboardInterrupt, click.Abort):
         return _print_error("Stopped", 130)
     except ClosedPipe:
@@ -182,7 +184,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit as error:
         return _exit_code(error)
     except OSError as error:
-        return _print_error(f"{error.filename or 'A file'}: {error.strerror or error}", 2)
+        return _print_error(describe_os_error(error), 2)
     # click returns the code of `Context.exit`, and what a command returns otherwise.
     return code if isinstance(code, int) else 0
 
@@ -197,7 +199,7 @@ def _exit_code(error: SystemExit) -> int:
 def _print_error(message: str, code: int) -> int:
     """Print one line on standard error and return the code."""
     with contextlib.suppress(BrokenPipeError):
-        click.echo(f"zoo: {' '.join(message.split())}", err=True)
+        click.echo(f"zoo: {' '.join(shortened(message).split())}", err=True)
     return code
 
 

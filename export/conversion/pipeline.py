@@ -26,8 +26,9 @@ from export.verification.parity import Parity, compare, require
 from export.verification.remedies import Refusal, Refused, Remedy, list_remedies
 from training.runs.environment import environment
 from training.runs.run import Run
+from zoo.common.disk import full_disk_hint
 from zoo.common.ending import cleaned_up
-from zoo.common.errors import ParityError, UnsupportedExport, ZooError
+from zoo.common.errors import ExportError, ParityError, UnsupportedExport, ZooError
 from zoo.common.files import read_json, restore_all, whole_folder
 
 TEMPORARY = ".writing-"
@@ -46,7 +47,8 @@ def export_each(
     with job.lock(), _scratch(job.exports) as scratch:
         text = compression.text if compression else ""
         for name, error in convert_in_child(job.to_json(), list(requests), scratch, text):
-            yield name, error or _artifact_or_error(job, requests[name], scratch, compression, attempts)
+            found = error or _artifact_or_error(job, requests[name], scratch, compression, attempts)
+            yield name, _explained(found, job, scratch) if isinstance(found, ZooError) else found
 
 
 def _artifact_or_error(
@@ -60,6 +62,18 @@ def _artifact_or_error(
         return _finish(job, request, scratch, compression, attempts)
     except ZooError as failure:
         return failure
+
+
+def _explained(error: ZooError, job: ExportJob, scratch: Path) -> ZooError:
+    """Return the error of a format, or its cause if that is a full disk or a folder that was removed."""
+    if not scratch.is_dir():
+        return ExportError(
+            f"Expected {job.exports} to stay until its export ends. Received: a folder that was removed meanwhile. "
+            "Nothing was written; export again."
+        )
+    # A converter that finds no space leaves a file that fails in another way.
+    hint = full_disk_hint([scratch])
+    return ExportError(f"{str(error).rstrip('.')}.{hint}") if hint else error
 
 
 def check_request(job: ExportJob, request: FormatRequest, compression: CompressionPipeline | None = None) -> None:
@@ -127,7 +141,7 @@ def _finish(
             raise Refused(str(error), parity, remedies) from error
     record = verify_guarantees(compression, request, converted, scratch) if compression else None
     place = job.exports / (f"{request.slug}-{compression.slug}" if compression else request.slug)
-    with whole_folder(place) as folder:
+    with whole_folder(place, parents=False) as folder:
         _copy(converted, folder / backend.file)
         for file in (SAMPLES, MASKS) if compression else (SAMPLES,):
             shutil.copy(scratch / file, folder / file)
@@ -155,12 +169,24 @@ def _verify(
     Else the weights of a large model would be in memory twice while the artifact is inspected.
     """
     backend = request.format.backend(job.spec.task)
-    runtime = backend.load(converted)
+    runtime = _load(backend, request, converted)
     name = (runtime.metadata or {}).get("model", "")
     metadata = with_options(job.expected_metadata(name, facts), request.options)
     tolerance = backend.tolerance.with_max_drop(request.max_drop)
     parity = compare(runtime, read_samples(samples), tolerance, metadata)
     return parity, _interface(runtime), metadata
+
+
+def _load(backend: Any, request: FormatRequest, converted: Path) -> Runtime:
+    """Return an artifact in its runtime; raises ExportError if it does not open."""
+    try:
+        return backend.load(converted)
+    except ZooError:
+        raise
+    except Exception as error:
+        # Runtimes raise any exception of their dependencies; the line names its type.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        raise ExportError(f"{request.text} was converted, and its runtime does not open it: {reason}") from error
 
 
 def _remedies(

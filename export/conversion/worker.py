@@ -129,7 +129,7 @@ def _main(job: Path) -> None:
         _reply("", error)
         raise
     write_samples(samples, scratch / SAMPLES)
-    write_json(scratch / FACTS, source.facts)
+    write_json(scratch / FACTS, source.facts, parents=False)
     for name, refusal in [(name, _precheck(source, name)) for name in content["formats"]]:
         _reply(name, refusal or _convert(source, name))
         # Graphs have reference cycles; a large one would stay in memory during the next conversion.

@@ -204,12 +204,12 @@ class SourceModel:
         options = options or entry.options()
         folder, backend = self._scratch / FormatRequest(entry, options).slug, entry.backend(self.task)
         if folder.name not in self._converted:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             arguments = (options,) if dataclasses.fields(options) else ()
             if fmt in self.writers:
                 _refuse_remedies(fmt, options)
             record = self.writers.get(fmt, backend.write)(self, folder / backend.file, *arguments)
-            write_json(record_path(folder), record or {})
+            write_json(record_path(folder), record or {}, parents=False)
             self._converted.add(folder.name)
         return folder / backend.file
 

@@ -269,6 +269,18 @@ def test_export_killed_leaves_nothing_visible(run, python, their_formats):
 
 
 @pytest.mark.slow
+def test_a_run_that_is_deleted_does_not_come_back(run, python, tmp_path):
+    """The export ends in one line, and no folder is there afterwards."""
+    copy = shutil.copytree(run.path, tmp_path / "copy", ignore=shutil.ignore_patterns("exports"))
+    process = converting(Run.open(copy), python)
+    shutil.rmtree(copy)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.count("\n")) == (2, 1)
+    assert "a folder that was removed meanwhile" in err
+    assert not copy.exists()
+
+
+@pytest.mark.slow
 def test_second_export_replaces_the_first(run):
     """The same format again: still one whole artifact."""
     export.convert(run, "onnx")

@@ -145,9 +145,13 @@ def raises(error):
         (lambda: "a value", 0, ""),
         (raises(BadOption("Expected a\nnumber.")), 2, "zoo: Expected a number.\n"),
         (raises(RunError("no run")), 2, "zoo: no run\n"),
-        (raises(click.UsageError("wrong")), 2, "zoo: wrong See: zoo trial --help\n"),
+        (raises(click.UsageError("wrong")), 2, "zoo: wrong. Received: zoo trial. See: zoo trial --help\n"),
         (raises(KeyboardInterrupt()), 130, "\nzoo: Stopped\n"),
-        (raises(OSError(28, "No space left on device", "runs/a")), 2, "zoo: runs/a: No space left on device\n"),
+        (
+            raises(OSError(28, "No space left", "runs/a")),
+            2,
+            "zoo: Could not use runs/a: No space left.\n",
+        ),
         (
             raises(BrokenPipeError(32, "Broken pipe")),
             2,

@@ -79,10 +79,11 @@ def save_checkpoint(path: Path, model: Any, progress: Progress, *, before: Calla
     variables = dict(_variables(model))
 
     def write(temporary: Path) -> None:
+        temporary.parent.mkdir(exist_ok=True)
         _write(temporary, variables, json.dumps(dataclasses.asdict(progress)))
         before()
 
-    write_atomic(path, write)
+    write_atomic(path, write, parents=False)
 
 
 def _write(path: Path, variables: dict[str, Any], progress: str) -> None:

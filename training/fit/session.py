@@ -244,7 +244,7 @@ class Session:
             assign_averages(self.model)
         model = evaluation_model(self.resized, self.model)
         described = self._described(model)
-        write_atomic(self.run.model_path, lambda path: described.save(path, include_optimizer=False))
+        write_atomic(self.run.model_path, lambda path: described.save(path, include_optimizer=False), parents=False)
         self.device.save_reference_logits(self.run, self.pipeline, lambda: build_model(self.recipe, self.pipeline))
         show_misclassified(model, self.pipeline, self.board, self.recipe)
         self.board.close()

@@ -157,7 +157,7 @@ class Run:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write done.json, which marks the run as finished."""
-        write_json(self.path / "done.json", {"version": VERSION, **result})
+        write_json(self.path / "done.json", {"version": VERSION, **result}, parents=False)
         (self.path / "pruned.json").unlink(missing_ok=True)
 
     def extend(self, recipe: Recipe) -> Run:
@@ -211,9 +211,20 @@ class Run:
         return read_json_lines(self.path / "metrics.jsonl")
 
     def add_metrics(self, row: dict[str, Any]) -> None:
-        """Add the row of an epoch; replace rows of this and later epochs, from before a resume."""
+        """Add the row of an epoch; replace rows of this and later epochs, from before a resume.
+
+        Raises:
+            RunError: the run was removed during its training.
+        """
+        if not (self.path / "recipe.json").is_file():
+            raise RunError(
+                f"Expected the run to stay until its training ends. Received: run={str(self.path)!r}, which was "
+                "removed meanwhile. Train again."
+            )
         rows = [r for r in self.metrics() if r["epoch"] < row["epoch"]]
-        write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in [*rows, row]).encode())
+        write_bytes(
+            self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in [*rows, row]).encode(), parents=False
+        )
 
     def diagnostics(self) -> list[dict[str, Any]]:
         """Return the measured steps in order; see `training.monitor.step_monitor`. A failure is a row with "failed"."""
@@ -246,13 +257,15 @@ class Run:
 
     def prune(self, row: dict[str, Any]) -> None:
         """Mark the run as pruned after the epoch of a row."""
-        write_json(self.path / "pruned.json", row)
+        write_json(self.path / "pruned.json", row, parents=False)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Lock the run for this process; another process gets RunError. The lock ends with the process."""
         with locked(
-            self.path, f"Expected no other training in this run. Received: run={str(self.path)!r}, which is locked."
+            self.path,
+            f"Expected no other command that trains or exports this run. Received: run={str(self.path)!r}, "
+            "which is locked.",
         ):
             self._remove_partial_files()
             yield

@@ -89,17 +89,22 @@ def _listen(channel: socket.socket, stderr: int) -> None:
 
 
 def _end(number: int, stderr: int) -> None:
-    """Clean up, write a line, and end this process."""
+    """Clean up, write a line, and end this process, whatever fails."""
     _ends.set()
+    try:
+        _clean_up(number, stderr)
+    finally:
+        os._exit(128 + number)
+
+
+def _clean_up(number: int, stderr: int) -> None:
     for action in reversed(_cleanups):
-        with contextlib.suppress(Exception):
-            # The process must end after any error.
+        with contextlib.suppress(OSError, ValueError):
             action()
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # closed, or in the middle of a write
         sys.stdout.flush()
     with contextlib.suppress(OSError):
         os.write(stderr, f"zoo: Stopped by {signal.Signals(number).name}\n".encode())
-    os._exit(128 + number)
 
 
 @contextlib.contextmanager

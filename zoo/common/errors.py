@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 # Similarity from which a name is suggested.
 NEAR = 0.5
+# Characters of a value, and of all that is received, that a message repeats; from LONG on it is cut without a look.
+VALUE, VALUES, LONG = 200, 1000, 20_000
+# A quoted value, with or without an apostrophe of its own, or one without spaces.
+_LONG_VALUE = re.compile(
+    rf"(?<!\w)([\"'])((?:(?!\1(?!\w)).){{{VALUE},}})(?=\1(?!\w))|(?P<bare>[^\s\"']{{{VALUE},}})", re.S
+)
+
+
+def shortened(message: str) -> str:
+    """Return a message in which no value that the user gave is longer than some 200 characters."""
+    if len(message) > LONG:
+        message = f"{message[: LONG // 2]}…{message[-LONG // 2 :]}"
+    message = _LONG_VALUE.sub(_shorten, message)
+    head, mark, received = message.partition("Received: ")
+    if len(received) > VALUES:
+        received = f"{received[:VALUE]} … {received[-VALUE:]}"
+    return f"{head}{mark}{received}"
+
+
+def _shorten(found: re.Match[str]) -> str:
+    value = found["bare"] or found[2]
+    kept = value[: VALUE // 2]
+    return f"{'' if found['bare'] else found[1]}{kept}…"
 
 
 class ZooError(Exception):
@@ -14,8 +38,9 @@ class ZooError(Exception):
 
     code = 2
 
-    # KeyError and similar builtins quote their message; these messages are sentences.
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        """Return the message, with long values shortened; KeyError and similar builtins would quote it."""
+        return shortened(Exception.__str__(self))
 
 
 class UnknownName(ZooError, LookupError):

@@ -13,26 +13,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zoo.common.disk import describe_os_error
 from zoo.common.ending import cleaned_up
 from zoo.common.errors import RunError
 from zoo.common.exchange import exchange
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], None], *, parents: bool = True) -> None:
     """Write a file atomically.
 
     Args:
         path: the file.
         write: function that writes the file at the temporary path it is given.
+        parents: make the folders above it; without, a folder that was deleted meanwhile does not come back.
 
     Raises:
-        RunError: the disk is full or not writable; the previous file is unchanged.
+        RunError: the disk is full or not writable, or a folder is missing; the previous file is unchanged.
     """
     # The suffix stays, because writers such as Keras' depend on it.
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
         with cleaned_up(lambda: temporary.unlink(missing_ok=True)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if parents:
+                path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
             _sync(temporary)
             os.replace(temporary, path)
@@ -45,25 +48,25 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 
 def _write_error(path: Path, error: OSError) -> RunError:
     """Return the one-line error of a failed write."""
-    reason = error.strerror or str(error)
+    reason = describe_os_error(error) if isinstance(error, shutil.Error) else error.strerror or str(error)
     return RunError(
         f"Could not write {path}: {reason}. The previous content is unchanged. "
         "Free disk space or choose another path, then try again."
     )
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
-    write_atomic(path, lambda temporary: _write_all(temporary, content))
+def write_bytes(path: Path, content: bytes, *, parents: bool = True) -> None:
+    """Write a file atomically; `parents` as for `write_atomic`."""
+    write_atomic(path, lambda temporary: _write_all(temporary, content), parents=parents)
 
 
 def _write_all(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; numbers that are not finite become null."""
-    write_bytes(path, to_json(content).encode())
+def write_json(path: Path, content: Any, *, parents: bool = True) -> None:
+    """Write JSON atomically; numbers that are not finite become null; `parents` as for `write_atomic`."""
+    write_bytes(path, to_json(content).encode(), parents=parents)
 
 
 def to_json(content: Any) -> str:
@@ -98,14 +101,25 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, parents: bool = True) -> Iterator[Path]:
     """Yield a temporary folder next to `path` that becomes `path` on success and is removed otherwise.
 
     An existing `path` is replaced. A process that is killed meanwhile leaves the old folder or the new one; see
     `restore_replaced` for systems without an atomic exchange.
+
+    Args:
+        path: the folder.
+        parents: make the folders above it; without, they must exist.
+
+    Raises:
+        RunError: the disk is full or not writable, or a folder above is missing; an existing `path` is unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
+    try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise _write_error(path, error) from error
     temporary.chmod(0o755)
     try:
         with cleaned_up(lambda: shutil.rmtree(temporary, ignore_errors=True)):

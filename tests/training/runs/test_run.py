@@ -249,12 +249,12 @@ def test_second_process_is_refused(run, python, zoo_command):
     process = python("-c", HOLD, run.path, stdin=subprocess.PIPE, warm=True)
     try:
         assert process.stdout.readline() == "held\n"
-        with refused("no other training in this run"), run.lock():
+        with refused("no other command that trains or exports"), run.lock():
             pass
         before = names(run.path)
         code, out, err = zoo_command("train", "--resume", run.path)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert "no other training in this run" in err
+        assert "no other command that trains or exports" in err
         assert names(run.path) == before
     finally:
         process.kill()
@@ -360,6 +360,20 @@ def checkpointed(run, epoch, process):
                 return
         time.sleep(0.02)
     pytest.fail(f"No checkpoint of epoch {epoch}: {process.communicate(timeout=10)}")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_deleted_does_not_come_back(tmp_path, python):
+    """The training ends in one line; at most TensorBoard's writer makes its own folder again."""
+    run = tmp_path / "run"
+    changes = [f"--set={pair}" for pair in ("epochs=2000", "model.options.widths=[16]", "log.every=0")]
+    process = python("-m", "zoo", "train", "digits_mlp", *changes, "--run", run, "--quiet")
+    checkpointed(run, 1, process)
+    shutil.rmtree(run, ignore_errors=True)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.count("\n")) == (2, 1)
+    assert "/run" in err
+    assert {path.name for path in run.glob("*")} <= {"tensorboard"}
 
 
 def test_full_disk_stops_training_in_one_line(tmp_path, python):
