@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,17 @@ from zoo.common.lazy import np, tf
 
 # Keys of a measured step that are no metric.
 EXCLUDED = ("step", "epoch", "classes")
+# Time, machine, process and number of an event file.
+EVENTS = re.compile(r"(events\.out\.tfevents\.\d+)\..+?\.(\d+\.\d+\.v2)")
+
+
+def _remove_host(folder: Path) -> None:
+    """Take the name of this machine out of the names of closed files; TensorFlow always writes it there."""
+    for path in folder.glob("*/events.out.tfevents.*"):
+        if found := EVENTS.fullmatch(path.name):
+            path.rename(path.with_name(f"{found[1]}.{found[2]}"))
+    for path in folder.glob(f"*/plugins/profile/*/{platform.node()}.*"):
+        path.rename(path.with_name(f"machine{path.name.removeprefix(platform.node())}"))
 
 
 class TensorBoardWriter:
@@ -78,6 +91,8 @@ class TensorBoardWriter:
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
+        if self._writes:
+            _remove_host(self._folder)
 
     def _writer(self, part: str) -> Any:
         if part not in self._writers:

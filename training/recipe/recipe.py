@@ -25,6 +25,7 @@ from training.recipe.model_names import locate_values, located
 from training.recipe.other_model import leave_out
 from training.recipe.validation import validate
 from zoo.common.errors import BadOption, UnknownName
+from zoo.common.portable_paths import locate, portable
 from zoo.common.types import describe, fit_type
 from zoo.specs.registry import Registry
 from zoo.weights.references import is_address, is_repository
@@ -141,6 +142,8 @@ def _from_json(cls: type, values: Any, prefix: str) -> Any:
     return cls(**arguments)
 
 
+# Keys whose values are paths, or can be.
+PATHS = ("data.path", "model.weights", "teacher.run", "teacher.weights")
 recipes: Registry[Recipe] = Registry("recipe", "training.recipes", "zoo.recipes")
 
 
@@ -153,12 +156,24 @@ def register_recipe(recipe: Recipe) -> Recipe:
 def _absolute_paths(recipe: Recipe) -> dict[str, str]:
     """Return the paths in a recipe as absolute ones, as a run outlives the working directory."""
     found = {}
-    for key in ("data.path", "model.weights", "teacher.run", "teacher.weights"):
+    for key in PATHS:
         value = value_at(recipe, key)
         # Weights can also be a name such as "imagenet".
         if value and (key in ("data.path", "teacher.run") or _is_local(value)):
             found[key] = str(Path(value).expanduser().absolute())
     return found
+
+
+def with_portable_paths(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """Return a recipe for a file, without the user's folders where possible, and the keys of its paths."""
+    found = _absolute_paths(recipe)
+    return recipe.override(**{key: portable(value) for key, value in found.items()}), list(found)
+
+
+def with_located_paths(recipe: Recipe, keys: Iterable[str], folder: Path) -> Recipe:
+    """Return the recipe of a file in a folder with absolute paths; `keys` are those that the file lists."""
+    values = {key: value_at(recipe, key) for key in keys if key in PATHS}
+    return recipe.override(**{key: str(locate(value, folder)) for key, value in values.items() if value})
 
 
 def _is_local(weights: str) -> bool:

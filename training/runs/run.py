@@ -20,17 +20,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.recipe.recipe import Recipe
+from training.recipe.recipe import Recipe, with_located_paths, with_portable_paths
 from training.runs.environment import environment
 from training.runs.folder import check_free, locked, new_path, read_json_lines
 from zoo.common.errors import BadOption, RunError
 from zoo.common.files import finite, read_json, whole_folder, write_bytes, write_json
 from zoo.common.lazy import keras
+from zoo.common.portable_paths import locate
 from zoo.specs.text import TextConfig
 
 VERSION = 1
 # The key of statistics that has a file of its own.
 FILES = "files"
+
+
+def _stored(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as recipe.json has it: its values, and which of them are paths."""
+    changed, keys = with_portable_paths(recipe)
+    return {"recipe": changed.to_json(), "paths": keys}
 
 
 class Run:
@@ -71,7 +78,7 @@ class Run:
         check_free(path)
         place = Path(os.path.abspath(path or new_path("runs", recipe.name)))
         with whole_folder(place) as folder:
-            write_json(folder / "recipe.json", {"version": VERSION, "recipe": recipe.to_json()})
+            write_json(folder / "recipe.json", {"version": VERSION, **_stored(recipe)})
             write_json(folder / "env.json", {**environment(), "backend": keras.backend.backend()})
             if text:
                 write_json(folder / "text.json", text.to_json())
@@ -103,7 +110,8 @@ class Run:
                 "Use the zoo version that wrote it, or train again."
             )
         try:
-            return cls(place, Recipe.from_json(content.get("recipe")))
+            recipe = Recipe.from_json(content.get("recipe"))
+            return cls(place, with_located_paths(recipe, content.get("paths", []), place))
         except BadOption as error:
             raise RunError(f"Expected a valid recipe.json. Received: run={str(place)!r}: {error}") from error
 
@@ -166,7 +174,7 @@ class Run:
         # A process that is killed in between leaves a run that finishes again.
         (self.path / "done.json").unlink(missing_ok=True)
         before = [*stored.get("epochs_before", []), self.recipe.epochs]
-        write_json(self.path / "recipe.json", {**stored, "recipe": recipe.to_json(), "epochs_before": before})
+        write_json(self.path / "recipe.json", {**stored, **_stored(recipe), "epochs_before": before})
         return type(self)(self.path, recipe)
 
     def text(self) -> TextConfig | None:
@@ -191,7 +199,12 @@ class Run:
     def files(self) -> dict[str, Any] | None:
         """Return the stored files of the data, see `training.data.readers.changes`; None if there are none."""
         path = self.path / "files.json"
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        content = read_json(path)
+        if isinstance(content, dict) and isinstance(content.get("root"), str):
+            content["root"] = str(locate(content["root"], self.path))
+        return content
 
     def environment(self) -> dict[str, Any]:
         """Return the content of env.json: the machine and installed versions."""

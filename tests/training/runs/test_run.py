@@ -6,10 +6,12 @@ import contextlib
 import json
 import math
 import os
+import platform
 import resource
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ import pytest
 import training
 from training import DataConfig, Recipe, Run
 from training.checkpoints.files import _read
-from training.recipe.recipe import recipes
+from training.recipe.recipe import recipes, resolve
 from zoo.common.errors import RunError, ZooError
 from zoo.common.files import read_json, whole_folder, write_atomic, write_bytes, write_json
 
@@ -55,6 +57,10 @@ def test_finished_run_has_its_files(digits_run):
     assert not [name for name in names(path) if ".writing" in name or ".replaced" in name]
     assert not list(path.parent.glob(".writing*"))
     assert digits_run.finished
+    # TensorFlow puts the name of the machine there.
+    events = [place.name for place in digits_run.tensorboard.rglob("events*")]
+    assert events
+    assert not [name for name in events if platform.node() in name]
 
 
 def test_recipe_in_the_run_is_the_one_that_was_trained(digits_run, quick):
@@ -62,6 +68,20 @@ def test_recipe_in_the_run_is_the_one_that_was_trained(digits_run, quick):
     again = Run.open(digits_run.path)
     assert again.recipe == digits_run.recipe == recipes["digits_resnet"].override(**quick)
     assert json.loads((digits_run.path / "recipe.json").read_text())["version"] == 1
+
+
+def test_recipe_in_the_run_has_no_folder_of_the_user(tmp_path, monkeypatch):
+    """Paths are relative in the file, absolute in the recipe, from any directory and after the project has moved."""
+    (tmp_path / "project/photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    recipe = resolve(RECIPE, {"data.path": "photos"}.items())
+    assert recipe.data.path == str(tmp_path / "project/photos")
+    run = Run.create(recipe, Path("runs/one"))
+    assert str(tmp_path) not in (run.path / "recipe.json").read_text()
+    monkeypatch.chdir("/")
+    assert Run.open(run.path).recipe == recipe
+    (tmp_path / "project").rename(tmp_path / "moved")
+    assert Run.open(tmp_path / "moved/runs/one").recipe.data.path == str(tmp_path / "moved/photos")
 
 
 def test_done_is_written_last(digits_run):
