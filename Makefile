@@ -7,7 +7,7 @@ FORMATS ?= --all
 # Tests that import no TensorFlow: house rules, registries, command line and recipes.
 LIGHT := tests/house tests/zoo/specs tests/zoo/test_main.py tests/zoo/test_command.py tests/training/recipe
 
-.PHONY: help install demo train export report check test test-all lint format bench invariance chaos scaling matrix \
+.PHONY: help install demo train export report check test test-all lint format bench invariance chaos kills scaling matrix \
 	docs-tables constraints clean
 
 help:
@@ -58,6 +58,9 @@ invariance: install  ## check that results do not depend on the number of device
 
 chaos: install  ## kill training at random moments, resume it, and check that nothing is lost
 	$(BIN)/python benchmarks/chaos.py
+
+kills: install  ## end exports, reports and trainings by signals at random moments, and check what is left
+	$(BIN)/python benchmarks/kills.py
 
 scaling: install  ## write docs/scaling.md: predicted efficiency of many workers, checked against a few
 	$(BIN)/python benchmarks/scaling.py

@@ -81,6 +81,7 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
     options: Mapping[str, Any] | None = None,
     auto: Callable[[str], Any] | bool = False,
     changed_data: str = "",
+    private: bool = False,
 ) -> list[Artifact]:
     """Export a model to one or more formats through one child process, and verify each artifact.
 
@@ -104,6 +105,8 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
             attempt. The manifest has them under "attempts".
         changed_data: of a run: "refuse" raises DataError if files of its data were added, removed or changed; else a
             warning says so, and the files that the run knows are used.
+        private: leave the examples of the data, which artifacts have to be verified again, out of them. `verify` can
+            then prove that an artifact is unchanged and computes what it did, not that this is right.
 
     Returns:
         The artifacts, in RUN/exports/FORMAT or OUT/FORMAT. The folder's name has "+OPTION=VALUE" for each option that
@@ -128,6 +131,7 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
         )
     if isinstance(job, RunJob):
         check_data(job.run, changed_data)
+    job.private = private
     report = (auto if callable(auto) else str) if auto else None
     return export_job(job, names, parse_pipeline(compress) if compress else None, max_drop, report)
 

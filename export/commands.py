@@ -13,6 +13,7 @@ import training
 import zoo
 from export.core.compression import compressions
 from export.core.format import Format, formats, parse_format
+from export.core.generated_samples import MEANING
 from export.core.options import choices
 from export.source.job import is_registry_name
 from export.targets import TARGETS, every_format, formats_for
@@ -24,6 +25,8 @@ from zoo.common.errors import BadOption
 from zoo.common.licenses import noncommercial_option
 from zoo.weights.repositories import locate
 
+# Options of `zoo export` that `export.convert` takes as they are.
+PASSED = ("compress", "weights", "calibration", "out", "max_drop", "changed_data", "private")
 # Artifacts are made from the files that a run knows.
 changed_data_option = click.option(
     "--changed-data",
@@ -100,6 +103,7 @@ def list_targets(as_json: bool) -> None:
 )
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="Of a MODEL: an option of its family.")
 @click.option("--out", metavar="DIR", help="Of a MODEL: folder of the artifacts; exports/MODEL by default.")
+@click.option("--private", is_flag=True, help="Leave the examples of the data out; verify then proves less.")
 @changed_data_option
 @noncommercial_option
 @json_option
@@ -123,7 +127,7 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
         )
     options = dict(map(training.parse_override, others["options"]))
     options |= {key: others[key] for key in ("classes", "preprocessing") if others[key] is not None}
-    arguments = {key: others[key] for key in ("compress", "weights", "calibration", "out", "max_drop", "changed_data")}
+    arguments = {key: others[key] for key in PASSED}
     auto = _print_attempt if others["auto"] else False
     _print_artifacts(api.convert(source, names, **arguments, options=options, auto=auto), others["as_json"])
 
@@ -211,6 +215,9 @@ def _notes(artifact: api.Artifact) -> Iterator[str]:
     source, parity = artifact.manifest["source"], artifact.parity
     if source.get("noncommercial_accepted"):
         yield f"The weights have the license {source['weights_license']}, and are not for commercial use."
+    if artifact.manifest.get("private"):
+        yield MEANING
+        return
     if source.get("examples", 0) > parity["n"]:
         yield f"Compared on {parity['n']:,} of {source['examples']:,} {source['split']} examples."
     if parity.get("enough") is False:

@@ -15,10 +15,11 @@ from export.compression.pipeline import CompressionPipeline, check_formats, veri
 from export.conversion.worker import convert_in_child
 from export.core.format import FormatRequest
 from export.core.generate import Generator
+from export.core.generated_samples import generate_samples
 from export.core.manifest import FACTS, MASKS, SAMPLES, write_manifest
 from export.core.options import with_options
 from export.core.runtime import Runtime
-from export.core.samples import read_samples
+from export.core.samples import read_samples, write_samples
 from export.source.job import ExportJob, RunJob
 from export.source.source import record_path
 from export.verification.artifact import Artifact, inspect_artifact
@@ -132,6 +133,7 @@ def _finish(
     backend = request.format.backend(job.spec.task)
     converted = scratch / request.slug / backend.file
     facts = read_json(scratch / FACTS)
+    samples = _samples(job, request, scratch)
     parity, interface, metadata = _verify(job, request, converted, scratch / SAMPLES, facts)
     if not parity.passed:
         remedies = _remedies(job, request, parity, metadata, compression)
@@ -143,8 +145,9 @@ def _finish(
     place = job.exports / (f"{request.slug}-{compression.slug}" if compression else request.slug)
     with whole_folder(place, parents=False) as folder:
         _copy(converted, folder / backend.file)
-        for file in (SAMPLES, MASKS) if compression else (SAMPLES,):
-            shutil.copy(scratch / file, folder / file)
+        shutil.copy(samples, folder / SAMPLES)
+        if compression:
+            shutil.copy(scratch / MASKS, folder / MASKS)
         content = {
             "format": request.format.name,
             "options": dataclasses.asdict(request.options),
@@ -154,11 +157,17 @@ def _finish(
             "artifact": backend.file,
             "metadata": metadata,
             "max_drop": request.max_drop,
+            "private": job.private,
         }
         content["inspection"] = inspect_artifact(request.format, folder / backend.file, content)
         content |= {**interface, "samples": job.samples, "source": job.provenance(facts), "environment": environment()}
         manifest = write_manifest(folder, {**content, "parity": parity.to_json()})
     return Artifact(place / backend.file, manifest)
+
+
+def _samples(job: ExportJob, request: FormatRequest, scratch: Path) -> Path:
+    """Return the file of the samples that an artifact gets."""
+    return scratch / (f"{request.slug}.{SAMPLES}" if job.private else SAMPLES)
 
 
 def _verify(
@@ -173,7 +182,10 @@ def _verify(
     name = (runtime.metadata or {}).get("model", "")
     metadata = with_options(job.expected_metadata(name, facts), request.options)
     tolerance = backend.tolerance.with_max_drop(request.max_drop)
-    parity = compare(runtime, read_samples(samples), tolerance, metadata)
+    known = read_samples(samples)
+    parity = compare(runtime, known, tolerance, metadata)
+    if job.private and parity.passed:
+        write_samples(generate_samples(known, runtime), _samples(job, request, samples.parent))
     return parity, _interface(runtime), metadata
 
 

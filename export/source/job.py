@@ -35,12 +35,14 @@ class ExportJob(abc.ABC):
         title: its name in messages.
         exports: the folder of its artifacts.
         samples: the examples that artifacts are compared on: "test" of a run, a "folder", a "file", or seeded "noise".
+        private: whether artifacts have no example of the data, see `export.core.generated_samples`.
     """
 
     spec: ModelSpec
     title: str
     exports: Path
     samples: str
+    private = False
 
     def check(self, request: FormatRequest) -> None:
         """Raise BadOption if the source cannot be exported to a format."""
