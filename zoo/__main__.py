@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from zoo.common.budgets import resource_error
 from zoo.common.disk import describe_os_error
 from zoo.common.ending import ending_cleanly
 from zoo.common.errors import ZooError, did_you_mean, shortened
@@ -185,6 +186,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _exit_code(error)
     except OSError as error:
         return _print_error(describe_os_error(error), 2)
+    except Exception as error:
+        known = resource_error(error)
+        if known is None:
+            raise
+        return _print_error(str(known), known.code)
     # click returns the code of `Context.exit`, and what a command returns otherwise.
     return code if isinstance(code, int) else 0
 

@@ -10,7 +10,9 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from zoo.common.budgets import check_option, check_shape
 from zoo.common.errors import BadOption, did_you_mean
+from zoo.common.footprint import within_memory
 from zoo.common.lazy import keras
 from zoo.common.types import fit_type
 from zoo.layers.heads import Head, tasks_of
@@ -171,7 +173,9 @@ def _construct(
     head = _head(model.spec, request)
     info = info or ModelInfo(model.spec.name, preprocessing=_preprocessing(model.spec, request))
     info = dataclasses.replace(info, options=effective_options(model, options))
-    with dtype_policy(request.dtype), channels_last():
+    sizes = {"classes": request.classes, "input_shape": request.input_shape, **options}
+    given = {name: value for name, value in sizes.items() if value is not None}
+    with dtype_policy(request.dtype), channels_last(), within_memory(model.spec.name, given):
         inputs = make_inputs(model.spec, shape)
         x = inputs if info.rescaling is None else rescale(inputs, info.rescaling)
         outputs = model.build(x, head, **_arguments(model.build, {**default_options(model), **options}))
@@ -287,7 +291,10 @@ def checked_options(model: Model, options: dict[str, Any]) -> dict[str, Any]:
             raise BadOption(
                 f"{model.spec.name} has no such option. Received: {name}={options[name]!r}. {did_you_mean(name, known)}"
             )
-    return {name: fit_type(value, known[name].annotation, name) for name, value in options.items()}
+    fitting = {name: fit_type(value, known[name].annotation, name) for name, value in options.items()}
+    for name, value in fitting.items():
+        check_option(name, value)
+    return fitting
 
 
 def _input_shape(spec: ModelSpec, shape: Any) -> tuple[int, ...]:
@@ -298,6 +305,7 @@ def _input_shape(spec: ModelSpec, shape: Any) -> tuple[int, ...]:
         raise BadOption(
             f"{spec.name} needs input_shape to be {SHAPES[spec.inputs]} of at least 1. Received: input_shape={shape}"
         )
+    check_shape(shape, image)
     if image and min(shape[:2]) < spec.min_size:
         raise BadOption(
             f"{spec.name} needs images of at least {spec.min_size}x{spec.min_size} pixels. "
@@ -314,6 +322,7 @@ def _head(spec: ModelSpec, request: Request) -> Head:
         )
     default = 0 if spec.task == "embed" else spec.classes
     classes = default if request.classes is None else fit_type(request.classes, int, "classes")
+    check_option("classes", classes)
     if classes < 0:
         raise BadOption(f"classes must be at least 1, or 0 for pooled features. Received: classes={classes}")
     include_top = fit_type(request.include_top, bool, "include_top")

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from zoo.common.budgets import check_option
 from zoo.common.errors import BadOption, did_you_mean
 from zoo.common.types import fit_type
 
@@ -90,7 +91,9 @@ def _parse(text: str, expected: Any, name: str) -> Any:
         value = (value,)
     if expected is str or text in typing.get_args(expected):
         value = text
-    return fit_type(value, expected, name)
+    fitting = fit_type(value, expected, name)
+    check_option(name, fitting)
+    return fitting
 
 
 def _literal(text: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.common.budgets import check_arrays
 from zoo.common.lazy import np
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def _compact(inputs: _np.ndarray) -> _np.ndarray:
 
 def read_samples(path: Path) -> dict[str, Any]:
     """Return the samples of a file: inputs as float32 raw values, int32 ids, or a dictionary of ids by input."""
+    check_arrays(path)
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     if "inputs" not in arrays:

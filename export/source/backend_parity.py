@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training.runs.run import Run
+from zoo.common.budgets import check_arrays
 from zoo.common.errors import ParityError
 from zoo.common.lazy import np
 
@@ -27,6 +28,7 @@ def require_same_logits(run: Run, model: _keras.Model) -> None:
     """
     if not run.logits_path.is_file():
         return
+    check_arrays(run.logits_path)
     with np.load(run.logits_path, allow_pickle=False) as file:
         inputs, logits = file["inputs"], file["logits"]
     outputs = np.asarray(model(inputs, training=False), "float32")

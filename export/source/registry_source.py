@@ -19,6 +19,7 @@ from training.common.preprocess import decode
 from training.data.readers.images.checks import read_encoded
 from training.recipe.config import DataConfig
 from zoo.build import dtype_policy
+from zoo.common.budgets import check_arrays
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras, np, tf
 from zoo.decoding import greedy
@@ -149,6 +150,8 @@ def _rows(request: RegistryRequest) -> _np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if path.suffix == ".npy":
+                check_arrays(path)
             rows = (
                 np.load(path, allow_pickle=False)
                 if path.suffix == ".npy"

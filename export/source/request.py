@@ -12,6 +12,7 @@ from export.source.sizes import stated_sizes
 from training.common.image_files import suffixes
 from training.data.readers.scan import is_hidden
 from zoo.build import check_options
+from zoo.common.budgets import check_option, check_shape
 from zoo.common.errors import BadOption, DataError
 from zoo.specs.preprocessing import parse_preprocessing
 from zoo.specs.registry import ModelSpec, models
@@ -83,6 +84,10 @@ class RegistryRequest:
         spec = self.spec
         if "preprocessing" in self.options:
             parse_preprocessing(self.options["preprocessing"])
+        check_option("classes", self.options.get("classes") or 0)
+        sizes = self.options.get("input_shape")
+        if isinstance(sizes, (list, tuple)) and sizes and all(isinstance(size, int) for size in sizes):
+            check_shape(sizes, spec.inputs == ("image",))
         check_options(self.name, {key: value for key, value in self.options.items() if key not in COMMON_OPTIONS})
         if not self.weights:
             hint = "'imagenet', " if spec.weights else ""

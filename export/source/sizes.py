@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.common.budgets import check_archive
 from zoo.common.errors import BadOption
 from zoo.specs.info import INFO_KEY
 from zoo.specs.registry import Model
@@ -72,6 +73,7 @@ def _from_keras(path: Path) -> dict[str, Any]:
     """Return what the configuration of a whole model states, or the classes of a file of weights."""
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path.stat().st_size)
             return _from_config(json.loads(archive.read("config.json")))
     import h5py
 

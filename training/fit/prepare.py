@@ -17,6 +17,7 @@ from training.recipe.recipe import Recipe
 from training.recipe.stages import check_pretrained
 from training.runs.run import Run
 from zoo.build import dtype_policy
+from zoo.common.footprint import require_training
 
 
 def prepare(recipe: Recipe, run: Run | None = None, changed_data: str = "") -> tuple[Device, Pipeline, Any, Any]:
@@ -38,6 +39,7 @@ def prepare(recipe: Recipe, run: Run | None = None, changed_data: str = "") -> t
     device.check(pipeline)
     with device.running(), device.strategy.scope(), dtype_policy(device.precision), seeded(recipe.seed):
         model = build_training_model(recipe, pipeline.for_training, start=run is None)
+        require_training(model, recipe.data.batch_size // device.workers)
         if lbfgs:
             check_lbfgs(recipe, pipeline, model, precision=device.precision, replicas=device.replicas)
             add_search_state(model)

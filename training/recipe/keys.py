@@ -86,7 +86,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise BadOption(f"An override is written key=value, such as optimizer.learning_rate=0.05. Received: {text!r}")
     try:
         return key.strip(), json.loads(value)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of more digits than Python converts
         return key.strip(), value
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from zoo.common.budgets import LARGEST_SIDE, MOST_TOKENS
+
 # Keras' optimizers, with those of ours, by name: the options among beta_1, beta_2, epsilon and rho that each has.
 # TensorFlow need not be imported to check them; tests/training/recipe compares this table with `make_optimizer`.
 OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
@@ -57,6 +59,8 @@ CHOICES = {
     "data.augment.fill": ("constant", "reflect", "nearest"),
     "data.channels": (0, 1, 3),
 }
+# Largest values of lists.
+LARGEST = {"data.image_size": LARGEST_SIDE, "data.train_size": LARGEST_SIDE, "data.length": MOST_TOKENS}
 # Smallest and largest value, both allowed.
 LIMITS = {
     "epochs": (1, 1e6),

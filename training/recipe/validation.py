@@ -11,9 +11,10 @@ from typing import Any
 
 from training.common.registries import datasets, is_dataset
 from training.recipe.keys import nested_type, value_at
-from training.recipe.limits import CHOICES, LIMITS
+from training.recipe.limits import CHOICES, LARGEST, LIMITS
 from training.recipe.rules import check_rules
 from zoo.build import check_options
+from zoo.common.budgets import value_text
 from zoo.common.errors import BadOption, UnknownName, did_you_mean
 from zoo.common.types import fit_type
 from zoo.specs.registry import models
@@ -70,7 +71,11 @@ def _check_limits(recipe: Any) -> None:
     for key, (low, high) in LIMITS.items():
         value = value_at(recipe, key)
         if value is not None and not low <= value <= high:
-            raise BadOption(f"{key} must be from {low} to {high:g}. Received: {key}={value}")
+            raise BadOption(f"{key} must be from {low} to {high:g}. Received: {key}={value_text(value)}")
+    for key, high in LARGEST.items():
+        values = value_at(recipe, key)
+        if values and max(values) > high:
+            raise BadOption(f"{key} must be at most {high:,}. Received: {key}={value_text(values)}. Lower {key}.")
 
 
 def _check_names(recipe: Any) -> None:

@@ -19,6 +19,7 @@ from training.recipe.recipe import Recipe
 from training.recipe.stages import check_pretrained, freezes_batch_norm
 from training.tuning.results import LearningRateResult
 from zoo.build import dtype_policy
+from zoo.common.budgets import MOST_TURNS
 from zoo.common.errors import BadOption, TrainingError
 from zoo.common.lazy import keras, np
 
@@ -46,9 +47,9 @@ def range_test(recipe: Recipe, *, low: float, high: float, steps: int) -> Learni
         BadOption: a value is invalid, or the recipe's optimizer has no learning rate.
         TrainingError: the loss is not finite from the start.
     """
-    if not (0 < low < high and math.isfinite(high)) or steps <= FIRST + LAST:
+    if not (0 < low < high and math.isfinite(high)) or not FIRST + LAST < steps <= MOST_TURNS:
         raise BadOption(
-            f"A range test needs 0 < low < high and more than {FIRST + LAST} steps. "
+            f"A range test needs 0 < low < high, and more than {FIRST + LAST} and at most {MOST_TURNS:,} steps. "
             f"Received: low={low}, high={high}, steps={steps}. Change them."
         )
     if is_lbfgs(recipe):

@@ -23,6 +23,7 @@ from training.tuning.plots import plot_history, plot_importance
 from training.tuning.results import Trial, TuneResult
 from training.tuning.space import Space, parse_spaces
 from training.tuning.study import Study
+from zoo.common.budgets import MOST_TURNS
 from zoo.common.errors import BadOption, TrainingError
 from zoo.common.lazy import np, require
 
@@ -56,10 +57,10 @@ def run_study(
         Stopped: SIGTERM or SIGINT requested a stop; the same call resumes the study.
     """
     require("optuna", extra="tune")
-    if pruner not in PRUNERS or trials < 1:
+    if pruner not in PRUNERS or not 1 <= trials <= MOST_TURNS or not 0 <= seed < 2**31:
         raise BadOption(
-            f"trials must be at least 1 and pruner one of {', '.join(PRUNERS)}. Received: {trials=}, {pruner=}. "
-            "Change them."
+            f"trials must be from 1 to {MOST_TURNS:,}, seed from 0 to {2**31 - 1} and pruner one of "
+            f"{', '.join(PRUNERS)}. Received: {trials=}, {seed=}, {pruner=}. Change them."
         )
     parsed = parse_spaces(spaces, recipe)
     return Search(Study.open(study, recipe, parsed, seed, pruner), recipe, parsed).run(trials, observe)

@@ -106,6 +106,27 @@ def set_mask(tensor: Any, mask: Any) -> None:
     tensor._keras_mask = mask
 
 
+@contextlib.contextmanager
+def before_weights(function: Callable[[Any, tuple[int, ...], Any], None]) -> Iterator[None]:
+    """Call a function with (layer, shape, dtype) before each layer makes a weight.
+
+    Keras has no public hook before the values of a weight are allocated.
+    """
+    import keras
+
+    make = keras.layers.Layer.add_weight
+
+    def add_weight(self: Any, shape: Any = None, initializer: Any = None, dtype: Any = None, **options: Any) -> Any:
+        function(self, () if shape is None else tuple(shape), dtype or self.variable_dtype)
+        return make(self, shape, initializer, dtype, **options)
+
+    keras.layers.Layer.add_weight = add_weight
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = make
+
+
 def run_graph(model: Any, inputs: Any, operation_fn: Callable[[Any], Callable[..., Any]]) -> Any:
     """Run a functional model with another function in the place of each operation.
 

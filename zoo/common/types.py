@@ -22,7 +22,7 @@ def fit_type(value: Any, wanted: Any, name: str) -> Any:
     """
     try:
         return _fit(value, wanted)
-    except TypeError:
+    except (TypeError, OverflowError):
         raise BadOption(f"{name} must be {describe(wanted)}. Received: {name}={value!r}") from None
 
 

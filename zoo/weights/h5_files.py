@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.common.budgets import check_hdf5
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np
 from zoo.layers.lazy import saving
@@ -41,6 +42,7 @@ def open_h5(path: Path, received: str) -> Opened:
     import h5py
 
     with h5py.File(path, "r") as file:
+        check_hdf5(file, path.stat().st_size)
         if "model_weights" in file or "layer_names" in file.attrs:
             return _whole_model(file, received)
         info = saving.read_h5_info(path)

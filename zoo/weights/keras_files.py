@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo.common.budgets import check_hdf5, check_keras
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 
@@ -33,6 +34,7 @@ def load_model(path: str | os.PathLike[str]) -> Any:
 
 def load_keras_file(path: Path, received: str) -> Any:
     """Return the model of a `.keras` file, in Keras' safe mode."""
+    check_keras(path)
     with warnings.catch_warnings():
         # Keras warns of each layer that does not fit before it raises.
         warnings.simplefilter("ignore", UserWarning)
@@ -49,6 +51,7 @@ def _load_h5_model(path: Path, received: str) -> Any:
     import h5py
 
     with h5py.File(path, "r") as file:
+        check_hdf5(file, path.stat().st_size)
         config = json.loads(file.attrs.get("model_config", "{}"))
     if not config:
         raise BadOption(f"path must be a whole model. Received: {received}, which has weights alone. Use zoo.get.")

@@ -14,6 +14,7 @@ from export.core.generate import Generator
 from export.core.runtime import Runtime, Tensor
 from export.core.samples import in_batches
 from export.source.source import OUTPUT_NAMES, Part
+from zoo.common.budgets import check_archive, check_keras
 from zoo.common.errors import RunError
 from zoo.common.lazy import keras, np, tf
 from zoo.decoding import split_model
@@ -74,6 +75,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 def _read(path: Path, name: str) -> Any:
     try:
         with zipfile.ZipFile(path) as file:
+            check_archive(file, path.stat().st_size)
             return json.loads(file.read(name))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
@@ -86,6 +88,7 @@ def load_file(path: Path) -> _keras.Model:
         RunError: the file cannot be read, or has unknown layers.
     """
     try:
+        check_keras(path)
         return keras.saving.load_model(str(path), compile=False, safe_mode=True)
     except (OSError, TypeError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
+from zoo.common.budgets import check_archive, check_hdf5
 from zoo.common.errors import DataError
 from zoo.common.graphs import check_unique, topological_order
 from zoo.common.lazy import LazyModule, np
@@ -17,8 +18,7 @@ from zoo.common.lazy import LazyModule, np
 h5py = LazyModule("h5py")
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-# Keras does not compress: a file that unpacks to much more than its size is not from Keras.
-UNPACKED, SLACK, CONFIG_BYTES = 20, 1 << 20, 64 << 20
+CONFIG_BYTES = 64 << 20
 WEIGHTED = ("Conv", "Dense", "Attention", "LSTM", "GRU", "Embedding")
 TENSOR = "__keras_tensor__"
 REGISTERED, OWN = "registered_name", "keras"
@@ -28,8 +28,9 @@ def read(path: Path) -> ArtifactGraph:
     """Return the graph of a file; raises DataError, or an error of the parser, if it is no .keras file."""
     with zipfile.ZipFile(path) as file:
         sizes = {entry.filename: entry.file_size for entry in file.infolist()}
-        if sum(sizes.values()) > UNPACKED * path.stat().st_size + SLACK or sizes.get(CONFIG, 0) > CONFIG_BYTES:
-            raise DataError("it unpacks to much more than Keras writes")
+        check_archive(file, path.stat().st_size)
+        if sizes.get(CONFIG, 0) > CONFIG_BYTES:
+            raise DataError(f"its {CONFIG} is larger than {CONFIG_BYTES:,} bytes")
         config = json.loads(file.read(CONFIG))
         layers = list(_layers(config))
         weights = list(_weights(file.read(WEIGHTS))) if WEIGHTS in sizes else []
@@ -115,10 +116,9 @@ def _weights(content: bytes) -> Iterator[Weight]:
     with h5py.File(io.BytesIO(content), "r") as file:
         nodes: list[Any] = []
         file.visititems(lambda _, node: nodes.append(node) if isinstance(node, h5py.Dataset) else None)
+        check_hdf5(file, len(content))
         for node in nodes:
             if node.dtype.kind not in "fiu" or "/optimizer/" in f"{node.name}/":
                 continue
-            if node.external or node.is_virtual or node.nbytes > len(content):
-                raise DataError(f"the values of {node.name} are not in the file")
             array = np.asarray(node)
             yield Weight(node.name.strip("/"), array.dtype.name, array.shape, array)

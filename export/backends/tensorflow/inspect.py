@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,7 @@ def _weights(path: Path) -> list[Weight]:
     if not (path / "variables" / "variables.index").is_file():
         return []
     reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    _check_declared(reader, path)
     names = _names(reader)
     weights = []
     for key in sorted(reader.get_variable_to_shape_map()):
@@ -136,6 +138,15 @@ def _weights(path: Path) -> list[Weight]:
         if isinstance(array, np.ndarray) and array.dtype.kind in "fiuV" and key.endswith(VALUE):
             weights.append(Weight(names.get(key) or key.removesuffix(VALUE), array.dtype.name, array.shape, array))
     return weights
+
+
+def _check_declared(reader: Any, path: Path) -> None:
+    """Raise DataError if the variables are declared larger than the files of their values."""
+    dtypes, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+    declared = sum(math.prod(shape) * max(1, dtypes[key].size) for key, shape in shapes.items())
+    size = sum(file.stat().st_size for file in (path / "variables").glob("variables.data-*"))
+    if declared > size:
+        raise DataError(f"its variables declare {declared:,} bytes, and their files have {size:,}")
 
 
 def _names(reader: Any) -> dict[str, str]:

@@ -47,6 +47,16 @@ def test_is_functional(model):
         assert not compat.is_functional(type("Own", (keras.Model,), {})())
 
 
+def test_before_weights():
+    """A function sees the shape of every weight before it is made, and no weight afterwards."""
+    seen = []
+    with relies_on("keras.layers.Layer.add_weight"):
+        with compat.before_weights(lambda layer, shape, dtype: seen.append((layer.name, shape, str(dtype)))):
+            keras.layers.Dense(3, name="inside").build((None, 4))
+        keras.layers.Dense(3).build((None, 4))
+        assert seen == [("inside", (4, 3), "float32"), ("inside", (3,), "float32")]
+
+
 def test_functional_class(model):
     """It is the class of every functional model."""
     with relies_on("keras.src.models.functional.Functional"):

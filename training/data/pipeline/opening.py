@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from training.data.tokenization import BATCH, build_vocabulary, tokenizer
 from training.data.wordpiece import learn_word_pieces
 from training.recipe.config import DataConfig
 from training.recipe.recipe import Recipe
+from zoo.common.budgets import require_memory
 from zoo.common.errors import BadOption, DataError, RunError
 from zoo.specs.info import ModelInfo
 from zoo.specs.preprocessing import FULL, PreprocessingConfig
@@ -91,6 +93,13 @@ def open_pipeline(
     if recipe.model.weights:
         pretrained = _statistic(known, "pretrained", lambda: pretrained_info(recipe, shape))
         shape = _native(recipe, dataset, pretrained, shape)
+    # The workers of several machines hold a part of a batch each.
+    batch = 1 if recipe.strategy == "multiworker" else recipe.data.batch_size
+    require_memory(
+        4.0 * batch * math.prod(shape),
+        f"a batch of {batch:,} examples of {' x '.join(map(str, shape))}",
+        "Lower data.batch_size, data.image_size or data.length.",
+    )
     if dataset.text:
         return _open_text(recipe, dataset, spec, text, check, pretrained)
     bits = dataset.bits if known is None else known.get("bits", FULL)

@@ -11,6 +11,7 @@ from typing import Any
 from training.data.columns.cells import Cells, Rows, joined, number_cells, text_cells
 from training.data.columns.missing import MISSING, arrow, compute, is_missing
 from training.data.readers.sniffing import Layout, find_layout
+from zoo.common.budgets import check_cells
 from zoo.common.errors import DataError, did_you_mean
 from zoo.common.lazy import LazyModule, np
 
@@ -107,6 +108,7 @@ def _open_csv(file: Path, layout: Layout, handle: Callable[[Any], str]) -> Any:
 def _read_parquet(file: Path, reading: Reading) -> Rows:
     with parquet.ParquetFile(file) as opened:
         schema = opened.schema_arrow
+        check_cells(file, opened.metadata.num_rows, opened.metadata.num_columns)
         names = [name for name in schema.names if not arrow.types.is_nested(schema.field(name).type)]
         if len(set(schema.names)) < len(schema.names):
             raise DataError(f"Expected a different name for each column. Received: {file}: {schema.names[:20]}.")

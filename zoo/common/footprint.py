@@ -1,0 +1,73 @@
+"""The memory that a Keras model needs, compared with what is free before it is allocated."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from zoo.common import compat
+from zoo.common.budgets import HELD, available_memory, option_names, refuse_memory, require_memory
+
+BYTES = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "bool": 1}  # 4 for others
+
+
+@contextlib.contextmanager
+def within_memory(name: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Refuse a weight of a model that is built inside, before it is allocated, if all of them do not fit into memory.
+
+    Args:
+        name: name of the model.
+        options: the options that set its size, for the message.
+
+    Raises:
+        BadOption: they do not fit.
+    """
+    available, counted = available_memory(), [0]
+
+    def count(layer: Any, shape: tuple[int, ...], dtype: Any) -> None:
+        counted[0] += _bytes(shape, dtype)
+        if counted[0] > available:
+            given = f" with {option_names(options)}" if options else ""
+            what = f"{name}{given} (up to its layer {layer.name} with a weight of {' x '.join(map(str, shape))})"
+            names = ", ".join(options) if options else "its options"
+            refuse_memory(counted[0], available, what, f"Lower {names}, or choose a smaller model.")
+
+    with compat.before_weights(count):
+        yield
+
+
+def require_training(model: Any, batch: int, copies: int = 1) -> None:
+    """Raise BadOption if a training step of a functional model does not fit into memory.
+
+    Args:
+        model: the built model.
+        batch: examples of a step in this process.
+        copies: copies of the weights that training adds: the gradients and what the optimizer keeps.
+    """
+    weights = sum(_bytes(tuple(weight.shape), weight.dtype) for weight in model.trainable_weights)
+    outputs = output_bytes(model, batch)
+    needed = copies * weights + max(max(outputs, default=0), HELD * sum(outputs))
+    require_memory(
+        needed,
+        f"a training step of {model.name} with batches of {batch:,} examples of {_input_shapes(model)}",
+        "Lower data.batch_size, data.image_size or data.length, or choose a smaller model.",
+    )
+
+
+def output_bytes(model: Any, batch: int) -> list[int]:
+    """Return the bytes of the outputs of each layer of a functional model, for a batch of examples."""
+    if not compat.is_functional(model):
+        return []
+    tensors = [tensor for node in compat.nodes(model) for tensor in node.output_tensors]
+    # Sizes that are free next to the batch count as 1.
+    return [batch * _bytes(tuple(size or 1 for size in t.shape[1:]), t.dtype) for t in tensors]
+
+
+def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
+    return math.prod(map(int, shape)) * BYTES.get(str(dtype), 4)
+
+
+def _input_shapes(model: Any) -> str:
+    return " and ".join(" x ".join(map(str, tensor.shape[1:])) for tensor in model.inputs)
