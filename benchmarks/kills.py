@@ -127,6 +127,8 @@ def measure(commands: dict[str, Sequence[object]]) -> dict[str, float]:
 def main(kills: int, seed: int) -> int:
     """Kill commands in turns; returns the exit code."""
     draw, failures, counts = random.Random(seed), 0, collections.Counter()
+    # Under nohup it is ignored, and commands keep it so.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         run("train", *SMALL, "--run", folder / "run")

@@ -14,7 +14,7 @@ import training
 pytestmark = pytest.mark.slow
 
 # Every kind of file, and each runtime in float32 and int8.
-FORMATS = ("keras", "saved_model", "onnx", "tflite", "openvino", "onnx_int8", "tflite_int8", "openvino_int8")
+FORMATS = tuple(export.list_formats())
 
 
 @pytest.fixture(scope="module")
