@@ -55,6 +55,7 @@ def open_run_source(
         data_metadata(run),
     )
     source.writers = compressed.writers if compressed else {}
+    source.max_pixels = run.recipe.data.max_pixels
     return source, _samples(source, pipeline)
 
 

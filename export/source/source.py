@@ -14,7 +14,9 @@ from export.core.metadata import input_name, model_metadata
 from export.core.options import REMEDY, Options, changed_options
 from export.core.samples import SEQUENCE_INPUTS, count_examples, pad_batch, take_examples
 from export.source.operators import operators
+from training.common.pixel_limit import refuse_large
 from training.common.preprocess import decode
+from training.recipe.config import DataConfig
 from zoo.common.errors import BadOption
 from zoo.common.files import write_json
 from zoo.common.lazy import keras
@@ -80,7 +82,10 @@ class SourceModel:
         inner: the model without preprocessing.
         info: what is known of the weights; None for a run.
         writers: functions that replace the `write` of formats, by format; from compressions.
+        max_pixels: width x height of the largest image that is decoded; 0 for no limit.
     """
+
+    max_pixels: int = DataConfig.max_pixels
 
     def __init__(
         self,
@@ -188,10 +193,17 @@ class SourceModel:
 
     @property
     def decode(self) -> Callable[[Any], Any] | None:
-        """The function from a scalar string tensor (an encoded image) to raw pixels (*shape); None without images."""
+        """The function from a scalar string tensor (an encoded image) to raw pixels (*shape); None without images.
+
+        An image of more than `max_pixels` is refused by its header: a small file can hold more than fits into memory.
+        """
         if self.metadata["input"] != "image":
             return None
-        return functools.partial(decode, shape=self.shape, preprocessing=self._preprocessing)
+
+        def pixels(encoded: Any) -> Any:
+            return decode(refuse_large(encoded, self.max_pixels), self.shape, self._preprocessing)
+
+        return pixels
 
     def artifact_path(self, fmt: str, options: Options | None = None) -> Path:
         """Return the path of a format's artifact; converts it on first use, so that formats can build on each other.

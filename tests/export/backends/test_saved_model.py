@@ -123,6 +123,18 @@ def test_what_loses_nothing_gives_the_same_logits(signatures, images, kind, opti
     np.testing.assert_allclose(found, images["logits"][:3], rtol=1e-4, atol=1e-4)
 
 
+def test_large_images_are_refused_by_their_header(signatures, images):
+    """A file of a kilobyte that announces more than fits into memory is one line for the client."""
+    import struct
+
+    import tensorflow as tf
+
+    content = bytearray(encoded(images["inputs"][0], "PNG"))
+    content[16:24] = struct.pack(">II", 60_000, 50_000)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Expected an image of at most 100,000,000 pixels"):
+        signatures["serve_bytes"](tf.constant([bytes(content)]))
+
+
 def test_animated_webp_is_refused(signatures, images):
     """TensorFlow 2.21 decodes one beyond the end of its buffer, which ends the process that serves."""
     import tensorflow as tf

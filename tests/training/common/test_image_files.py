@@ -8,9 +8,11 @@ import struct
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from image_kinds import HEIGHT, WIDTH, bitmaps, bmp, jpegs, others, padded, pixels, png, saved, shown
 from PIL import Image
 
+from training.common import pixel_limit
 from training.common.image_files import (
     UnreadableImage,
     as_png,
@@ -51,22 +53,43 @@ def test_sizes_are_read_from_headers(content):
         assert pixels_of(content[: max(66, len(content) // 2)]) == WIDTH * HEIGHT
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if not needs_conversion(FILES[name])])
+def test_artifacts_read_sizes_from_headers_too(name):
+    """In a graph, the same number of pixels; a limit refuses the file before it is decoded."""
+    content = FILES[name]
+    assert int(pixel_limit.pixels(tf.constant(content))) == pixels_of(content) == WIDTH * HEIGHT
+    assert pixel_limit.refuse_large(tf.constant(content), WIDTH * HEIGHT).numpy() == content
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"at most {WIDTH * HEIGHT - 1:,} pixels"):
+        pixel_limit.refuse_large(tf.constant(content), WIDTH * HEIGHT - 1)
+    assert pixel_limit.refuse_large(tf.constant(content), 0).numpy() == content
+
+
+def test_other_content_has_no_pixels_in_a_graph():
+    """Text, and files that end before their header does, are left to the decoder."""
+    for content in (b"", b"text", b"\x89PNG", b"BM", b"GIF8"):
+        assert int(pixel_limit.pixels(tf.constant(content))) == 0
+
+
 def test_large_images_are_small_files():
     """Headers that announce more than fits into memory: nothing is allocated to know it."""
     great = struct.pack(">II", 60_000, 50_000)
     content = bytearray(FILES["png"])
     content[16:24] = great
     assert pixels_of(bytes(content)) == 3_000_000_000
+    assert int(pixel_limit.pixels(tf.constant(bytes(content)))) == 3_000_000_000
     frame = FILES["jpeg"].index(b"\xff\xc0")
     content = bytearray(FILES["jpeg"])
     content[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 50_000)
     assert pixels_of(bytes(content)) == 3_000_000_000
+    assert int(pixel_limit.pixels(tf.constant(bytes(content)))) == 3_000_000_000
     content = bytearray(FILES["gif"])
     content[6:10] = struct.pack("<HH", 60_000, 50_000)
     assert pixels_of(bytes(content)) == 3_000_000_000
+    assert int(pixel_limit.pixels(tf.constant(bytes(content)))) == 3_000_000_000
     content = bytearray(FILES["256 colors"])
     content[18:26] = struct.pack("<ii", 60_000, -50_000)
     assert pixels_of(bytes(content)) == 3_000_000_000
+    assert int(pixel_limit.pixels(tf.constant(bytes(content)))) == 3_000_000_000
 
 
 def test_webp_sizes():
