@@ -9,6 +9,7 @@ file that fails otherwise; exits with 1 if there is one.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import time
@@ -23,9 +24,13 @@ import numpy as np
 import zoo
 from training import DataConfig, ModelConfig, Recipe
 from training.data.pipeline.opening import open_pipeline, training_statistics
+from training.data.readers.table_files import read_rows
+from training.data.readers.tables import reading_of
 from training.data.summary import summary_lines
 from zoo.common.errors import ZooError
 
+# Rows that a line states as left out, other than those that are no rows of the table.
+LEFT_OUT = re.compile(r"^Left out: ([\d,]+) (?:rows without a target|texts of )")
 # Seconds from which on opening a file of a few kilobytes is a hang.
 SLOW = 20.0
 STRANGE = (
@@ -152,15 +157,21 @@ MUTATIONS = (change_bytes, cut, change_cells, change_column, change_lines, recod
 
 
 def opened(name: str, path: Path) -> None:
-    """Open a file as training does, and take its first batch."""
+    """Open a file as training does, and take its first batch; all rows are examples, or left out with a line."""
     model = "mlp_tiny" if name == "table" else "encoder_tiny"
     length = () if name == "table" else (12,)
-    recipe = Recipe("mutated", ModelConfig(model), DataConfig(name, path=str(path), batch_size=8, length=length))
+    data = DataConfig(name, path=str(path), batch_size=8, length=length, skip_bad=True)
+    recipe = Recipe("mutated", ModelConfig(model), data)
     pipeline = open_pipeline(recipe, zoo.spec(model))
-    list(summary_lines(training_statistics(pipeline)["summary"]))
+    summary = training_statistics(pipeline)["summary"]
+    list(summary_lines(summary))
     x, _ = next(iter(pipeline.train(0)))
     if not np.isfinite(np.asarray(x, "float64")).all():
         raise AssertionError("the first batch is not finite")
+    rows = len(read_rows(str(path), reading_of(data, texts=name != "table")))
+    said = sum(int(count.replace(",", "")) for note in summary["notes"] for count in LEFT_OUT.findall(note))
+    if said != rows - sum(summary["examples"].values()):
+        raise AssertionError(f"{rows} rows, {summary['examples']} examples, {said} stated as left out")
 
 
 def outcome(name: str, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Damaged images through the start of training: each is decoded, or left out and named; nothing crashes or hangs."""
+"""Damaged images, tables and texts through the start of training: each is read, or left out and named; no crash."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from training.data.pipeline.opening import open_pipeline
 from training.data.summary import summarize
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "common"))
+sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks"))
 EACH = 8
 
 
@@ -70,3 +71,26 @@ def test_damaged_images_are_decoded_or_named(count, tmp_path):
     assert seen == pipeline.steps_per_epoch * pipeline.batch_size
     for split in ("train", "validation", "test"):
         assert sum(len(x) for x, _ in pipeline.evaluate(split)) == summary["examples"][split]
+
+
+@pytest.mark.parametrize("count", [24, pytest.param(500, marks=pytest.mark.slow)])
+def test_damaged_tables_and_texts_train_or_are_refused(count, capsys):
+    """No traceback, no hang, and each row is an example, or stated as left out."""
+    from mutated import mutated as outcomes
+
+    found = outcomes(count, 1)
+    assert not found["fails"], capsys.readouterr().out
+    assert sum(found.values()) == count
+    # The control: some of both.
+    assert min(found["trains"], found["refused"]) > count / 10, found
+
+
+def test_a_row_that_nothing_states_is_found(tmp_path, monkeypatch):
+    """The negative control: a line that does not state the rows is an outcome of its own."""
+    import mutated as module
+
+    path = tmp_path / "file.csv"
+    path.write_bytes(module.table(np.random.default_rng(0)).replace(b"yes", b"NA", 5))
+    assert module.outcome("table", path) == "trains"
+    monkeypatch.setattr(module, "LEFT_OUT", module.re.compile("(nothing)"))
+    assert "80 rows" in module.outcome("table", path)
