@@ -43,7 +43,7 @@ def _image_files(found: Folder, suffixes: tuple[str, ...]) -> ImageFiles:
         found.labels,
         {name: paths for name, (paths, _) in pairs.items()},
         targets,
-        options=found.options,
+        options=(*found.options, "near_duplicates"),
         notes=found.notes,
         suffixes=suffixes,
         unused=found.unused,

@@ -84,6 +84,8 @@ class DataConfig:
             too many cells.
         max_pixels: width x height of the largest image that is decoded, by its header, as a small file can hold more
             than fits into memory; 0 for no limit.
+        near_duplicates: name images of two splits that look alike: the number of bits of 64 by which their perceptual
+            hashes may differ, such as 4; all images are decoded for it. 0 for no such search.
         augment: augmentation of training images.
         preprocessing: normalization and cropping; null for that of `model.weights`, else of the dataset, else
             of the model.
@@ -118,6 +120,7 @@ class DataConfig:
     tokenizer: str = ""
     skip_bad: bool = False
     max_pixels: int = 100_000_000
+    near_duplicates: int = 0
     augment: AugmentConfig = AugmentConfig()
     preprocessing: PreprocessingConfig | None = None
     normalize: str = ""

@@ -66,6 +66,7 @@ LIMITS = {
     "epochs": (1, 1e6),
     "replicas": (0, 4096),
     "data.max_pixels": (0, 1e12),
+    "data.near_duplicates": (0, 16),
     "seed": (0, 2**31 - 1),
     "checkpoint_seconds": (0, 1e9),
     "checkpoint_steps": (0, 1e9),

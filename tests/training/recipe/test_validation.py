@@ -52,6 +52,7 @@ BAD = [
     ("data.tokenizer", "wordpeice", "Did you mean 'wordpiece'"),
     ("data.skip_bad", "yes", "true or false"),
     ("data.max_pixels", -1, "from 0"),
+    ("data.near_duplicates", 17, "from 0 to 16"),
     ("data.augment.flip", 1, "true or false"),
     ("data.augment.shift", 2, "from 0 to 1"),
     ("data.augment.rotate", -1, "from 0 to 180"),

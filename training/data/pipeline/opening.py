@@ -40,6 +40,7 @@ OF_DATASETS = {
     "split_fractions": "data without splits",
     "split_seed": "data without splits",
     "stratify": "data without splits",
+    "near_duplicates": "images in folders and label files",
     "target": "tables and label files",
     "task": "tables and label files",
     "columns": "tables and label files",

@@ -152,6 +152,30 @@ def test_the_same_image_in_two_splits_is_said(tmp_path):
     assert summarize(load(tmp_path))["duplicates"][0] == ["train/cat/04.png", "train/cat/twin.png"]
 
 
+def smooth(number):
+    """Return a photograph-like image: a few large blots."""
+    return Image.fromarray(np.random.default_rng(number).integers(0, 255, (5, 6, 3), "uint8")).resize((90, 70))
+
+
+def test_images_of_two_splits_that_look_alike_are_said_on_request(tmp_path):
+    """A smaller copy of lower quality has almost the same hash; other images, and empty ones, have not."""
+    for split, first in (("train", 0), ("test", 100)):
+        for number, kind in enumerate(("cat", "dog")):
+            (tmp_path / split / kind).mkdir(parents=True)
+            for i in range(8):
+                smooth(first + 1000 * number + i).save(tmp_path / split / kind / f"{i}.png")
+            Image.new("RGB", (40 + first, 30 + number), (9, 9, 9)).save(tmp_path / split / kind / "empty.png")
+    (line,) = [line for line in lines(tmp_path, near_duplicates=6) if "look alike" in line]
+    assert line.endswith("of which 6 may differ: 0")
+    smooth(3).resize((45, 35)).save(tmp_path / "test/cat/copy.jpg", quality=60)
+    assert not [line for line in lines(tmp_path) if "look alike" in line or "same image" in line]
+    shutil.copy(tmp_path / "train/cat/5.png", tmp_path / "test/cat/equal.png")
+    (line,) = [line for line in lines(tmp_path, near_duplicates=6) if "look alike" in line]
+    assert "6 may differ: 1 (train: train/cat/3.png ~ test: test/cat/copy.jpg). Remove those" in line
+    found = summarize(load(tmp_path, near_duplicates=6))["near_duplicates"]
+    assert found == [["train/cat/3.png", "test/cat/copy.jpg"]]
+
+
 def test_classes_of_one_image_are_said(tmp_path):
     """It is a training example; other splits do without."""
     fill(tmp_path)

@@ -22,7 +22,7 @@ from zoo.common.errors import DataError
 from zoo.common.lazy import np
 
 # Fields of DataConfig that apply to label files.
-OF_LABELS = ("target", "columns", "task", "decimal", "missing", "encoding", "header")
+OF_LABELS = ("target", "columns", "task", "decimal", "missing", "encoding", "header", "near_duplicates")
 # Rows in which the column of the paths is looked for, and names of a column with the splits.
 ROWS, SPLIT_COLUMNS = 50, ("split", "set", "subset", "partition", "fold", "phase", "usage")
 

@@ -14,6 +14,7 @@ from training.data.dataset import DataFiles, Dataset, Split
 from training.data.readers.files import listed, name_in
 from training.data.readers.folders import FileCheck, bad_message
 from training.data.readers.images.checks import ImageChecks, any_turned, image_split, left_out_lines
+from training.data.readers.images.near import near_pairs
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
@@ -91,7 +92,7 @@ def image_dataset(files: ImageFiles, config: DataConfig, checks: ImageChecks | N
         check=None if config.skip_bad else FileCheck(files.root, ordered, checks.bad, EXPECTED),
         notes=(*files.notes, *left_out_lines(bad, files.root)),
         details={"left_out": left_out} if left_out else {},
-        refine=lambda dataset: _refined(dataset, files, good, checks),
+        refine=lambda dataset: _with_near(_refined(dataset, files, good, checks), good, config, checks),
         files=_data_files(files, good, config, checks),
     )
 
@@ -165,6 +166,23 @@ def _refined(dataset: Dataset, files: ImageFiles, good: Mapping[str, Sequence[Pa
     named = [[name_in(files.root, path) for _, path in pair] for pair in pairs[:PAIRS]]
     details = {**dataset.details, **({"duplicates": named} if named else {})}
     return dataclasses.replace(dataset, notes=(*dataset.notes, *notes), bits=bits, details=details)
+
+
+def _with_near(
+    dataset: Dataset, good: Mapping[str, Sequence[Path]], config: DataConfig, checks: ImageChecks
+) -> Dataset:
+    """Return a dataset that names images which look like one of another split, if the recipe asks for it."""
+    if not config.near_duplicates:
+        return dataset
+    root, found = dataset.files.root, near_pairs(good, config.near_duplicates, config.max_pixels)
+    # Equal files have a line of their own.
+    pairs = [pair for pair in found if checks.digest(pair[0][1]) != checks.digest(pair[1][1])]
+    shown = [" ~ ".join(f"{split}: {name_in(root, path)}" for split, path in pair) for pair in pairs]
+    line = f"Images of two splits that look alike, by a hash of 64 bits of which {config.near_duplicates} may differ: "
+    line += f"{len(pairs):,}" + (f" ({listed(shown, 3)}). Remove those that are copies." if pairs else "")
+    named = [[name_in(root, path) for _, path in pair] for pair in pairs[:PAIRS]]
+    details = {**dataset.details, **({"near_duplicates": named} if named else {})}
+    return dataclasses.replace(dataset, notes=(*dataset.notes, line), details=details)
 
 
 def _converted_line(good: Mapping[str, Sequence[Path]]) -> Iterator[str]:
