@@ -23,7 +23,8 @@ from export.core.samples import read_samples, write_samples
 from export.source.job import ExportJob, RunJob
 from export.source.source import record_path
 from export.verification.artifact import Artifact, inspect_artifact
-from export.verification.parity import Parity, compare, require
+from export.verification.compared import Parity
+from export.verification.parity import compare, require
 from export.verification.remedies import Refusal, Refused, Remedy, list_remedies
 from training.runs.environment import environment
 from training.runs.run import Run
@@ -81,11 +82,23 @@ def check_request(job: ExportJob, request: FormatRequest, compression: Compressi
     """Raise UnsupportedExport or BadOption for a format that spec, compression or options rule out."""
     if compression:
         check_formats(compression, [request.format.name])
+        _check_single_output(job)
     reason = unsupported_reason(job.spec, request)
     if reason:
         raise UnsupportedExport(reason)
     request.options.check(job.metadata())
     job.check(request)
+
+
+def _check_single_output(job: ExportJob) -> None:
+    """Raise UnsupportedExport if a model that is to be compressed has several outputs."""
+    outputs = job.metadata().get("outputs")
+    if outputs:
+        names = ", ".join(output["name"] for output in outputs)
+        raise UnsupportedExport(
+            "Compressions are trained and compared by one output. Received: a model for several targets, with the "
+            f"outputs {names}. Leave out --compress, or train a run for each target."
+        )
 
 
 def unsupported_reason(model: Run | zoo.ModelSpec, request: FormatRequest) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Name of the output by task; "logits" for all others.
+SEVERAL = "multitask"
 OUTPUTS = {"generate": "tokens", "regress": "values", "embed": "embedding"}
 
 
 def input_name(name: str, shape: Sequence[int]) -> str:
     """Return the name of an artifact's input: "image" for "features" of three axes, else the model's own."""
     return "image" if name == "features" and len(shape) == 3 else name
+
+
+def output_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the outputs in a model's metadata: one, or one for each of several targets."""
+    several = metadata.get("outputs")
+    return tuple(output["name"] for output in several) if several else (metadata["output"],)
 
 
 def model_metadata(
@@ -24,8 +31,12 @@ def model_metadata(
         task: its task.
         signature: name, dtype and shape of its input; of sequence-to-sequence models the shape has both lengths.
         labels: names of the classes, tags, labels or targets.
+
+    Returns:
+        The metadata; several targets have no "output", but "outputs" with the metadata of their data.
     """
     name, dtype, shape = signature
-    output = OUTPUTS.get(task, "logits")
-    described = {"model": model, "task": task, "input": name, "dtype": dtype, "output": output}
+    described = {"model": model, "task": task, "input": name, "dtype": dtype}
+    if task != SEVERAL:
+        described["output"] = OUTPUTS.get(task, "logits")
     return described | {"shape": list(shape), "labels": list(labels)}

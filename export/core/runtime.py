@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +39,34 @@ class Runtime:
     batch: int | None
     metadata: dict[str, Any] | None
 
-    def __call__(self, inputs: Any) -> np.ndarray:
+    def __call__(self, inputs: Any) -> Any:
         """Return float32 logits (n, classes) of raw values (n, *shape): pixels in [0, 255], features or int32 ids.
 
         A regression model returns values (n, targets) in the data's units; a tagger returns logits (n, length,
-        classes); for sequence-to-sequence models see `export.core.generate.Generator`.
+        classes); a model for several targets a dictionary of these by the names of `outputs`; for sequence-to-sequence
+        models see `export.core.generate.Generator`.
         """
         raise NotImplementedError
 
-    def classify_bytes(self, images: list[bytes]) -> np.ndarray | None:
-        """Return float32 logits of encoded images; None if the artifact has no such input."""
+    def classify_bytes(self, images: list[bytes]) -> Any:
+        """Return what `__call__` does, of encoded images; None if the artifact has no such input."""
         return None
 
-    def classify_strings(self, texts: list[str]) -> np.ndarray | None:
-        """Return float32 logits of texts; None if the artifact has no such input."""
+    def classify_strings(self, texts: list[str]) -> Any:
+        """Return what `__call__` does, of texts; None if the artifact has no such input."""
         return None
 
     def step(self, inputs: Any) -> None:
         """Run the artifact once on raw values of exactly its batch size; a generator, on one sequence."""
         raise NotImplementedError
+
+
+def one_or_named(outputs: Sequence[Tensor], found: Mapping[str, Any]) -> Any:
+    """Return the only output, or all of several by name."""
+    return dict(found) if len(outputs) > 1 else found[outputs[0].name]
+
+
+def in_order(outputs: Sequence[Tensor], metadata: Mapping[str, Any] | None) -> tuple[Tensor, ...]:
+    """Return several outputs in the order of an artifact's metadata; formats that sort signatures sort them by name."""
+    names = [output["name"] for output in (metadata or {}).get("outputs", ())]
+    return tuple(sorted(outputs, key=lambda one: names.index(one.name) if one.name in names else len(names)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Inputs of sequence-to-sequence models; the samples file has an array for each.
 SEQUENCE_INPUTS = ("source", "target")
+# The source model's outputs; those of several targets follow a slash.
+LOGITS = "logits"
 # Examples that are compared a second time: one by one through a dynamic batch, and through a signature for encoded
 # images or for texts.
 SECOND_PASS = 32
@@ -25,10 +27,11 @@ CALL_EXAMPLES, CALL_BYTES = 32, 4 << 20
 
 def write_samples(samples: dict[str, Any], path: Path) -> None:
     """Write the samples that `export.source.run_source.open_run_source` returns; pixels as uint8."""
-    inputs = samples["inputs"]
+    inputs, outputs = samples["inputs"], samples["logits"]
     arrays = inputs if isinstance(inputs, dict) else {"inputs": _compact(inputs)}
-    rest = {name: value for name, value in samples.items() if name != "inputs"}
-    np.savez_compressed(path, **arrays, **rest)
+    logits = {f"{LOGITS}/{name}": value for name, value in outputs.items()} if isinstance(outputs, dict) else {}
+    rest = {name: value for name, value in samples.items() if name != "inputs" and not (logits and name == LOGITS)}
+    np.savez_compressed(path, **arrays, **logits, **rest)
 
 
 def _compact(inputs: _np.ndarray) -> _np.ndarray:
@@ -36,10 +39,16 @@ def _compact(inputs: _np.ndarray) -> _np.ndarray:
 
 
 def read_samples(path: Path) -> dict[str, Any]:
-    """Return the samples of a file: inputs as float32 raw values, int32 ids, or a dictionary of ids by input."""
+    """Return the samples of a file: inputs as float32 raw values, int32 ids, or a dictionary of ids by input.
+
+    The logits of several targets are a dictionary by output.
+    """
     check_arrays(path)
     with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+        arrays: dict[str, Any] = {name: file[name] for name in file.files}
+    named = {name: arrays.pop(name) for name in list(arrays) if name.startswith(f"{LOGITS}/")}
+    if named:
+        arrays[LOGITS] = {name.partition("/")[2]: value for name, value in named.items()}
     if "inputs" not in arrays:
         return {"inputs": {name: arrays.pop(name) for name in SEQUENCE_INPUTS}} | arrays
     inputs = arrays["inputs"]
@@ -60,12 +69,19 @@ def examples_per_call(inputs: Any) -> int:
     return max(2, min(CALL_EXAMPLES, CALL_BYTES // size))
 
 
-def predict_in_batches(model: _keras.Model, inputs: Any) -> _np.ndarray:
-    """Return the predictions of a Keras model, computed a few examples at a time."""
+def predict_in_batches(model: _keras.Model, inputs: Any) -> Any:
+    """Return the predictions of a Keras model, by name if there are several, computed a few examples at a time."""
     return model.predict(inputs, batch_size=examples_per_call(inputs), verbose=0)
 
 
-def in_batches(function: Callable[[Any], _np.ndarray], inputs: Any, size: int | None) -> _np.ndarray:
+def joined(parts: Sequence[Any]) -> Any:
+    """Return the outputs of consecutive examples as one array, or one for each name."""
+    if isinstance(parts[0], dict):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
+
+
+def in_batches(function: Callable[[Any], Any], inputs: Any, size: int | None) -> Any:
     """Return the outputs of a function for any number of examples, called on a few at a time.
 
     Args:
@@ -76,8 +92,9 @@ def in_batches(function: Callable[[Any], _np.ndarray], inputs: Any, size: int | 
     outputs = []
     for first in range(0, count_examples(inputs), size or CALL_EXAMPLES):
         batch = take_examples(inputs, size or CALL_EXAMPLES, first)
-        outputs.append(function(pad_batch(batch, size) if size else batch)[: count_examples(batch)])
-    return np.concatenate(outputs)
+        found = function(pad_batch(batch, size) if size else batch)
+        outputs.append(take_examples(found, count_examples(batch)))
+    return joined(outputs)
 
 
 def pad_batch(inputs: Any, size: int) -> Any:

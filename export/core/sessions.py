@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from export.core.generate import Generator
-from export.core.runtime import Runtime, Tensor
+from export.core.runtime import Runtime, Tensor, one_or_named
 from export.core.samples import in_batches
 from zoo.common.lazy import np
 
@@ -32,7 +32,7 @@ class Session(Protocol):
 
 
 class SessionRuntime(Runtime):
-    """A file with one input and one output.
+    """A file with one input, and one output or one for each target.
 
     Args:
         session: the file.
@@ -43,10 +43,13 @@ class SessionRuntime(Runtime):
         self.inputs, self.outputs = session.inputs, session.outputs
         self.batch, self.metadata = self.inputs[0].shape[0], session.metadata
 
-    def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return float32 logits of raw values (n, *shape) or ids."""
-        tensor, run = self.inputs[0], self._session.run
-        return in_batches(lambda batch: run({tensor.name: batch})[0], np.asarray(inputs, tensor.dtype), self.batch)
+    def __call__(self, inputs: _np.ndarray) -> Any:
+        """Return float32 logits of raw values (n, *shape) or ids; by name if there are several outputs."""
+        return in_batches(self._run, np.asarray(inputs, self.inputs[0].dtype), self.batch)
+
+    def _run(self, batch: _np.ndarray) -> Any:
+        values = self._session.run({self.inputs[0].name: batch})
+        return one_or_named(self.outputs, {t.name: v for t, v in zip(self.outputs, values, strict=True)})
 
     def step(self, inputs: _np.ndarray) -> None:
         """Run once on raw values (n, *shape) of the input's dtype."""

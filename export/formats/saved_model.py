@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +43,8 @@ class SavedOptions(Options):
 
 
 PLAIN = SavedOptions()
+# What signatures for encoded inputs return next to the outputs of the model.
+EXTRA = ("scores", "labels")
 
 
 def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> None:
@@ -54,7 +56,8 @@ def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> Non
     files of any size, and returns "logits", "scores" (their softmax) and "labels" (the top-1 name); for texts
     `serve_text` takes "text", a one-dimensional string tensor, and returns the same, with an empty label for padding. A
     multi-label model returns "logits" and "scores" (sigmoids in the order of the labels), a regression model "values",
-    an encoder "embedding". The folder also holds the labels as an asset, and a warm-up request for each signature.
+    an encoder "embedding", and a model for several targets each by its name, such as "species", "species_scores" and
+    "species_labels". The folder also holds the labels as an asset, and a warm-up request for each signature.
 
     Args:
         source: the model to convert.
@@ -71,14 +74,18 @@ def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> Non
         labels = Path(folder) / "labels.txt"
         labels.write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
         module.table = _label_table(str(labels)) if source.labels else None
-        served = {part.name: (_serve(source.model, part.outputs[0], spec), raw)}
+        returned = _returned(source, module)
+        served = {part.name: (_serve(source.model, part.outputs, spec), raw)}
         if trunk is not None:
-            served["features"] = _serve(trunk, "features", spec), raw
+            served["features"] = _serve(trunk, ("features",), spec), raw
         if source.decode is not None:
-            served["serve_bytes"] = _serve_bytes(source, module.table), {"image_bytes": [_jpeg(shape)]}
+            served["serve_bytes"] = _serve_bytes(source, returned), {"image_bytes": [_jpeg(shape)]}
         if source.text is not None:
             module.tokenizer = tokenizer(source.text, source.shape[0])
-            served["serve_text"] = _serve_text(source, module), {"text": [source.text.vocabulary[-1].encode()]}
+            served["serve_text"] = (
+                _serve_text(source, module, returned),
+                {"text": [source.text.vocabulary[-1].encode()]},
+            )
         _save(module, served, source, path, options)
 
 
@@ -124,12 +131,13 @@ def _save(
     write_warmup(extra, source.metadata["model"], {name: example for name, (_, example) in served.items()})
 
 
-def _serve(model: Any, output: str, spec: Any) -> Any:
-    """Return the signature of a model with one input and one output."""
+def _serve(model: Any, outputs: Sequence[str], spec: Any) -> Any:
+    """Return the signature of a model with one input, and one output or one for each target."""
 
     def serve(**values: Any) -> dict[str, Any]:
         (value,) = values.values()
-        return {output: model(tf.cast(value, model.inputs[0].dtype), training=False)}
+        found = model(tf.cast(value, model.inputs[0].dtype), training=False)
+        return found if isinstance(found, dict) else {outputs[0]: found}
 
     return tf.function(serve, autograph=False).get_concrete_function(**{spec.name: spec})
 
@@ -145,28 +153,62 @@ def _jpeg(shape: tuple[int, ...]) -> bytes:
     return tf.io.encode_jpeg(tf.zeros((*shape[:2], 3), tf.uint8)).numpy()
 
 
-def _serve_bytes(source: SourceModel, table: Any) -> Any:
+def _returned(source: SourceModel, module: Any) -> Callable[[Any], dict[str, Any]]:
+    """Return the function from the model's outputs to those of the signatures for encoded inputs.
+
+    For several targets, what an output returns has its name in front, and the output itself has its name alone.
+    """
+    several = source.metadata.get("outputs")
+    if not several:
+        outputs = OUTPUTS.get(source.task, _classification_outputs)
+        return lambda logits: outputs(logits, module.table)
+    names = {one["name"]: tf.constant(one["labels"]) for one in several}
+
+    def named(found: Any) -> dict[str, Any]:
+        returned: dict[str, Any] = {}
+        for one in several:
+            name = one["name"]
+            outputs = OUTPUTS.get(one["task"], _classification_outputs)
+            parts = outputs(found[name], _Names(names[name])).items()
+            returned |= {f"{name}_{key}" if key in EXTRA else name: value for key, value in parts}
+        return returned
+
+    return named
+
+
+class _Names:
+    """A table of the labels of one of several outputs."""
+
+    def __init__(self, labels: Any) -> None:
+        self._labels = labels
+
+    def lookup(self, indices: Any) -> Any:
+        """Return the labels of indices."""
+        return tf.gather(self._labels, indices)
+
+
+def _serve_bytes(source: SourceModel, returned: Callable[[Any], dict[str, Any]]) -> Any:
     """Return the signature from encoded images to logits, scores and labels."""
-    model, outputs = source.model, OUTPUTS.get(source.task, _classification_outputs)
+    model = source.model
     pixels = tf.TensorSpec(model.inputs[0].shape[1:], tf.float32)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serve(image_bytes: Any) -> dict[str, Any]:
         images = tf.map_fn(source.decode, image_bytes, fn_output_signature=pixels)
-        return outputs(model(images, training=False), table)
+        return returned(model(images, training=False))
 
     return serve
 
 
-def _serve_text(source: SourceModel, module: Any) -> Any:
+def _serve_text(source: SourceModel, module: Any, returned: Callable[[Any], dict[str, Any]]) -> Any:
     """Return the signature from strings to logits, scores and labels."""
-    model, outputs = source.model, OUTPUTS.get(source.task, _classification_outputs)
+    model = source.model
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="text")])
     def serve(text: Any) -> dict[str, Any]:
         ids = module.tokenizer(text)
-        predictions = outputs(model(ids, training=False), module.table)
-        if len(model.output_shape) > 2:
+        predictions = returned(model(ids, training=False))
+        if not isinstance(model.output, dict) and len(model.output_shape) > 2:
             predictions["labels"] = tf.where(tf.equal(ids, PADDING), "", predictions["labels"])
         return predictions
 

@@ -63,7 +63,10 @@ def _metrics(bundle: Bundle) -> dict[str, float]:
     """Return the metrics of a run's task."""
     result = bundle.run.result()
     shown = TASKS[result.get("task", "classify")].shown
-    return {key: result["test"][key] for key in shown if isinstance(result["test"].get(key), float)}
+    found = {key: result["test"][key] for key in shown if isinstance(result["test"].get(key), float)}
+    for name, values in (result["test"].get("targets") or {}).items():
+        found |= {f"{name} {key}": values[key] for key in TASKS[values["task"]].shown if key in values}
+    return found
 
 
 def _task(bundle: Bundle) -> str:

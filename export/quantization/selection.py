@@ -49,10 +49,8 @@ def activation_noise(model: _keras.Model, examples: Any) -> dict[str, float]:
                 outputs[layer.name] = found
             return found
 
-        logits = run_layers(model, examples, run)
-        signs = np.sign(np.random.default_rng(SEED).normal(size=logits.shape)).astype("float32")
-        # What all classes have in common changes no prediction.
-        total = tf.reduce_sum(logits * (signs - signs.mean(axis=-1, keepdims=True)))
+        found = keras.tree.flatten(run_layers(model, examples, run))
+        total = sum(_projected(values, alone=len(found) == 1) for values in found)
     quantized = [name for name in quantized_outputs(model) if name in outputs]
     gradients = tape.gradient(total, [outputs[name] for name in quantized])
     return {
@@ -60,6 +58,16 @@ def activation_noise(model: _keras.Model, examples: Any) -> dict[str, float]:
         for name, gradient in zip(quantized, gradients, strict=True)
         if gradient is not None
     }
+
+
+def _projected(values: Any, *, alone: bool) -> Any:
+    """Return the sum of an output's values with random signs; several outputs are compared in their own scales."""
+    signs = np.sign(np.random.default_rng(SEED).normal(size=values.shape)).astype("float32")
+    if values.shape[-1] > 1:
+        # What all classes have in common changes no prediction.
+        signs = signs - signs.mean(axis=-1, keepdims=True)
+    spread = 1.0 if alone else tf.stop_gradient(tf.math.reduce_std(values)) + 1e-12
+    return tf.reduce_sum(values * signs) / spread
 
 
 def _noise(values: Any, gradient: Any) -> float:

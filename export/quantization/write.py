@@ -18,8 +18,6 @@ from export.quantization.selection import select_layers
 from zoo.common.lazy import np
 
 if TYPE_CHECKING:
-    import numpy as _np
-
     from export.source.source import SourceModel
 
 HELD_BACK, MOST = 4, 32  # one of so many calibration examples is held back, at most so many
@@ -98,8 +96,13 @@ def _compare(
     return ratios
 
 
-def signal_to_noise(outputs: _np.ndarray, expected: _np.ndarray) -> float:
-    """Return the signal-to-noise ratio of logits in dB, without what all classes of an example have in common."""
+def signal_to_noise(outputs: Any, expected: Any) -> float:
+    """Return the signal-to-noise ratio of logits in dB, without what all classes of an example have in common.
+
+    Of several outputs it is that of the worst.
+    """
+    if isinstance(expected, dict):
+        return min(signal_to_noise(outputs[name], expected[name]) for name in expected)
     error = outputs - expected
     if expected.shape[-1] > 1:
         error, expected = (x - x.mean(axis=-1, keepdims=True) for x in (error, expected))

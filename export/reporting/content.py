@@ -174,9 +174,17 @@ def _summary(artifacts: ArtifactSet) -> dict[str, Any]:
         "test_loss": test["loss"],
         "test_metrics": {NAMES.get(key, key): test[key] for key in task.shown if key != task.main},
         "average_precision": test.get("average_precision"),
+        "targets": {name: _target(found) for name, found in test["targets"].items()} if "targets" in test else None,
         "hardware": f"{env['cores']} CPU cores, {env['processor']}",
         "versions": env["versions"] | {"python": env["python"]},
     }
+
+
+def _target(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of one of several targets."""
+    shown = [key for key in TASKS[found["task"]].shown if key in found]
+    metrics = {NAMES.get(key, key): found[key] for key in shown}
+    return {"task": found["task"], "metrics": metrics, "loss": found["loss"], "examples": found["examples"]}
 
 
 def artifact_rows(sets: Sequence[ArtifactSet], measured: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -17,7 +17,12 @@ from export.reporting.training_plots import confusion_section, training_curves
 
 ENVIRONMENT = ("hardware", "precision", "strategy", "seed", "versions")
 # Names of the metrics other than accuracy.
-METRIC_NAMES = {"mean_average_precision": "mean average precision", "r2": "R²", "agreement": "agreement"}
+METRIC_NAMES = {
+    "score": "score, the mean over targets",
+    "mean_average_precision": "mean average precision",
+    "r2": "R²",
+    "agreement": "agreement",
+}
 
 
 def page_context(content: dict[str, Any]) -> dict[str, Any]:

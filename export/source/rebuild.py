@@ -58,9 +58,10 @@ def rebuild(run: Run, pipeline: Pipeline) -> _keras.Model:
 
 
 def relative_error(model: _keras.Model, other: _keras.Model, x: Any) -> float:
-    """Return the largest difference of two models' outputs as a fraction of the largest output."""
-    outputs, expected = (np.asarray(m(x, training=False), "float64") for m in (model, other))
-    return float(np.abs(outputs - expected).max() / (np.abs(expected).max() + 1e-12))
+    """Return the largest difference of two models' outputs as a fraction of the largest one of the same output."""
+    pairs = zip(*(keras.tree.flatten(m(x, training=False)) for m in (model, other)), strict=True)
+    arrays = [tuple(np.asarray(values, "float64") for values in pair) for pair in pairs]
+    return max(float(np.abs(found - known).max() / (np.abs(known).max() + 1e-12)) for found, known in arrays)
 
 
 def in_precision(model: _keras.Model, policy: str) -> _keras.Model:

@@ -60,16 +60,17 @@ def open_run_source(
 
 
 def data_metadata(run: Run) -> dict[str, Any]:
-    """Return the metadata of a run's data next to its labels: the task, and the columns of a table."""
-    task, statistics = run.result().get("task"), run.statistics() or {}
-    return {key: value for key, value in (("task", task), ("tabular", statistics.get("tabular"))) if value}
+    """Return the metadata of a run's data next to its labels: the task, several outputs, and the columns of a table."""
+    result, statistics = run.result(), run.statistics() or {}
+    found = {"task": result.get("task"), "outputs": result.get("outputs"), "tabular": statistics.get("tabular")}
+    return {key: value for key, value in found.items() if value}
 
 
 def _samples(source: SourceModel, pipeline: Pipeline) -> dict[str, Any]:
     """Return test examples with the source model's predictions."""
     generates = source.task == "generate"
     # One byte per pixel, four per logit.
-    size = math.prod(source.shape) + 4 * math.prod(source.model.output_shape[1:])
+    size = math.prod(source.shape) + 4 * sum(math.prod(tensor.shape[1:]) for tensor in source.model.outputs)
     split = "test" if "test" in pipeline.dataset.splits else "validation"
     count = max(16, min(SEQUENCES if generates else SAMPLES, SAMPLE_BYTES // size))
     inputs, labels = pipeline.raw(split, count)

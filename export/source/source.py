@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.core.format import FormatRequest, formats
 from export.core.generate import decoder_inputs
-from export.core.metadata import input_name, model_metadata
+from export.core.metadata import input_name, model_metadata, output_names
 from export.core.options import REMEDY, Options, changed_options
 from export.core.samples import SEQUENCE_INPUTS, count_examples, pad_batch, take_examples
 from export.source.operators import operators
@@ -77,7 +77,8 @@ class SourceModel:
 
     Attributes:
         model: keras.Model in float32, from raw values "image" or "features" (n, *shape), or ids, to logits or values.
-        task: "classify", "multilabel", "regress", "tag" or "generate", see training.Dataset; "embed" for a vector.
+        task: "classify", "multilabel", "regress", "tag", "generate" or "multitask", see training.Dataset; "embed" for a
+            vector.
         metadata: JSON-safe metadata for the artifact.
         inner: the model without preprocessing.
         info: what is known of the weights; None for a run.
@@ -102,8 +103,7 @@ class SourceModel:
         extra = dict(metadata or {})
         names = [tensor.name for tensor in model.inputs]
         takes_ids = model.inputs[0].dtype == "int32"
-        default_task = "generate" if len(names) > 1 else "tag" if len(model.output_shape) > 2 else "classify"
-        self.task = extra.pop("task", default_task)
+        self.task = extra.pop("task", None) or _default_task(model)
         self.shape = tuple(size for tensor in model.inputs for size in tensor.shape[1:])
         self.labels, self.text = tuple(labels), text
         self.model = model if takes_ids else _with_preprocessing(model, preprocessing)
@@ -169,7 +169,7 @@ class SourceModel:
     def parts(self) -> tuple[Part, ...]:
         """The functions of an artifact: one, or encoder and decoder step of a sequence-to-sequence model."""
         if self.task != "generate":
-            return (Part("serving_default", self.model, (self.metadata["output"],)),)
+            return (Part("serving_default", self.model, output_names(self.metadata)),)
         taken = self.encoder_decoder
         return Part("encode", taken.encoder, ("memory",)), Part("decode", taken.decoder, ("logits", "next_cache"))
 
@@ -224,6 +224,11 @@ class SourceModel:
             write_json(record_path(folder), record or {}, parents=False)
             self._converted.add(folder.name)
         return folder / backend.file
+
+
+def _default_task(model: Any) -> str:
+    """Return the task that a model alone determines."""
+    return "generate" if len(model.inputs) > 1 else "tag" if len(model.output_shape) > 2 else "classify"
 
 
 def _refuse_remedies(fmt: str, options: Options) -> None:

@@ -61,13 +61,23 @@ class Measure:
         """Return the tolerance of a format for the task."""
         return dataclasses.replace(tolerance, drop=self.times * tolerance.drop + self.slack)
 
-    def compare(self, outputs: Any, source: Any, labels: Any) -> dict[str, Any]:
-        """Return the fields of a `Parity` that outputs have, other than errors; without labels accuracies are None."""
+    def compare(self, outputs: Any, source: Any, labels: Any, labeled: Any = None) -> dict[str, Any]:
+        """Return the fields of a `Parity` that outputs have, other than errors; without labels accuracies are None.
+
+        Args:
+            outputs: of the artifact.
+            source: of the source model.
+            labels: of the examples, None without any.
+            labeled: which examples have a label, bool (n,); None for all.
+        """
         # Outputs that are not finite give a ratio that is not, and fail.
         with np.errstate(all="ignore"):
             unlabeled = {"snr": self.snr(outputs, source), **self._agreement(outputs, source)}
             unlabeled |= self.more(outputs, source) if self.more else {}
-        return unlabeled | self._accuracy(outputs, source, labels)
+        if labeled is None or labels is None:
+            return unlabeled | self._accuracy(outputs, source, labels)
+        known = (outputs[labeled], source[labeled], labels[labeled]) if labeled.any() else (outputs, source, None)
+        return unlabeled | self._accuracy(*known)
 
     def _agreement(self, outputs: Any, source: Any) -> dict[str, Any]:
         if self.same is None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from export.core.generate import Generator, check_parts, compare_sequences
+from export.core.metadata import output_names
 from export.core.runtime import Runtime, Tensor
-from export.core.samples import CALL_EXAMPLES, SECOND_PASS, count_examples, examples_per_call, take_examples
+from export.core.samples import CALL_EXAMPLES, SECOND_PASS, count_examples, examples_per_call, joined, take_examples
 from export.core.tolerance import Tolerance
 from export.verification.accuracy_drop import paired_drop
+from export.verification.compared import Compared, Parity
 from export.verification.encoded import encode_png, with_frame
-from export.verification.gate import AGREEMENT, EXACT, deciding_metric, failed_limits, has_enough_examples
+from export.verification.gate import AGREEMENT, EXACT
 from export.verification.measures import Measure, drop_fields, measure_of
+from export.verification.outputs import compare_outputs
 from zoo.common.errors import ParityError
 from zoo.common.lazy import np
 
@@ -23,71 +25,6 @@ AGREEMENTS = {
     "mean_average_precision": "label agreement",
     "neighbors": "nearest-neighbor agreement",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Parity:
-    """The comparison of an artifact with its source model on `n` test examples.
-
-    Args:
-        n: number of examples.
-        max: largest error of a logit, or of a value.
-        mean: mean error.
-        relative: `max` as a fraction of the source's largest logit, or of the range of its values.
-        agreement: fraction of equal top-1 predictions; of equal decisions in multi-label tasks; of vectors with the
-            same nearest neighbor among the examples; None in regression.
-        accuracy: the artifact's accuracy, or the metric named in `metric`; None without labels.
-        source_accuracy: the source model's.
-        batches: batch sizes that were run.
-        tolerance: the allowed errors.
-        passed: whether the artifact is within tolerance.
-        decided_by: what decides: "exact" for an exact tolerance, else `metric`, or without labels "agreement", or "snr"
-            in regression.
-        failed: the limits that the artifact is not within: "relative", "snr", "agreement", "accuracy",
-            "sequence_agreement".
-        enough: whether the examples suffice to tell if the artifact is within a statistical tolerance; None for an
-            exact one.
-        snr: signal-to-noise ratio of the logits in dB, without what all classes have in common; of the values in
-            regression.
-        weighted_agreement: `agreement` with each example weighted by the source's margin; None in regression.
-        drop: loss of `accuracy`; None without labels.
-        drop_interval: its bounds; each holds with 95%.
-        drop_p: how often an artifact that loses nothing shows such a loss; of McNemar's exact test, or of a t-test on
-            the jackknife for metrics other than accuracy.
-        sequence_agreement: fraction of generated sequences equal to the source's, token by token; None for others.
-        cosine: lowest cosine of a vector with the source's; None for other tasks.
-        metric: what `accuracy` is: "accuracy"; "mean_average_precision" in multi-label tasks; "r2" in regression.
-        mae: in regression, the artifact's mean absolute error in the data's units.
-        source_mae: the source model's.
-    """
-
-    n: int
-    max: float
-    mean: float
-    relative: float
-    agreement: float | None
-    accuracy: float | None
-    source_accuracy: float | None
-    batches: tuple[int, ...]
-    tolerance: Tolerance
-    passed: bool
-    decided_by: str
-    failed: tuple[str, ...]
-    enough: bool | None
-    snr: float
-    weighted_agreement: float | None
-    drop: float | None
-    drop_interval: list[float] | None
-    drop_p: float | None
-    sequence_agreement: float | None = None
-    cosine: float | None = None
-    metric: str = "accuracy"
-    mae: float | None = None
-    source_mae: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON-safe values."""
-        return dataclasses.asdict(self) | {"batches": list(self.batches), "failed": list(self.failed)}
 
 
 def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, expected: dict[str, Any]) -> Parity:
@@ -106,54 +43,21 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     Raises:
         ParityError: names, shapes or metadata differ from the source's.
     """
-    inputs, source, labels = samples["inputs"], samples["logits"], samples.get("labels")
-    task = expected.get("task", "classify")
-    measure = measure_of(task)
     _check_interface(runtime, samples, expected)
+    inputs, source = samples["inputs"], samples["logits"]
     # A dynamic batch also runs at a size that is not 1, which nothing was compiled for.
     sizes = [runtime.batch] if runtime.batch else [_large_batch(inputs), 1]
-    logits = _in_batches(runtime, inputs, sizes[0])
-    _check_shape(logits, source)
-    valid, first = _valid(samples, measure), take_examples(inputs, SECOND_PASS)
-    others = [_in_batches(runtime, first, size) for size in sizes[1:]]
+    outputs, first = _in_batches(runtime, inputs, sizes[0]), take_examples(inputs, SECOND_PASS)
     encoded = (_through_bytes(runtime, first, expected), _through_strings(runtime, samples))
-    others += [outputs for outputs in encoded if outputs is not None]
-    errors = np.abs(logits - source)[valid]
-    largest = [np.abs(outputs - source[:SECOND_PASS])[valid[:SECOND_PASS]].max() for outputs in others]
-    found = {
-        "max": float(np.max([errors.max(), *largest])),
-        "mean": float(errors.mean()),
-        "metric": measure.metric,
-        "sequence_agreement": None,
-        **measure.compare(logits[valid], source[valid], None if labels is None else labels[valid]),
-        **(_sequences(runtime, samples) if isinstance(runtime, Generator) else {}),
-    }
-    found["relative"] = found["max"] / measure.scale(source[valid])
-    adjusted = _adjust(tolerance, found, len(source), task)
-    failed = failed_limits(found, adjusted)
-    return Parity(
-        n=len(source),
-        batches=tuple(sizes),
-        tolerance=adjusted,
-        passed=not failed,
-        failed=failed,
-        decided_by=deciding_metric(found, adjusted),
-        enough=has_enough_examples(found, measure.adjust(tolerance), len(source)),
-        **found,
-    )
-
-
-def passes(parity: Parity, tolerance: Tolerance, task: str) -> bool:
-    """Return whether an artifact would be within another tolerance of its format."""
-    return not failed_limits(vars(parity), _adjust(tolerance, vars(parity), parity.n, task))
-
-
-def _adjust(tolerance: Tolerance, found: dict[str, Any], count: int, task: str) -> Tolerance:
-    """Return the tolerance of a format for a task; without labels, one of a few examples may have another top-1."""
-    adjusted = measure_of(task).adjust(tolerance)
-    if found["drop"] is not None or adjusted.agreement >= 1.0:
-        return adjusted
-    return dataclasses.replace(adjusted, agreement=min(adjusted.agreement, 1 - 1 / count))
+    others = [_in_batches(runtime, first, size) for size in sizes[1:]]
+    others += [found for found in encoded if found is not None]
+    if "outputs" in expected:
+        return compare_outputs((outputs, others), samples, tolerance, expected["outputs"], sizes)
+    task = expected.get("task", "classify")
+    valid = _valid(samples, measure_of(task))
+    more = _sequences(runtime, samples) if isinstance(runtime, Generator) else {}
+    compared = Compared(outputs, source, samples.get("labels"), valid, others, more)
+    return compared.parity(task, tolerance, sizes)
 
 
 def _sequences(runtime: Generator, samples: dict[str, Any]) -> dict[str, Any]:
@@ -188,9 +92,15 @@ def require(parity: Parity, name: str, remedies: Sequence[str] = ()) -> None:
     """
     if parity.passed:
         return
-    metrics = ", ".join(filter(None, (_error_text(parity), _agreement_text(parity), _accuracy_text(parity))))
+    failed = {part: found for part, found in (parity.outputs or {"": parity}).items() if not found.passed}
+    metrics = "; ".join(f"{part}: {_metrics_text(found)}".removeprefix(": ") for part, found in failed.items())
     advice = f". Try, in this order: {'; '.join(remedies)}" if remedies else ""
     raise ParityError(f"{name} failed verification on {parity.n} examples: {metrics}{_too_few(parity)}{advice}")
+
+
+def _metrics_text(parity: Parity) -> str:
+    """Return the metrics of one output."""
+    return ", ".join(filter(None, (_error_text(parity), _agreement_text(parity), _accuracy_text(parity))))
 
 
 def _error_text(parity: Parity) -> str:
@@ -249,14 +159,17 @@ def _check_interface(runtime: Runtime, samples: dict[str, Any], expected: dict[s
     if isinstance(runtime, Generator):
         check_parts(runtime, samples)
         return
-    interface = [
-        (runtime.inputs, expected["input"], samples["inputs"]),
-        (runtime.outputs, expected["output"], samples["logits"]),
-    ]
-    for tensors, name, array in interface:
-        if [t.name for t in tensors] != [name]:
-            raise ParityError(f"The artifact must have one tensor {name!r}. Received: {[t.name for t in tensors]}")
-        _check_tensor(tensors[0], array.shape[1:], runtime.batch)
+    names, logits = output_names(expected), samples["logits"]
+    outputs = logits if isinstance(logits, dict) else {names[0]: logits}
+    for tensors, arrays in ((runtime.inputs, {expected["input"]: samples["inputs"]}), (runtime.outputs, outputs)):
+        found = {tensor.name: tensor for tensor in tensors}
+        if found.keys() != arrays.keys() or len(found) != len(tensors):
+            raise ParityError(
+                f"The artifact must have the tensors {', '.join(map(repr, arrays))}. Received: "
+                f"{[tensor.name for tensor in tensors]}"
+            )
+        for name, array in arrays.items():
+            _check_tensor(found[name], array.shape[1:], runtime.batch)
 
 
 def _check_tensor(tensor: Tensor, shape: tuple[int, ...], batch: int | None) -> None:
@@ -264,18 +177,9 @@ def _check_tensor(tensor: Tensor, shape: tuple[int, ...], batch: int | None) -> 
         raise ParityError(f"{tensor.name} must have the shape {(batch, *shape)}. Received: {tensor.shape}")
 
 
-def _check_shape(logits: Any, source: Any) -> None:
-    if logits.shape != source.shape or str(logits.dtype) != "float32":
-        raise ParityError(
-            f"Expected logits of shape {source.shape} in float32. Received: {logits.shape} in {logits.dtype}"
-        )
-
-
 def _in_batches(runtime: Runtime, inputs: Any, size: int) -> Any:
     """Run the inputs in batches of `size`."""
-    return np.concatenate(
-        [runtime(take_examples(inputs, size, first)) for first in range(0, count_examples(inputs), size)]
-    )
+    return joined([runtime(take_examples(inputs, size, first)) for first in range(0, count_examples(inputs), size)])
 
 
 def _through_bytes(runtime: Runtime, inputs: Any, expected: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from export.core.compression import QUANTIZED, Compression, compressions
 from export.core.format import Format, FormatRequest, formats
 from export.core.guarantees import CALIBRATED
 from export.core.options import REMEDY, Options
-from export.verification.parity import Parity, passes
+from export.verification.compared import Parity, passes
 from zoo.common.errors import BadOption, ParityError, UnsupportedExport
 
 # A larger `max_drop` is not proposed: such an artifact is broken.

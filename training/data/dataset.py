@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from training.common.registries import datasets
 from training.data.columns.cells import Rows
 from training.data.columns.schema import ColumnSchema
+from training.data.outputs import Output, label_slices
 from training.recipe.config import DataConfig
 from zoo.common.lazy import np, tf
 from zoo.specs.preprocessing import FULL, PreprocessingConfig
@@ -115,10 +116,11 @@ class Dataset:
         task: "classify", y is a class index, int64; "multilabel", y is int64 (labels,): 1 for each label that applies,
             0 for each that does not, -1 for unknown; "regress", y is float32 (targets,) in the units of the data;
             "tag", y is a string of tags separated by white space, one for each token of x; "generate", y is the target
-            text.
+            text; "multitask", several targets, y is float32 (columns,), see `training.data.outputs`.
         table: the column schema that was fitted on the training rows, where x is the number of a row of a table.
         cells: the cells of a table.
-        scale: mean and standard deviation of the targets of a regression, once computed.
+        scale: mean and standard deviation of the targets of a regression, once computed; of several targets, for each
+            column of y, 0 and 1 where it is no number.
         options: the fields of `DataConfig` that apply to this dataset in addition to those of its kind of data.
         turned: whether images may have an EXIF orientation other than upright; those of published datasets are used
             as they are stored.
@@ -130,6 +132,7 @@ class Dataset:
         bits: bits that images of 16 bits use, see `PreprocessingConfig`.
         details: names of what was left out or doubled, JSON-safe, for the summary.
         files: the files that are read; None for data that is not yours.
+        outputs: of the model, for several targets; then the labels are those of all outputs side by side.
     """
 
     name: str
@@ -151,6 +154,20 @@ class Dataset:
     bits: int = FULL
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     files: DataFiles | None = None
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether targets are numbers in units of the data, which have a scale."""
+        return self.task == "regress" or any(output.task == "regress" for output in self.outputs)
+
+    def of_output(self, output: Output) -> Dataset:
+        """Return the dataset with the task, labels and scale of one of several outputs."""
+        scale = self.scale
+        if scale is not None:
+            place = next(place for one, place in label_slices(self.outputs) if one == output)
+            scale = TargetScale(scale.mean[place], scale.std[place]) if output.task == "regress" else None
+        return dataclasses.replace(self, task=output.task, labels=output.labels, scale=scale, outputs=())
 
     def checked(self) -> Dataset:
         """Return the dataset after checking every example; raises DataError."""
@@ -163,7 +180,7 @@ class Dataset:
 
 
 # The task of the models that serve a task of datasets, where the two names differ.
-MODEL_TASKS = {"multilabel": "classify", "regress": "classify"}
+MODEL_TASKS = {"multilabel": "classify", "regress": "classify", "multitask": "classify"}
 
 
 def register_dataset(name: str) -> Callable[[Callable[[DataConfig], Dataset]], Callable[[DataConfig], Dataset]]:

@@ -257,6 +257,11 @@ class Session:
         preprocessing = None if data.text else data.preprocessing
         return with_data(model, preprocessing, tuple(data.dataset.labels), data.pretrained, data.text)
 
+    def _outputs(self) -> dict[str, Any]:
+        """Return what exports state of the outputs of a model for several targets."""
+        outputs = self.pipeline.dataset.outputs
+        return {"outputs": [output.to_json() for output in outputs]} if outputs else {}
+
     def _metadata(self, model: Any) -> dict[str, Any]:
         """Return the metadata of data and training that exports and reports need."""
         splits = {name: split.count for name, split in self.pipeline.dataset.splits.items()}
@@ -268,6 +273,7 @@ class Session:
             "parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
             "task": self.pipeline.dataset.task,
             "labels": list(self.pipeline.dataset.labels),
+            **self._outputs(),
             "input_shape": list(self.pipeline.shape),
             "preprocessing": self.pipeline.preprocessing.to_json(),
             "splits": splits,

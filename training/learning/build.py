@@ -10,7 +10,7 @@ from typing import Any
 import zoo
 from training.common.compat import build_compiled, step_count
 from training.common.sharding import WHOLE, Shard, draw_for_batch
-from training.data.dataset import TargetScale
+from training.data.dataset import Dataset, TargetScale
 from training.data.pipeline.pipeline import Pipeline
 from training.data.pretrained import architecture
 from training.learning.heads import make_training_model, to_inference_model
@@ -63,20 +63,25 @@ def _build(recipe: Recipe, pipeline: Pipeline, **changes: Any) -> Any:
     if not changes:
         options = architecture(pipeline.pretrained, options)
     model = zoo.get(recipe.model.name, input_shape=pipeline.shape, **{**options, **sizes, **changes})
-    return in_data_units(model, pipeline.dataset.scale)
+    return in_data_units(model, pipeline.dataset)
 
 
-def in_data_units(model: Any, scale: TargetScale | None) -> Any:
-    """Return a model that outputs values in the units of the data, through a rescaling layer; see `TargetScale`."""
-    if scale is None:
+def in_data_units(model: Any, dataset: Dataset) -> Any:
+    """Return a model that outputs values in the units of the data, through rescaling layers; see `TargetScale`."""
+    if dataset.scale is None:
         return model
-    std, mean = (values[0] if len(values) == 1 else list(values) for values in (scale.std, scale.mean))
     by_name = model.output if isinstance(model.output, dict) else {"": model.output}
-    outputs = {
-        name: keras.layers.Rescaling(std, mean, dtype="float32", name=f"{name}_units".strip("_"))(output)
-        for name, output in by_name.items()
-    }
+    scales = {output.name: dataset.of_output(output).scale for output in dataset.outputs}
+    outputs = {name: _in_units(name, output, scales.get(name, dataset.scale)) for name, output in by_name.items()}
     return keras.Model(model.input, outputs.get("", outputs), name=model.name)
+
+
+def _in_units(name: str, output: Any, scale: TargetScale | None) -> Any:
+    """Return an output in the units of the data; unchanged if it has no scale."""
+    if scale is None:
+        return output
+    std, mean = (values[0] if len(values) == 1 else list(values) for values in (scale.std, scale.mean))
+    return keras.layers.Rescaling(std, mean, dtype="float32", name=f"{name}_units".strip("_"))(output)
 
 
 def _load_weights(model: Any, recipe: Recipe, pipeline: Pipeline) -> None:
@@ -86,7 +91,7 @@ def _load_weights(model: Any, recipe: Recipe, pipeline: Pipeline) -> None:
         source = _build(recipe, pipeline, weights=weights)
     except BadOption as error:
         try:
-            source = _build(recipe, pipeline, weights=weights, classes=0)
+            source = _build(recipe, pipeline, weights=weights, classes=0, heads=None)
         except BadOption:
             raise error from None
     configs = {layer.name: _config(layer) for layer in model.layers}
@@ -134,7 +139,7 @@ def compile_model(
     model.compile(
         optimizer=optimizer,
         loss=label_loss(recipe, pipeline) if trains else evaluated,
-        metrics=task.metrics(),
+        metrics=task.metrics(pipeline.dataset),
         # XLA has no operations that move pixels.
         jit_compile=jit_compile and not pipeline.augments_on_device,
     )

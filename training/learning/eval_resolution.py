@@ -25,6 +25,11 @@ def make_evaluation_model(model: Any, recipe: Recipe, pipeline: Pipeline) -> Any
     """
     if pipeline.for_training is pipeline:
         return None
+    if pipeline.dataset.outputs:
+        raise BadOption(
+            f"data.train_size applies to one target. Received: data.train_size={list(recipe.data.train_size)} with "
+            f"{len(pipeline.dataset.outputs)} targets. Leave it empty."
+        )
     resized = build_model(recipe, pipeline)
     shapes = {weight.path: weight.shape for weight in inference_model(model).weights}
     differing = [weight.path for weight in resized.weights if shapes.get(weight.path) != weight.shape]

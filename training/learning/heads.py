@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from training.data.outputs import Output
 from training.data.pipeline.pipeline import Pipeline
 from training.learning.distillation import DISTILLED, Teacher, at_stage, feature_loss, map_name, open_teacher
 from training.learning.regularization import (
@@ -26,7 +27,7 @@ def to_inference_model(model: Any, recipe: Recipe) -> Any:
     A model with a distilled second classifier outputs the average of both classifiers, as DeiT does.
     """
     outputs = _outputs(model)
-    if len(outputs) == 1:
+    if len(outputs) == 1 or LOGITS not in outputs:
         return model
     logits = outputs[LOGITS]
     if recipe.teacher and DISTILLED in outputs:
@@ -49,25 +50,34 @@ def make_training_model(model: Any, recipe: Recipe, pipeline: Pipeline) -> Any:
     Raises:
         BadOption: an option does not apply to this model.
     """
-    _check_heads(model, recipe)
+    several = pipeline.dataset.outputs
+    if not several:
+        _check_heads(model, recipe)
     needs_stages = recipe.regularize.spatial_dropout or (recipe.teacher and recipe.teacher.features)
     stages = stage_outputs(recipe, pipeline.shape) if needs_stages else []
     graph = with_spatial_dropout(model, recipe, stages)
     add_norms(graph, recipe.regularize)
     vectors = normalize_kernels(graph) if recipe.regularize.spectral_norm else []
-    outputs = _outputs(graph)
-    terms = _head_terms(recipe, pipeline)
+    outputs = {LOGITS: _side_by_side(graph, several)} if several else _outputs(graph)
+    terms = [] if several else _head_terms(recipe, pipeline)
     if recipe.teacher:
         teacher = open_teacher(recipe.teacher, pipeline)
         outputs |= _compared_maps(graph, teacher, stages)
         terms.append(_distillation_term(teacher, label_loss(recipe, pipeline), outputs))
     plain = graph is model and len(outputs) == 1 and not (terms or vectors)
-    trained = training_model_class()(graph.input, graph.output if plain else outputs, name=graph.name)
+    single = outputs[LOGITS] if several else graph.output
+    trained = training_model_class()(graph.input, single if plain else outputs, name=graph.name)
     trained.hooks.terms = terms
     trained.hooks.inference_model = lambda: _inference_model(model, graph, recipe)
     if not plain:
         add_variables(trained, vectors)
     return trained
+
+
+def _side_by_side(graph: Any, outputs: Sequence[Output]) -> Any:
+    """Return the outputs of a model for several targets as one, float32 (n, units)."""
+    parts = [graph.output[output.name] for output in outputs]
+    return keras.layers.Concatenate(name="targets", dtype="float32")(parts)
 
 
 def _outputs(model: Any) -> dict[str, Any]:

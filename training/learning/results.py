@@ -15,7 +15,7 @@ class EvaluationResult:
         split: "train", "validation" or "test".
         examples: number of examples.
         loss: mean cross-entropy, by token for text and by label for several labels; for regression the mean squared
-            error in standard deviations of the training targets.
+            error in standard deviations of the training targets; for several targets their sum, by their weights.
         accuracy: fraction of correct labels, by token for text; for sequence-to-sequence the fraction of sequences
             that greedy decoding generates exactly; for several labels the fraction of correct decisions, where a logit
             above 0 predicts a label.
@@ -26,7 +26,10 @@ class EvaluationResult:
         rmse: for regression, the root mean squared error in the units of the data.
         mae: for regression, the mean absolute error in the units of the data.
         r2: for regression, the fraction of explained variance, the mean over targets.
+        score: for several targets the main metric: the mean of the main metrics of the targets, which are accuracy,
+            mean average precision and R².
         average_precision: for several labels, the average precision of each; None for a label that no example has.
+        targets: for several targets, the "task", the metrics and the number of "examples" that have it, by output.
         confusion: for classes and tags, a matrix of counts (rows: truth, columns: prediction).
     """
 
@@ -40,7 +43,9 @@ class EvaluationResult:
     rmse: float | None = None
     mae: float | None = None
     r2: float | None = None
+    score: float | None = None
     average_precision: Mapping[str, float | None] | None = None
+    targets: Mapping[str, Mapping[str, Any]] | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
@@ -54,4 +59,6 @@ class EvaluationResult:
         values = {key: value for key, value in vars(self).items() if value is not None}
         if self.average_precision is not None:
             values["average_precision"] = dict(self.average_precision)
+        if self.targets is not None:
+            values["targets"] = {name: dict(found) for name, found in self.targets.items()}
         return values | {"confusion": None if self.confusion is None else [list(row) for row in self.confusion]}

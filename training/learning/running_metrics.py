@@ -56,18 +56,18 @@ def known_label_metrics() -> tuple[Any, Any]:
     return KnownAccuracy, RunningPrecision
 
 
-def class_metrics() -> list[Any]:
+def class_metrics(_: Any = None) -> list[Any]:
     """Return the metrics of classes."""
     return [keras.metrics.CategoricalAccuracy(name="accuracy")]
 
 
-def multilabel_metrics() -> list[Any]:
+def multilabel_metrics(_: Any = None) -> list[Any]:
     """Return the metrics of several labels."""
     accuracy, precision = known_label_metrics()
     options = {"curve": "PR", "multi_label": True, "from_logits": True}
     return [accuracy(name="accuracy"), precision(name="mean_average_precision", **options)]
 
 
-def regression_metrics() -> list[Any]:
+def regression_metrics(_: Any = None) -> list[Any]:
     """Return the metrics of numbers."""
     return [keras.metrics.RootMeanSquaredError(name="rmse"), keras.metrics.MeanAbsoluteError(name="mae")]

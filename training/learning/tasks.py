@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from training.data.dataset import TargetScale
+from training.data.dataset import Dataset
 from training.data.pipeline.pipeline import Pipeline
 from training.learning.evaluators import (
     evaluate_classes,
@@ -16,6 +16,7 @@ from training.learning.evaluators import (
     evaluate_regression,
 )
 from training.learning.losses import class_loss, label_loss, value_loss
+from training.learning.multitask import SeveralTasks
 from training.learning.running_metrics import class_metrics, multilabel_metrics, regression_metrics, token_accuracy
 from training.learning.token_losses import Targets, tag_targets, token_loss, word_targets
 from training.recipe.config import LossConfig
@@ -28,18 +29,18 @@ class Task:
 
     Args:
         sizes: returns the arguments of `zoo.get` that fit a model to the data of a pipeline.
-        loss: returns the loss, for `compile`, of a recipe's configuration, class weights or None, and the scale of
-            targets or None.
-        metrics: returns new Keras metrics.
+        loss: returns the loss, for `compile`, of a recipe's configuration, class weights or None, and the dataset or
+            None.
+        metrics: returns new Keras metrics for a dataset or None.
         evaluate: returns the metrics of a model on the batches of a split; see `EvaluationResult`.
         main: the metric that summarizes a model, 1 at best.
         shown: the metrics to print, most important first.
         best: the validation metric that selects the best weights, and 1 if higher is better, else -1.
     """
 
-    sizes: Callable[[Pipeline], dict[str, int]]
+    sizes: Callable[[Pipeline], dict[str, Any]]
     loss: Callable[..., Any]
-    metrics: Callable[[], list[Any]]
+    metrics: Callable[[Dataset | None], list[Any]]
     evaluate: Callable[..., dict[str, Any]]
     main: str = "accuracy"
     shown: tuple[str, ...] = ("accuracy",)
@@ -58,22 +59,25 @@ def _vocabulary_size(pipeline: Pipeline) -> dict[str, int]:
     return {"vocabulary": max(size, rows)}
 
 
-def _class_loss(config: LossConfig, weights: Sequence[float] | None = None, _: TargetScale | None = None) -> Any:
+def _head_sizes(pipeline: Pipeline) -> dict[str, Any]:
+    vocabulary = {} if pipeline.text is None else _vocabulary_size(pipeline)
+    return {"heads": SeveralTasks.heads(pipeline)} | vocabulary
+
+
+def _class_loss(config: LossConfig, weights: Sequence[float] | None = None, _: Dataset | None = None) -> Any:
     return class_loss(config, weights)
 
 
-def _multilabel_loss(config: LossConfig, weights: Sequence[float] | None = None, _: TargetScale | None = None) -> Any:
+def _multilabel_loss(config: LossConfig, weights: Sequence[float] | None = None, _: Dataset | None = None) -> Any:
     return label_loss(config, weights)
 
 
-def _regression_loss(
-    config: LossConfig, weights: Sequence[float] | None = None, scale: TargetScale | None = None
-) -> Any:
+def _regression_loss(config: LossConfig, weights: Sequence[float] | None = None, data: Dataset | None = None) -> Any:
     """Return the loss of numbers in the units of the data, computed in standard deviations of the training targets."""
     loss = value_loss(config, weights)
-    if scale is None:
+    if data is None or data.scale is None:
         return loss
-    mean, std = (np.asarray(values, "float32") for values in (scale.mean, scale.std))
+    mean, std = (np.asarray(values, "float32") for values in (data.scale.mean, data.scale.std))
 
     def standardized(truth: Any, values: Any) -> Any:
         return loss.call((truth - mean) / std, (values - mean) / std)
@@ -83,7 +87,7 @@ def _regression_loss(
 
 def _sequence(targets: Targets, sizes: Any, evaluate: Any) -> Task:
     """Return a task with a label for each token."""
-    return Task(sizes, functools.partial(token_loss, targets), lambda: [token_accuracy()(targets)], evaluate)
+    return Task(sizes, functools.partial(token_loss, targets), lambda _: [token_accuracy()(targets)], evaluate)
 
 
 # Names of metrics in a sentence, where they differ from their key.
@@ -91,8 +95,12 @@ NAMES = {"mean_average_precision": "mAP", "micro_f1": "micro F1", "rmse": "RMSE"
 
 
 def describe_metrics(task: str, metrics: Mapping[str, Any]) -> str:
-    """Return the main metrics of a task as text."""
-    return ", ".join(f"{NAMES.get(key, key)} {metrics[key]:.4f}" for key in TASKS[task].shown)
+    """Return the main metrics of a task as text, and those of each of several targets."""
+    found = [f"{NAMES.get(key, key)} {metrics[key]:.4f}" for key in TASKS[task].shown]
+    for name, values in (metrics.get("targets") or {}).items():
+        shown = [f"{NAMES.get(key, key)} {values[key]:.4f}" for key in TASKS[values["task"]].shown if key in values]
+        found.append(f"{name} {' '.join(shown) or 'without examples'}")
+    return ", ".join(found)
 
 
 TASKS = {
@@ -118,3 +126,14 @@ TASKS = {
     "tag": _sequence(tag_targets, _label_sizes, evaluate_classes),
     "generate": _sequence(word_targets, _vocabulary_size, evaluate_generation),
 }
+
+_SEVERAL = SeveralTasks(TASKS)
+TASKS["multitask"] = Task(
+    _head_sizes,
+    _SEVERAL.loss,
+    _SEVERAL.metrics,
+    _SEVERAL.evaluate,
+    main="score",
+    shown=("score",),
+    best=("val_loss", -1),
+)

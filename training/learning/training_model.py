@@ -138,7 +138,7 @@ def inference_model(model: Any) -> Any:
 def label_loss(recipe: Recipe, pipeline: Pipeline) -> Callable[[Any, Any], Any]:
     """Return the loss of a recipe's labels, to `compile` or to call with labels and logits of a batch."""
     dataset = pipeline.dataset
-    return TASKS[dataset.task].loss(recipe.loss, class_weights(recipe.loss, pipeline), dataset.scale)
+    return TASKS[dataset.task].loss(recipe.loss, class_weights(recipe.loss, pipeline), dataset)
 
 
 def evaluation_loss(pipeline: Pipeline) -> Any:
@@ -148,7 +148,7 @@ def evaluation_loss(pipeline: Pipeline) -> Any:
     `training.learning.evaluators`.
     """
     dataset = pipeline.dataset
-    loss = TASKS[dataset.task].loss(LossConfig(), None, dataset.scale)
+    loss = TASKS[dataset.task].loss(LossConfig(), None, dataset)
     return loss if isinstance(loss, keras.losses.Loss) else _of_function()(loss)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import zoo
+from training.data.outputs import CLASSIFY, label_slices
 from training.data.pipeline.pipeline import Pipeline
 from training.monitor.tensorboard import TensorBoardWriter
 from training.recipe.recipe import Recipe
@@ -53,15 +54,16 @@ def show_misclassified(model: Any, pipeline: Pipeline, board: TensorBoardWriter,
 
 
 def _outputs(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Any:
-    """Return the logits or values of raw examples, float32."""
+    """Return the logits or values of raw examples, float32; by name if there are several targets."""
     size, found = pipeline.batch_size, []
     for start in range(0, len(y), size):
         part = tf.nest.map_structure(lambda t, s=start: tf.convert_to_tensor(t[s : s + size]), x)
         outputs = model(
             pipeline.encoder.prepare(part, tf.convert_to_tensor(y[start : start + size]))[0], training=False
         )
-        found.append(np.asarray(outputs["logits"] if isinstance(outputs, dict) else outputs))
-    return np.concatenate(found).astype("float32")
+        outputs = outputs.get("logits", outputs) if isinstance(outputs, dict) else outputs
+        found.append(tf.nest.map_structure(np.asarray, outputs))
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts).astype("float32"), *found)
 
 
 def _classes(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclassified]:
@@ -104,6 +106,23 @@ def _numbers(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclas
         )
 
 
+def _targets(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclassified]:
+    """Yield examples with a wrong class in any of several targets, scored by the fraction of wrong ones."""
+    placed = [(output, place) for output, place in label_slices(pipeline.dataset.outputs) if output.task == CLASSIFY]
+    if not placed:
+        return
+    outputs, y = _outputs(model, pipeline, x, y), y.astype("float32")
+    truth = np.stack([y[:, place.start] for _, place in placed], axis=1)
+    found = np.stack([outputs[output.name].argmax(-1) for output, _ in placed], axis=1)
+    wrong = (found != truth) & ~np.isnan(truth)
+
+    def names(row: Any, which: Any) -> str:
+        return ", ".join(placed[i][0].labels[int(row[i])] for i in np.flatnonzero(which))
+
+    for i in np.flatnonzero(wrong.any(-1)):
+        yield Misclassified(int(i), names(truth[i], wrong[i]), names(found[i], wrong[i]), float(wrong[i].mean()))
+
+
 def _sequences(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclassified]:
     """Yield sequences that are not generated exactly, scored by the fraction of wrong tokens."""
     few = slice(0, pipeline.batch_size)
@@ -122,6 +141,7 @@ FINDERS: dict[str, Callable[..., Iterator[Misclassified]]] = {
     "generate": _sequences,
     "multilabel": _labels,
     "regress": _numbers,
+    "multitask": _targets,
 }
 
 

@@ -77,7 +77,8 @@ class LossConfig:
         delta: threshold of the Huber loss between squared and absolute error.
         class_weight: weight of each class, one number per class; empty for equal weights.
         balanced: weight each class inversely to its frequency in the training split.
-        heads: loss weights of auxiliary outputs, by the name of the output.
+        heads: loss weights by the name of the output: of auxiliary outputs, and of several targets, which have 1 by
+            default.
     """
 
     name: str = "auto"

@@ -99,7 +99,9 @@ class DataConfig:
             each of them is.
         target: the column to predict, of a table or a label file, or several; "" for the last one.
         task: "classify", "regress" or "multilabel", of a table or a label file; "" infers it from the values of the
-            target.
+            target. Several targets have an output each, "multitask", unless all of them are 0 or 1, which are several
+            labels; "regress" puts several numbers into one output.
+        tasks: "classify", "regress" or "multilabel" for some of several targets, by their names.
         columns: the feature columns of a table, or the column of the text or of the image paths; empty for all others.
         decimal: the decimal sign of the numbers in a table or a label file, "." or ","; "" infers it column by column.
         missing: texts that mean a missing cell of a table, or a missing label, in any case; empty for the usual ones:
@@ -129,6 +131,7 @@ class DataConfig:
     stratify: bool = True
     target: str | tuple[str, ...] = ""
     task: str = ""
+    tasks: dict[str, str] = dataclasses.field(default_factory=dict)
     columns: tuple[str, ...] = ()
     decimal: str = ""
     missing: tuple[str, ...] = ()

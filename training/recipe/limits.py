@@ -53,7 +53,7 @@ CHOICES = {
     "data.tokenizer": ("", "wordpiece"),
     "data.decimal": ("", ".", ","),
     "data.header": ("", "yes", "no"),
-    "data.task": ("", "classify", "regress", "multilabel"),
+    "data.task": ("", "classify", "regress", "multilabel", "multitask"),
     "finetune.freeze_batch_norm": ("auto", "on", "off"),
     "data.augment.place": ("auto", "pipeline", "device"),
     "data.augment.fill": ("constant", "reflect", "nearest"),

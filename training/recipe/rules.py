@@ -6,7 +6,7 @@ A rule is written once, here. Functions that receive a recipe rely on it; those 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from training.recipe.config import LossConfig, OptimizerConfig, ScheduleConfig, TeacherConfig
@@ -28,6 +28,8 @@ SCHEDULE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 # Schedules with a warm-up of their own, and those that start from one.
 OWN_WARMUP, NEEDS_WARMUP = ("one_cycle",), ("inverse_sqrt",)
+# Tasks of one of several targets.
+TARGET_TASKS = ("classify", "regress", "multilabel")
 # The loss that has a key.
 LOSS_KEYS = {"gamma": "focal", "delta": "huber"}
 
@@ -62,15 +64,6 @@ def _check_data(recipe: Any) -> None:
         )
     if data.split_fractions:
         check_fractions(data.split_fractions)
-    targets = [data.target] * bool(data.target) if isinstance(data.target, str) else list(data.target)
-    for name, what, found in (("columns", "feature", data.columns), ("target", "target", targets)):
-        if any(not column or found.count(column) > 1 for column in found):
-            raise BadOption(f"data.{name} must be different {what} columns. Received: data.{name}={list(found)}")
-    if set(targets) & set(data.columns):
-        raise BadOption(
-            "data.columns must be different feature columns, without the target. "
-            f"Received: data.columns={list(data.columns)}, data.target={data.target!r}"
-        )
     given, plain = data.preprocessing, PreprocessingConfig()
     if given and given.channel_order != plain.channel_order:
         raise BadOption(
@@ -82,6 +75,33 @@ def _check_data(recipe: Any) -> None:
             "data.normalize computes what data.preprocessing.mean and std set. "
             f"Received: data.normalize={data.normalize!r}, mean={given.mean}, std={given.std}. Leave one out."
         )
+
+
+def _check_columns(recipe: Any) -> None:
+    data = recipe.data
+    targets = [data.target] * bool(data.target) if isinstance(data.target, str) else list(data.target)
+    for name, what, found in (("columns", "feature", data.columns), ("target", "target", targets)):
+        if any(not column or found.count(column) > 1 for column in found):
+            raise BadOption(f"data.{name} must be different {what} columns. Received: data.{name}={list(found)}")
+    _check_tasks(data.tasks, targets)
+    if set(targets) & set(data.columns):
+        raise BadOption(
+            "data.columns must be different feature columns, without the target. "
+            f"Received: data.columns={list(data.columns)}, data.target={data.target!r}"
+        )
+
+
+def _check_tasks(tasks: Mapping[str, str], targets: Sequence[str]) -> None:
+    for name, task in tasks.items():
+        if name not in targets or len(targets) < 2:
+            raise BadOption(
+                f"data.tasks must name some of several data.target. Received: data.tasks.{name}={task!r}, data.target="
+                f"{list(targets)}. Use data.task for a single one."
+            )
+        if task not in TARGET_TASKS:
+            raise BadOption(
+                f"data.tasks.{name} must be one of {', '.join(TARGET_TASKS)}. Received: data.tasks.{name}={task!r}"
+            )
 
 
 def _check_augment(recipe: Any) -> None:
@@ -268,6 +288,7 @@ def _check_rest(recipe: Any) -> None:
 
 RULES: tuple[Callable[[Any], None], ...] = (
     _check_data,
+    _check_columns,
     _check_augment,
     _check_optimizer,
     _check_schedule,

@@ -100,7 +100,7 @@ def _unreadable(path: Path, error: Exception) -> RunError:
 
 
 class KerasRuntime(Runtime):
-    """A .keras file with one input and one output.
+    """A .keras file with one input, and one output or one for each target.
 
     Args:
         path: the file.
@@ -117,20 +117,26 @@ class KerasRuntime(Runtime):
         model = load_file(path)
         (tensor,) = model.inputs
         self.inputs = (Tensor(tensor.name, tuple(tensor.shape), tensor.dtype),)
-        # Keras does not store the name of a single output.
-        output = (self.metadata or {}).get("output", model.output_names[0])
-        self.outputs = (Tensor(output, tuple(model.output_shape), model.compute_dtype),)
+        if isinstance(model.output, dict):
+            self.outputs = tuple(Tensor(name, tuple(x.shape), x.dtype) for name, x in model.output.items())
+        else:
+            # Keras does not store the name of a single output.
+            output = (self.metadata or {}).get("output", model.output_names[0])
+            self.outputs = (Tensor(output, tuple(model.output_shape), model.compute_dtype),)
         spec = tf.TensorSpec(tensor.shape, tensor.dtype)
         self._function = tf.function(lambda x: model(x, training=False), autograph=False, input_signature=[spec])
 
-    def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return float32 logits of raw values (n, *shape) or ids."""
+    def __call__(self, inputs: _np.ndarray) -> Any:
+        """Return float32 logits of raw values (n, *shape) or ids; by name if there are several outputs."""
         values = np.asarray(inputs, self.inputs[0].dtype)
-        return in_batches(lambda batch: self._function(batch).numpy(), values, self.batch)
+        return in_batches(self._run, values, self.batch)
+
+    def _run(self, batch: _np.ndarray) -> Any:
+        return tf.nest.map_structure(lambda value: value.numpy(), self._function(batch))
 
     def step(self, inputs: _np.ndarray) -> None:
         """Run once on raw values (n, *shape) of the right dtype."""
-        self._function(inputs).numpy()
+        self._run(inputs)
 
 
 class KerasGenerator(Generator):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.backends.litert.runtime import interpreter
+from export.core.metadata import output_names
 from export.quantization.options import MINMAX
 from export.quantization.ranges import Histogram, choose_ranges
 from zoo.common.lazy import np, quiet_libraries
@@ -22,13 +23,13 @@ def tighten(ranges: dict[str, Any], path: Path, source: SourceModel, method: str
 
     Args:
         ranges: the smallest and largest values of each tensor, which are changed.
-        path: the float32 file, with one input and one output.
+        path: the float32 file, with one input.
         source: its source model.
         method: one of `export.quantization.ranges.METHODS`.
     """
     if method == MINMAX:
         return
-    kept = {source.metadata["input"], source.metadata["output"]}
+    kept = {source.metadata["input"], *output_names(source.metadata)}
     histograms = {
         name: Histogram.over((float(np.min(found["min"])), float(np.max(found["max"]))))
         for name, found in ranges.items()

@@ -15,12 +15,12 @@ UNSIGNED = 128  # difference of the zero points of uint8 and int8
 
 
 def retype(content: bytes, input_dtype: str, output_dtype: str) -> bytes:
-    """Return a file with other dtypes of its input and output, by inserted casts.
+    """Return a file with other dtypes of its input and outputs, by inserted casts.
 
     Args:
         content: a file of one signature; only int8, uint8 and int16 inputs and outputs change, ids do not.
         input_dtype: dtype of the input.
-        output_dtype: dtype of the output.
+        output_dtype: dtype of the outputs.
 
     Raises:
         UnsupportedExport: LiteRT has no such cast.
@@ -32,14 +32,14 @@ def retype(content: bytes, input_dtype: str, output_dtype: str) -> bytes:
         outer = _add(graph, inner, input_dtype)
         graph.operators.insert(0, _cast(model, outer, inner, "QUANTIZE"))
         graph.inputs = [outer]
-        _point(model, "inputs", outer)
-    if _dtype(graph, graph.outputs[0]) != output_dtype and _dtype(graph, graph.outputs[0]) in CASTS:
-        inner = int(graph.outputs[0])
-        outer = _add(graph, inner, output_dtype)
-        kind = "DEQUANTIZE" if output_dtype == FLOAT else "QUANTIZE"
-        graph.operators.append(_cast(model, inner, outer, kind))
-        graph.outputs = [outer]
-        _point(model, "outputs", outer)
+        _point(model, "inputs", inner, outer)
+    for place, index in enumerate(map(int, graph.outputs)):
+        if _dtype(graph, index) != output_dtype and _dtype(graph, index) in CASTS:
+            outer = _add(graph, index, output_dtype)
+            kind = "DEQUANTIZE" if output_dtype == FLOAT else "QUANTIZE"
+            graph.operators.append(_cast(model, index, outer, kind))
+            graph.outputs[place] = outer
+            _point(model, "outputs", index, outer)
     return bytes(pack(model))
 
 
@@ -79,8 +79,9 @@ def _cast(model: Any, source: int, target: int, kind: str) -> Any:
     return operator
 
 
-def _point(model: Any, side: str, index: int) -> None:
-    """Point the signature to another tensor."""
+def _point(model: Any, side: str, before: int, index: int) -> None:
+    """Point the signature to another tensor in the place of one."""
     for signature in model.signatureDefs:
-        (entry,) = getattr(signature, side)
-        entry.tensorIndex = index
+        for entry in getattr(signature, side):
+            if int(entry.tensorIndex) == before:
+                entry.tensorIndex = index

@@ -23,7 +23,7 @@ AXIS_LABELS = 2  # AssociatedFileType
 FEATURES, IMAGE = 1, 2  # ContentProperties
 NORMALIZATION = 1  # ProcessUnitOptions
 COLORS = {3: 1, 1: 2}  # ColorSpaceType by channels: RGB, GRAYSCALE
-# Descriptions of the outputs, by task; sequence-to-sequence models have no such metadata.
+# Descriptions of the outputs, by task; sequence-to-sequence models and those for several targets have no such metadata.
 OUTPUTS = {
     "classify": "One logit for each label; softmax converts them to probabilities.",
     "multilabel": "One logit for each label; sigmoid converts them to probabilities.",
@@ -53,7 +53,8 @@ def task_metadata(metadata: Mapping[str, Any]) -> bytes | None:
         metadata: the model's, see `export.core.metadata.model_metadata`.
 
     Returns:
-        The content of the buffer; None for a sequence-to-sequence model, which the Task library does not support.
+        The content of the buffer; None for sequence-to-sequence models and those for several targets, which the Task
+        library does not support.
     """
     if metadata["task"] not in OUTPUTS:
         return None

@@ -16,6 +16,7 @@ from export.backends.litert.io_dtypes import retype
 from export.backends.litert.options import FloatOptions, Int16Options, IntegerOptions, LiteRtOptions
 from export.backends.litert.runtime import LiteRtRuntime
 from export.core.layer_names import layer_patterns, matching
+from export.core.metadata import output_names
 from export.core.options import with_options
 from export.core.quiet import quiet
 from export.quantization.write import Chosen, write_quantized
@@ -126,7 +127,7 @@ def output_tensors(source: SourceModel) -> tuple[str, ...]:
     """Return the names of the tensors with logits or values."""
     if source.task == "generate":
         return ("decode/logits",)
-    return (source.metadata["output"],)
+    return output_names(source.metadata)
 
 
 def write_integer(content: bytes, source: SourceModel, path: Path, options: IntegerOptions | Int16Options) -> None:

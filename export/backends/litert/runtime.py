@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.core.compat import schema
 from export.core.generate import INTERFACE, Generator
-from export.core.runtime import Runtime, Tensor
+from export.core.runtime import Runtime, Tensor, in_order, one_or_named
 from export.core.samples import in_batches
 from zoo.common.errors import UnsupportedExport
 from zoo.common.lazy import LazyModule, np, quiet_libraries
@@ -24,7 +24,7 @@ METADATA, FLEX = b"zoo", b"Flex"
 
 
 class LiteRtRuntime(Runtime):
-    """A .tflite file with one input and one output.
+    """A .tflite file with one input, and one output or one for each target.
 
     Args:
         path: the file.
@@ -35,19 +35,16 @@ class LiteRtRuntime(Runtime):
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._interpreter = _open(path, threads)
-        names = self._interpreter.get_signature_list()[SIGNATURE]
-        (self._input,), (self._output,) = (
-            self._interpreter.get_input_details(),
-            self._interpreter.get_output_details(),
-        )
-        self.inputs = (_tensor(self._input, names["inputs"][0]),)
-        self.outputs = (_tensor(self._output, names["outputs"][0]),)
+        runner = self._interpreter.get_signature_runner(SIGNATURE)
+        (self._input,) = self._interpreter.get_input_details()
+        self._found = runner.get_output_details()
+        self.inputs, self.metadata = _tensors(runner.get_input_details()), read_metadata(path)
+        self.outputs = in_order(_tensors(self._found), self.metadata)
         self.batch = self.inputs[0].shape[0]
-        self.metadata = read_metadata(path)
         self._last_inputs: np.ndarray | None = None
 
-    def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return float32 logits of raw values (n, *shape) or ids, batch by batch."""
+    def __call__(self, inputs: _np.ndarray) -> Any:
+        """Return float32 logits of raw values (n, *shape) or ids, batch by batch; by name if there are several."""
         return in_batches(self._logits, inputs, self.batch)
 
     def step(self, inputs: _np.ndarray) -> None:
@@ -57,12 +54,13 @@ class LiteRtRuntime(Runtime):
             self._last_inputs = inputs
         self._interpreter.invoke()
 
-    def _logits(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return the logits of one batch."""
+    def _logits(self, inputs: _np.ndarray) -> Any:
+        """Return the outputs of one batch."""
         self._last_inputs = None
         self._interpreter.set_tensor(self._input["index"], _quantize(inputs, self.inputs[0]))
         self._interpreter.invoke()
-        return _dequantize(self._interpreter.get_tensor(self._output["index"]), self.outputs[0])
+        stored = {tensor: self._interpreter.get_tensor(self._found[tensor.name]["index"]) for tensor in self.outputs}
+        return one_or_named(self.outputs, {tensor.name: _dequantize(v, tensor) for tensor, v in stored.items()})
 
 
 class LiteRtGenerator(Generator):

@@ -163,8 +163,13 @@ def activation_products(model: ModelProto) -> list[str]:
 
 
 def keep_logits_float(model: ModelProto) -> None:
-    """Remove the last Q/DQ pair: rounding the logits to 8 bits saves nothing."""
-    nodes, output = model.graph.node, model.graph.output[0].name
+    """Remove the last Q/DQ pair before each output: rounding the logits to 8 bits saves nothing."""
+    for tensor in model.graph.output:
+        _keep_float(model, tensor.name)
+
+
+def _keep_float(model: ModelProto, output: str) -> None:
+    nodes = model.graph.node
     producers = {name: node for node in nodes for name in node.output}
     dequantize = producers[output]
     quantize = producers.get(dequantize.input[0]) if dequantize.op_type == "DequantizeLinear" else None

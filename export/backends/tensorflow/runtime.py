@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.core.generate import INTERFACE, Generator
-from export.core.runtime import Runtime, Tensor
+from export.core.runtime import Runtime, Tensor, in_order
 from export.core.samples import in_batches
 from zoo.common.errors import BadOption, UnsupportedExport
 from zoo.common.lazy import np, tf
@@ -46,9 +47,14 @@ class Signatures:
         outputs = self._loaded.signatures[name](**{key: tf.constant(value) for key, value in values.items()})
         return {key: value.numpy() for key, value in outputs.items()}
 
-    def in_batches(self, name: str, key: str, values: Any, output: str) -> _np.ndarray:
-        """Return one output of a signature with the input `key`, called on a few values at a time."""
-        return in_batches(lambda batch: self.call(name, {key: batch})[output], values, None)
+    def in_batches(self, name: str, key: str, values: Any, outputs: Sequence[str]) -> Any:
+        """Return an output of a signature with the input `key`, or several by name, for a few values at a time."""
+
+        def called(batch: Any) -> Any:
+            found = self.call(name, {key: batch})
+            return found[outputs[0]] if len(outputs) == 1 else {output: found[output] for output in outputs}
+
+        return in_batches(called, values, None)
 
     def require(self, name: str, kind: str) -> None:
         """Raise UnsupportedExport if there is no signature `name`, which only models of `kind` have."""
@@ -60,7 +66,7 @@ class Signatures:
 
 
 class SavedModelRuntime(Runtime):
-    """A SavedModel with one input and one output.
+    """A SavedModel with one input, and one output or one for each target.
 
     Args:
         path: the version folder.
@@ -72,27 +78,32 @@ class SavedModelRuntime(Runtime):
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._signatures = Signatures(path, threads)
-        self.inputs, self.outputs = self._signatures.tensors("serving_default")
+        self.inputs, outputs = self._signatures.tensors("serving_default")
         self.batch, self.metadata = self.inputs[0].shape[0], self._signatures.metadata
+        self.outputs = in_order(outputs, self.metadata)
 
-    def __call__(self, inputs: _np.ndarray) -> _np.ndarray:
-        """Return float32 logits of raw values (n, *shape) or ids."""
+    def __call__(self, inputs: _np.ndarray) -> Any:
+        """Return float32 logits of raw values (n, *shape) or ids; by name if there are several outputs."""
         tensor = self.inputs[0]
         values = np.asarray(inputs, tensor.dtype)
-        return self._signatures.in_batches("serving_default", tensor.name, values, self.outputs[0].name)
+        return self._signatures.in_batches("serving_default", tensor.name, values, self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        return [tensor.name for tensor in self.outputs]
 
     def step(self, inputs: _np.ndarray) -> None:
         """Run once on raw values (n, *shape) of the right dtype."""
         self._signatures.call("serving_default", {self.inputs[0].name: inputs})
 
-    def classify_bytes(self, encoded: list[bytes]) -> _np.ndarray:
-        """Return float32 logits (n, classes) of encoded images (JPEG, PNG, …) of any size.
+    def classify_bytes(self, encoded: list[bytes]) -> Any:
+        """Return float32 logits (n, classes) of encoded images (JPEG, PNG, …) of any size, or several outputs by name.
 
         Raises:
             UnsupportedExport: the model takes no images.
         """
         self._signatures.require("serve_bytes", "images")
-        return self._signatures.in_batches("serve_bytes", "image_bytes", encoded, self.outputs[0].name)
+        return self._signatures.in_batches("serve_bytes", "image_bytes", encoded, self._names)
 
     def features(self, inputs: _np.ndarray) -> _np.ndarray:
         """Return float32 features (n, channels), the input of the last dense layer, of raw values (n, *shape) or ids.
@@ -102,16 +113,16 @@ class SavedModelRuntime(Runtime):
         """
         self._signatures.require("features", "more than its last dense layer")
         tensor = self.inputs[0]
-        return self._signatures.in_batches("features", tensor.name, np.asarray(inputs, tensor.dtype), "features")
+        return self._signatures.in_batches("features", tensor.name, np.asarray(inputs, tensor.dtype), ["features"])
 
-    def classify_strings(self, texts: list[str]) -> _np.ndarray:
-        """Return float32 logits of texts.
+    def classify_strings(self, texts: list[str]) -> Any:
+        """Return float32 logits of texts, or several outputs by name.
 
         Raises:
             UnsupportedExport: the model takes no text, or its vocabulary is unknown.
         """
         self._signatures.require("serve_text", "texts")
-        return self._signatures.in_batches("serve_text", "text", texts, self.outputs[0].name)
+        return self._signatures.in_batches("serve_text", "text", texts, self._names)
 
 
 class SavedModelGenerator(Generator):
@@ -136,7 +147,7 @@ class SavedModelGenerator(Generator):
 
     def generate(self, source: _np.ndarray) -> _np.ndarray:
         """Return tokens int32 (n, T) of sources int32 (n, S), by the artifact's own decoding loop."""
-        return self._signatures.in_batches("serving_default", "source", np.asarray(source, "int32"), "tokens")
+        return self._signatures.in_batches("serving_default", "source", np.asarray(source, "int32"), ["tokens"])
 
     def generate_strings(self, texts: list[str]) -> list[str]:
         """Return the generated texts.
@@ -145,7 +156,7 @@ class SavedModelGenerator(Generator):
             UnsupportedExport: the vocabulary is unknown.
         """
         self._signatures.require("generate_text", "texts")
-        generated = self._signatures.in_batches("generate_text", "text", texts, "text")
+        generated = self._signatures.in_batches("generate_text", "text", texts, ["text"])
         return [text.decode("utf-8", "replace") for text in generated]
 
 

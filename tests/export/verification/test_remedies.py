@@ -11,8 +11,9 @@ import export
 from export.core.format import FormatRequest, formats, parse_format
 from export.core.options import REMEDY, Options
 from export.core.tolerance import FLOAT32_TOLERANCE, INT8_TOLERANCE
+from export.verification.compared import Parity
 from export.verification.gate import failed_limits
-from export.verification.parity import Parity, require
+from export.verification.parity import require
 from export.verification.remedies import Refusal, list_remedies
 from zoo.common.errors import ParityError
 

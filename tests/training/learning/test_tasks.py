@@ -101,7 +101,7 @@ def loss_of(task, labels, logits, smoothing=0.0):
 
 def metric_of(task, *batches):
     """Return the running metric after some batches."""
-    (metric,) = TASKS[task].metrics()
+    (metric,) = TASKS[task].metrics(None)
     for labels, logits in batches:
         metric.update_state(labels, logits)
     return float(metric.result())
@@ -406,12 +406,12 @@ def test_full_recipe_on_texts_reaches_its_accuracy(name, tmp_path):
 
 def test_loss_of_numbers_is_that_of_standardized_targets():
     """Targets in the data's own units are compared in standard deviations of the training targets, by hand."""
-    scale = TargetScale((150.0, 3.0), (80.0, 0.5))
+    data = Dataset("t", ("a", "b"), (3,), {}, task="regress", scale=TargetScale((150.0, 3.0), (80.0, 0.5)))
     truth = np.array([[230.0, 3.0], [70.0, 2.0]], "float32")
     values = np.array([[150.0, 3.5], [70.0, 2.0]], "float32")
     apart = np.array([[1.0, -1.0], [0.0, 0.0]])
     for name, wanted in (("auto", apart**2), ("mse", apart**2), ("mae", abs(apart)), ("huber", apart**2 / 2)):
-        loss = TASKS["regress"].loss(LossConfig(name), None, scale)
+        loss = TASKS["regress"].loss(LossConfig(name), None, data)
         assert float(np.mean(loss(truth, values))) == pytest.approx(wanted.mean(), rel=1e-6)
     plain = TASKS["regress"].loss(LossConfig())
     assert float(np.mean(plain(truth, values))) == pytest.approx(((truth - values) ** 2).mean(), rel=1e-6)

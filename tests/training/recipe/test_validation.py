@@ -90,6 +90,8 @@ BAD = [
     ("data.stratify", "no", "true or false"),
     ("data.target", 3.5, None),
     ("data.task", "clasify", "Did you mean 'classify'"),
+    ("data.target", ["a", "a"], "different target columns"),
+    ("data.tasks", {"age": "regress"}, "must name some of several data.target"),
     ("data.columns", ["a", "a"], "different feature columns"),
     ("data.decimal", ";", "decimal must be one of"),
     ("data.missing", 3, "must be a list of texts"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from training.augment.crop import crop_encoded
 from training.common.preprocess import decode, normalize
 from training.data.dataset import Dataset
+from training.data.outputs import unit_targets
 from training.recipe.config import AugmentConfig
 from zoo.common.lazy import np, tf
 from zoo.specs.preprocessing import PreprocessingConfig
@@ -86,6 +87,8 @@ class Encoder:
 
     def targets(self, y: Any) -> Any:
         """Return labels as targets of the loss: one-hot; several labels at once, and values, as float32."""
+        if self.dataset.outputs:
+            return unit_targets(y, self.dataset.outputs)
         if self.dataset.task in DIRECT:
             return tf.cast(y, tf.float32)
         return tf.one_hot(y, len(self.dataset.labels))

@@ -11,6 +11,7 @@ from typing import Any
 from training.augment.augment import check_augment, is_active
 from training.data.columns.schema import ColumnSchema
 from training.data.dataset import MODEL_TASKS, Dataset, TargetScale
+from training.data.outputs import weighted
 from training.data.pipeline.encoders import make_encoder
 from training.data.pipeline.encoding import Encoder
 from training.data.pipeline.pipeline import Pipeline
@@ -43,6 +44,7 @@ OF_DATASETS = {
     "near_duplicates": "images in folders and label files",
     "target": "tables and label files",
     "task": "tables and label files",
+    "tasks": "tables and label files",
     "columns": "tables and label files",
     "decimal": "tables and label files",
     "missing": "tables and label files",
@@ -89,6 +91,7 @@ def open_pipeline(
     _check_fit(recipe, dataset, spec)
     known = None if statistics is None else _parse_statistics(statistics)
     dataset = _with_statistics(dataset, known)
+    dataset = dataclasses.replace(dataset, outputs=weighted(dataset.outputs, recipe.loss.heads))
     shape = text_length(recipe.data.length, spec.input_shape) if dataset.text else _shape(recipe, dataset, spec)
     pretrained = None
     if recipe.model.weights:
@@ -148,7 +151,7 @@ def _with_statistics(dataset: Dataset, known: dict[str, Any] | None) -> Dataset:
     """Return a dataset with its column schema and target scale, as saved or computed now."""
     if dataset.table:
         dataset = dataclasses.replace(dataset, table=_statistic(known, "tabular", lambda: dataset.table))
-    if dataset.task != "regress":
+    if not dataset.has_numbers:
         return dataset
     return dataclasses.replace(dataset, scale=_statistic(known, "scale", lambda: compute_target_scale(dataset)))
 

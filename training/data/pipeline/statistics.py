@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.data.dataset import Dataset, TargetScale
+from training.data.dataset import Dataset, Split, TargetScale
+from training.data.outputs import Output, label_slices
 from training.data.pipeline.encoders import make_encoder
 from training.data.pipeline.encoding import Encoder
+from zoo.common.errors import DataError
 from zoo.common.lazy import np
 from zoo.specs.preprocessing import PreprocessingConfig
 
@@ -159,7 +161,26 @@ def _scatter(values: Any, wanted: Any, other: float) -> Any:
 def compute_target_scale(dataset: Dataset) -> TargetScale:
     """Return mean and standard deviation of the training targets of a regression; raises DataError."""
     split = dataset.splits["train"]
+    if dataset.outputs:
+        return _scale_of_outputs(dataset.outputs, split)
     # TensorFlow calls a function that it maps once for each place of a batch, also beyond the last example.
     found = streamed(split.labels().batch(min(VALUES, split.count)).as_numpy_iterator())
     std = np.where(found.std > 0, found.std, 1.0)
     return TargetScale(tuple(map(float, found.mean)), tuple(map(float, std)))
+
+
+def _scale_of_outputs(outputs: Sequence[Output], split: Split) -> TargetScale:
+    """Return mean and standard deviation of each column of raw labels that is a number, 0 and 1 of the others."""
+    rows = split.labels().batch(min(VALUES, split.count)).as_numpy_iterator()
+    values = np.concatenate(list(rows)).astype("float64")
+    mean, std = np.zeros(values.shape[1]), np.ones(values.shape[1])
+    for output, place in label_slices(outputs):
+        if output.task == "regress":
+            known = values[:, place][~np.isnan(values[:, place])]
+            if not len(known):
+                raise DataError(
+                    f"Expected training examples of every target. Received: {output.target!r} without any number in "
+                    "the training split. Leave it out of data.target, or add rows."
+                )
+            mean[place], std[place] = known.mean(), known.std() or 1.0
+    return TargetScale(tuple(map(float, mean)), tuple(map(float, std)))

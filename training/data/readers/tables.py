@@ -22,7 +22,7 @@ from zoo.common.lazy import np, tf
 from zoo.specs.text import TextConfig
 
 # Fields of DataConfig that apply to tables, and to files with tables.
-OPTIONS = (*OF_SPLITS, "target", "columns", "task", "decimal", "missing", "encoding", "header")
+OPTIONS = (*OF_SPLITS, "target", "columns", "task", "tasks", "decimal", "missing", "encoding", "header")
 
 
 def reading_of(config: DataConfig, *, texts: bool = False) -> Reading:
@@ -79,6 +79,7 @@ def table_dataset(name: str, rows: Rows, config: DataConfig, task: str = "") -> 
         table=fitted.schema,
         cells=dataclasses.replace(rows, columns=used),
         task=target.task,
+        outputs=target.outputs,
         options=OPTIONS,
         notes=(*rows.notes, *target.notes, *fitted.notes),
     )
@@ -128,6 +129,7 @@ def text_dataset(name: str, rows: Rows, config: DataConfig) -> Dataset:
         splits,
         text=TextConfig(),
         task=target.task,
+        outputs=target.outputs,
         options=OPTIONS,
         notes=notes,
     )
@@ -166,7 +168,7 @@ def _target(rows: Rows, config: DataConfig, task: str) -> Target:
 
 
 def _parts(target: Target, config: DataConfig) -> dict[str, Any]:
-    parts = split_indices(len(target.rows), config, target.values if target.task == "classify" else None)
+    parts = split_indices(len(target.rows), config, target.classes)
     return {split: np.array(part, "int64") for split, part in parts.items()}
 
 

@@ -9,12 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from training.data.columns.cells import Cells
+from training.data.outputs import (
+    CLASSIFY,
+    MULTILABEL,
+    MULTITASK,
+    REGRESS,
+    Output,
+    label_slices,
+    labels_side_by_side,
+    output_names,
+)
 from training.data.readers.targets import Asked, Target, left_out, read_target
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
 
-CLASSIFY, MULTILABEL, REGRESS = "classify", "multilabel", "regress"
 # What is between the labels of a cell.
 SEPARATOR = re.compile(r"[|;,]|\s+")
 # Numbers of a column that says whether a label applies, the last one where that is unknown.
@@ -30,17 +39,22 @@ def read_targets(columns: Mapping[str, Cells], config: DataConfig, asked: Asked)
         asked: how a column is read.
 
     Raises:
-        DataError: see `read_target`; a label is neither 0 nor 1.
+        DataError: see `read_target`; a label is neither 0 nor 1; one target where there should be several.
     """
     asked = dataclasses.replace(asked, task=config.task)
-    flags = len(columns) > 1 and not config.task and all(map(is_flags, columns.values()))
+    flags = len(columns) > 1 and not (config.task or config.tasks) and all(map(is_flags, columns.values()))
     if config.task == MULTILABEL or flags:
         return _lists(*next(iter(columns.items()))) if len(columns) == 1 else _marks(columns)
     if len(columns) == 1:
         ((name, cells),) = columns.items()
+        if config.task == MULTITASK:
+            raise DataError(
+                f"data.task={MULTITASK} needs several targets. Received: data.target={name!r}. Name them by: --set "
+                'data.target=\'["COLUMN","COLUMN"]\''
+            )
         found = read_target(name, cells, asked)
         return _with_left_out(found, columns)
-    return _numbers(columns, asked)
+    return _numbers(columns, asked) if config.task == REGRESS and not config.tasks else _several(columns, config, asked)
 
 
 def is_flags(cells: Cells) -> bool:
@@ -81,7 +95,7 @@ def _marks(columns: Mapping[str, Cells]) -> Target:
     """Return several labels from columns of 0 and 1, where -1 or a missing cell is unknown."""
     values = np.array([_flags(name, cells) for name, cells in columns.items()], "int64").T
     kept = np.flatnonzero((values >= 0).any(1))
-    found = Target(MULTILABEL, tuple(columns), values[kept], kept, tuple(_marks_notes(columns, values)))
+    found = Target(MULTILABEL, tuple(columns), values[kept], kept, tuple(_marks_notes(columns, values[kept])))
     return _with_left_out(found, columns)
 
 
@@ -117,3 +131,32 @@ def _numbers(columns: Mapping[str, Cells], asked: Asked) -> Target:
 
 def _joined_notes(parts: Sequence[Target]) -> tuple[str, ...]:
     return tuple(note for part in parts for note in part.notes)
+
+
+def _several(columns: Mapping[str, Cells], config: DataConfig, asked: Asked) -> Target:
+    """Return several targets, each with an output of its own; a row needs one of them."""
+    names, parts = output_names(list(columns)), []
+    for name, cells in columns.items():
+        task = config.tasks.get(name, config.task if config.task in (CLASSIFY, REGRESS) else "")
+        one = dataclasses.replace(asked, task=task, option=f"data.tasks.{name}")
+        parts.append(_lists(name, cells) if task == MULTILABEL else read_target(name, cells, one))
+    outputs = tuple(
+        Output(name, target, part.task, part.labels) for name, target, part in zip(names, columns, parts, strict=True)
+    )
+    total = len(next(iter(columns.values())))
+    values = np.full((total, sum(output.columns for output in outputs)), np.nan, "float32")
+    for (_, place), part in zip(label_slices(outputs), parts, strict=True):
+        values[part.rows, place] = part.values.reshape(len(part.rows), -1)
+    kept = np.flatnonzero(~np.isnan(values).all(1))
+    notes = [note for output, part in zip(outputs, parts, strict=True) for note in _output_notes(output, part, kept)]
+    found = Target(MULTITASK, labels_side_by_side(outputs), values[kept], kept, tuple(notes), outputs)
+    return _with_left_out(found, columns)
+
+
+def _output_notes(output: Output, part: Target, kept: Any) -> Iterator[str]:
+    """Yield the lines on one of several targets."""
+    first, *others = part.notes
+    gone = len(np.setdiff1d(kept, part.rows))
+    named = f"; its output is {output.name}" if output.name != output.target else ""
+    yield f"{first}{named}" + (f"; missing in {gone:,} rows, which teach the other targets only" if gone else "")
+    yield from others

@@ -12,6 +12,7 @@ from training.data.columns.cells import Cells
 from training.data.columns.column import LARGEST
 from training.data.columns.fitting import ENOUGH, fit_texts
 from training.data.columns.numbers import BOOLEAN, Fit, NumberRule
+from training.data.outputs import Output, strata
 from training.data.splits import check_classes
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
@@ -30,12 +31,13 @@ class Target:
     """The target of a table, or several.
 
     Args:
-        task: "classify", "regress" or "multilabel".
+        task: "classify", "regress", "multilabel" or "multitask".
         labels: names of the classes, or of the target; see `training.data.Dataset`.
         values: class indices int64 (n,), numbers float32 (n, targets), or several labels int64 (n, labels), of the rows
-            below.
+            below; of several targets with their own outputs float32 (n, columns).
         rows: int64 (n,), the numbers of the rows that have a target.
         notes: what was guessed or left out, a line each.
+        outputs: of the model, for several targets.
     """
 
     task: str
@@ -43,6 +45,14 @@ class Target:
     values: _np.ndarray
     rows: _np.ndarray
     notes: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def classes(self) -> _np.ndarray | None:
+        """The classes by which rows are split, int64 (n,); None without classes."""
+        if self.outputs:
+            return strata(self.outputs, self.values)
+        return self.values if self.task == "classify" else None
 
     def take(self, places: Any) -> Target:
         """Return the target of some of its rows."""

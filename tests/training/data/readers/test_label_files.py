@@ -108,12 +108,14 @@ def test_several_labels(tmp_path):
 
 
 def test_several_numbers(tmp_path):
-    """A list of targets is a regression of all of them, in their units."""
+    """A list of numbers has an output for each, or one for all of them, in their units."""
     rows = [("id", "x", "y", "who"), *((i, 1.5 * i, -i, "me") for i in range(COUNT))]
     path = write(tmp_path, rows)
-    dataset = load(path, target=("x", "y"))
-    assert (dataset.task, dataset.labels) == ("regress", ("x", "y"))
-    assert labels_of(dataset) == wanted(tmp_path, lambda i: [1.5 * i, -float(i)])
+    for task, names in (("regress", []), ("", ["x", "y"])):
+        dataset = load(path, target=("x", "y"), task=task)
+        assert (dataset.task, dataset.labels) == (task or "multitask", ("x", "y"))
+        assert [output.name for output in dataset.outputs] == names
+        assert labels_of(dataset) == wanted(tmp_path, lambda i: [1.5 * i, -float(i)])
     assert parse_override('data.target=["x","y"]') == ("data.target", ["x", "y"])
     made = Recipe("t", data=DataConfig("folder")).override(**{"data.target": ["x", "y"]})
     assert made.data.target == ("x", "y")
@@ -176,7 +178,7 @@ def test_unknown_labels_are_no_reason_for_numbers(tmp_path):
     found = labels_of(dataset)
     assert found[(tmp_path / "photos/3.jpg").read_bytes()] == [-1, 1]
     assert (tmp_path / "photos/4.jpg").read_bytes() not in found
-    assert "3 labels are unknown, and neither learned nor measured" in dataset.notes
+    assert "1 labels are unknown, and neither learned nor measured" in dataset.notes
     assert any("Left out: 1 rows without a target, 'NA' in 2" in note for note in dataset.notes), dataset.notes
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from training.data.columns.cells import Cells, Rows, masked
 from training.data.columns.missing import spellings
+from training.data.outputs import strata
 from training.data.readers.files import listed, name_in
-from training.data.readers.images.sets import ImageFiles
+from training.data.readers.images.sets import ImageFiles, same_labels
 from training.data.readers.scan import FileKind, split_of, visible_files
 from training.data.readers.table_files import SUFFIXES, read_rows, require_columns, select_columns
 from training.data.readers.tables import asked_of, reading_of, targets_of
@@ -22,7 +23,7 @@ from zoo.common.errors import DataError
 from zoo.common.lazy import np
 
 # Fields of DataConfig that apply to label files.
-OF_LABELS = ("target", "columns", "task", "decimal", "missing", "encoding", "header", "near_duplicates")
+OF_LABELS = ("target", "columns", "task", "tasks", "decimal", "missing", "encoding", "header", "near_duplicates")
 # Rows in which the column of the paths is looked for, and names of a column with the splits.
 ROWS, SPLIT_COLUMNS = 50, ("split", "set", "subset", "partition", "fold", "phase", "usage")
 
@@ -77,6 +78,7 @@ def label_files(config: DataConfig, kind: FileKind) -> ImageFiles:
         kind.suffixes,
         others=(table,),
         unused=tuple(unused),
+        outputs=labels.outputs,
     )
     cells = None if split_column is None else [texts[split_column][row] for row in rows]
     return dataclasses.replace(found, splits=_splits(found, [paths[row] for row in rows], cells, config))
@@ -176,7 +178,7 @@ def _targets(table: Path, paths: Sequence[Path | None], values: Any) -> dict[Pat
     """Return the label of each image; raises DataError for an image with two."""
     found: dict[Path, Any] = {}
     for path, value in zip(paths, values, strict=True):
-        if not np.array_equal(found.setdefault(path, value), value):
+        if not same_labels(found.setdefault(path, value), value):
             raise DataError(
                 f"Expected one row for each image of {table}. Received: {name_in(table.parent, path)} with different "
                 "labels. For several labels, put them into one cell, as a|b, with data.task=multilabel."
@@ -207,6 +209,9 @@ def _splits(
 def _by_hash(
     files: ImageFiles, paths: list[Path], config: DataConfig, fractions: Sequence[float]
 ) -> dict[str, list[Path]]:
-    classes = [int(files.targets[path]) if files.task == CLASSIFY else 0 for path in paths]
+    classes = [0] * len(paths)
+    if files.task == CLASSIFY or files.outputs:
+        values = np.array([files.targets[path] for path in paths])
+        classes = (strata(files.outputs, values) if files.outputs else values).tolist()
     parts = split_by_name([name_in(files.root, path) for path in paths], config, classes, fractions)
     return {name: [paths[i] for i in part] for name, part in parts.items()}

@@ -11,6 +11,7 @@ from typing import Any
 
 from training.common.image_files import DECODED, depth_of
 from training.data.dataset import DataFiles, Dataset, Split
+from training.data.outputs import Output
 from training.data.readers.files import listed, name_in
 from training.data.readers.folders import FileCheck, bad_message
 from training.data.readers.images.checks import ImageChecks, any_turned, image_split, left_out_lines
@@ -36,13 +37,14 @@ class ImageFiles:
         labels: names of the classes or labels.
         splits: the files of each split.
         targets: the label of each file: a class index, a row of labels, int64, or a row of numbers, float32.
-        task: "classify", "multilabel" or "regress".
+        task: "classify", "multilabel", "regress" or "multitask".
         options: the fields of DataConfig that apply.
         notes: what was left out, and why, a line each.
         suffixes: of the files that are examples.
         legacy: returns these files in the splits of runs without a list of files; None where these are the same.
         others: further files that are read, such as one with the labels.
         unused: images that are left out.
+        outputs: of the model, for several targets.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ImageFiles:
     legacy: Callable[[], ImageFiles] | None = None
     others: tuple[Path, ...] = ()
     unused: tuple[Path, ...] = ()
+    outputs: tuple[Output, ...] = ()
 
 
 def image_dataset(files: ImageFiles, config: DataConfig, checks: ImageChecks | None = None) -> Dataset:
@@ -86,6 +89,7 @@ def image_dataset(files: ImageFiles, config: DataConfig, checks: ImageChecks | N
         (0, 0, 0),
         splits,
         task=files.task,
+        outputs=files.outputs,
         options=files.options,
         turned=True,
         find_turned=lambda: any_turned(chain.from_iterable(good.values())),
@@ -219,8 +223,13 @@ def _duplicate_lines(pairs: Sequence[Any], files: ImageFiles) -> Iterator[str]:
 
     crossing = [pair for pair in pairs if pair[0][0] != pair[1][0]]
     yield from line(crossing, "is in two splits", "Metrics of the later split are too good; remove the copies.")
-    differing = [pair for pair in pairs if np.any(files.targets[pair[0][1]] != files.targets[pair[1][1]])]
+    differing = [pair for pair in pairs if not same_labels(*(files.targets[path] for _, path in pair))]
     yield from line(differing, "has two labels", "Remove the wrong copies.")
+
+
+def same_labels(one: Any, other: Any) -> bool:
+    """Return whether two images have the same labels; missing ones are equal."""
+    return bool(np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f"))
 
 
 def require_files(root: Path, paths: Sequence[Path], skip_bad: bool) -> set[Path]:
