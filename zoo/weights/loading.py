@@ -53,7 +53,7 @@ def load_weights(model: Any, source: WeightsSource, build_default: Callable[[], 
     unexpected = _fold_biases(model, source, assignment)
     if unexpected and _lacks_top(model):
         top = _source_names(build_default(), source) - _source_names(model, source)
-        unexpected = [key for key in unexpected if source.module(key) not in top]
+        unexpected = [key for key in unexpected if source.module(key) not in top and not _is_named_head(key, source)]
     _check(model, source, assignment, unexpected)
     _note_heads(model, source, assignment)
     for layer in model.layers:
@@ -179,6 +179,11 @@ def _heads(model: Any) -> set[Any]:
 
 def _lacks_top(model: Any) -> bool:
     return "logits" not in {layer.name for layer in model.layers}
+
+
+def _is_named_head(key: str, source: WeightsSource) -> bool:
+    """Return whether a key is of one of several heads; see `Head.logits`."""
+    return source.module(key).endswith("_logits")
 
 
 def _source_names(model: Any, source: WeightsSource) -> set[str | None]:

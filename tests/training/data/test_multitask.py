@@ -17,6 +17,7 @@ from training.data.dataset import Dataset, TargetScale
 from training.data.outputs import Output, output_names, unit_targets
 from training.data.pipeline.opening import open_pipeline
 from training.data.readers.loading import load_dataset
+from training.learning.evaluation import load_model
 from training.learning.tasks import TASKS, describe_metrics
 from training.recipe.config import LossConfig
 from training.runs.run import Run
@@ -298,6 +299,26 @@ def test_weights_by_the_name_of_the_column(tmp_path):
     assert {one.name: one.weight for one in outputs} == {"species": 1.0, "Body_mass_g": 0.25}
 
 
+def test_training_starts_from_weights_of_the_same_targets(run, tmp_path):
+    """The heads too; the features of such a file load without them."""
+    made, _ = run
+    features = zoo.get("mlp_tiny", input_shape=(2,), weights=str(made.model_path), classes=0)
+    known = {layer.name: layer for layer in load_model(made).layers}
+    for layer in features.layers:
+        for mine, theirs in zip(layer.get_weights(), known[layer.name].get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    start = made.recipe.override(
+        **{
+            "model.weights": str(made.model_path),
+            "optimizer.learning_rate": 1e-6,
+            "epochs": 1,
+            "optimizer.momentum": 0.0,
+        }
+    )
+    again = training.train(start, run=tmp_path / "again")
+    assert training.evaluate(again).score == pytest.approx(training.evaluate(made).score, abs=0.01)
+
+
 FORMATS = ("keras", "onnx")
 
 
@@ -329,7 +350,7 @@ def check_artifact(artifact, examples):
 
 def artifacts_of(made, formats, out):
     """Return artifacts of a run, and raw examples with what the run's model predicts for them."""
-    from training.learning.evaluation import load_model, open_data
+    from training.learning.evaluation import open_data
 
     pipeline = open_data(made)
     normalized, _ = pipeline.first_batch("test")
