@@ -71,8 +71,8 @@ FLOAT32_TOLERANCE = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
 # One of 360 images may have another top-1.
 FLOAT16_TOLERANCE = Tolerance(relative=1e-2, agreement=0.995, drop=0.003)
 # A random, permuted or lost layer leaves less than 5 dB; int8 artifacts have 20 to 45 dB, and those with 16-bit
-# activations 16 to 45 dB, because their weights have 8 bits too: a fine-tuned MobileNetV2 has 16.5 dB, its largest error
-# is 0.15, and its accuracy that of float32.
+# activations 16 to 45 dB, because their weights have 8 bits too: a fine-tuned MobileNetV2 has 16.5 dB, its largest
+# error is 0.15, and its accuracy that of float32.
 INT16_TOLERANCE = Tolerance(relative=0.3, agreement=0.99, drop=0.006, snr=15.0)
 # One example in a thousand is off by a quarter of the largest logit where attention is undecided.
 INT8_TOLERANCE = Tolerance(relative=0.5, agreement=0.97, drop=0.006, snr=10.0)
