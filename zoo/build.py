@@ -12,7 +12,7 @@ from typing import Any
 
 from zoo.common.budgets import check_option, check_shape
 from zoo.common.errors import BadOption, did_you_mean
-from zoo.common.footprint import within_memory
+from zoo.common.footprint import is_large, shapes_only, within_memory
 from zoo.common.lazy import keras
 from zoo.common.types import fit_type
 from zoo.layers.heads import Head, tasks_of
@@ -175,10 +175,14 @@ def _construct(
     info = dataclasses.replace(info, options=effective_options(model, options))
     sizes = {"classes": request.classes, "input_shape": request.input_shape, **options}
     given = {name: value for name, value in sizes.items() if value is not None}
+    arguments = _arguments(model.build, {**default_options(model), **options})
     with dtype_policy(request.dtype), channels_last(), within_memory(model.spec.name, given):
+        if is_large(given):
+            with shapes_only():
+                model.build(make_inputs(model.spec, shape), _head(model.spec, request), **arguments)
         inputs = make_inputs(model.spec, shape)
         x = inputs if info.rescaling is None else rescale(inputs, info.rescaling)
-        outputs = model.build(x, head, **_arguments(model.build, {**default_options(model), **options}))
+        outputs = model.build(x, head, **arguments)
         return saving.make_model(inputs, outputs, request.name or model.spec.name, info), head
 
 

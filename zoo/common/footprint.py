@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zoo.common import compat
 from zoo.common.budgets import HELD, available_memory, option_names, refuse_memory, require_memory
+from zoo.common.errors import BadOption
+from zoo.common.lazy import keras
 
+_valueless: contextvars.ContextVar[bool] = contextvars.ContextVar("valueless", default=False)
+LARGE = 100_000  # a size from which a model is built once without values first
 BYTES = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "bool": 1}  # 4 for others
 
 
@@ -24,18 +29,44 @@ def within_memory(name: str, options: Mapping[str, Any]) -> Iterator[None]:
     Raises:
         BadOption: they do not fit.
     """
-    available, counted = available_memory(), [0]
+    available, counted = available_memory(), {True: 0, False: 0}
 
     def count(layer: Any, shape: tuple[int, ...], dtype: Any) -> None:
-        counted[0] += _bytes(shape, dtype)
-        if counted[0] > available:
+        # Those without values count by themselves.
+        valueless = _valueless.get()
+        counted[valueless] += _bytes(shape, dtype)
+        if counted[valueless] > available:
             given = f" with {option_names(options)}" if options else ""
             what = f"{name}{given} (up to its layer {layer.name} with a weight of {' x '.join(map(str, shape))})"
             names = ", ".join(options) if options else "its options"
-            refuse_memory(counted[0], available, what, f"Lower {names}, or choose a smaller model.")
+            refuse_memory(counted[valueless], available, what, f"Lower {names}, or choose a smaller model.")
 
     with compat.before_weights(count):
         yield
+
+
+def is_large(options: Mapping[str, Any]) -> bool:
+    """Return whether a number among the options may make a model that does not fit into memory by itself."""
+    values = [each for value in options.values() for each in (value if isinstance(value, (list, tuple)) else [value])]
+    return any(isinstance(value, (int, float)) and value >= LARGE for value in values)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Build models inside without the values of their weights, which takes neither time nor memory.
+
+    Errors other than those of options are left to the build that follows.
+    """
+    token = _valueless.set(True)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    except BadOption:
+        raise
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return
+    finally:
+        _valueless.reset(token)
 
 
 def require_training(model: Any, batch: int, copies: int = 1) -> None:
