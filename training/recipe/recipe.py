@@ -21,7 +21,7 @@ from training.recipe.config import (
     TeacherConfig,
 )
 from training.recipe.keys import field_type, parse_override, set_value, unknown_key, value_at
-from training.recipe.model_names import locate_values, located
+from training.recipe.model_names import locate_values, located, located_teacher
 from training.recipe.other_model import leave_out
 from training.recipe.validation import validate
 from zoo.common.errors import BadOption, UnknownName
@@ -87,6 +87,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if isinstance(self.model, ModelConfig):
             object.__setattr__(self, "model", located(self.model))
+        if isinstance(self.teacher, TeacherConfig):
+            object.__setattr__(self, "teacher", located_teacher(self.teacher))
         validate(self)
 
     def override(self, **values: Any) -> Recipe:

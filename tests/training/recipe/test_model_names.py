@@ -7,7 +7,7 @@ import json
 import pytest
 
 import zoo
-from training.recipe.config import ModelConfig
+from training.recipe.config import ModelConfig, TeacherConfig
 from training.recipe.recipe import Recipe, resolve
 from zoo.common.errors import BadOption, UnknownName
 
@@ -29,6 +29,21 @@ def test_tag():
     assert names(with_weights.override(**{"model.name": TAG})) == expected
     # The control: a registered name keeps them.
     assert names(with_weights.override(**{"model.name": "resnet50"})) == ("resnet50", "imagenet")
+
+
+def test_teacher():
+    """A teacher too, whose weights are "imagenet" unless they are stated."""
+    expected = ("resnet50", f"timm/{TAG}")
+    changed = resolve("digits_resnet", [("teacher.model", TAG)])
+    again = Recipe.from_json(changed.to_json())
+    assert [(r.teacher.model, r.teacher.weights) for r in (changed, again)] == [expected] * 2
+    own = Recipe(name="own", model=ModelConfig("resnet_tiny"), teacher=TeacherConfig(model=TAG))
+    assert (own.teacher.model, own.teacher.weights) == expected
+    with pytest.raises(BadOption, match="names its own weights"):
+        resolve("digits_resnet", [("teacher.model", TAG), ("teacher.weights", "imagenet")])
+    # The control: a registered name keeps its default.
+    plain = resolve("digits_resnet", [("teacher.model", "resnet50")]).teacher
+    assert (plain.model, plain.weights) == ("resnet50", "imagenet")
 
 
 def test_both_are_refused():
