@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -64,22 +65,34 @@ def check_hdf5(file: Any, packed: int) -> None:
 
 
 def check_keras(path: Path) -> None:
-    """Raise DataError if a .keras file unpacks to much more than its size, or so do the weights in it.
+    """Raise DataError if a .keras file is damaged, or unpacks to much more than its size, or the weights in it do.
 
     Raises:
-        OSError, ValueError, zipfile.BadZipFile: it is none.
+        OSError: its weights are no HDF5 file.
     """
     import zipfile  # as below
 
     import h5py
 
     size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
+    with _opened(zipfile, path) as archive:
         check_archive(archive, size)
         for entry in archive.infolist():
             if entry.filename.endswith(".h5"):
                 with _member(archive, entry, path) as member, h5py.File(member, "r") as file:
                     check_hdf5(file, entry.file_size)
+
+
+@contextlib.contextmanager
+def _opened(zipfile: Any, path: Path) -> Iterator[Any]:
+    """Open an archive, and raise DataError where it is damaged."""
+    import zlib
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError(f"it is no whole archive ({error})") from error
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> io.IOBase:
@@ -137,7 +150,7 @@ def check_arrays(path: Path) -> None:
     """Raise DataError if a .npy or .npz file declares more than it has, or unpacks to much more than its size.
 
     Raises:
-        OSError, ValueError, zipfile.BadZipFile: it is neither.
+        ValueError: it is neither.
     """
     import zipfile  # here, so that `zoo list` starts faster
 
@@ -148,7 +161,7 @@ def check_arrays(path: Path) -> None:
                 file.seek(0)
                 _check_array(file, size)
                 return
-        with zipfile.ZipFile(path) as archive:
+        with _opened(zipfile, path) as archive:
             check_archive(archive, size, ARRAYS_SLACK)
             for entry in archive.infolist():
                 with archive.open(entry) as member:

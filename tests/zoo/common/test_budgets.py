@@ -123,6 +123,24 @@ def test_stored_datasets_pass(tmp_path):
         budgets.check_keras(keras_file(tmp_path / "m.keras", hdf5(fill), method))
 
 
+@pytest.mark.parametrize("cut", [0, 10, 3000, -30])
+def test_damaged_archives_are_refused(cut, tmp_path):
+    """Empty, cut off, and with a changed byte in compressed weights: one line, not the error of the archive."""
+    draw = np.random.default_rng(0).normal(size=2000).astype("float32")
+    content = keras_file(
+        tmp_path / "m.keras", hdf5(lambda file: file.create_dataset("a", data=draw)), zipfile.ZIP_DEFLATED
+    )
+    whole = content.read_bytes()
+    content.write_bytes(whole[:cut])
+    refused(lambda: zoo.load_model(content), "m.keras")
+    content.write_bytes(whole[:400] + bytes([whole[400] ^ 0xFF]) + whole[401:])
+    refused(lambda: zoo.load_model(content), "m.keras")
+    np.savez_compressed(tmp_path / "a.npz", a=draw)
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[: cut or 4])
+    refused(lambda: budgets.check_arrays(tmp_path / "a.npz"), "a.npz")
+
+
 def npy(shape, content=b""):
     """The content of a .npy file of float32 that declares a shape."""
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
