@@ -7,8 +7,8 @@ FORMATS ?= --all
 # Tests that import no TensorFlow: house rules, registries, command line and recipes.
 LIGHT := tests/house tests/zoo/specs tests/zoo/test_main.py tests/zoo/test_command.py tests/training/recipe
 
-.PHONY: help install demo train export report check test test-all lint format bench invariance chaos kills scaling matrix \
-	docs-tables constraints clean
+.PHONY: help install demo train export report check test test-all lint format bench invariance chaos kills fuzz scaling \
+	matrix docs-tables constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -61,6 +61,9 @@ chaos: install  ## kill training at random moments, resume it, and check that no
 
 kills: install  ## end exports, reports and trainings by signals at random moments, and check what is left
 	$(BIN)/python benchmarks/kills.py
+
+fuzz: install  ## run 10,000 malformed command lines, and check that each ends in one line
+	$(BIN)/python benchmarks/fuzz_commands.py --count 10000
 
 scaling: install  ## write docs/scaling.md: predicted efficiency of many workers, checked against a few
 	$(BIN)/python benchmarks/scaling.py
