@@ -14,7 +14,7 @@ OFFSET_BYTES = 4  # of one entry of a list in a flatbuffer
 # The fields of an operator's options that name other graphs, by the ends of their names.
 CALLS = ("subgraphIndex", "SubgraphIndex", "SubgraphIndices", "subgraph")
 SUBGRAPHS = "graphs"
-OPERATORS = 100_000  # which flatbuffers reads in about 10 s
+OPERATORS = 50_000  # which flatbuffers reads in about 5 s
 RANK = 64  # dimensions of an array in NumPy
 SLACK = 1 << 16  # bytes of names that a writer may share
 

@@ -207,6 +207,17 @@ def test_recursive_tflite_graphs_are_refused(tmp_path):
     refused(made.write_tflite(changed(change), tmp_path / "m.tflite"), "cycle: the graph")
 
 
+def test_too_many_operators_are_refused(tmp_path, monkeypatch):
+    """Reading them would take longer than the rest of an inspection; as many as the limit are read."""
+    from export.backends.litert import checks
+
+    path = made.write_tflite(made.tflite_model([([i], [i + 1]) for i in range(20)], 21, [20]), tmp_path / "m.tflite")
+    monkeypatch.setattr(checks, "OPERATORS", 20)
+    assert inspect(path).operators == {"RELU": 20}
+    monkeypatch.setattr(checks, "OPERATORS", 19)
+    refused(path, "20 operators")
+
+
 def test_shared_parts_of_a_tflite_are_refused(tmp_path):
     """A list of 300 graphs that all are the same graph of 300 operators; 300 small graphs are read."""
     from export.core.compat import schema
