@@ -12,6 +12,7 @@ from training.distributed.device import Device
 from training.distributed.strategy import check_run_path
 from training.distributed.workers import follow, wait_for_run
 from training.fit.prepare import prepare
+from training.fit.reading import naming_files
 from training.fit.session import Observer, Session
 from training.monitor.progress import ProgressDisplay
 from training.recipe.recipe import Recipe
@@ -86,7 +87,8 @@ def _train(
             if session.is_new:
                 for line in summary_lines(run.statistics()["summary"]):
                     display.note(line)
-            session.train(display, observe if device.chief else None)
+            with naming_files(pipeline, f"Then resume: zoo train --resume {run.path}"):
+                session.train(display, observe if device.chief else None)
         if device.chief:
             session.finish(split)
         device.barrier()
