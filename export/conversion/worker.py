@@ -125,6 +125,7 @@ def _main(job: Path) -> None:
     import_modules(content["modules"])
     try:
         source, samples = _open(content, scratch)
+        _check_judgeable(source, samples)
     except ZooError as error:
         _reply("", error)
         raise
@@ -146,6 +147,14 @@ def _open(content: dict[str, Any], scratch: Path) -> tuple[Any, dict[str, Any]]:
     from export.source.run_source import open_run_source
 
     return open_run_source(Run.open(content["run"]), scratch, _compression(content, scratch))
+
+
+def _check_judgeable(source: Any, samples: dict[str, Any]) -> None:
+    """Raise ParityError if no artifact could be compared with a source model, before anything is converted."""
+    from export.verification.judgeable import check_samples, check_weights
+
+    check_weights(source.model)
+    check_samples(samples, source.metadata)
 
 
 def _compression(content: dict[str, Any], scratch: Path) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from export.core.samples import SECOND_PASS
 from export.core.tolerance import Tolerance
 from export.verification.gate import deciding_metric, failed_limits, has_enough_examples
+from export.verification.judgeable import relative_error
 from export.verification.measures import Measure, measure_of
 from zoo.common.errors import ParityError
 from zoo.common.lazy import np
@@ -22,7 +23,7 @@ class Parity:
         n: number of examples.
         max: largest error of a logit, or of a value.
         mean: mean error.
-        relative: `max` as a fraction of the source's largest logit, or of the range of its values.
+        relative: largest error as a fraction of the source's largest logit, or of the range of a target's values.
         agreement: fraction of equal top-1 predictions; of equal decisions in multi-label tasks; of vectors with the
             same nearest neighbor among the examples; None in regression.
         accuracy: the artifact's accuracy, or the metric named in `metric`; None without labels.
@@ -133,17 +134,19 @@ class Compared:
         valid, source = self.valid, self.source
         _check_shape(self.outputs, source)
         errors = np.abs(self.outputs - source)[valid]
-        largest = [np.abs(found - source[:SECOND_PASS])[valid[:SECOND_PASS]].max() for found in self.others]
+        others = [np.abs(found - source[:SECOND_PASS])[valid[:SECOND_PASS]] for found in self.others]
+        # Of each output; NaN remains.
+        worst = np.max([part.max(0) for part in (errors, *others) if len(part)], axis=0)
         labels = None if self.labels is None else self.labels[valid]
         found = {
-            "max": float(np.max([errors.max(), *largest])),
+            "max": float(worst.max()),
             "mean": float(errors.mean()),
             "metric": measure.metric,
             "sequence_agreement": None,
             **measure.compare(self.outputs[valid], source[valid], labels, self.labeled),
             **self.more,
         }
-        return found | {"relative": found["max"] / measure.scale(source[valid])}
+        return found | {"relative": relative_error(worst, measure.scale(source[valid]))}
 
 
 def passes(parity: Parity, tolerance: Tolerance, task: str) -> bool:

@@ -37,7 +37,7 @@ class Measure:
             source; None for values.
         drop: `drop(outputs, source, labels)` returns the loss of the metric with its interval; None where labels
             say nothing.
-        scale: `scale(source)` returns the value that errors are relative to.
+        scale: `scale(source)` returns the value that errors are relative to, for all outputs or for each (outputs,).
         snr: `snr(outputs, source)` returns the signal-to-noise ratio in dB.
         slack: loss of the metric that is allowed in addition to the format's tolerance.
         times: factor of the format's allowed drop: an average precision depends on the order of all examples, which 8
@@ -50,7 +50,7 @@ class Measure:
     metrics: Callable[[Any, Any], dict[str, float]]
     same: Callable[[Any, Any], tuple[Any, Any]] | None
     drop: Callable[[Any, Any, Any], Drop] | None
-    scale: Callable[[Any], float]
+    scale: Callable[[Any], Any]
     snr: Callable[[Any, Any], float]
     slack: float = 0.0
     times: float = 1.0
@@ -101,12 +101,18 @@ def drop_fields(drop: Drop | None) -> dict[str, Any]:
 
 
 def _largest(source: _np.ndarray) -> float:
-    return float(np.abs(source).max()) + 1e-12
+    """Return the largest logit; `export.verification.judgeable` refuses a source where it vanishes."""
+    return float(np.abs(source).max()) or 1.0
 
 
-def _range(source: _np.ndarray) -> float:
-    """Return the range of values; float32 resolves no less than a millionth of the largest value."""
-    return float(np.ptp(source)) + 1e-6 * _largest(source)
+def _ranges(source: _np.ndarray) -> _np.ndarray:
+    """Return the range of the values (n, targets) of each target; of one that is constant, its value.
+
+    float32 resolves no less than a millionth of the largest value.
+    """
+    largest, ranges = np.abs(source).max(0).astype("float64"), np.ptp(source, axis=0).astype("float64")
+    varying = np.where(ranges > 1e-6 * largest, ranges + 1e-6 * largest, largest)
+    return np.where(varying > 0, varying, varying.max() or 1.0)
 
 
 def _decibels(signal: float, noise: float) -> float:
@@ -132,7 +138,8 @@ def _decisions_snr(logits: _np.ndarray, source: _np.ndarray) -> float:
 
 def _values_snr(values: _np.ndarray, source: _np.ndarray) -> float:
     """Return the ratio for values (n, targets); the signal is the source's spread, relative to each target's."""
-    spread = np.maximum(source.std(0, dtype="float64"), 1e-6 * _largest(source))
+    spread = source.std(0, dtype="float64")
+    spread = np.where(spread > 1e-6 * np.abs(source).max(0), spread, _ranges(source))
     return _decibels(1.0, (((values - source) / spread) ** 2).mean())
 
 
@@ -231,7 +238,7 @@ MEASURES = {
         times=2.0,
     ),
     "embed": Measure("neighbors", _accuracy, _same_neighbor, None, _largest, _vectors_snr, more=_cosine),
-    "regress": Measure("r2", _r2, None, _jackknife(_r2), _range, _values_snr, slack=ROUNDING),
+    "regress": Measure("r2", _r2, None, _jackknife(_r2), _ranges, _values_snr, slack=ROUNDING),
 }
 
 

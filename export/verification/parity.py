@@ -14,7 +14,8 @@ from export.verification.accuracy_drop import paired_drop
 from export.verification.compared import Compared, Parity
 from export.verification.encoded import encode_png, with_frame
 from export.verification.gate import AGREEMENT, EXACT
-from export.verification.measures import Measure, drop_fields, measure_of
+from export.verification.judgeable import check_samples, valid_rows
+from export.verification.measures import drop_fields
 from export.verification.outputs import compare_outputs
 from zoo.common.errors import ParityError
 from zoo.common.lazy import np
@@ -44,6 +45,7 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
         ParityError: names, shapes or metadata differ from the source's.
     """
     _check_interface(runtime, samples, expected)
+    check_samples(samples, expected)
     inputs, source = samples["inputs"], samples["logits"]
     # A dynamic batch also runs at a size that is not 1, which nothing was compiled for.
     sizes = [runtime.batch] if runtime.batch else [_large_batch(inputs), 1]
@@ -54,7 +56,7 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     if "outputs" in expected:
         return compare_outputs((outputs, others), samples, tolerance, expected["outputs"], sizes)
     task = expected.get("task", "classify")
-    valid = _valid(samples, measure_of(task))
+    valid = valid_rows(samples, task)
     more = _sequences(runtime, samples) if isinstance(runtime, Generator) else {}
     compared = Compared(outputs, source, samples.get("labels"), valid, others, more)
     return compared.parity(task, tolerance, sizes)
@@ -73,13 +75,6 @@ def _large_batch(inputs: Any) -> int:
     """Return a batch that is not 1: a third of the examples, or fewer if they are large."""
     third, fits = max(2, count_examples(inputs) // 3), examples_per_call(inputs)
     return third if fits >= CALL_EXAMPLES else min(third, fits)
-
-
-def _valid(samples: dict[str, Any], measure: Measure) -> Any:
-    """Return which predictions are compared."""
-    if "labels" in samples:
-        return measure.labeled(samples["labels"])
-    return samples.get("valid", np.ones(samples["logits"].shape[:-1], bool))
 
 
 def require(parity: Parity, name: str, remedies: Sequence[str] = ()) -> None:

@@ -1,0 +1,98 @@
+"""Whether a source model can be compared with at all: outputs that say nothing agree with those of any artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from export.verification.measures import measure_of
+from zoo.common.errors import ParityError
+from zoo.common.lazy import np
+
+if TYPE_CHECKING:
+    import keras as _keras
+    import numpy as _np
+
+# The largest output that is nothing but rounding: kernels flush what leads to it to zero. Values may have any unit.
+VANISHING, VANISHING_VALUE = 1e-12, 1e-30
+# The change of outputs between examples, as a fraction of the largest one, that float32 does not resolve.
+CONSTANT = 1e-6
+ADVICE = "Train the model, restore its weights, or compare it on other examples (calibration)."
+
+
+def valid_rows(samples: Mapping[str, Any], task: str) -> Any:
+    """Return which predictions of samples with one output are compared, bool (n, ...)."""
+    if "labels" in samples:
+        return measure_of(task).labeled(samples["labels"])
+    return samples.get("valid", np.ones(samples["logits"].shape[:-1], bool))
+
+
+def check_samples(samples: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Raise ParityError if an output of a source model cannot be told from that of a broken artifact.
+
+    Args:
+        samples: see `export.source.run_source.open_run_source`.
+        metadata: the source model's.
+    """
+    task = metadata.get("task", "classify")
+    if "outputs" not in metadata:
+        check_outputs(samples["logits"][valid_rows(samples, task)], task)
+    for output in metadata.get("outputs", ()):
+        check_outputs(samples["logits"][output["name"]], output["task"], output["name"])
+
+
+def check_outputs(outputs: _np.ndarray, task: str, name: str = "") -> None:
+    """Raise ParityError if the outputs of a source model cannot be told from those of a broken artifact.
+
+    Args:
+        outputs: (n, ...) on the examples that artifacts are compared on.
+        task: see `export.source.source.SourceModel`.
+        name: of one of several outputs.
+    """
+    values = np.asarray(outputs, "float64")
+    if not np.isfinite(values).all():
+        count = int(np.count_nonzero(~np.isfinite(values).reshape(len(values), -1).all(1)))
+        raise _unjudgeable(f"NaN or infinity on {count} of {len(values)} examples", name)
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest < (VANISHING_VALUE if task == "regress" else VANISHING):
+        raise _unjudgeable(f"vanishing ones, the largest of which is {largest:.3g}", name)
+    if len(values) > 1 and np.ptp(values, axis=0).max() <= CONSTANT * largest:
+        raise _unjudgeable(f"the same ones for all {len(values)} examples", name)
+
+
+def _unjudgeable(received: str, name: str) -> ParityError:
+    where = f" in {name!r}" if name else ""
+    return ParityError(
+        f"Artifacts are compared by the outputs of the source model. Received: {received}{where}. {ADVICE}"
+    )
+
+
+def check_weights(model: _keras.Model) -> None:
+    """Raise ParityError if a weight of a model is not finite, or all kernels are zero."""
+    zeros: list[bool] = []
+    for weight in model.weights:
+        values = np.asarray(weight)
+        if values.dtype.kind != "f" and str(values.dtype) != "bfloat16":
+            continue
+        if not np.isfinite(values).all():
+            raise _broken(f"NaN or infinity in {weight.path}")
+        if values.ndim > 1:
+            zeros.append(not values.any())
+    if zeros and all(zeros):
+        raise _broken("only zeros in all kernels")
+
+
+def _broken(received: str) -> ParityError:
+    return ParityError(
+        f"An artifact is made of weights that were trained. Received: {received}. Restore the weights or train again."
+    )
+
+
+def relative_error(worst: Any, scale: Any) -> float:
+    """Return the largest error as a fraction of the scale of its output.
+
+    Args:
+        worst: the largest error of each output (outputs,).
+        scale: the scale of all outputs, or of each of them (outputs,).
+    """
+    return float(np.max(np.asarray(worst, "float64") / scale))
