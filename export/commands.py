@@ -236,4 +236,4 @@ def _notes(artifact: api.Artifact) -> Iterator[str]:
 def _metric_text(parity: dict[str, Any]) -> str:
     """Return the metric of an artifact, with its name unless it is the accuracy."""
     value = "–" if parity["accuracy"] is None else f"{parity['accuracy']:.4f}"
-    return value if parity["metric"] == "accuracy" else f"{NAMES[parity['metric']]} {value}"
+    return value if parity["metric"] == "accuracy" else f"{NAMES.get(parity['metric'], parity['metric'])} {value}"

@@ -16,10 +16,10 @@ from export.reporting.compression_summary import summarize_compressions
 from export.reporting.report import HTML, JSON, write_report
 from export.verification.artifact import Artifact
 from training.learning.tasks import NAMES, TASKS
-from training.recipe.recipe import with_portable_paths
+from training.recipe.recipe import with_paths
 from training.runs.run import Run
 from zoo.common.errors import RunError
-from zoo.common.portable_paths import portable
+from zoo.common.portable_paths import shown_path
 
 # The fields of an inspection that the page shows.
 INSPECTED = (
@@ -108,7 +108,7 @@ def gather_content(sets: Sequence[ArtifactSet], measured: Mapping[str, Any]) -> 
     rows = artifact_rows(sets, measured)
     runs = (
         [
-            {"name": one.name, "path": portable(one.path), "artifacts": len(one.artifacts), **_summary(one)}
+            {"name": one.name, "path": shown_path(one.path), "artifacts": len(one.artifacts), **_summary(one)}
             for one in sets
         ]
         if len(sets) > 1
@@ -116,7 +116,7 @@ def gather_content(sets: Sequence[ArtifactSet], measured: Mapping[str, Any]) -> 
     )
     return {
         "title": " and ".join(one.name for one in sets) if runs else _title(sets[0]),
-        "run": portable(sets[0].path),
+        "run": shown_path(sets[0].path),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine() if measured else None,
         "runs": runs,
@@ -137,7 +137,7 @@ def _single_run(artifacts: ArtifactSet) -> dict[str, Any]:
     result = artifacts.run.result()
     return {
         "summary": _summary(artifacts),
-        "recipe": with_portable_paths(artifacts.run.recipe)[0].to_json(),
+        "recipe": with_paths(artifacts.run.recipe, shown_path)[0].to_json(),
         "curves": artifacts.run.metrics(),
         "labels": result["labels"],
         "confusion": result["test"]["confusion"],
@@ -253,7 +253,7 @@ def _evaluation(artifacts: ArtifactSet, metric: str, count: int) -> str:
     if artifacts.run is None:
         return f"{metric} on {count} examples of {artifacts.path.name}"
     data = artifacts.run.recipe.data
-    return f"{metric} on {count} test examples of {data.name}{f' in {portable(data.path)}' if data.path else ''}"
+    return f"{metric} on {count} test examples of {data.name}{f' in {shown_path(data.path)}' if data.path else ''}"
 
 
 def _trained_metric(artifacts: ArtifactSet) -> float | None:

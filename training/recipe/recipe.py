@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from training.recipe.model_names import locate_values, located, located_teacher
 from training.recipe.other_model import leave_out
 from training.recipe.validation import validate
 from zoo.common.errors import BadOption, UnknownName
-from zoo.common.portable_paths import locate, portable
+from zoo.common.portable_paths import locate
 from zoo.common.types import describe, fit_type
 from zoo.specs.registry import Registry
 from zoo.weights.references import is_address, is_repository
@@ -166,10 +166,10 @@ def _absolute_paths(recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def with_portable_paths(recipe: Recipe) -> tuple[Recipe, list[str]]:
-    """Return a recipe for a file, without the user's folders where possible, and the keys of its paths."""
+def with_paths(recipe: Recipe, change: Callable[[str], str]) -> tuple[Recipe, list[str]]:
+    """Return a recipe with changed paths, as for a file or for readers, and the keys of its paths."""
     found = _absolute_paths(recipe)
-    return recipe.override(**{key: portable(value) for key, value in found.items()}), list(found)
+    return recipe.override(**{key: change(value) for key, value in found.items()}), list(found)
 
 
 def with_located_paths(recipe: Recipe, keys: Iterable[str], folder: Path) -> Recipe:

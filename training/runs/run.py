@@ -20,13 +20,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.recipe.recipe import Recipe, with_located_paths, with_portable_paths
+from training.recipe.recipe import Recipe, with_located_paths, with_paths
 from training.runs.environment import environment
 from training.runs.folder import check_free, locked, new_path, read_json_lines
 from zoo.common.errors import BadOption, RunError
 from zoo.common.files import finite, read_json, whole_folder, write_bytes, write_json
 from zoo.common.lazy import keras
-from zoo.common.portable_paths import locate
+from zoo.common.portable_paths import locate, portable
 from zoo.specs.text import TextConfig
 
 VERSION = 1
@@ -34,9 +34,9 @@ VERSION = 1
 FILES = "files"
 
 
-def _stored(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as recipe.json has it: its values, and which of them are paths."""
-    changed, keys = with_portable_paths(recipe)
+def _stored(recipe: Recipe, place: Path) -> dict[str, Any]:
+    """Return a recipe as the recipe.json of a run has it: its values, and which of them are paths."""
+    changed, keys = with_paths(recipe, lambda path: portable(path, place))
     return {"recipe": changed.to_json(), "paths": keys}
 
 
@@ -78,7 +78,7 @@ class Run:
         check_free(path)
         place = Path(os.path.abspath(path or new_path("runs", recipe.name)))
         with whole_folder(place) as folder:
-            write_json(folder / "recipe.json", {"version": VERSION, **_stored(recipe)})
+            write_json(folder / "recipe.json", {"version": VERSION, **_stored(recipe, place)})
             write_json(folder / "env.json", {**environment(), "backend": keras.backend.backend()})
             if text:
                 write_json(folder / "text.json", text.to_json())
@@ -86,7 +86,8 @@ class Run:
                 write_json(folder / "data.json", {key: value for key, value in statistics.items() if key != FILES})
             if statistics and FILES in statistics:
                 # Without indents: there may be a million files.
-                write_bytes(folder / "files.json", json.dumps(statistics[FILES], ensure_ascii=True).encode())
+                content = {**statistics[FILES], "root": portable(statistics[FILES]["root"], place)}
+                write_bytes(folder / "files.json", json.dumps(content, ensure_ascii=True).encode())
         return cls(place, recipe)
 
     @classmethod
@@ -174,7 +175,7 @@ class Run:
         # A process that is killed in between leaves a run that finishes again.
         (self.path / "done.json").unlink(missing_ok=True)
         before = [*stored.get("epochs_before", []), self.recipe.epochs]
-        write_json(self.path / "recipe.json", {**stored, **_stored(recipe), "epochs_before": before})
+        write_json(self.path / "recipe.json", {**stored, **_stored(recipe, self.path), "epochs_before": before})
         return type(self)(self.path, recipe)
 
     def text(self) -> TextConfig | None:

@@ -12,6 +12,7 @@ from PIL import Image
 import export
 import training
 import zoo
+from export.commands import _metric_text
 from training import DataConfig, ModelConfig, Recipe
 from training.data.dataset import Dataset, TargetScale
 from training.data.outputs import Output, output_names, unit_targets
@@ -333,6 +334,7 @@ def check_artifact(artifact, examples):
     assert described["Body_mass_g"]["target"] == "Body mass (g)"
     assert "output" not in manifest["metadata"]
     parity = artifact.parity
+    assert f"score {parity['accuracy']:.4f}" in _metric_text(parity)
     assert parity["metric"] == "score"
     assert {name: part["metric"] for name, part in parity["outputs"].items()} == {
         "species": "accuracy", "Body_mass_g": "r2",

@@ -16,7 +16,6 @@ from training.data.splits import FRACTIONS, place_of, split_of_place
 from training.recipe.config import DataConfig
 from training.recipe.rules import check_fractions
 from zoo.common.errors import BadOption, DataError, RunError
-from zoo.common.portable_paths import portable
 
 VERSION = 1
 # What is done where files changed: those that the run knows are used; also those that were added; or it is refused.
@@ -43,7 +42,7 @@ def files_to_json(dataset: Dataset) -> dict[str, Any] | None:
         rows = {name: list(pool.map(row, paths)) for name, paths in files.splits.items()}
     return {
         "version": VERSION,
-        "root": portable(files.root),
+        "root": str(files.root.absolute()),
         "suffixes": list(files.suffixes),
         "labels": list(dataset.labels),
         "files": rows,
