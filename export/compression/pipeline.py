@@ -13,10 +13,11 @@ from export.compression.steps import digest_text, load_step, measure_model, run_
 from export.core.compression import Step, parse_step
 from export.core.manifest import MASKS
 from training.runs.run import Run
-from zoo.common.budgets import check_arrays
 from zoo.common.errors import BadOption, RunError, UnsupportedExport
-from zoo.common.files import read_json, write_atomic, write_json
+from zoo.common.files import write_atomic, write_json
 from zoo.common.lazy import np
+from zoo.reading.arrays import read_npz
+from zoo.reading.json_files import read_json
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -186,9 +187,7 @@ def _inspect_guarantees(
     pipeline: CompressionPipeline, fmt: str, artifact: Path, masks: Path, record: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the values found for the guarantees, and the facts including those that each step inspects."""
-    check_arrays(masks)
-    with np.load(masks, allow_pickle=False) as file:
-        nonzero = {name.replace("|", "/"): file[name] for name in file.files}
+    nonzero = {name.replace("|", "/"): mask for name, mask in read_npz(masks).items()}
     facts = dict(record["facts"])
     for step in pipeline.steps:
         facts |= step.compression.inspect(fmt, artifact, record["facts"])

@@ -21,8 +21,9 @@ from export.core.compression import Step, Workbench
 from export.core.keras_graph import check_same, probe
 from export.core.manifest import digest_file
 from training.runs.run import Run
-from zoo.common.files import read_json, write_atomic, write_json
+from zoo.common.files import write_atomic, write_json
 from zoo.common.lazy import np
+from zoo.reading.json_files import read_json
 
 if TYPE_CHECKING:
     from training.data.pipeline.pipeline import Pipeline

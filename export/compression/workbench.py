@@ -14,7 +14,8 @@ from export.core.compression import Workbench
 from training.fit.finetune import finetune, shorten
 from training.learning.evaluation import evaluate_model
 from zoo.common.errors import BadOption, UnsupportedExport
-from zoo.common.lazy import keras, np
+from zoo.common.lazy import np
+from zoo.reading.keras_models import open_model
 
 if TYPE_CHECKING:
     from training.data.pipeline.pipeline import Pipeline
@@ -115,4 +116,4 @@ def check_classifier(model: Any, workbench: Workbench, method: str) -> None:
 
 def load_compressed(path: Path) -> Any:
     """Load a compressed model from a .keras file."""
-    return keras_graph.copy(keras.saving.load_model(path, compile=False, safe_mode=True))
+    return keras_graph.copy(open_model(path, advice="Remove its folder: the step runs again."))

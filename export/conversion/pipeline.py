@@ -31,7 +31,9 @@ from training.runs.run import Run
 from zoo.common.disk import full_disk_hint
 from zoo.common.ending import cleaned_up
 from zoo.common.errors import ExportError, ParityError, UnsupportedExport, ZooError
-from zoo.common.files import read_json, restore_all, whole_folder
+from zoo.common.files import restore_all, whole_folder
+from zoo.reading.files import check_inside
+from zoo.reading.json_files import read_json
 
 TEMPORARY = ".writing-"
 
@@ -116,6 +118,7 @@ def unsupported_reason(model: Run | zoo.ModelSpec, request: FormatRequest) -> st
 def _scratch(exports: Path) -> Iterator[Path]:
     """Yield a temporary folder next to the artifacts; removes what a killed export left there."""
     exports.mkdir(parents=True, exist_ok=True)
+    check_inside(exports)
     restore_all(exports)
     for leftover in exports.glob(f"{TEMPORARY}*"):
         shutil.rmtree(leftover, ignore_errors=True)

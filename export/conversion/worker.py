@@ -21,7 +21,8 @@ from training.runs.run import Run
 from zoo.common import errors
 from zoo.common.ending import child_process, end_with_parent
 from zoo.common.errors import BadOption, ExportError, MissingDependency, UnsupportedExport, ZooError
-from zoo.common.files import read_json, write_json
+from zoo.common.files import write_json
+from zoo.reading.json_files import read_json
 
 
 def convert_in_child(

@@ -3,21 +3,115 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from zoo.common.errors import ParityError, RunError
-from zoo.common.files import read_json, restore_replaced, to_json, write_bytes
+from zoo.common.files import restore_replaced, to_json, write_bytes
+from zoo.reading.files import kind_of, reading
+from zoo.reading.json_files import read_json
+from zoo.reading.schema import fit
 
 VERSION = 3
 NAME, SAMPLES, MASKS = "manifest.json", "samples.npz", "masks.npz"
 FACTS = "facts.json"  # in the scratch folder of an export: `export.source.source.SourceModel.facts`
-# Keys of every manifest, next to "version", "digest" and "files".
-REQUIRED_KEYS = {
-    "format": str, "options": dict, "artifact": str, "metadata": dict, "inspection": dict, "samples": str,
-    "source": dict, "environment": dict, "parity": dict, "inputs": list, "outputs": list,
-}  # fmt: skip
 VERIFICATION_FILES = (SAMPLES, MASKS)  # for `export.verify` only; not part of the artifact's size
+EXPECTED, ADVICE = "Expected the manifest of an artifact", "Export again."
+Number = float | None
+
+
+class Metadata(TypedDict, total=False):
+    """What an artifact says of itself."""
+
+    model: str
+    task: Literal["classify", "multilabel", "regress", "tag", "generate", "embed", "multitask"]
+    labels: list[str] | None
+    preprocessing: dict[str, Any] | None
+    text: dict[str, Any] | None
+    tabular: dict[str, Any]
+    outputs: list[dict[str, Any]]
+
+
+class File(TypedDict):
+    """A file of an artifact."""
+
+    bytes: int
+    sha256: str
+
+
+class Parity(TypedDict):
+    """The comparison with the source model: the entries that reports need."""
+
+    n: int
+    max: float
+    mean: float
+    relative: float
+    agreement: Number
+    accuracy: Number
+    source_accuracy: Number
+    tolerance: dict[str, Any]
+    passed: bool
+    metric: str
+
+
+class Inspection(TypedDict):
+    """The inspection: the entries that reports need."""
+
+    kind: str
+    bytes: int
+    gzip_bytes: int
+    operators: dict[str, int]
+    weights: dict[str, int]
+
+
+class Metric(TypedDict):
+    """A metric of the model before its compression."""
+
+    accuracy: Number
+
+
+class Compression(TypedDict):
+    """What compressed the source model."""
+
+    pipeline: str
+    slug: str
+    before: Metric
+    steps: list[dict[str, Any]]
+    guarantees: dict[str, Any]
+    facts: dict[str, Any]
+    found: dict[str, Any]
+
+
+class Manifest(TypedDict):
+    """manifest.json, after its version and its digest were checked."""
+
+    format: str
+    options: dict[str, Any]
+    artifact: str
+    compression: Compression | None
+    metadata: Metadata
+    inspection: Inspection
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    batch: int | None
+    samples: str
+    source: dict[str, Any]
+    environment: dict[str, Any]
+    parity: Parity
+    files: dict[str, File]
+    bytes: int
+    digest: str
+
+
+class FullManifest(Manifest, total=False):
+    """manifest.json with the entries that it may lack."""
+
+    max_drop: Number
+    quantization: dict[str, Any] | None
+    attempts: list[dict[str, Any]]
+    required_modules: list[str]
+    parts: dict[str, Any]
 
 
 def digest_file(path: Path) -> str:
@@ -35,9 +129,22 @@ def _digest(file: Any) -> str:
 
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and digest of every file of an artifact except the manifest, by path within the folder."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / NAME)
+    """Return size and digest of every file of an artifact except the manifest, by path within the folder.
+
+    Raises:
+        ParityError: there is a link or a special file.
+    """
+    files = sorted(path for path in map(_regular, folder.rglob("*")) if path is not None and path != folder / NAME)
     return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": digest_file(p)} for p in files}
+
+
+def _regular(path: Path) -> Path | None:
+    """Return a file, None for a folder; raises ParityError for a link or a special file, which has no digest."""
+    mode = path.lstat().st_mode
+    kind = kind_of(mode)
+    if kind and not stat.S_ISDIR(mode):
+        raise ParityError(f"An artifact must have regular files alone. Received: {path}, {kind}. Export again.")
+    return None if kind else path
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +194,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         RunError: the manifest cannot be read, or has another version.
         ParityError: a file or the manifest was changed, is missing, or was added.
     """
-    manifest = read_json(folder / NAME)
+    manifest = read_json(folder / NAME, expected=EXPECTED, advice=ADVICE)
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         version = manifest.get("version") if isinstance(manifest, dict) else None
         raise RunError(
@@ -96,7 +203,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.get("digest") != _own_digest(manifest) or to_json(manifest).encode() != (folder / NAME).read_bytes():
         raise ParityError(f"{folder / NAME} was changed after export. Export again.")
-    _check_keys(manifest, folder)
+    _check_schema(manifest, folder)
     expected, found = manifest["files"], list_files(folder)
     wrong = [f"{name} is missing" for name in expected if name not in found]
     wrong += [f"{name} was added" for name in found if name not in expected]
@@ -106,15 +213,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_keys(manifest: dict[str, Any], folder: Path) -> None:
+def _check_schema(manifest: dict[str, Any], folder: Path) -> None:
     """Raise RunError for a manifest without a required key, or with an artifact outside its folder."""
-    missing = [key for key, kind in REQUIRED_KEYS.items() if not isinstance(manifest.get(key), kind)]
-    missing += [] if isinstance(manifest.get("files"), dict) else ["files"]
-    if missing or "compression" not in manifest:
-        raise RunError(
-            f"A manifest must have the keys {', '.join((*REQUIRED_KEYS, 'compression', 'files'))}. "
-            f"Received: {folder / NAME} without {(missing or ['compression'])[0]}. Export again."
-        )
+    with reading(folder / NAME, EXPECTED, advice=ADVICE):
+        fit(manifest, FullManifest)
     if not (folder / manifest["artifact"]).resolve().is_relative_to(folder.resolve()):
         raise RunError(
             "An artifact must be in the folder of its manifest. "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.common.budgets import check_arrays
 from zoo.common.lazy import np
+from zoo.reading.arrays import read_npz
+from zoo.reading.files import reading
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 SEQUENCE_INPUTS = ("source", "target")
 # The source model's outputs; those of several targets follow a slash.
 LOGITS = "logits"
+# The kinds of dtypes of each array, as `numpy.dtype.kind`; others are texts.
+KINDS = {"inputs": "iuf", "source": "iu", "target": "iu", "logits": "f", "labels": "iuf", "valid": "b", "tokens": "iu"}
+EXPECTED, ADVICE = "Expected the samples of an artifact", "Export again."
 # Examples that are compared a second time: one by one through a dynamic batch, and through a signature for encoded
 # images or for texts.
 SECOND_PASS = 32
@@ -42,10 +46,13 @@ def read_samples(path: Path) -> dict[str, Any]:
     """Return the samples of a file: inputs as float32 raw values, int32 ids, or a dictionary of ids by input.
 
     The logits of several targets are a dictionary by output.
+
+    Raises:
+        RunError: the file is damaged, or its arrays do not fit each other.
     """
-    check_arrays(path)
-    with np.load(path, allow_pickle=False) as file:
-        arrays: dict[str, Any] = {name: file[name] for name in file.files}
+    with reading(path, EXPECTED, advice=ADVICE):
+        arrays: dict[str, Any] = read_npz(path, EXPECTED, advice=ADVICE)
+        _check(arrays)
     named = {name: arrays.pop(name) for name in list(arrays) if name.startswith(f"{LOGITS}/")}
     if named:
         arrays[LOGITS] = {name.partition("/")[2]: value for name, value in named.items()}
@@ -53,6 +60,38 @@ def read_samples(path: Path) -> dict[str, Any]:
         return {"inputs": {name: arrays.pop(name) for name in SEQUENCE_INPUTS}} | arrays
     inputs = arrays["inputs"]
     return arrays | {"inputs": inputs.astype("float32") if inputs.dtype == np.uint8 else inputs}
+
+
+def _check(arrays: Mapping[str, Any]) -> None:
+    """Raise ValueError unless arrays are the samples of `write_samples`."""
+    inputs = ("inputs",) if "inputs" in arrays else SEQUENCE_INPUTS
+    outputs = [name for name in arrays if name.partition("/")[0] == LOGITS]
+    for name in inputs if outputs else (LOGITS,):
+        if name not in arrays:
+            raise ValueError(f"it has no {name}")
+    for name in outputs:
+        logits = arrays[name]
+        if logits.dtype.kind != "f" or logits.ndim < 2 or not logits.size or not np.isfinite(logits).all():
+            raise ValueError(f"{name[:100]} must be finite numbers of the shape (n, …)")
+    count = len(arrays[outputs[0]])
+    for name, array in arrays.items():
+        if array.ndim < 1 or (len(array) != count and array.dtype.kind != "U"):
+            raise ValueError(f"{name[:100]} must have {count} examples, as many as the logits")
+        if array.dtype.kind not in KINDS.get(name.partition("/")[0], "U"):
+            raise ValueError(f"{name[:100]} must not be of {array.dtype}")
+    if outputs == [LOGITS]:
+        _check_labels(arrays, arrays[LOGITS])
+
+
+def _check_labels(arrays: Mapping[str, Any], logits: _np.ndarray) -> None:
+    """Raise ValueError for labels and the like that have not one value for each prediction or logit."""
+    predictions, labels = logits.shape[:-1], arrays.get("labels")
+    if labels is not None and labels.shape not in (predictions, logits.shape):
+        raise ValueError(f"labels must have the shape {predictions} or {logits.shape}, not {labels.shape}")
+    if "valid" in arrays and arrays["valid"].shape != predictions:
+        raise ValueError(f"valid must have the shape {predictions}, not {arrays['valid'].shape}")
+    if "tokens" in arrays and arrays["tokens"].ndim != 2:
+        raise ValueError(f"tokens must have the shape (n, length), not {arrays['tokens'].shape}")
 
 
 def take_examples(inputs: Any, count: int, first: int = 0) -> Any:

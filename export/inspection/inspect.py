@@ -8,12 +8,19 @@ import importlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from export.core import manifest
 from export.core.artifact_graph import ArtifactGraph, Value, joined
 from zoo.common.errors import DataError, RunError, ZooError
-from zoo.common.files import read_json
+from zoo.reading.json_files import read_json
+
+
+class Named(TypedDict):
+    """What is read of a manifest: the artifact in its folder."""
+
+    artifact: str
+
 
 # The backend that reads a file, by its suffix.
 READERS = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", ".xml": "openvino"}
@@ -172,10 +179,9 @@ def _artifact_of(folder: Path) -> Path | None:
     if not (folder / manifest.NAME).is_file():
         return None
     try:
-        name = read_json(folder / manifest.NAME)["artifact"]
-    except (RunError, KeyError, TypeError):
+        artifact = folder / read_json(folder / manifest.NAME, Named)["artifact"]
+    except RunError:
         return None
-    artifact = folder / name if isinstance(name, str) else folder
     return artifact if artifact.resolve().is_relative_to(folder.resolve()) and artifact.exists() else None
 
 

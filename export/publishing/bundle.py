@@ -17,7 +17,6 @@ from training.learning.evaluation import load_model
 from training.runs.run import Run
 from zoo.common.digests import digest
 from zoo.common.errors import BadOption, ParityError
-from zoo.common.files import read_json
 from zoo.common.lazy import np
 from zoo.common.licenses import accepted, check_license, is_noncommercial
 from zoo.specs.info import ModelInfo
@@ -137,5 +136,4 @@ def _write_weights(model: Any, info: ModelInfo, folder: Path) -> StoredModel:
 
 def target_scale(run: Run) -> dict[str, Any] | None:
     """Return mean and deviation of the targets of a regression, by which the outputs of its model are scaled."""
-    path = run.path / "data.json"
-    return read_json(path).get("scale") if path.is_file() else None
+    return (run.statistics() or {}).get("scale")

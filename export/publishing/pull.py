@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path, PurePosixPath
+from typing import Any, TypedDict
 
 from export.core.manifest import NAME
 from zoo.common.errors import BadOption, DataError, RunError, did_you_mean
 from zoo.common.files import whole_folder
 from zoo.common.lazy import hub
+from zoo.reading.json_files import read_json
 from zoo.weights.hub import CARD, fetch, fetch_optional, home, origin_of
 from zoo.weights.references import HubAddress, is_address, parse_address
+
+
+class Listing(TypedDict):
+    """What is read of a manifest: its files."""
+
+    files: dict[str, Any]
+
 
 ARTIFACTS = "exports"  # their folder in a repository
 
@@ -79,10 +87,7 @@ def _names(address: HubAddress) -> list[str]:
 
 def _listed(manifest: Path) -> list[str]:
     """Return the files that a manifest lists, by their path in its folder; all of them are below it."""
-    try:
-        names = list(json.loads(manifest.read_text(encoding="utf-8"))["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"Expected a manifest with its files. Received: {manifest}") from error
+    names = list(read_json(manifest, Listing, error=DataError, expected="Expected a manifest with its files")["files"])
     for name in names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             raise DataError(f"The files of a manifest must be in its folder. Received: {manifest} with {name!r}")

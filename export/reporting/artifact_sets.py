@@ -12,6 +12,7 @@ from export.verification.artifact import Artifact
 from training.runs.run import Run
 from zoo.common.errors import BadOption
 from zoo.common.files import restore_all
+from zoo.reading.files import check_inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ def open_artifact_sets(sources: Sequence[Run | Path]) -> list[ArtifactSet]:
 def _open(source: Run | Path) -> ArtifactSet:
     """Open a run by its recipe.json, any other folder by the manifests in it."""
     if isinstance(source, Path) and not (source / "recipe.json").is_file() and _artifact_folders(source):
+        check_inside(source)
         return ArtifactSet(source, None, _read_artifacts(source))
     run = source if isinstance(source, Run) else Run.open(source)
     run.result()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from export.benchmark.measure import describe_machine, measure
 from export.core.format import formats
@@ -18,6 +17,44 @@ from export.reporting.report import JSON
 from export.verification.artifact import Artifact
 from training.runs.run import Run
 from zoo.common.errors import BadOption, RunError, did_you_mean
+from zoo.reading.json_files import read_json
+
+
+class Latency(TypedDict):
+    """Milliseconds of a call."""
+
+    p50: float
+    p95: float
+    rounds: list[float]
+
+
+class Memory(TypedDict):
+    """Bytes of the process that measured."""
+
+    peak: int
+    over_import: int
+
+
+class Measured(TypedDict):
+    """Measurements of an artifact; see `export.benchmark.measure`."""
+
+    latency: dict[str, Latency]
+    memory: Memory
+
+
+class Row(TypedDict):
+    """A row of report.json: what is used again."""
+
+    digest: str
+    measured: Measured | None
+
+
+class Measurements(TypedDict):
+    """The measurements in report.json."""
+
+    machine: dict[str, Any]
+    artifacts: list[Row]
+
 
 PREFERENCES = {"speed": "fastest", "size": "smallest", "accuracy": "most accurate"}
 
@@ -146,11 +183,11 @@ def known_measurements(folder: Path, wanted: Mapping[str, Artifact]) -> dict[str
     The digest of a manifest identifies an artifact, because it covers the digests of all files.
     """
     try:
-        content = json.loads((folder / JSON).read_text(encoding="utf-8"))
-        found = {row["digest"]: row["measured"] for row in content["artifacts"]}
-        here = content["machine"] == describe_machine()
-    except (OSError, ValueError, TypeError, KeyError):
+        content = read_json(folder / JSON, Measurements)
+    except RunError:
         return {}
+    found = {row["digest"]: row["measured"] for row in content["artifacts"]}
+    here = content["machine"] == describe_machine()
     known = {name: found.get(artifact.manifest["digest"]) for name, artifact in wanted.items()}
     return known if here and all(known.values()) else {}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training.runs.run import Run
-from zoo.common.budgets import check_arrays
-from zoo.common.errors import ParityError
+from zoo.common.errors import ParityError, RunError
 from zoo.common.lazy import np
+from zoo.reading.arrays import read_npz
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -28,9 +28,11 @@ def require_same_logits(run: Run, model: _keras.Model) -> None:
     """
     if not run.logits_path.is_file():
         return
-    check_arrays(run.logits_path)
-    with np.load(run.logits_path, allow_pickle=False) as file:
-        inputs, logits = file["inputs"], file["logits"]
+    found = read_npz(run.logits_path, advice="Restore the file, or train again.")
+    missing = [name for name in ("inputs", "logits") if name not in found]
+    if missing:
+        raise RunError(f"Expected reference logits. Received: {run.logits_path} without {missing[0]}. Train again.")
+    inputs, logits = found["inputs"], found["logits"]
     outputs = np.asarray(model(inputs, training=False), "float32")
     errors = np.abs(outputs - logits).reshape(len(logits), -1).max(axis=1) / (np.abs(logits).max() + 1e-12)
     if not errors.max() <= TOLERANCE:

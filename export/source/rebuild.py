@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from export.source.backend_parity import require_same_logits
 from training.data.pipeline.pipeline import Pipeline
 from training.learning.build import build_model
-from training.learning.evaluation import load_model
+from training.learning.evaluation import MODEL_ADVICE, load_model
 from training.runs.run import Run
 from zoo.build import POLICIES, dtype_policy
 from zoo.common.errors import ParityError
 from zoo.common.lazy import keras, np
+from zoo.reading.keras_models import fill_weights
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -39,7 +40,7 @@ def rebuild(run: Run, pipeline: Pipeline) -> _keras.Model:
     """
     with dtype_policy("float32"):
         model = build_model(run.recipe, pipeline)
-    model.load_weights(run.model_path)
+    fill_weights(model, run.model_path, advice=MODEL_ADVICE)
     require_same_logits(run, model)
     x, _ = pipeline.first_batch("validation")
     trained = load_model(run)

@@ -19,10 +19,11 @@ from training.common.preprocess import decode
 from training.data.readers.images.checks import read_encoded
 from training.recipe.config import DataConfig
 from zoo.build import dtype_policy
-from zoo.common.budgets import check_arrays
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras, np, tf
 from zoo.decoding import greedy
+from zoo.reading.arrays import read_npy
+from zoo.reading.files import reading
 from zoo.specs.preprocessing import PRESETS, PreprocessingConfig
 from zoo.specs.text import END, PADDING, START
 from zoo.weights.source import HeadWarning
@@ -147,19 +148,13 @@ def _rows(request: RegistryRequest) -> _np.ndarray:
     path, spec = Path(request.calibration), request.spec
     if spec.task == "generate":
         raise DataError(f"{spec.name} is calibrated on seeded ids. Received: calibration={str(path)!r}. Leave it out.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if path.suffix == ".npy":
-                check_arrays(path)
-            rows = (
-                np.load(path, allow_pickle=False)
-                if path.suffix == ".npy"
-                else np.genfromtxt(path, delimiter=",", skip_header=1, ndmin=2)
-            )
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"Expected examples in a .npy or .csv file. Received: {path}: {reason}") from error
+    expected = "Expected examples in a .npy or .csv file", DataError, "Correct the file, or name another one."
+    with warnings.catch_warnings(), reading(path, *expected):
+        warnings.simplefilter("ignore")
+        numbers = path.suffix == ".npy"
+        rows = read_npy(path, *expected) if numbers else np.genfromtxt(path, delimiter=",", skip_header=1, ndmin=2)
+    if rows.dtype.kind not in "biuf" or not rows.ndim:
+        raise DataError(f"Expected an array of numbers. Received: {path} of {rows.dtype}. Correct the file.")
     if rows.shape[1:] != request.shape or not len(rows) or not np.isfinite(rows).all():
         raise DataError(
             f"Examples for {spec.name} must be finite numbers of the shape (n, {', '.join(map(str, request.shape))}). "

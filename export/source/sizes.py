@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.common.budgets import check_archive
-from zoo.common.errors import BadOption
+from zoo.common.errors import BadOption, RunError
+from zoo.reading.arrays import open_safetensors
+from zoo.reading.files import reading
+from zoo.reading.keras_models import config_of, open_archive, open_h5, read_config
 from zoo.specs.info import INFO_KEY
 from zoo.specs.registry import Model
 from zoo.weights.h5_files import layers_of
@@ -38,8 +38,9 @@ def stated_sizes(entry: Model, path: Path, given: Container[str] = ()) -> dict[s
     if len(entry.spec.inputs) != 1 or entry.spec.task == "generate":
         return {}
     try:
-        found = _from_safetensors(entry, path) if path.suffix == ".safetensors" else _from_keras(path)
-    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
+        with reading(path):
+            found = _from_safetensors(entry, path) if path.suffix == ".safetensors" else _from_keras(path)
+    except RunError:
         return {}
     shape = found.get("input_shape")
     if shape and None in shape and "input_shape" not in given:
@@ -53,13 +54,8 @@ def stated_sizes(entry: Model, path: Path, given: Container[str] = ()) -> dict[s
 
 def _from_safetensors(entry: Model, path: Path) -> dict[str, Any]:
     """Return the classes by the head's kernel, under the name of the zoo or of another library."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - it is no mapping
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    with open_safetensors(path) as file:
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - it is no mapping
     if (path.parent / CONFIG).is_file() and entry.spec.vocabulary:
         classes, shape = folder_sizes(entry.spec, path.parent)
         return {"classes": classes, "input_shape": shape}
@@ -72,14 +68,11 @@ def _from_safetensors(entry: Model, path: Path) -> dict[str, Any]:
 def _from_keras(path: Path) -> dict[str, Any]:
     """Return what the configuration of a whole model states, or the classes of a file of weights."""
     if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            check_archive(archive, path.stat().st_size)
-            return _from_config(json.loads(archive.read("config.json")))
-    import h5py
-
-    with h5py.File(path, "r") as file:
+        with open_archive(path, whole=False) as archive:
+            return _from_config(read_config(archive))
+    with open_h5(path) as file:
         if "model_config" in file.attrs:
-            return _from_config(json.loads(file.attrs["model_config"]))
+            return _from_config(config_of(file))
         kernels: list[int] = []
 
         def visit(_: str, item: Any) -> None:

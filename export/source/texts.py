@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from export.core.samples import SECOND_PASS
@@ -12,6 +11,8 @@ from export.source.request import NOISE, TEXTS, RegistryRequest
 from training.data.tokenization import tokenizer
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, tf
+from zoo.reading.files import read_bytes
+from zoo.reading.json_files import LIMIT
 from zoo.specs.text import TextConfig
 
 SEED = 0
@@ -63,7 +64,7 @@ def text_examples(request: RegistryRequest, text: TextConfig | None, most: int) 
 def _read(path: str) -> list[str]:
     """Return the lines of a file that are not empty."""
     try:
-        texts = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        texts = [line for line in read_bytes(path, LIMIT).decode("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"Expected a file of texts in UTF-8, one a line. Received: {path}: {error}") from error
     if not texts:

@@ -26,7 +26,8 @@ from export.verification.parity import compare, require
 from training.common.preprocess import decode
 from training.runs.run import Run
 from zoo.common.errors import ExportError, ParityError, RunError, UnsupportedExport
-from zoo.common.files import read_json, write_json
+from zoo.common.files import write_json
+from zoo.reading.json_files import read_json
 from zoo.specs.preprocessing import PreprocessingConfig
 
 THEIR_FORMATS = '''

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from training.common.jax_state import sync_state
 from zoo.common.errors import RunError
-from zoo.common.files import write_atomic
+from zoo.common.files import finite, write_atomic
 from zoo.common.lazy import np
+from zoo.reading.arrays import open_safetensors, read_safetensors
+from zoo.reading.files import reading
+from zoo.reading.json_files import parse_json
 
 # The safetensors name of a dtype, and its bytes.
 DTYPES = {
@@ -35,10 +39,33 @@ DTYPES = {
 }
 
 
-CHECKSUM = "crc32"
+CHECKSUM, EXPECTED = "crc32", "Expected a readable checkpoint"
 # The placeholder of the checksum while the file is written; the checksum includes it.
 UNKNOWN = "-" * 8
 _BLANK = f'"{CHECKSUM}": "{UNKNOWN}"'.encode()
+
+
+class Metadata(TypedDict):
+    """The metadata of a checkpoint."""
+
+    crc32: str
+    progress: str
+
+
+class Header(TypedDict):
+    """The header of a checkpoint: its metadata, and the place of each array."""
+
+    __metadata__: Metadata
+
+
+class Stored(TypedDict):
+    """The progress as it is stored."""
+
+    epoch: int
+    step: int
+    best: float | None
+    best_epoch: int
+    seconds: float
 
 
 class DamagedCheckpoint(RunError):
@@ -80,7 +107,7 @@ def save_checkpoint(path: Path, model: Any, progress: Progress, *, before: Calla
 
     def write(temporary: Path) -> None:
         temporary.parent.mkdir(exist_ok=True)
-        _write(temporary, variables, json.dumps(dataclasses.asdict(progress)))
+        _write(temporary, variables, json.dumps(finite(dataclasses.asdict(progress))))
         before()
 
     write_atomic(path, write, parents=False)
@@ -115,13 +142,11 @@ def _write(path: Path, variables: dict[str, Any], progress: str) -> None:
 
 
 def _check(path: Path) -> None:
-    """Raise ValueError if a file does not match its checksum; files of earlier versions have none."""
+    """Raise ValueError if a file does not match its checksum, or has none."""
     # Map the file once: a training may replace it by the next checkpoint at any moment.
     content = np.memmap(path, "uint8", "r")
     header = content[: 8 + int.from_bytes(content[:8], "little")].tobytes()
-    stored = json.loads(header[8:])["__metadata__"].get(CHECKSUM)
-    if stored is None:
-        return
+    stored = parse_json(header[8:], Header)["__metadata__"][CHECKSUM]
     # The checksum is of the file with the placeholder.
     checksum = zlib.crc32(header.replace(f'"{CHECKSUM}": "{stored}"'.encode(), _BLANK, 1))
     if f"{zlib.crc32(content[len(header) :], checksum):08x}" != stored:
@@ -167,15 +192,21 @@ def load_weights(path: Path, model: Any) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], Progress]:
     """Return the arrays and the progress of a file, or raise DamagedCheckpoint."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
+    with reading(path, EXPECTED, DamagedCheckpoint, ""):
         _check(path)
-        with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return arrays, Progress(**json.loads(file.metadata()["progress"]))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpoint(f"Expected a readable checkpoint. Received: {path}: {error}") from error
+    with open_safetensors(path, EXPECTED, DamagedCheckpoint, "") as file:
+        arrays, metadata = read_safetensors(file)
+        return arrays, _progress(metadata["progress"])
+
+
+def _progress(text: str) -> Progress:
+    """Return the progress in the metadata of a checkpoint; raises ValueError."""
+    values = parse_json(text, Stored)
+    values["best"] = math.nan if values["best"] is None else values["best"]
+    progress = Progress(**{field.name: values[field.name] for field in dataclasses.fields(Progress)})
+    if min(progress.epoch, progress.step, progress.best_epoch, progress.seconds) < 0:
+        raise ValueError(f"its progress is {text[:100]}")
+    return progress
 
 
 def _variables(model: Any) -> Iterator[tuple[str, Any]]:

@@ -46,8 +46,8 @@ class CheckpointManager:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a checkpoint to resume from."""
-        return self.last.is_file() or self.previous.is_file()
+        """Whether there is a checkpoint to resume from, readable or not."""
+        return os.path.lexists(self.last) or os.path.lexists(self.previous)
 
     def load(self, model: Any) -> Progress:
         """Load the newest undamaged checkpoint, if there is one, into a compiled model; warn if it is not the last.
@@ -67,16 +67,16 @@ class CheckpointManager:
         try:
             return load_checkpoint(self.last, model)
         except DamagedCheckpoint as error:
-            if not self.previous.is_file():
+            if not os.path.lexists(self.previous):
                 raise
             broken = error
         try:
             progress = load_checkpoint(self.previous, model)
         except DamagedCheckpoint as error:
-            raise RunError(f"Expected one readable checkpoint. Received: {broken}; {error}. Train again.") from error
+            raise RunError(f"Expected one readable checkpoint. Received: {broken} {error} Train again.") from error
         self._chosen = self.previous
         where = f"epoch {progress.epoch}, step {progress.step}"
-        self.damage = f"{broken}. Resuming from the previous checkpoint, {where}: {self.previous}"
+        self.damage = f"{broken} Resuming from the previous checkpoint, {where}: {self.previous}"
         if self.writes:
             warnings.warn(self.damage, stacklevel=2)
         return progress

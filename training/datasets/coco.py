@@ -9,7 +9,6 @@ split.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,10 @@ from training.data.readers.images.multilabel import Marks, labelled_images, tfds
 from training.data.splits import split_indices
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
+from zoo.reading.files import read_bytes
+from zoo.reading.json_files import parse_json
 
+LIMIT = 4 << 30  # bytes of a file of annotations
 PREFIX = "instances_"
 
 
@@ -47,13 +49,13 @@ def coco(config: DataConfig) -> Dataset:
 def _read(root: Path, path: Path) -> tuple[list[str], list[tuple[Path, Marks]]]:
     """Return the labels in the order of their numbers, and the images of a file with their marks."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_bytes(path, LIMIT), dict)
         names = {c["id"]: str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
         folder = root / path.stem.removeprefix(PREFIX)
         images = {image["id"]: (_inside(folder, image["file_name"]), {}) for image in content["images"]}
         for annotation in content["annotations"]:
             images[annotation["image_id"]][1][names[annotation["category_id"]]] = 1
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
         raise DataError(f"Expected annotations in COCO format. Received: {path}: {reason}") from error
     return list(names.values()), list(images.values())

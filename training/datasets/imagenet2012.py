@@ -14,7 +14,6 @@ Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", ar
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,8 @@ from training.data.readers.records import record_split
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import tf, tfds
+from zoo.reading.files import read_bytes
+from zoo.reading.json_files import LIMIT, parse_json
 from zoo.specs.preprocessing import IMAGENET
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -162,11 +163,11 @@ def _named(root: Path, classes: Sequence[str]) -> tuple[str, ...]:
 
 def _read(path: Path) -> dict[str, str]:
     """Return the names of classes by WordNet id."""
-    text = path.read_text(encoding="utf-8")
     try:
+        text = read_bytes(path, LIMIT).decode("utf-8")
         if path.suffix == ".json":
-            return {wnid: name.replace("_", " ") for wnid, name in json.loads(text).values()}
-    except (AttributeError, TypeError, ValueError) as error:
+            return {wnid: name.replace("_", " ") for wnid, name in parse_json(text, dict).values()}
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise DataError(f'Expected {{"0": ["n01440764", "tench"], ...}} in {path}. Received: {error}') from error
     pairs = (re.split(r"\s+", line.strip(), maxsplit=1) for line in text.splitlines())
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}

@@ -15,6 +15,8 @@ from training.data.dataset import Dataset, register_dataset
 from training.data.readers.images.multilabel import Marks, labelled_images, tfds_labels
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
+from zoo.reading.files import read_bytes, reading
+from zoo.reading.json_files import LIMIT
 
 LABELS = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -44,7 +46,9 @@ def voc2007(config: DataConfig) -> Dataset:
 
 def _pairs(place: Path, listing: Path) -> list[tuple[Path, Marks]]:
     """Return the images of a list, which may have a further column, with their marks."""
-    names = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with reading(listing, "Expected a list of images", DataError, "Correct the file."):
+        lines = read_bytes(listing, LIMIT).decode("utf-8").splitlines()
+    names = [line.split()[0] for line in lines if line.strip()]
     return [(place / "JPEGImages" / f"{name}.jpg", read_marks(place / "Annotations" / f"{name}.xml")) for name in names]
 
 
@@ -56,7 +60,7 @@ def read_marks(path: Path) -> Marks:
             can expand without bound.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, LIMIT).decode("utf-8")
         if "<!doctype" in text.lower():
             raise DataError(f"Expected an annotation without a document type. Received: {path} with one.")
         found = [(o.findtext("name", "").strip(), o.findtext("difficult", "0")) for o in _objects(text)]

@@ -6,7 +6,6 @@ Kubeflow's training operator sets TF_CONFIG; `srun` sets SLURM_STEP_NUM_TASKS an
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from training.common.compat import slurm_hosts
 from zoo.common.errors import BadOption
+from zoo.reading.json_files import parse_json
 
 # Jobs of a cluster that train, the chief first.
 TRAINING_JOBS = ("chief", "master", "worker")
@@ -56,7 +56,7 @@ def find_cluster(environment: Mapping[str, str] | None = None) -> Cluster | None
 
 def _from_tf_config(text: str) -> Cluster | None:
     try:
-        content = json.loads(text)
+        content = parse_json(text, dict)
         cluster, task = content.get("cluster") or {}, content.get("task") or {}
         jobs = {str(job): [str(address) for address in _as_list(addresses)] for job, addresses in cluster.items()}
         kind, index = str(task.get("type", "worker")), int(task.get("index", 0))

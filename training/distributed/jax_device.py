@@ -21,6 +21,7 @@ from zoo.common.errors import BadOption
 from zoo.common.files import write_atomic
 from zoo.common.lazy import LazyModule, keras, np, tf
 from zoo.common.processor import has_bfloat16
+from zoo.reading.keras_models import fill_weights
 
 jax = LazyModule("jax", extra="jax")
 
@@ -84,7 +85,7 @@ class JaxDevice(Device):
         """
         with _unsharded(), dtype_policy("float32"):
             model = build()
-        model.load_weights(run.model_path)
+        fill_weights(model, run.model_path)
         x = _examples(pipeline)
         logits = np.asarray(model.predict_on_batch(x), "float32")
         write_atomic(run.logits_path, lambda path: np.savez_compressed(path, inputs=x, logits=logits))

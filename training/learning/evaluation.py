@@ -15,7 +15,9 @@ from training.learning.results import EvaluationResult
 from training.learning.tasks import TASKS
 from training.runs.run import Run
 from zoo.common.errors import RunError
-from zoo.common.lazy import keras
+from zoo.reading.keras_models import open_model
+
+MODEL_ADVICE = "Restore the file, or train again."
 
 
 def open_data(run: Run, *, check: bool = False, changed_data: str = "", exact: bool = False) -> Pipeline:
@@ -95,10 +97,4 @@ def evaluate_run(run: Run, split: str = "test", changed_data: str = "") -> Evalu
 
 def load_model(run: Run) -> Any:
     """Return the trained model of a run, as it was saved; raises RunError if it cannot be read."""
-    try:
-        return keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
-    except (OSError, TypeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(
-            f"Expected a readable model. Received: {run.model_path}: {reason}. Restore the file, or train again."
-        ) from error
+    return open_model(run.model_path, advice=MODEL_ADVICE)

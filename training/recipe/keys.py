@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from zoo.common.errors import BadOption, did_you_mean
+from zoo.reading.json_files import parse_json
 
 # What other libraries call our keys, by the last part of a key.
 SYNONYMS = {
@@ -85,8 +86,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not (equals and key.strip()):
         raise BadOption(f"An override is written key=value, such as optimizer.learning_rate=0.05. Received: {text!r}")
     try:
-        return key.strip(), json.loads(value)
-    except ValueError:  # no JSON, or a number of more digits than Python converts
+        return key.strip(), parse_json(value)
+    except ValueError:  # no JSON, or brackets and numbers without end
         return key.strip(), value
 
 

@@ -12,10 +12,13 @@ from typing import Any
 from training.recipe.recipe import Recipe, recipes
 from zoo.common.errors import BadOption
 from zoo.common.files import write_bytes
+from zoo.reading.files import read_bytes, reading
+from zoo.reading.json_files import check_depth
 
 SUFFIX = ".toml"
 BASE = "base"
 WIDTH = 100
+LIMIT = 1 << 20  # bytes of a file
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -32,10 +35,9 @@ def read_recipe(path: Path) -> Recipe:
     # tomllib is Python 3.11's; this is the same code.
     import tomli
 
-    try:
-        values = tomli.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
-        raise BadOption(f"Expected a recipe in TOML. Received: {path}: {error}") from error
+    with reading(path, "Expected a recipe in TOML", BadOption, "Correct the file."):
+        values = tomli.loads(read_bytes(path, LIMIT).decode("utf-8"))
+        check_depth(values)
     base = values.pop(BASE, None)
     if not isinstance(base, str):
         raise BadOption(f'{path} needs a line base = "RECIPE" before its tables; see: zoo recipes')

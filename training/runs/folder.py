@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from zoo.common.errors import RunError
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file of JSON lines, without truncated lines."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
+from zoo.reading.files import open_lock
 
 
 @contextlib.contextmanager
@@ -29,7 +19,7 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
     # Windows, which is not supported, has no fcntl.
     import fcntl
 
-    with open(folder / ".lock", "a") as file:
+    with open_lock(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

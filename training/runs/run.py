@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,16 +23,21 @@ from typing import Any
 
 from training.recipe.recipe import Recipe, with_located_paths, with_paths
 from training.runs.environment import environment
-from training.runs.folder import check_free, locked, new_path, read_json_lines
+from training.runs.folder import check_free, locked, new_path
+from training.runs.schemas import Environment, Epoch, ExtendedRecipeFile, Files, Result, Statistics, Step
 from zoo.common.errors import BadOption, RunError
-from zoo.common.files import finite, read_json, whole_folder, write_bytes, write_json
+from zoo.common.files import finite, whole_folder, write_bytes, write_json
 from zoo.common.lazy import keras
 from zoo.common.portable_paths import locate, portable
+from zoo.reading.files import check_inside, open_own, reading
+from zoo.reading.json_files import read_json, read_json_lines
+from zoo.reading.schema import fit
 from zoo.specs.text import TextConfig
 
 VERSION = 1
 # The key of statistics that has a file of its own.
-FILES = "files"
+FILES, FILES_LIMIT = "files", 512 << 20  # bytes
+ADVICE = "Restore the file, or train again."
 
 
 def _stored(recipe: Recipe, place: Path) -> dict[str, Any]:
@@ -103,16 +109,20 @@ class Run:
                 f"Expected a run directory (with a recipe.json). Received: run={str(place)!r}. "
                 "Runs are in runs/<recipe>/<time>; create one with: zoo train RECIPE"
             )
-        content = read_json(place / "recipe.json")
-        version = content.get("version") if isinstance(content, dict) else None
+        check_inside(place)
+        content = read_json(place / "recipe.json", dict)
+        version = content.get("version")
         if version != VERSION:
             raise RunError(
                 f"Expected a run directory of version {VERSION}. Received: {place} of version {version}. "
                 "Use the zoo version that wrote it, or train again."
             )
+        with reading(place / "recipe.json"):
+            fit(content, ExtendedRecipeFile)
         try:
-            recipe = Recipe.from_json(content.get("recipe"))
-            return cls(place, with_located_paths(recipe, content.get("paths", []), place))
+            with reading(place / "recipe.json"):
+                recipe = Recipe.from_json(content["recipe"])
+                return cls(place, with_located_paths(recipe, content.get("paths", []), place))
         except BadOption as error:
             raise RunError(f"Expected a valid recipe.json. Received: run={str(place)!r}: {error}") from error
 
@@ -157,12 +167,12 @@ class Run:
         Raises:
             RunError: the run is unfinished.
         """
-        if not self.finished:
+        if not os.path.lexists(self.path / "done.json"):
             raise RunError(
                 f"Expected a finished run. Received: run={str(self.path)!r}, which has no done.json. "
                 f"Run: zoo train --resume {self.path}"
             )
-        return read_json(self.path / "done.json")
+        return read_json(self.path / "done.json", Result, advice=ADVICE)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write done.json, which marks the run as finished."""
@@ -171,7 +181,7 @@ class Run:
 
     def extend(self, recipe: Recipe) -> Run:
         """Give the run a recipe with more epochs, and mark it as unfinished; returns it with this recipe."""
-        stored = read_json(self.path / "recipe.json")
+        stored = read_json(self.path / "recipe.json", ExtendedRecipeFile)
         # A process that is killed in between leaves a run that finishes again.
         (self.path / "done.json").unlink(missing_ok=True)
         before = [*stored.get("epochs_before", []), self.recipe.epochs]
@@ -188,28 +198,27 @@ class Run:
         if not path.is_file():
             return None
         try:
-            return TextConfig.from_json(read_json(path))
+            return TextConfig.from_json(read_json(path, dict))
         except BadOption as error:
             raise RunError(f"Expected a valid text.json. Received: run={str(self.path)!r}: {error}") from error
 
     def statistics(self) -> dict[str, Any] | None:
         """Return the stored statistics of the training split, None if there are none."""
         path = self.path / "data.json"
-        return read_json(path) if path.is_file() else None
+        return read_json(path, Statistics, advice=ADVICE) if os.path.lexists(path) else None
 
     def files(self) -> dict[str, Any] | None:
         """Return the stored files of the data, see `training.data.readers.changes`; None if there are none."""
-        path = self.path / "files.json"
-        if not path.is_file():
+        path, advice = self.path / "files.json", "Restore the file, or remove it to read the data as it is now."
+        if not os.path.lexists(path):
             return None
-        content = read_json(path)
-        if isinstance(content, dict) and isinstance(content.get("root"), str):
-            content["root"] = str(locate(content["root"], self.path))
-        return content
+        content = read_json(path, Files, advice=advice, limit=FILES_LIMIT)
+        with reading(path, advice=advice):
+            return {**content, "root": str(locate(content["root"], self.path))}
 
     def environment(self) -> dict[str, Any]:
         """Return the content of env.json: the machine and installed versions."""
-        return read_json(self.path / "env.json")
+        return read_json(self.path / "env.json", Environment, advice=ADVICE)
 
     def check_backend(self) -> None:
         """Raise RunError for another Keras backend than the run's: it draws other random numbers."""
@@ -222,7 +231,9 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return one row for each epoch, without a truncated last line."""
-        return read_json_lines(self.path / "metrics.jsonl")
+        rows = read_json_lines(self.path / "metrics.jsonl", Epoch)
+        # JSON has no NaN.
+        return [{key: math.nan if value is None else value for key, value in row.items()} for row in rows]
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Add the row of an epoch; replace rows of this and later epochs, from before a resume.
@@ -236,14 +247,13 @@ class Run:
                 "removed meanwhile. Train again."
             )
         rows = [r for r in self.metrics() if r["epoch"] < row["epoch"]]
-        write_bytes(
-            self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in [*rows, row]).encode(), parents=False
-        )
+        lines = "".join(json.dumps(finite(r)) + "\n" for r in [*rows, row])
+        write_bytes(self.path / "metrics.jsonl", lines.encode(), parents=False)
 
     def diagnostics(self) -> list[dict[str, Any]]:
         """Return the measured steps in order; see `training.monitor.step_monitor`. A failure is a row with "failed"."""
         rows: list[dict[str, Any]] = []
-        for row in read_json_lines(self.path / "diagnostics.jsonl"):
+        for row in read_json_lines(self.path / "diagnostics.jsonl", Step):
             # A resumed run repeats the steps of a killed process after its last checkpoint.
             while rows and rows[-1]["step"] >= row["step"]:
                 rows.pop()
@@ -253,7 +263,7 @@ class Run:
     def add_diagnostics(self, row: dict[str, Any]) -> None:
         """Add the measurements of a step; "step" counts over the whole training from 1."""
         try:
-            with open(self.path / "diagnostics.jsonl", "a+b") as file:
+            with open_own(self.path / "diagnostics.jsonl") as file:
                 whole = not file.tell() or (file.seek(-1, os.SEEK_END), file.read())[1] == b"\n"
                 file.write(b"" if whole else b"\n")
                 file.write(json.dumps(finite(row), allow_nan=False).encode() + b"\n")
@@ -267,7 +277,7 @@ class Run:
     def pruned(self) -> dict[str, Any] | None:
         """The epoch and metric at which a study pruned the run; None if it did not."""
         path = self.path / "pruned.json"
-        return read_json(path) if path.is_file() else None
+        return read_json(path, dict) if path.is_file() else None
 
     def prune(self, row: dict[str, Any]) -> None:
         """Mark the run as pruned after the epoch of a row."""
@@ -275,7 +285,12 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the run for this process; another process gets RunError. The lock ends with the process."""
+        """Lock the run for this process; another process gets RunError. The lock ends with the process.
+
+        Raises:
+            RunError: another process has the lock, or the directory has links that lead out of it.
+        """
+        check_inside(self.path)
         with locked(
             self.path,
             f"Expected no other command that trains or exports this run. Received: run={str(self.path)!r}, "

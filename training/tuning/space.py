@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from training.recipe.recipe import Recipe, resolve
+from training.recipe.recipe import Recipe, parse_override, resolve
 from zoo.build import options_of
 from zoo.common.errors import BadOption
 from zoo.specs.registry import models
@@ -117,7 +117,5 @@ def _current(recipe: Recipe, key: str) -> Any:
 
 
 def _literal(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text.strip()
+    """Return a value, parsed as JSON if possible and else a string."""
+    return parse_override(f"value={text.strip()}")[1]

@@ -20,7 +20,9 @@ from training.runs.folder import locked, new_path
 from training.runs.run import Run
 from training.tuning.space import Space
 from zoo.common.errors import RunError
-from zoo.common.files import read_json, whole_folder, write_atomic, write_json
+from zoo.common.files import whole_folder, write_atomic, write_json
+from zoo.reading.files import check_inside, reading
+from zoo.reading.json_files import read_json
 
 VERSION = 1
 
@@ -61,7 +63,8 @@ class Study:
             "pruner": pruner,
         }
         if (place / "study.json").is_file():
-            _check_same(place, read_json(place / "study.json"), settings)
+            check_inside(place)
+            _check_same(place, read_json(place / "study.json", dict), settings)
         else:
             if place.exists() and (not place.is_dir() or any(place.iterdir())):
                 raise RunError(
@@ -87,7 +90,7 @@ class Study:
         """Lock the study for this process, and yield Optuna's storage.
 
         Raises:
-            RunError: another process uses the study.
+            RunError: another process uses the study, or its journal is damaged.
         """
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -98,7 +101,10 @@ class Study:
             # Lock files of a killed process; this process has the only valid lock.
             for file in self.path.glob("trials.log.lock*"):
                 file.unlink()
-            yield JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
+            journal.touch()
+            with reading(journal, "Expected the journal of a study", advice="Start another study."):
+                storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
+            yield storage
 
     def save_plot(self, name: str, figure: Any) -> None:
         """Save a plot as `name`.png."""

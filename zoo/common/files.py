@@ -36,6 +36,7 @@ def write_atomic(path: Path, write: Callable[[Path], None], *, parents: bool = T
         with cleaned_up(lambda: temporary.unlink(missing_ok=True)):
             if parents:
                 path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)  # a link would be followed
             write(temporary)
             _sync(temporary)
             os.replace(temporary, path)
@@ -83,14 +84,6 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises RunError if it is missing or invalid."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"Expected a readable JSON file. Received: {path}: {error}") from error
-
-
 def _sync(path: Path) -> None:
     """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -114,6 +107,8 @@ def whole_folder(path: Path, *, parents: bool = True) -> Iterator[Path]:
     Raises:
         RunError: the disk is full or not writable, or a folder above is missing; an existing `path` is unchanged.
     """
+    if path.is_symlink():
+        raise RunError(f"Expected a folder that can be replaced. Received: {path}, a link. Remove it.")
     try:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)

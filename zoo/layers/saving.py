@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import keras
 
 from zoo.common import compat
+from zoo.reading.json_files import parse_json
 from zoo.specs.info import INFO_KEY, ModelInfo
 
 C = TypeVar("C", bound=type)
@@ -160,10 +161,7 @@ def write_h5_info(path: Any, info: ModelInfo) -> None:
         file.attrs[INFO_KEY] = json.dumps(info.to_json())
 
 
-def read_h5_info(path: Any) -> ModelInfo | None:
-    """Return the info in the root of an HDF5 file, None if there is none."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        text = file.attrs.get(INFO_KEY)
-    return None if text is None else ModelInfo.from_json(json.loads(text))
+def read_h5_info(file: Any) -> ModelInfo | None:
+    """Return the info in the root of an open HDF5 file, None if there is none; raises ValueError."""
+    text = file.attrs.get(INFO_KEY)
+    return None if text is None else ModelInfo.from_json(parse_json(text))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from zoo.common.errors import BadOption
+from zoo.common.types import fit_type
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.text import TextConfig
 
@@ -68,6 +70,12 @@ class ModelInfo:
         given = {name: _tuples(value) for name, value in values.items() if name in known and value is not None}
         if not isinstance(given.get("options", {}), Mapping):
             raise BadOption(f"Expected options by name. Received: info.options={str(given['options'])[:100]}")
+        hints = typing.get_type_hints(cls)
+        for key in given.keys() - {"options", "preprocessing", "text"}:
+            given[key] = fit_type(given[key], hints[key], f"info.{key}")
+        for key in ("input_size", "rescaling"):
+            if len(given.get(key, (0, 0))) != 2:
+                raise BadOption(f"info.{key} must have two entries. Received: info.{key}={str(given[key])[:100]}")
         for key, config in (("preprocessing", PreprocessingConfig), ("text", TextConfig)):
             if key in given:
                 given[key] = config.from_json(values[key])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from zoo.common.errors import BadOption, did_you_mean
+from zoo.reading.json_files import parse_json
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "lanczos3")
 CHANNEL_ORDERS = ("rgb", "bgr")
@@ -165,6 +165,6 @@ def parse_preprocessing(value: Any) -> PreprocessingConfig:
 def _decoded(text: str) -> Any:
     """Return the content of JSON text; None if it is none."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return None

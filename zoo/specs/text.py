@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from typing import Any
 
 from zoo.common.errors import BadOption
+from zoo.common.types import fit_type
 
 # The first ids of every vocabulary.
 PADDING, UNKNOWN, START, END = range(4)
@@ -54,14 +56,12 @@ class TextConfig:
         """Return the config of `to_json` values; raises BadOption."""
         try:
             if values["split"] == WORDPIECE:
-                return WordPieceConfig(**{name: _tuples(value) for name, value in values.items()})
+                hints = typing.get_type_hints(WordPieceConfig)
+                fitted = {name: fit_type(value, hints[name], f"text.{name}") for name, value in values.items()}
+                return WordPieceConfig(**fitted)
             return cls(tuple(map(str, values["vocabulary"])), values["split"], bool(values["clean"]))
         except (KeyError, TypeError) as error:
             raise BadOption(f"Expected a text config. Received: text={str(values)[:100]}") from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(str, value)) if isinstance(value, list) else value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo.common.errors import BadOption, DataError
 from zoo.common.types import fit_type
+from zoo.reading.files import read_bytes
+from zoo.reading.json_files import LIMIT, parse_json
 from zoo.specs.info import ModelInfo
 from zoo.specs.labels import class_names
 from zoo.specs.preprocessing import PreprocessingConfig
@@ -50,9 +51,7 @@ def read_config(path: Path, received: str) -> StoredModel:
         DataError: it cannot be read, or describes a model that is not registered.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, Mapping):
-            raise ValueError("no JSON object")
+        content = parse_json(read_bytes(path, LIMIT), dict)
         if content.get("library_name") == LIBRARY:
             return _own(content)
         return _transformers(content) if "model_type" in content else _timm(content)

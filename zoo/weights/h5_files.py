@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.common.budgets import check_hdf5
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np
 from zoo.layers.lazy import saving
+from zoo.reading.keras_models import config_of
+from zoo.reading.keras_models import open_h5 as open_checked
 from zoo.specs.info import ModelInfo
 from zoo.weights.keras_models import LayerRecord, Opened
 
@@ -37,15 +37,12 @@ def open_h5(path: Path, received: str) -> Opened:
     The name of the model is "" for a `.weights.h5` file, which states none.
 
     Raises:
-        BadOption: the file is neither.
+        BadOption: the file is neither; h5py raises errors of many classes for a damaged one.
     """
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        check_hdf5(file, path.stat().st_size)
+    with open_checked(path) as file:
         if "model_weights" in file or "layer_names" in file.attrs:
             return _whole_model(file, received)
-        info = saving.read_h5_info(path)
+        info = saving.read_h5_info(file)
         return Opened(received, list(_numbered(file)), info=info)
 
 
@@ -59,7 +56,7 @@ def head_classes(opened: Opened) -> int | None:
 
 def _whole_model(file: Any, received: str) -> Opened:
     """Return the layers of a file of `model.save`, or of the weights of Keras 2, by name."""
-    config = json.loads(file.attrs["model_config"]) if "model_config" in file.attrs else {}
+    config = config_of(file)
     layers = list(layers_of(config))
     weights = _named_arrays(file.get("model_weights", file))
     known = {name for name, _, _ in layers}

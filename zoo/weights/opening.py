@@ -15,6 +15,8 @@ from typing import Any
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras
 from zoo.common.licenses import check_license
+from zoo.reading.files import reading
+from zoo.reading.keras_models import fill_weights, open_model
 from zoo.specs.info import ModelInfo
 from zoo.specs.labels import class_names
 from zoo.specs.published import PublishedWeights
@@ -22,7 +24,6 @@ from zoo.specs.registry import Model
 from zoo.weights.configs import StoredModel, read_config
 from zoo.weights.h5_files import check_rescaling, head_classes, open_h5
 from zoo.weights.hub import CARD, CONFIG, fetch, fetch_optional, origin_of
-from zoo.weights.keras_files import load_keras_file
 from zoo.weights.keras_hub import fetch_keras
 from zoo.weights.keras_models import keras_mapping, read_model, read_records
 from zoo.weights.names import (
@@ -137,20 +138,19 @@ def _facts(published: PublishedWeights) -> dict[str, Any]:
 
 def _open_file(entry: Model, path: Path, candidates: Candidates) -> WeightsSource:
     """Open a weights file; raise BadOption if it cannot be read."""
-    import zipfile  # here, so that `zoo list` starts faster
-
     received = f"weights={str(path)!r}"
     if path.suffix == ".safetensors":
         return read_safetensors(entry, path, received)
-    try:
+    message = _message(entry, received)
+    with reading(path, *message):
         if path.suffix == ".keras":
-            return read_model(entry, load_keras_file(path, received), received)
+            return read_model(entry, open_model(path, *message), received)
         return _read_h5(entry, path, received, candidates)
-    except BadOption:
-        raise
-    except (ValueError, TypeError, OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BadOption(f"weights must fit {entry.spec.name}. Received: {received}: {reason}") from error
+
+
+def _message(entry: Model, received: str) -> tuple[str, type[BadOption], str, str]:
+    """Return the parts of the message about a file that cannot be read; see `zoo.reading.files.reading`."""
+    return f"weights must fit {entry.spec.name}", BadOption, "Use another file.", received
 
 
 def _read_h5(entry: Model, path: Path, received: str, candidates: Candidates) -> WeightsSource:
@@ -169,7 +169,7 @@ def _read_h5(entry: Model, path: Path, received: str, candidates: Candidates) ->
     if opened.info is not None:
         check_made_for(entry, opened.info.name, received)
     options = opened.info.options if opened.info else {}
-    model = _load_h5(path, candidates(options, head_classes(opened)))
+    model = _load_h5(entry, path, received, candidates(options, head_classes(opened)))
     return dataclasses.replace(read_model(entry, model, received), info=opened.info)
 
 
@@ -179,16 +179,14 @@ def _are_ours(modules: set[str], candidates: Candidates) -> bool:
     return 2 * len(modules & ours) > len(modules)
 
 
-def _load_h5(path: Path, candidates: Iterable[Any]) -> Any:
-    """Return the first candidate that a `.weights.h5` file fits; raise Keras' error for the first one if none does."""
+def _load_h5(entry: Model, path: Path, received: str, candidates: Iterable[Any]) -> Any:
+    """Return the first candidate that a `.weights.h5` file fits; raise the error of the first one if none does."""
     first = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        for model in candidates:
-            try:
-                model.load_weights(path)
-            except (ValueError, KeyError, RuntimeError) as error:
-                first = first or error
-            else:
-                return model
+    for model in candidates:
+        try:
+            fill_weights(model, path, *_message(entry, received))
+        except BadOption as error:
+            first = first or error
+        else:
+            return model
     raise first

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from zoo.common.errors import BadOption, RunError, UnknownName, did_you_mean
-from zoo.common.files import read_json
+from zoo.reading.json_files import read_json
 from zoo.specs.registry import models
 
 SCHEME = "hf://"
@@ -64,10 +64,9 @@ def is_repository(text: str) -> bool:
 def is_transformers_folder(folder: Path) -> bool:
     """Return whether a local folder is one of transformers or sentence-transformers."""
     try:
-        config = read_json(folder / CONFIG)
+        return "model_type" in read_json(folder / CONFIG, dict)
     except RunError:
         return False
-    return isinstance(config, dict) and "model_type" in config
 
 
 def timm_names() -> dict[str, str]:

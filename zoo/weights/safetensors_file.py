@@ -11,6 +11,9 @@ from typing import Any
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, np
 from zoo.layers.lazy import saving
+from zoo.reading.arrays import open_safetensors
+from zoo.reading.arrays import read_safetensors as read_arrays
+from zoo.reading.json_files import parse_json
 from zoo.specs.info import ModelInfo
 from zoo.specs.published import NameMapping
 from zoo.specs.registry import Model
@@ -103,14 +106,10 @@ def _modules(arrays: Collection[str]) -> set[str]:
 
 def _read(path: Path, received: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the arrays and the metadata of a file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            keys, metadata = list(file.keys()), file.metadata() or {}
-            return {key: _float32(file.get_tensor(key)) for key in keys}, metadata
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise BadOption(f"weights must be a readable safetensors file. Received: {received}: {error}") from error
+    expected = "weights must be a readable safetensors file"
+    with open_safetensors(path, expected, BadOption, "Use another file.", received) as file:
+        arrays, metadata = read_arrays(file)
+        return {key: _float32(array) for key, array in arrays.items()}, dict(metadata)
 
 
 def _info(metadata: dict[str, str], received: str) -> ModelInfo | None:
@@ -119,7 +118,7 @@ def _info(metadata: dict[str, str], received: str) -> ModelInfo | None:
     if text is None:
         return None
     try:
-        return ModelInfo.from_json(json.loads(text))
+        return ModelInfo.from_json(parse_json(text))
     except ValueError as error:
         raise BadOption(f"weights must have readable metadata. Received: {received}: {error}") from error
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from zoo.common.errors import BadOption, RunError
-from zoo.common.files import read_json
+from zoo.common.errors import BadOption
+from zoo.reading.files import read_bytes
+from zoo.reading.json_files import LIMIT, read_json
 from zoo.specs.info import ModelInfo
 from zoo.specs.registry import ModelSpec, models
 from zoo.specs.text import WordPieceConfig
@@ -34,6 +35,39 @@ ROLES = ("pad_token", "unk_token", "cls_token", "sep_token")
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "class"}
 
 
+Modules = list[dict[str, Any]]
+
+
+class Length(TypedDict, total=False):
+    """sentence_bert_config.json."""
+
+    max_seq_length: int | None
+
+
+class Config(TypedDict, total=False):
+    """config.json: what is read of it."""
+
+    model_type: str
+    architectures: list[str] | None
+    id2label: dict[str, Any] | None
+    num_labels: int
+    max_position_embeddings: int
+    position_embedding_type: str
+    hidden_size: int
+    dim: int
+    num_hidden_layers: int
+    n_layers: int
+    intermediate_size: int
+    hidden_dim: int
+    hidden_act: str
+    activation: str
+    vocab_size: int
+    type_vocab_size: int
+    num_attention_heads: int
+    n_heads: int
+    layer_norm_eps: float
+
+
 def folder_info(spec: ModelSpec, folder: Path) -> ModelInfo | None:
     """Return the info of the weights in a folder, None if it has no config.json and no tokenizer.
 
@@ -44,7 +78,7 @@ def folder_info(spec: ModelSpec, folder: Path) -> ModelInfo | None:
     Raises:
         BadOption: the folder describes what this model cannot compute, or a file cannot be read.
     """
-    config, text = _read(folder / CONFIG), read_tokenizer(folder)
+    config, text = _read(folder / CONFIG, Config), read_tokenizer(folder)
     if not config and text is None:
         return None
     pooling = _pooling(folder) if spec.task == "embed" else {}
@@ -54,7 +88,7 @@ def folder_info(spec: ModelSpec, folder: Path) -> ModelInfo | None:
 
 def folder_sizes(spec: ModelSpec, folder: Path) -> tuple[int | None, tuple[int, ...] | None]:
     """Return the number of classes and the shape of one input that a folder states, None where it states none."""
-    config, length = _read(folder / CONFIG), _read(folder / LENGTH).get("max_seq_length")
+    config, length = _read(folder / CONFIG, Config), _read(folder / LENGTH, Length).get("max_seq_length")
     positions = config.get("max_position_embeddings", spec.input_shape[0])
     length = int(length) if length else min(int(positions), spec.input_shape[0])
     return classes_of(config), None if (length,) == spec.input_shape else (length,)
@@ -85,6 +119,8 @@ def classes_of(config: Mapping[str, Any]) -> int | None:
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return the names of the classes, None if it has none or only numbers them."""
     named = config.get("id2label") or {}
+    if not all(key.isdecimal() for key in named):
+        raise BadOption(f"id2label must have numbers as keys. Received: config.json with {str(list(named))[:100]}")
     labels = tuple(str(named[key]) for key in sorted(named, key=int))
     return None if not _task(config) or labels == tuple(f"LABEL_{i}" for i in range(len(labels))) else labels
 
@@ -109,14 +145,12 @@ def _own_sizes(spec: ModelSpec, config: Mapping[str, Any]) -> dict[str, int]:
     return {name: value for name, value in sizes.items() if value != usual[name]}
 
 
-def _read(path: Path) -> Any:
-    """Return the content of a JSON file, an empty dictionary if there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        return read_json(path)
-    except RunError as error:
-        raise BadOption(f"weights must have readable files next to them. {error}") from error
+def _read(path: Path, schema: Any = dict) -> Any:
+    """Return the content of a JSON file, an empty one if there is none."""
+    expected = "weights must have readable files next to them"
+    if not path.exists():
+        return [] if schema is Modules else {}
+    return read_json(path, schema, error=BadOption, expected=expected, advice="Use the files as they were published.")
 
 
 def _architecture(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -138,13 +172,13 @@ def _architecture(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def module_folders(folder: Path) -> list[str]:
     """Return the sub-folders of the modules of sentence-transformers, in a folder with their list."""
-    return [path for module in _read(folder / MODULES) or [] if (path := str(module.get("path", "")))]
+    return [path for module in _read(folder / MODULES, Modules) if (path := str(module.get("path", "")))]
 
 
 def _pooling(folder: Path) -> dict[str, Any]:
     """Return the options of the modules after the encoder, of sentence-transformers."""
     found: dict[str, Any] = {}
-    for module in _read(folder / MODULES) or []:
+    for module in _read(folder / MODULES, Modules):
         kind, path = str(module.get("type", "")).rpartition(".")[2], folder / str(module.get("path", ""))
         if kind == "Pooling":
             given = _read(path / CONFIG)
@@ -167,14 +201,14 @@ def read_tokenizer(folder: Path) -> WordPieceConfig | None:
     Raises:
         BadOption: it is no WordPiece, or a file cannot be read.
     """
-    settings = _read(folder / SETTINGS)
+    settings = _read(folder / SETTINGS, dict)
     special = tuple(_name(settings.get(role), default) for role, default in zip(ROLES, _DEFAULTS, strict=True))
     if (folder / TOKENIZER).is_file():
         return _from_json(folder / TOKENIZER, special)
     if not (folder / VOCABULARY).is_file():
         return None
     try:
-        tokens = (folder / VOCABULARY).read_text(encoding="utf-8").split("\n")
+        tokens = read_bytes(folder / VOCABULARY, LIMIT).decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadOption(f"Expected a readable vocabulary. Received: {folder / VOCABULARY}: {error}") from error
     lowercase = bool(settings.get("do_lower_case", True))

@@ -14,16 +14,17 @@ from export.core.generate import Generator
 from export.core.runtime import Runtime, Tensor
 from export.core.samples import in_batches
 from export.source.source import OUTPUT_NAMES, Part
-from zoo.common.budgets import check_archive, check_keras
-from zoo.common.errors import RunError
 from zoo.common.lazy import keras, np, tf
 from zoo.decoding import split_model
+from zoo.reading.files import reading
+from zoo.reading.json_files import parse_json
+from zoo.reading.keras_models import CONFIG, METADATA, open_archive, open_model
 
 if TYPE_CHECKING:
     import keras as _keras
     import numpy as _np
 
-METADATA, CONFIG = "metadata.json", "config.json"  # in the file; Keras writes its version into the first
+EXPECTED = "Expected a .keras file that Keras reads in its safe mode"
 PACKAGE = "zoo"  # Keras registers the zoo's classes and functions as "zoo>NAME"
 
 
@@ -69,16 +70,12 @@ def _modules(config: Any) -> Iterator[str]:
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
     """Return the metadata in a file, None if there is none."""
-    return _read(path, METADATA).get("zoo")
+    return _read(path, METADATA).get("zoo")  # next to Keras' own entries
 
 
 def _read(path: Path, name: str) -> Any:
-    try:
-        with zipfile.ZipFile(path) as file:
-            check_archive(file, path.stat().st_size)
-            return json.loads(file.read(name))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
+    with reading(path, EXPECTED), open_archive(path, whole=False) as archive:
+        return parse_json(archive.read(name), dict)
 
 
 def load_file(path: Path) -> _keras.Model:
@@ -87,16 +84,7 @@ def load_file(path: Path) -> _keras.Model:
     Raises:
         RunError: the file cannot be read, or has unknown layers.
     """
-    try:
-        check_keras(path)
-        return keras.saving.load_model(str(path), compile=False, safe_mode=True)
-    except (OSError, TypeError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> RunError:
-    reason = " ".join(str(error).split())[:200]
-    return RunError(f"Expected a .keras file that Keras reads in its safe mode. Received: {path}: {reason}")
+    return open_model(path, EXPECTED)
 
 
 class KerasRuntime(Runtime):

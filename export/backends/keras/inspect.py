@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
-from zoo.common.budgets import check_archive, check_hdf5
 from zoo.common.errors import DataError
 from zoo.common.graphs import check_unique, topological_order
-from zoo.common.lazy import LazyModule, np
+from zoo.common.lazy import np
+from zoo.reading.keras_models import WEIGHTS, check_values, h5py, open_archive, read_config
 
-h5py = LazyModule("h5py")
-
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-CONFIG_BYTES = 64 << 20
 WEIGHTED = ("Conv", "Dense", "Attention", "LSTM", "GRU", "Embedding")
 TENSOR = "__keras_tensor__"
 REGISTERED, OWN = "registered_name", "keras"
@@ -26,14 +20,10 @@ REGISTERED, OWN = "registered_name", "keras"
 
 def read(path: Path) -> ArtifactGraph:
     """Return the graph of a file; raises DataError, or an error of the parser, if it is no .keras file."""
-    with zipfile.ZipFile(path) as file:
-        sizes = {entry.filename: entry.file_size for entry in file.infolist()}
-        check_archive(file, path.stat().st_size)
-        if sizes.get(CONFIG, 0) > CONFIG_BYTES:
-            raise DataError(f"its {CONFIG} is larger than {CONFIG_BYTES:,} bytes")
-        config = json.loads(file.read(CONFIG))
+    with open_archive(path) as archive:
+        config = read_config(archive)
         layers = list(_layers(config))
-        weights = list(_weights(file.read(WEIGHTS))) if WEIGHTS in sizes else []
+        weights = list(_weights(archive.read(WEIGHTS))) if WEIGHTS in archive.namelist() else []
     outer = config.get("config", {}).get("layers", ())
     inputs = [_input(layer) for layer in outer if layer.get("class_name") == "InputLayer"]
     operators = [_operator(layer) for layer in layers if layer.get("class_name") != "InputLayer"]
@@ -112,11 +102,11 @@ def _input(layer: dict[str, Any]) -> Value:
 
 
 def _weights(content: bytes) -> Iterator[Weight]:
-    """Yield the stored variables; raises DataError for external or virtual datasets, which Keras does not write."""
+    """Yield the stored variables; raises ValueError for external or virtual values, which Keras does not write."""
     with h5py.File(io.BytesIO(content), "r") as file:
+        check_values(file, len(content))
         nodes: list[Any] = []
         file.visititems(lambda _, node: nodes.append(node) if isinstance(node, h5py.Dataset) else None)
-        check_hdf5(file, len(content))
         for node in nodes:
             if node.dtype.kind not in "fiu" or "/optimizer/" in f"{node.name}/":
                 continue

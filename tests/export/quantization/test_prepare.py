@@ -18,8 +18,8 @@ from export.quantization.prepare import learn, prepared
 from export.quantization.write import signal_to_noise
 from export.source.source import record_path
 from zoo.common.errors import BadOption
-from zoo.common.files import read_json
 from zoo.common.lazy import keras
+from zoo.reading.json_files import read_json
 
 FORMATS = ("tflite_int8", "onnx_int8", "openvino_int8")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import zlib
 
 import numpy as np
 import pytest
 
 import zoo
-from training.checkpoints.files import Progress, load_checkpoint, load_weights, save_checkpoint
+from training.checkpoints.files import DamagedCheckpoint, Progress, load_checkpoint, load_weights, save_checkpoint
 from training.fit.prepare import prepare
 from training.recipe.recipe import recipes
 from zoo.common.errors import RunError
@@ -161,18 +163,46 @@ def test_damaged_file_is_refused(trained, checkpoint, tmp_path, way):
     assert differing(groups(trained), before) == set()
 
 
-def test_checkpoint_without_a_checksum_is_read(trained, checkpoint, tmp_path):
-    """Training resumes from checkpoints of versions without checksums."""
+def test_checkpoint_without_a_checksum_is_damaged(checkpoint, tmp_path):
+    """A header without a checksum, or with entries of other types, is refused as damage is."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
     with safe_open(checkpoint, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         progress = file.metadata()["progress"]
-    save_file(arrays, tmp_path / "c.safetensors", {"progress": progress})
     model, _ = fresh(seed=2)
+    for metadata in ({"progress": progress}, {"crc32": "00000000", "progress": progress}, {"crc32": "00000000"}):
+        save_file(arrays, tmp_path / "c.safetensors", metadata)
+        with pytest.raises(DamagedCheckpoint, match=r"c\.safetensors"):
+            load_checkpoint(tmp_path / "c.safetensors", model)
+
+
+def resealed(path, target, edit):
+    """Write a checkpoint with another progress and a checksum that fits."""
+    content = path.read_bytes()
+    size = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:size])
+    values = json.loads(header["__metadata__"]["progress"])
+    edit(values)
+    header["__metadata__"] = {"crc32": "-" * 8, "progress": json.dumps(values)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
+    checksum = f"{zlib.crc32(content[size:], zlib.crc32(head)):08x}".encode()
+    target.write_bytes(head.replace(b"-" * 8, checksum, 1) + content[size:])
+
+
+def test_progress_of_other_types_is_damage(checkpoint, tmp_path):
+    """The checksum is right: the types are not, or a number is negative. The same progress (the control) is loaded."""
+    model, _ = fresh(seed=2)
+    resealed(checkpoint, tmp_path / "c.safetensors", lambda _: None)
     assert load_checkpoint(tmp_path / "c.safetensors", model) == PROGRESS
-    assert differing(groups(model), groups(trained)) == set()
+    wrong = [("epoch", "1"), ("epoch", 1.5), ("step", None), ("step", -1), ("seconds", [1]), ("best", "x")]
+    for change in (*wrong, ("best_epoch", True)):
+        resealed(checkpoint, tmp_path / "c.safetensors", lambda values, new=change: values.update([new]))
+        with pytest.raises(DamagedCheckpoint, match=r"c\.safetensors"):
+            load_checkpoint(tmp_path / "c.safetensors", model)
 
 
 def test_damaged_progress_is_refused(trained, tmp_path):

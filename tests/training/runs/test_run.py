@@ -21,7 +21,8 @@ from training import DataConfig, Recipe, Run
 from training.checkpoints.files import _read
 from training.recipe.recipe import recipes, resolve
 from zoo.common.errors import RunError, ZooError
-from zoo.common.files import read_json, whole_folder, write_atomic, write_bytes, write_json
+from zoo.common.files import whole_folder, write_atomic, write_bytes, write_json
+from zoo.reading.json_files import read_json
 
 RECIPE = Recipe("test", data=DataConfig("digits", batch_size=32))
 METRICS = {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second", "data_wait", "seconds"}

@@ -286,7 +286,7 @@ def test_licenses():
     ("content", "reason"),
     [
         (b"{", "Expecting"),
-        (b"[]", "no JSON object"),
+        (b"[]", "must be a mapping"),
         (b"{}", "neither the library_name of the zoo nor an architecture"),
         (json.dumps(TIMM | {"architecture": "hubnet_200"}).encode(), "Did you mean 'hubnet"),
         (json.dumps(TIMM | {"model_args": {"act_layer": "x"}}).encode(), "act_layer"),
