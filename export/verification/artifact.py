@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from export.core.samples import read_samples
 from export.inspection.inspect import read_artifact
 from export.verification.parity import compare, require
 from zoo.common.errors import ParityError, ZooError
+from zoo.reading.files import reason_of, shortened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,14 @@ def verify_artifact(path: Path) -> Artifact:
     """Repeat the comparison of an artifact with its source model; see `export.verify`."""
     folder = find_folder(path)
     manifest = read_manifest(folder)
+    with _one_error(f"{folder} cannot be verified"):
+        return _verified(folder, manifest)
+
+
+def _verified(folder: Path, manifest: dict[str, Any]) -> Artifact:
+    """Inspect an artifact with a checked manifest, then load and compare it: inspection runs nothing of the file."""
+    found = inspect_artifact(formats[manifest["format"]], folder / _backend(manifest).file, manifest)
+    _check_inspection(found, manifest["inspection"], folder)
     backend, runtime = _open(folder, manifest)
     tolerance = backend.tolerance.with_max_drop(manifest.get("max_drop"))
     parity = compare(runtime, read_samples(folder / SAMPLES), tolerance, manifest["metadata"])
@@ -73,9 +83,21 @@ def verify_artifact(path: Path) -> Artifact:
     compression = compression and reverify_guarantees(
         compression, manifest["format"], folder / backend.file, folder / MASKS
     )
-    found = inspect_artifact(formats[manifest["format"]], folder / backend.file, manifest)
-    _check_inspection(found, manifest["inspection"], folder)
     return Artifact(folder / backend.file, manifest | {"parity": parity.to_json(), "compression": compression})
+
+
+@contextlib.contextmanager
+def _one_error(message: str) -> Iterator[None]:
+    """Turn what a runtime raises, and a manifest of other content that its digests fit, into a ParityError.
+
+    Runtimes raise their own exception types, when they load a file and when they run it.
+    """
+    try:
+        yield
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ParityError(f"{message}: {shortened(reason_of(error))}. Export again.") from error
 
 
 def inspect_artifact(fmt: Format, path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,15 +117,13 @@ def _check_inspection(found: Mapping[str, Any], recorded: Mapping[str, Any], fol
             )
 
 
+def _backend(manifest: Mapping[str, Any]) -> Backend:
+    """Return how an artifact is stored and run."""
+    return formats[manifest["format"]].backend(manifest["metadata"].get("task", "classify"))
+
+
 def _open(folder: Path, manifest: dict[str, Any], threads: int | None = None) -> tuple[Backend, Runtime]:
     """Load an artifact with a checked manifest; returns its backend too."""
-    backend = formats[manifest["format"]].backend(manifest["metadata"].get("task", "classify"))
-    try:
+    backend = _backend(manifest)
+    with _one_error(f"The runtime of {manifest['format']} cannot load {folder}"):
         return backend, backend.load(folder / backend.file, threads=threads)
-    except ZooError:
-        raise
-    except Exception as error:
-        # Runtimes raise their own exception types for unreadable files.
-        reason = " ".join(str(error).split())[:200]
-        name = manifest["format"]
-        raise ParityError(f"The runtime of {name} cannot load {folder}: {reason}. Export again.") from error

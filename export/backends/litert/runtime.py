@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,9 @@ from export.core.compat import schema
 from export.core.generate import INTERFACE, Generator
 from export.core.runtime import Runtime, Tensor, in_order, one_or_named
 from export.core.samples import in_batches
-from zoo.common.errors import UnsupportedExport
+from zoo.common.errors import RunError, UnsupportedExport
 from zoo.common.lazy import LazyModule, np, quiet_libraries
+from zoo.reading.json_files import parse_json
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 interpreter = LazyModule("ai_edge_litert.interpreter", "ai-edge-litert")
 
 SIGNATURE = "serving_default"
-METADATA, FLEX = b"zoo", b"Flex"
+METADATA, FLEX = b"zoo", "Flex"
+CUSTOM = 32  # number of BuiltinOperator.CUSTOM in the schema
 
 
 class LiteRtRuntime(Runtime):
@@ -90,25 +91,44 @@ class LiteRtGenerator(Generator):
 
 
 def _open(path: Path, threads: int | None) -> Any:
-    """Return an interpreter with allocated tensors; raises UnsupportedExport for a file with Flex operators."""
-    unsupported = unsupported_operators(path)
-    if unsupported:
-        raise UnsupportedExport(
-            "Plain LiteRT lacks TensorFlow operators (Flex) and cannot run this file. "
-            f"Received: {path.name} with {', '.join(unsupported)}. Write the layer with operators that LiteRT has."
-        )
+    """Return an interpreter with allocated tensors; see `check_operators`."""
+    check_operators(path)
     with quiet_libraries():
         opened = interpreter.Interpreter(model_path=str(path), num_threads=threads)
         opened.allocate_tensors()
     return opened
 
 
-def unsupported_operators(path: Path) -> list[str]:
-    """Return the TensorFlow operators (Flex) of a file, without reading the rest of it."""
+def check_operators(path: Path) -> None:
+    """Raise UnsupportedExport for a file with Flex operators, and RunError for one with other custom operators."""
+    custom = custom_operators(path)
+    unsupported = [name for name in custom if name.startswith(FLEX)]
+    if unsupported:
+        raise UnsupportedExport(
+            "Plain LiteRT lacks TensorFlow operators (Flex) and cannot run this file. "
+            f"Received: {path.name} with {', '.join(unsupported)}. Write the layer with operators that LiteRT has."
+        )
+    if custom:
+        raise RunError(
+            f"A .tflite file must use LiteRT's own operators. Received: {path} with the custom operator "
+            f"{custom[0][:100]}. It was not loaded: such an operator runs code from elsewhere. Get the model from a "
+            "source that you trust."
+        )
+
+
+def custom_operators(path: Path) -> list[str]:
+    """Return the custom operators of a file, Flex ones included, without reading the rest of it."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         model = schema.Model.GetRootAs(content, 0)
-        codes = [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
-        return sorted({code.decode() for code in codes if code and code.startswith(FLEX)})
+        custom = [
+            code for code in map(model.OperatorCodes, range(model.OperatorCodesLength())) if _kind(code) == CUSTOM
+        ]
+        return sorted({(code.CustomCode() or b"").decode("utf-8", "replace") for code in custom})
+
+
+def _kind(code: Any) -> int:
+    """Return the number of an operator, in the new field or in the one of old files."""
+    return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
 
 
 def _tensors(details: dict[str, dict[str, Any]]) -> tuple[Tensor, ...]:
@@ -147,4 +167,4 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
         buffers = [entry.Buffer() for entry in entries if entry.Name() == METADATA]
         if not buffers:
             return None
-        return json.loads(model.Buffers(buffers[0]).DataAsNumpy().tobytes())
+        return parse_json(model.Buffers(buffers[0]).DataAsNumpy().tobytes(), dict)

@@ -10,12 +10,13 @@ from zoo.common.errors import RunError
 from zoo.common.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 onnx = LazyModule("onnx")
 
 LIMIT = (2 << 30) - (16 << 20)  # bytes of weights; protobuf's limit is two gigabytes for the whole file
 SUFFIX = ".data"
+STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 
 
 def is_external(model: ModelProto, requested: bool = False) -> bool:
@@ -50,6 +51,28 @@ def read(path: Path) -> ModelProto:
     for location in sorted({_location(tensor) for tensor in _tensors_of(model)} - {None}):
         _check_location(location, path)
     return model
+
+
+def check_domains(model: ModelProto, path: Path) -> None:
+    """Raise RunError for an operator that is neither one of ONNX nor a function in the file."""
+    own = {(function.domain, function.name) for function in model.functions}
+    for node in _nodes_of(model):
+        if node.domain not in STANDARD and (node.domain, node.op_type) not in own:
+            raise RunError(
+                f"An ONNX file must use ONNX's own operators. Received: {path} with the operator "
+                f"{node.domain[:100]}.{node.op_type[:100]}. It was not loaded: such an operator runs code from "
+                "elsewhere. Get the model from a source that you trust."
+            )
+
+
+def _nodes_of(model: ModelProto) -> Iterator[NodeProto]:
+    """Yield every node of a model: those of its graph, functions and training info, and of the graphs in them."""
+    waiting = [model.graph.node, *(function.node for function in model.functions)]
+    waiting += [graph.node for info in model.training_info for graph in (info.initialization, info.algorithm)]
+    while waiting:
+        for node in waiting.pop():
+            yield node
+            waiting.extend(graph.node for attribute in node.attribute for graph in (attribute.g, *attribute.graphs))
 
 
 def _check_location(location: str, path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from export.backends.onnx.external import STANDARD
 from export.backends.onnx.external import read as read_model
 from export.backends.onnx.order import nested_graphs, ordered_nodes
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
@@ -14,7 +15,6 @@ from zoo.common.lazy import LazyModule, np
 
 onnx = LazyModule("onnx")
 
-STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "DeformConv"}
 # Integer operators, with the indices of their weights among the inputs.
 INTEGER_OPERATORS = {

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.backends.onnx.external import read
+from export.backends.onnx.external import check_domains, read
 from export.core.generate import INTERFACE
 from export.core.runtime import Tensor
 from export.core.sessions import SessionGenerator, SessionRuntime
 from zoo.common.errors import RunError
 from zoo.common.lazy import LazyModule
 from zoo.common.processor import saturates_int8
+from zoo.reading.json_files import parse_json
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -52,11 +52,11 @@ class Session:
         metadata: the metadata in the file, None if there is none.
 
     Raises:
-        RunError: the file cannot be read, or names data outside its own folder.
+        RunError: the file cannot be read, has custom operators, or names data outside its own folder.
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        read(path)
+        check_domains(read(path), path)
         try:
             self._session = ort.InferenceSession(
                 str(path), session_options(threads), providers=["CPUExecutionProvider"]
@@ -68,7 +68,7 @@ class Session:
         self.inputs = tuple(map(_tensor, self._session.get_inputs()))
         self.outputs = tuple(map(_tensor, self._session.get_outputs()))
         text = self._session.get_modelmeta().custom_metadata_map.get("zoo")
-        self.metadata = None if text is None else json.loads(text)
+        self.metadata = None if text is None else parse_json(text, dict)
 
     def run(self, values: dict[str, _np.ndarray]) -> list[_np.ndarray]:
         """Return all outputs."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
-from zoo.common.errors import DataError
+from zoo.common.errors import DataError, RunError
 from zoo.common.graphs import check_unique, topological_order
 from zoo.common.lazy import np
 
@@ -34,10 +34,7 @@ STANDARD = "opset"
 
 def read(path: Path) -> ArtifactGraph:
     """Return the graph of a file; raises DataError, or an error of the parser, if it is no OpenVINO model."""
-    content = path.read_bytes()
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-        raise DataError("it declares entities, which OpenVINO never does")
-    root = ElementTree.fromstring(content)
+    root = _parse(path)
     for inner in root.iter():
         if inner is not root and inner.find("./layers") is not None:
             _ordered(inner)
@@ -60,6 +57,33 @@ def _ordered(graph: Any) -> dict[str, Any]:
         before[places[target]][places[source]] = None
     order = topological_order(before, lambda place: f"layer {layers[place].get('id')}")
     return {layers[place].get("id"): layers[place] for place in order}
+
+
+def _parse(path: Path) -> Any:
+    content = path.read_bytes()
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise DataError("it declares entities, which OpenVINO never does")
+    return ElementTree.fromstring(content)
+
+
+def check_layers(path: Path) -> None:
+    """Raise RunError for a file with a layer of an extension, at any depth, or with none that can be read."""
+    try:
+        root = _parse(path)
+    except (DataError, OSError, ElementTree.ParseError) as error:
+        raise RunError(f"Expected a model that OpenVINO reads. Received: {path}: {error}") from error
+    for layer in root.iter("layer"):
+        if not _is_standard(layer):
+            raise RunError(
+                f"An OpenVINO model must use OpenVINO's own layers. Received: {path} with the layer "
+                f"{str(layer.get('type'))[:100]} of {str(layer.get('version'))[:100]}. It was not loaded: such a layer "
+                "runs code from elsewhere. Get the model from a source that you trust."
+            )
+
+
+def _is_standard(layer: Any) -> bool:
+    """Return whether a layer is of one of OpenVINO's operator sets."""
+    return (layer.get("version") or STANDARD).startswith(STANDARD)
 
 
 class _Reader:
@@ -111,7 +135,7 @@ class _Reader:
             if kind in FUSED and not integer:
                 # A bias, or an activation that is fused with the layer before.
                 integer = None
-        unsupported = not (layer.get("version") or STANDARD).startswith(STANDARD)
+        unsupported = not _is_standard(layer)
         return Operator(kind, layer.get("name"), integer, kind not in MOVES, tuple(kernels), before, unsupported)
 
     def _origin(self, number: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.backends.openvino.inspect import check_layers
 from export.core.generate import INTERFACE
 from export.core.options import Options, with_options
 from export.core.quiet import quiet
@@ -18,6 +19,7 @@ from export.core.runtime import Tensor
 from export.core.sessions import SessionGenerator, SessionRuntime
 from zoo.common.errors import BadOption, RunError
 from zoo.common.lazy import LazyModule, np, require
+from zoo.reading.json_files import parse_json
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -89,8 +91,9 @@ def read(path: Path) -> Any:
     """Return the model in an .xml file.
 
     Raises:
-        RunError: OpenVINO cannot read it.
+        RunError: OpenVINO cannot read it, or it has layers of an extension.
     """
+    check_layers(path)
     try:
         return openvino.Core().read_model(str(path))
     except RuntimeError as error:
@@ -142,7 +145,7 @@ class Compiled:
         model = read(path)
         self.inputs, self.outputs = tuple(map(_tensor, model.inputs)), tuple(map(_tensor, model.outputs))
         text = model.get_rt_info(["zoo"]).astype(str) if model.has_rt_info(["zoo"]) else None
-        self.metadata = None if text is None else json.loads(text)
+        self.metadata = None if text is None else parse_json(text, dict)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from export.backends.tensorflow.safety import called_functions, read_message
 from export.core import compat
 from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError
@@ -27,11 +28,7 @@ PLUMBING |= CALLS
 
 def read(path: Path) -> ArtifactGraph:
     """Return the graph of a folder; raises DataError, or an error of the parser, if it is no SavedModel."""
-    file = path / "saved_model.pb"
-    if not file.is_file():
-        raise DataError("it has no saved_model.pb")
-    content = compat.saved_model_message()
-    content.ParseFromString(file.read_bytes())
+    content = read_message(path)
     if not content.meta_graphs or not content.meta_graphs[0].signature_def:
         raise DataError("it has no signatures")
     graph = content.meta_graphs[0]
@@ -54,11 +51,11 @@ def _operators(graph: Any, signature: Any) -> list[Operator]:
     found = []
     while waiting:
         node = waiting.popleft()
-        for name in _called(node):
+        for name in called_functions(node):
             if name in functions and name not in calls:
                 body = functions[name]
                 nodes = _ordered(body.node_def, {argument.name for argument in body.signature.input_arg})
-                calls[name] = [other for inner in nodes.values() for other in _called(inner)]
+                calls[name] = [other for inner in nodes.values() for other in called_functions(inner)]
                 waiting.extend(nodes.values())
         if node.op not in PLUMBING:
             computes = node.op in WEIGHTED
@@ -110,14 +107,6 @@ def _reached(nodes: Mapping[str, Any], signature: Any) -> list[str]:
     if lost:
         raise DataError(f"no node computes {lost[0][:80]!r}")
     return list(found)
-
-
-def _called(node: Any) -> list[str]:
-    """Return the functions that a node calls."""
-    values = node.attr.values()
-    return [value.func.name for value in values if value.HasField("func")] + [
-        function.name for value in values if value.HasField("list") for function in value.list.func
-    ]
 
 
 def _is_known(kind: str) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.backends.tensorflow.safety import check_operators
 from export.core.generate import INTERFACE, Generator
 from export.core.runtime import Runtime, Tensor, in_order
 from export.core.samples import in_batches
 from zoo.common.errors import BadOption, UnsupportedExport
 from zoo.common.lazy import np, tf
+from zoo.reading.json_files import read_json
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -27,14 +28,18 @@ class Signatures:
 
     Attributes:
         metadata: the metadata in the folder, None if there is none.
+
+    Raises:
+        RunError: it has an operator that does more than compute; nothing was loaded.
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if threads is not None:
             set_threads(threads)
+        check_operators(Path(path))
         self._loaded = tf.saved_model.load(str(path))  # signatures alone do not keep it alive
         extra = Path(path) / "assets.extra" / "zoo.json"
-        self.metadata = json.loads(extra.read_text(encoding="utf-8")) if extra.exists() else None
+        self.metadata = read_json(extra, dict) if extra.exists() else None
 
     def tensors(self, name: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return inputs and outputs of a signature."""

@@ -9,7 +9,7 @@ import pytest
 
 import export
 from export.backends.litert.file import read
-from export.backends.litert.runtime import LiteRtRuntime, unsupported_operators
+from export.backends.litert.runtime import LiteRtRuntime, custom_operators
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +165,9 @@ def test_flex_file_is_one_clear_line(tmp_path):
         return path
 
     ours, theirs = tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS
-    assert unsupported_operators(convert(lambda x: x + x, ours, theirs)) == []
+    assert custom_operators(convert(lambda x: x + x, ours, theirs)) == []
     path = convert(tf.linalg.inv, ours, theirs)
-    assert unsupported_operators(path) == ["FlexMatrixInverse"]
+    assert custom_operators(path) == ["FlexMatrixInverse"]
     with pytest.raises(UnsupportedExport, match=r"Flex.*FlexMatrixInverse"):
         LiteRtRuntime(path)
 
