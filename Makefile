@@ -62,8 +62,9 @@ chaos: install  ## kill training at random moments, resume it, and check that no
 kills: install  ## end exports, reports and trainings by signals at random moments, and check what is left
 	$(BIN)/python benchmarks/kills.py
 
-fuzz: install  ## run 10,000 malformed command lines, and check that each ends in one line
+fuzz: install  ## run 10,000 malformed command lines, read 10,000 damaged files: each ends in one line
 	$(BIN)/python benchmarks/fuzz_commands.py --count 10000
+	$(BIN)/python benchmarks/damage.py
 
 scaling: install  ## write docs/scaling.md: predicted efficiency of many workers, checked against a few
 	$(BIN)/python benchmarks/scaling.py

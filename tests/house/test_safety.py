@@ -99,6 +99,7 @@ OPENING_METHODS = {"load_model", "load_weights"}
 # Modules that open what they or their own processes have just written, and inspectors, whose caller turns every
 # failure into one line.
 OWN_FILES = {
+    "zoo/common/budgets.py": {"File", "ZipFile"},
     "zoo/specs/counts.py": {"loads"},
     "zoo/layers/saving.py": {"File"},
     "training/checkpoints/files.py": {"memmap"},

@@ -78,8 +78,9 @@ def _array(file: IO[bytes], size: int, name: str) -> Any:
     if dtype.kind not in "biufUS":
         raise ValueError(f"{name[:100]} is no array of numbers or texts")
     count = math.prod(shape)
-    if head.tell() + count * dtype.itemsize != size:
-        raise ValueError(f"{name[:100]} has {size:,} bytes, and its header states another size")
+    declared = count * dtype.itemsize
+    if declared < 0 or head.tell() + declared != size:
+        raise ValueError(f"{name[:100]} declares an array of {declared:,} bytes, and has {size - head.tell():,}")
     content = np.empty(count * dtype.itemsize, "uint8")
     _fill(memoryview(content), head.read(), file)
     array = content.view(dtype) if count else np.empty(0, dtype)

@@ -184,7 +184,7 @@ def _special(folder: Path) -> Iterator[tuple[Path, int]]:
     """Yield links and special files below a folder, with their modes; links are not followed."""
     waiting = [os.fspath(folder)]
     while waiting:
-        with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
+        with contextlib.suppress(FileNotFoundError, PermissionError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)

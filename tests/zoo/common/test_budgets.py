@@ -20,8 +20,8 @@ from training.data.readers.table_files import read_rows
 from training.recipe.recipe import resolve
 from zoo.common import budgets
 from zoo.common.errors import ZooError
+from zoo.reading.arrays import read_npz
 from zoo.specs.registry import models
-from zoo.weights.h5_files import open_h5
 from zoo.weights.safetensors_file import read_safetensors
 
 LARGE = 1 << 33  # bytes
@@ -108,7 +108,7 @@ def test_large_datasets_are_refused(declare, method, tmp_path):
     (tmp_path / "m.h5").write_bytes(content)
     refused(lambda: zoo.load_model(tmp_path / "m.h5"), "m.h5", reason)
     (tmp_path / "m.weights.h5").write_bytes(content)
-    refused(lambda: open_h5(tmp_path / "m.weights.h5", "m.weights.h5"), reason)
+    refused(lambda: zoo.get("mlp_tiny", weights=tmp_path / "m.weights.h5"), "m.weights.h5", reason)
 
 
 def test_stored_datasets_pass(tmp_path):
@@ -168,7 +168,7 @@ def test_arrays_that_unpack_to_gigabytes_are_refused(tmp_path):
             member.write(npy(f"({count << 18},)"))
             for _ in range(count):
                 member.write(bytes(1 << 20))
-    assert read_samples(tmp_path / "small.npz")["inputs"].shape == (20 << 18,)
+    assert read_npz(tmp_path / "small.npz")["inputs"].shape == (20 << 18,)
     refused(lambda: read_samples(tmp_path / "large.npz"), "large.npz", "unpack to")
 
 
