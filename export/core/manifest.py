@@ -108,6 +108,7 @@ class FullManifest(Manifest, total=False):
     """manifest.json with the entries that it may lack."""
 
     max_drop: Number
+    private: bool
     quantization: dict[str, Any] | None
     attempts: list[dict[str, Any]]
     required_modules: list[str]
