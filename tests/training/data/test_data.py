@@ -663,7 +663,7 @@ def test_folder_obeys_fractions_and_seed(tmp_path):
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 12, "validation": 4, "test": 4}
     other = load_folder(tmp_path / "open", split_fractions=(0.6, 0.2, 0.2), split_seed=4)
     assert sorted(rows(dataset.splits["test"])[0]) != sorted(rows(other.splits["test"])[0])
-    assert dataset.options == ("split_fractions", "split_seed", "stratify")
+    assert dataset.options == ("split_fractions", "split_seed", "stratify", "near_duplicates")
     fill(tmp_path / "split/train")
     assert load_folder(tmp_path / "split").options == ()
 

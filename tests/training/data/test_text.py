@@ -386,7 +386,7 @@ def test_resume_uses_the_saved_vocabulary(text_run, data):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "without text.json"), (b"{", "readable JSON"), (b"[]", r"valid text\.json")],
+    [(None, "without text.json"), (b"{", "readable JSON"), (b"[]", r"text\.json: the content must be a mapping")],
 )
 def test_run_without_its_vocabulary_is_refused(text_run, content, message):
     """A missing or damaged vocabulary is never replaced silently."""

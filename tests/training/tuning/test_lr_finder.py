@@ -65,7 +65,7 @@ def test_proposed_rate_trains(tmp_path):
     [
         ({"low": 1.0, "high": 0.1}, {}, "0 < low < high"),
         ({"low": 0.0}, {}, "0 < low < high"),
-        ({"steps": 5}, {}, "more than 8 steps"),
+        ({"steps": 5}, {}, r"more than 8 and at most [\d,]+ steps"),
         ({}, {"optimizer.name": "lbfgs"}, "an optimizer with a learning rate"),
     ],
 )

@@ -210,7 +210,7 @@ def test_damaged_lists_of_files_are_refused(folder, tmp_path):
     """In one line, with the remedy."""
     run = run_of(folder, tmp_path / "run")
     (run.path / "files.json").write_text('{"version": 7}')
-    with pytest.raises(RunError, match=r"Expected the files.json that a run stores"):
+    with pytest.raises(RunError, match=r"files\.json: files is missing\. Restore"):
         open_data(run)
 
 
