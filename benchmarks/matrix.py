@@ -29,7 +29,8 @@ from training.common.stopping import Stopped
 from training.recipe.recipe import recipes
 from training.runs.run import Run
 from zoo.common.errors import BadOption, UnsupportedExport, ZooError
-from zoo.common.files import read_json, write_bytes, write_json
+from zoo.common.files import write_bytes, write_json
+from zoo.reading.json_files import read_json
 
 PLAIN = "none"
 GREEN, REFUSED, RED = "green", "refused", "red"

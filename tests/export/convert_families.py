@@ -72,6 +72,7 @@ def convert(name: str, wanted: list[str], folder: Path) -> None:
     classes = [str(i) for i in range(model.output_shape[-1])]
     task = zoo.spec(name).task
     classes = [] if task == "embed" else classes
+    (folder / "shared").mkdir()
     source = SourceModel(
         model,
         PIXELS,

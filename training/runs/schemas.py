@@ -45,12 +45,18 @@ class Metrics(RequiredMetrics, total=False):
     targets: dict[str, dict[str, Any]]
 
 
+class Best(TypedDict):
+    """The best epoch, with its metric."""
+
+    epoch: int
+
+
 class RequiredResult(TypedDict):
     """Entries of done.json that exports and reports need."""
 
     version: int
     test: Metrics
-    best: dict[str, float | None]
+    best: Best
     seconds: float
     epochs: int
     ended: str

@@ -28,7 +28,7 @@ FIRST = {
 CHILD = "import time; from zoo.common import ending; {}; print('ready', flush=True); time.sleep(30)"
 # A command that is stopped while it holds a file.
 COMMAND = """
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, time
 import zoo.__main__ as main
 from zoo.common.files import whole_folder
 
@@ -42,6 +42,8 @@ class Held:
                 time.sleep(0.01)
         raise OSError("the folder is gone")
 
+if "ignored" not in sys.argv:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as the tests may run under nohup
 main.cli = Held()
 main.main([])
 """
@@ -101,7 +103,7 @@ def test_stopped_command_cleans_up(number, python, tmp_path):
 def test_ignored_signal_stays_ignored(python, tmp_path):
     """As under nohup."""
     code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{COMMAND}"
-    process = python("-c", code, tmp_path / "whole")
+    process = python("-c", code, tmp_path / "whole", "ignored")
     process.stdout.readline()
     process.send_signal(signal.SIGHUP)
     with pytest.raises(subprocess.TimeoutExpired):
