@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -44,21 +43,31 @@ def test_lines_are_the_same_for_a_seed(fuzzing, tmp_path):
     assert next(first) != next(other)
 
 
-def test_what_is_wrong_is_found(fuzzing, monkeypatch):
+# In a process of its own: an alarm has ended that of all tests.
+CONTROLS = """
+import json, sys, time
+sys.path.insert(0, sys.argv[1])
+import fuzz_commands as fuzzing
+
+def judge(code, text=""):
+    def command(_line):
+        sys.stderr.write(text)
+        sys.exit(code)
+    return fuzzing.run([], command).partition(" ")[0]
+
+def raising(_line):
+    raise KeyError("x")
+
+found = [fuzzing.run([], raising).partition(" ")[0]]
+found += [judge(2, "zoo: a\\n"), judge(2, "Training …\\nzoo: a\\n"), judge(0)]
+found += [judge(2, "zoo: a\\nb\\n"), judge(2), judge(1, "zoo: a\\n")]
+fuzzing.SECONDS = 1
+found.append(fuzzing.run([], lambda _line: time.sleep(5)).partition(" ")[0])
+print(json.dumps(found))
+"""
+
+
+def test_what_is_wrong_is_found(printed, root):
     """Negative controls: a traceback, two lines, silence, another code, and a command that does not end."""
-
-    def judge(code, text=""):
-        def command(_line):
-            sys.stderr.write(text)
-            sys.exit(code)
-
-        return fuzzing.run([], command).partition(" ")[0]
-
-    def raising(_line):
-        raise KeyError("x")
-
-    assert fuzzing.run([], raising).startswith("TRACEBACK")
-    assert [judge(2, "zoo: a\n"), judge(2, "Training …\nzoo: a\n"), judge(0)] == ["refused", "refused", "help"]
-    assert [judge(2, "zoo: a\nb\n"), judge(2), judge(1, "zoo: a\n")] == ["LINES", "SILENT", "CODE"]
-    monkeypatch.setattr(fuzzing, "SECONDS", 1)
-    assert fuzzing.run([], lambda _line: time.sleep(5)).startswith("HANGS")
+    found = printed("-c", CONTROLS, root / "benchmarks")
+    assert found == ["TRACEBACK", "refused", "refused", "help", "LINES", "SILENT", "CODE", "HANGS"]
