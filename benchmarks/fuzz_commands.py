@@ -195,7 +195,7 @@ def run(line: list[str], command: Callable[[list[str]], None] = command_line.mai
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             command(line)
     except SystemExit as error:
-        return _judged(error.code, err.buffer.getvalue().decode())
+        return _outcome(error.code, err.buffer.getvalue().decode())
     except Accepted:
         return "accepted"
     except Hangs:
@@ -211,7 +211,7 @@ def _raise_hangs(*_: Any) -> None:
     raise Hangs
 
 
-def _judged(code: Any, text: str) -> str:
+def _outcome(code: Any, text: str) -> str:
     if code == 0:
         return "help"
     # A line that ends with an ellipsis says what begins.

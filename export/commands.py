@@ -11,9 +11,9 @@ import click
 import export as api
 import training
 import zoo
+from export.conversion.generated_samples import MEANING
 from export.core.compression import compressions
 from export.core.format import Format, formats, parse_format
-from export.core.generated_samples import MEANING
 from export.core.options import choices
 from export.source.job import is_registry_name
 from export.targets import TARGETS, every_format, formats_for

@@ -17,7 +17,7 @@ from zoo.common.budgets import resource_error
 from zoo.common.disk import describe_os_error
 from zoo.common.ending import ending_cleanly
 from zoo.common.errors import ZooError, did_you_mean, shortened
-from zoo.common.usage import describe_usage_error
+from zoo.usage import describe_usage_error
 
 
 class Entry(NamedTuple):

@@ -12,10 +12,10 @@ from typing import Any
 
 import zoo
 from export.compression.pipeline import CompressionPipeline, check_formats, verify_guarantees
+from export.conversion.generated_samples import generate_samples
 from export.conversion.worker import convert_in_child
 from export.core.format import FormatRequest
 from export.core.generate import Generator
-from export.core.generated_samples import generate_samples
 from export.core.manifest import FACTS, MASKS, SAMPLES, write_manifest
 from export.core.options import with_options
 from export.core.runtime import Runtime

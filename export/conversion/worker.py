@@ -126,7 +126,7 @@ def _main(job: Path) -> None:
     import_modules(content["modules"])
     try:
         source, samples = _open(content, scratch)
-        _check_judgeable(source, samples)
+        _check_comparable(source, samples)
     except ZooError as error:
         _reply("", error)
         raise
@@ -150,9 +150,9 @@ def _open(content: dict[str, Any], scratch: Path) -> tuple[Any, dict[str, Any]]:
     return open_run_source(Run.open(content["run"]), scratch, _compression(content, scratch))
 
 
-def _check_judgeable(source: Any, samples: dict[str, Any]) -> None:
+def _check_comparable(source: Any, samples: dict[str, Any]) -> None:
     """Raise ParityError if no artifact could be compared with a source model, before anything is converted."""
-    from export.verification.judgeable import check_samples, check_weights
+    from export.verification.comparable import check_samples, check_weights
 
     check_weights(source.model)
     check_samples(samples, source.metadata)

@@ -35,7 +35,7 @@ class ExportJob(abc.ABC):
         title: its name in messages.
         exports: the folder of its artifacts.
         samples: the examples that artifacts are compared on: "test" of a run, a "folder", a "file", or seeded "noise".
-        private: whether artifacts have no example of the data, see `export.core.generated_samples`.
+        private: whether artifacts have no example of the data, see `export.conversion.generated_samples`.
     """
 
     spec: ModelSpec

@@ -8,8 +8,8 @@ from typing import Any
 
 from export.core.samples import SECOND_PASS
 from export.core.tolerance import Tolerance
+from export.verification.comparable import relative_error
 from export.verification.gate import deciding_metric, failed_limits, has_enough_examples
-from export.verification.judgeable import relative_error
 from export.verification.measures import Measure, measure_of
 from zoo.common.errors import ParityError
 from zoo.common.lazy import np

@@ -101,7 +101,7 @@ def drop_fields(drop: Drop | None) -> dict[str, Any]:
 
 
 def _largest(source: _np.ndarray) -> float:
-    """Return the largest logit; `export.verification.judgeable` refuses a source where it vanishes."""
+    """Return the largest logit; `export.verification.comparable` refuses a source where it vanishes."""
     return float(np.abs(source).max()) or 1.0
 
 

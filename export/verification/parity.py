@@ -11,10 +11,10 @@ from export.core.runtime import Runtime, Tensor
 from export.core.samples import CALL_EXAMPLES, SECOND_PASS, count_examples, examples_per_call, joined, take_examples
 from export.core.tolerance import Tolerance
 from export.verification.accuracy_drop import paired_drop
+from export.verification.comparable import check_samples, valid_rows
 from export.verification.compared import Compared, Parity
 from export.verification.encoded import encode_png, with_frame
 from export.verification.gate import AGREEMENT, EXACT
-from export.verification.judgeable import check_samples, valid_rows
 from export.verification.measures import drop_fields
 from export.verification.outputs import compare_outputs
 from zoo.common.errors import ParityError

@@ -49,7 +49,7 @@ import json, sys, time
 sys.path.insert(0, sys.argv[1])
 import fuzz_commands as fuzzing
 
-def judge(code, text=""):
+def outcome(code, text=""):
     def command(_line):
         sys.stderr.write(text)
         sys.exit(code)
@@ -59,8 +59,8 @@ def raising(_line):
     raise KeyError("x")
 
 found = [fuzzing.run([], raising).partition(" ")[0]]
-found += [judge(2, "zoo: a\\n"), judge(2, "Training …\\nzoo: a\\n"), judge(0)]
-found += [judge(2, "zoo: a\\nb\\n"), judge(2), judge(1, "zoo: a\\n")]
+found += [outcome(2, "zoo: a\\n"), outcome(2, "Training …\\nzoo: a\\n"), outcome(0)]
+found += [outcome(2, "zoo: a\\nb\\n"), outcome(2), outcome(1, "zoo: a\\n")]
 fuzzing.SECONDS = 1
 found.append(fuzzing.run([], lambda _line: time.sleep(5)).partition(" ")[0])
 print(json.dumps(found))

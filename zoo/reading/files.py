@@ -58,12 +58,7 @@ def check_regular(
 ) -> None:
     """Raise an error unless a path is a regular file, links followed: a FIFO would block, and a device never end.
 
-    Args:
-        path: the file.
-        expected: the start of the message.
-        error: the class of the error.
-        advice: the end of the message.
-        received: what the user passed; the path by default.
+    For the arguments see `reading`.
     """
     try:
         kind = kind_of(os.stat(path).st_mode)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import export
-from export.core.generated_samples import MEANING
+from export.conversion.generated_samples import MEANING
 from export.core.manifest import MASKS, SAMPLES, write_manifest
 from export.core.samples import read_samples
 from training.learning.evaluation import open_data

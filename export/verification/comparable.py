@@ -52,15 +52,15 @@ def check_outputs(outputs: _np.ndarray, task: str, name: str = "") -> None:
     values = np.asarray(outputs, "float64")
     if not np.isfinite(values).all():
         count = int(np.count_nonzero(~np.isfinite(values).reshape(len(values), -1).all(1)))
-        raise _unjudgeable(f"NaN or infinity on {count} of {len(values)} examples", name)
+        raise _incomparable(f"NaN or infinity on {count} of {len(values)} examples", name)
     largest = float(np.abs(values).max(initial=0.0))
     if largest < (VANISHING_VALUE if task == "regress" else VANISHING):
-        raise _unjudgeable(f"vanishing ones, the largest of which is {largest:.3g}", name)
+        raise _incomparable(f"vanishing ones, the largest of which is {largest:.3g}", name)
     if len(values) > 1 and np.ptp(values, axis=0).max() <= CONSTANT * largest:
-        raise _unjudgeable(f"the same ones for all {len(values)} examples", name)
+        raise _incomparable(f"the same ones for all {len(values)} examples", name)
 
 
-def _unjudgeable(received: str, name: str) -> ParityError:
+def _incomparable(received: str, name: str) -> ParityError:
     where = f" in {name!r}" if name else ""
     return ParityError(
         f"Artifacts are compared by the outputs of the source model. Received: {received}{where}. {ADVICE}"

@@ -1,4 +1,4 @@
-"""Outputs that say nothing are refused, whatever the artifact outputs; small ones are judged by their own scale."""
+"""Outputs that say nothing are refused, whatever the artifact outputs; small ones are compared by their own scale."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.core.tolerance import FLOAT32_TOLERANCE, INT8_TOLERANCE
-from export.verification.judgeable import check_outputs, check_samples, check_weights
+from export.verification.comparable import check_outputs, check_samples, check_weights
 from zoo.common.errors import ParityError
 
 
@@ -16,7 +16,7 @@ def logits(count=64, classes=10, seed=0):
 
 
 def refused(source, task="classify"):
-    """Return the one-line reason for which a source cannot be judged."""
+    """Return the one-line reason for which a source cannot be compared."""
     with pytest.raises(ParityError) as error:
         check_outputs(source, task)
     assert "\n" not in str(error.value)
@@ -24,7 +24,7 @@ def refused(source, task="classify"):
 
 
 @pytest.mark.parametrize("task", ["classify", "multilabel", "tag", "embed", "regress"])
-def test_outputs_that_say_nothing_cannot_be_judged(task):
+def test_outputs_that_say_nothing_cannot_be_compared(task):
     """Vanishing, constant, zero and infinite outputs of every task; the control passes."""
     source = logits(seed=1)
     check_outputs(source, task)
@@ -38,7 +38,7 @@ def test_outputs_that_say_nothing_cannot_be_judged(task):
         assert "on 1 of 64 examples" in refused(broken, task)
 
 
-def test_every_output_of_several_is_judged():
+def test_every_output_of_several_is_checked():
     """The one that says nothing is named."""
     outputs = [{"name": "kind", "task": "classify"}, {"name": "price", "task": "regress"}]
     metadata = {"task": "several", "outputs": outputs}
@@ -59,7 +59,7 @@ def test_logits_of_1e_28_do_not_pass(decide):
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e9])
 @pytest.mark.parametrize("tolerance", [FLOAT32_TOLERANCE, INT8_TOLERANCE])
-def test_errors_are_judged_by_the_scale_of_the_outputs(decide, scale, tolerance):
+def test_errors_are_compared_by_the_scale_of_the_outputs(decide, scale, tolerance):
     """The same function in any unit passes, another one of the same size does not."""
     source = logits() * np.float32(scale)
     fine = source * np.float32(1 + 1e-6)
@@ -69,7 +69,7 @@ def test_errors_are_judged_by_the_scale_of_the_outputs(decide, scale, tolerance)
         assert not decide(broken, source, tolerance=tolerance).passed
 
 
-def test_each_target_is_judged_by_its_own_range(decide):
+def test_each_target_is_compared_by_its_own_range(decide):
     """Millions next to thousandths: an error in either is seen; a target in any unit may be small."""
     source = logits(classes=2) * np.array([1e6, 1e-3], "float32")
     assert decide(source * np.float32(1 + 1e-6), source, tolerance=FLOAT32_TOLERANCE, task="regress").passed
@@ -86,8 +86,8 @@ def test_each_target_is_judged_by_its_own_range(decide):
 
 
 @pytest.mark.parametrize("value", [7.0, 0.0])
-def test_a_constant_target_is_judged_by_its_value(decide, value):
-    """Next to one that varies; all of them constant cannot be judged."""
+def test_a_constant_target_is_compared_by_its_value(decide, value):
+    """Next to one that varies; all of them constant cannot be compared."""
     source = logits(classes=2)
     source[:, 1] = value
     close = source + np.array([0.0, 1e-6], "float32")
