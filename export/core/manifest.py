@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from zoo.common.errors import ParityError, RunError
 from zoo.common.files import restore_replaced, to_json, write_bytes
-from zoo.reading.files import kind_of, reading
+from zoo.reading.files import Refusal, kind_of, reading
 from zoo.reading.json_files import read_json
 from zoo.reading.schema import fit
 
@@ -17,7 +17,7 @@ VERSION = 3
 NAME, SAMPLES, MASKS = "manifest.json", "samples.npz", "masks.npz"
 FACTS = "facts.json"  # in the scratch folder of an export: `export.source.source.SourceModel.facts`
 VERIFICATION_FILES = (SAMPLES, MASKS)  # for `export.verify` only; not part of the artifact's size
-EXPECTED, ADVICE = "Expected the manifest of an artifact", "Export again."
+REFUSAL = Refusal("Expected the manifest of an artifact", advice="Export again.")
 Number = float | None
 
 
@@ -25,7 +25,7 @@ class Metadata(TypedDict, total=False):
     """What an artifact says of itself."""
 
     model: str
-    task: Literal["classify", "multilabel", "regress", "tag", "generate", "embed", "multitask"]
+    task: Literal["classify", "multilabel", "regress", "tag", "generate", "embed", "multitask", "any"]
     labels: list[str] | None
     preprocessing: dict[str, Any] | None
     text: dict[str, Any] | None
@@ -195,7 +195,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         RunError: the manifest cannot be read, or has another version.
         ParityError: a file or the manifest was changed, is missing, or was added.
     """
-    manifest = read_json(folder / NAME, expected=EXPECTED, advice=ADVICE)
+    manifest = read_json(folder / NAME, refusal=REFUSAL)
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         version = manifest.get("version") if isinstance(manifest, dict) else None
         raise RunError(
@@ -216,7 +216,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_schema(manifest: dict[str, Any], folder: Path) -> None:
     """Raise RunError for a manifest without a required key, or with an artifact outside its folder."""
-    with reading(folder / NAME, EXPECTED, advice=ADVICE):
+    with reading(folder / NAME, REFUSAL):
         fit(manifest, FullManifest)
     if not (folder / manifest["artifact"]).resolve().is_relative_to(folder.resolve()):
         raise RunError(

@@ -20,6 +20,7 @@ from zoo.common.errors import BadOption, ParityError
 from zoo.common.lazy import np
 from zoo.common.licenses import accepted, check_license, is_noncommercial
 from zoo.specs.info import ModelInfo
+from zoo.specs.tasks import task_of
 from zoo.weights.configs import StoredModel, own_config
 from zoo.weights.hub import CONFIG, FILE
 
@@ -120,7 +121,7 @@ def _write_weights(model: Any, info: ModelInfo, folder: Path) -> StoredModel:
     several = isinstance(model.input, dict)
     shape = tuple(x.shape[1] for x in model.inputs) if several else tuple(model.input_shape[1:])
     predicts = any(layer.name.endswith("logits") for layer in model.layers)
-    classes = model.output_shape[-1] if predicts and zoo.spec(info.name).task != "generate" else None
+    classes = model.output_shape[-1] if predicts and not task_of(zoo.spec(info.name).task).generates else None
     stored = StoredModel(info, classes, shape, digest(folder / FILE))
     (folder / CONFIG).write_text(json.dumps(own_config(stored), indent=2, ensure_ascii=False), encoding="utf-8")
     with accepted():  # the user's own license too

@@ -12,6 +12,7 @@ from export.core.manifest import NAME
 from zoo.common.errors import BadOption, DataError, RunError, did_you_mean
 from zoo.common.files import whole_folder
 from zoo.common.lazy import hub
+from zoo.reading.files import Refusal
 from zoo.reading.json_files import read_json
 from zoo.weights.hub import CARD, fetch, fetch_optional, home, origin_of
 from zoo.weights.references import HubAddress, is_address, parse_address
@@ -87,7 +88,7 @@ def _names(address: HubAddress) -> list[str]:
 
 def _listed(manifest: Path) -> list[str]:
     """Return the files that a manifest lists, by their path in its folder; all of them are below it."""
-    names = list(read_json(manifest, Listing, error=DataError, expected="Expected a manifest with its files")["files"])
+    names = list(read_json(manifest, Listing, Refusal("Expected a manifest with its files", DataError))["files"])
     for name in names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             raise DataError(f"The files of a manifest must be in its folder. Received: {manifest} with {name!r}")

@@ -8,6 +8,7 @@ from training.runs.run import Run
 from zoo.common.errors import ParityError, RunError
 from zoo.common.lazy import np
 from zoo.reading.arrays import read_npz
+from zoo.reading.files import Refusal
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -28,7 +29,7 @@ def require_same_logits(run: Run, model: _keras.Model) -> None:
     """
     if not run.logits_path.is_file():
         return
-    found = read_npz(run.logits_path, advice="Restore the file, or train again.")
+    found = read_npz(run.logits_path, Refusal(advice="Restore the file, or train again."))
     missing = [name for name in ("inputs", "logits") if name not in found]
     if missing:
         raise RunError(f"Expected reference logits. Received: {run.logits_path} without {missing[0]}. Train again.")

@@ -14,6 +14,7 @@ from export.core.format import formats
 from training.data.dataset import datasets
 from training.recipe.recipe import recipes
 from zoo.specs.registry import models
+from zoo.specs.tasks import TASKS
 
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 # Names with another meaning in shared code: two libraries, and a precision of training.
@@ -50,6 +51,41 @@ def branched_on(node):
     return set()
 
 
+def shared_code_knows_no_task(module):
+    """Shared code asks `zoo.specs.tasks` in what a task differs, or has a table by task; it compares no names."""
+    own = is_content(module.path) or module.path == "zoo/specs/tasks.py"
+    for node in ast.walk(module.tree):
+        for value in () if own else tasks_named(node, module.path in TASK_TABLES):
+            yield f"line {node.lineno} tells apart {value!r}; use zoo.specs.tasks"
+
+
+def tasks_named(node, has_table):
+    """Names of tasks, as texts or constants, that a branch depends on, or that are listed."""
+    named = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    named |= {n.id.lower() for n in ast.walk(node) if isinstance(n, ast.Name) and n.id.isupper()}
+    if isinstance(node, (ast.Compare, ast.MatchValue)):
+        return named & TASKS.keys()
+    if isinstance(node, ast.Dict) and not has_table:
+        keys = {ast.unparse(k).strip("'") for k in node.keys if isinstance(k, (ast.Constant, ast.Name))}
+        return {key.lower() if key.isupper() else key for key in keys} & TASKS.keys()
+    if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Tuple, ast.List, ast.Set)):
+        listed = {ast.unparse(element).strip("'") for element in node.value.elts}
+        return listed if listed and listed <= {"", *TASKS} else set()
+    return set()
+
+
+# What rooms do for each task.
+TASK_TABLES = {
+    "training/data/pipeline/encoders.py",
+    "training/learning/losses.py",
+    "training/learning/multitask.py",
+    "training/learning/tasks.py",
+    "training/monitor/misclassified.py",
+    "export/backends/litert/metadata.py",
+    "export/verification/measures.py",
+}
+
+
 def nothing_runs_data(module):
     """No file that is read can run code: no pickle, no eval, no unsafe loading."""
     yield from (f"imports {n}" for n in imported(ast.walk(module.tree)) if under(n, UNSAFE_MODULES))
@@ -77,7 +113,8 @@ def errors_are_not_dropped(module):
 
 
 def files_are_read_in_one_room(module):
-    """Keras, HDF5, safetensors and NumPy files, zip archives and JSON are opened by `zoo/reading` alone."""
+    """Keras, HDF5, safetensors, NumPy, JSON and data files, and zip archives, are opened by `zoo/reading` alone."""
+    of_data = module.path.startswith(DATA_ROOMS)
     allowed = OWN_FILES.get(module.path, set())
     for call in (node for node in ast.walk(module.tree) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func)
@@ -85,11 +122,26 @@ def files_are_read_in_one_room(module):
         # Of a text that was just written: a copy.
         copied = name == "json.loads" and isinstance(inner, ast.Call) and ast.unparse(inner.func) == "json.dumps"
         method = isinstance(call.func, ast.Attribute) and called(call) in OPENING_METHODS
-        opened = name in OPENING or (method and not name.startswith("zoo."))
+        opened = name in OPENING or (method and not name.startswith("zoo.")) or (of_data and opens_data(call, name))
         if opened and not copied and not module.path.startswith("zoo/reading/") and called(call) not in allowed:
             yield f"line {call.lineno} calls {name}; use zoo.reading"
 
 
+def opens_data(call, name):
+    """Whether a call opens a file by its path: a text, an image or a table."""
+    inner = call.args[0] if call.args else None
+    held = isinstance(inner, ast.Call) and called(inner) in ("BytesIO", "StringIO")
+    method = isinstance(call.func, ast.Attribute) and called(call) in ("open", "read_bytes", "read_text")
+    return (name in OPENING_DATA or (method and name not in OTHER_OPENING)) and not held
+
+
+# Rooms that read files of data; what opens these, and what is called so and opens no file by its path.
+DATA_ROOMS = ("training/data/", "training/datasets/", "training/common/", "export/source/")
+OPENING_DATA = {
+    "open", "os.open", "tf.io.read_file", "tf.data.TFRecordDataset", "np.genfromtxt", "np.loadtxt", "np.fromfile",
+    "arrow_csv.open_csv", "arrow_csv.read_csv", "parquet.ParquetFile", "parquet.read_table", "ElementTree.parse",
+}  # fmt: skip
+OTHER_OPENING = {"Run.open"}
 # What opens a file from outside.
 OPENING = {
     "json.load", "json.loads", "np.load", "numpy.load", "np.memmap", "h5py.File", "zipfile.ZipFile", "ZipFile",
@@ -103,6 +155,11 @@ OWN_FILES = {
     "zoo/specs/counts.py": {"loads"},
     "zoo/layers/saving.py": {"File"},
     "training/checkpoints/files.py": {"memmap"},
+    # In the graph, files that were opened by the room before; and files of installed packages.
+    "training/data/readers/files.py": {"read_file"},
+    "training/data/readers/records.py": {"TFRecordDataset"},
+    "training/common/compat.py": {"read_text"},
+    "training/common/registries.py": {"read_text"},
     "training/tuning/space.py": {"loads"},
     "export/backends/keras/file.py": {"ZipFile", "loads"},
     "export/backends/keras/inspect.py": {"File"},
@@ -131,6 +188,11 @@ CONTROLS = [
     ),
     (shared_code_knows_no_content, "export/a.py", "WRITERS = {'onnx': 1}", "WRITERS = {'width': 1}"),
     (shared_code_knows_no_content, "zoo/a.py", "name.startswith('resnet')", "name.startswith('_')"),
+    (shared_code_knows_no_task, "export/a.py", "if task == 'regress': ...", "if task_of(task).numbers: ..."),
+    (shared_code_knows_no_task, "training/a.py", "if task in (CLASSIFY, other): ...", "Target(CLASSIFY, labels)"),
+    (shared_code_knows_no_task, "training/a.py", "match t:\n    case 'tag': ...", "get('task', 'tag')"),
+    (shared_code_knows_no_task, "zoo/a.py", "SIZES = {'embed': 1}", "SIZES = {'width': 1}"),
+    (shared_code_knows_no_task, "zoo/a.py", "DIRECT = ('regress', 'multilabel')", "KINDS = ('a', 'b')"),
     (nothing_runs_data, "zoo/a.py", "def f():\n    import pickle", "import json"),
     (nothing_runs_data, "zoo/a.py", "eval('1')", "model.eval()"),
     (nothing_runs_data, "zoo/a.py", "exec(text)", "executor(text)"),
@@ -142,6 +204,11 @@ CONTROLS = [
     (files_are_read_in_one_room, "training/a.py", "keras.saving.load_model(path)", "open_model(path)"),
     (files_are_read_in_one_room, "training/a.py", "with h5py.File(path) as f: ...", "with open_h5(path) as f: ..."),
     (files_are_read_in_one_room, "zoo/a.py", "with safe_open(p, 'np') as f: ...", "zoo.load_model(path)"),
+    (files_are_read_in_one_room, "training/data/a.py", "path.read_bytes()", "read_image(path)"),
+    (files_are_read_in_one_room, "training/data/a.py", "with path.open('rb') as f: ...", "with open_table(path): ..."),
+    (files_are_read_in_one_room, "training/datasets/a.py", "open(path)", "Run.open(path)"),
+    (files_are_read_in_one_room, "training/common/a.py", "pillow.open(path)", "pillow.open(io.BytesIO(content))"),
+    (files_are_read_in_one_room, "export/source/a.py", "parquet.ParquetFile(path)", "open_parquet(path)"),
     (errors_are_not_dropped, "zoo/a.py", "try: f()\nexcept: g()", "try: f()\nexcept OSError: pass"),
     (errors_are_not_dropped, "zoo/a.py", "try: f()\nexcept Exception: pass", "try: f()\nexcept Exception: g()"),
     (errors_are_not_dropped, "zoo/a.py", "try: f()\nexcept (E, BaseException): pass", "try: f()\nexcept E: pass"),

@@ -22,7 +22,7 @@ from zoo.common.errors import RunError
 from zoo.common.files import finite, write_atomic
 from zoo.common.lazy import np
 from zoo.reading.arrays import open_safetensors, read_safetensors
-from zoo.reading.files import reading
+from zoo.reading.files import Refusal, reading
 from zoo.reading.json_files import parse_json
 
 # The safetensors name of a dtype, and its bytes.
@@ -39,7 +39,7 @@ DTYPES = {
 }
 
 
-CHECKSUM, EXPECTED = "crc32", "Expected a readable checkpoint"
+CHECKSUM = "crc32"
 # The placeholder of the checksum while the file is written; the checksum includes it.
 UNKNOWN = "-" * 8
 _BLANK = f'"{CHECKSUM}": "{UNKNOWN}"'.encode()
@@ -70,6 +70,9 @@ class Stored(TypedDict):
 
 class DamagedCheckpoint(RunError):
     """A missing or damaged checkpoint."""
+
+
+REFUSAL = Refusal("Expected a readable checkpoint", DamagedCheckpoint, "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,9 +195,9 @@ def load_weights(path: Path, model: Any) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], Progress]:
     """Return the arrays and the progress of a file, or raise DamagedCheckpoint."""
-    with reading(path, EXPECTED, DamagedCheckpoint, ""):
+    with reading(path, REFUSAL):
         _check(path)
-    with open_safetensors(path, EXPECTED, DamagedCheckpoint, "") as file:
+    with open_safetensors(path, REFUSAL) as file:
         arrays, metadata = read_safetensors(file)
         return arrays, _progress(metadata["progress"])
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.common.lazy import tf
+from zoo.reading.data_files import read_ends
 
 TAG, UPRIGHT = 0x0112, 1
 # Orientations in which rows and columns are exchanged, and then those whose rows, and whose columns, are reversed.
@@ -33,11 +34,9 @@ def may_be_turned(path: Path) -> bool:
     A file of whose metadata this is False is decoded faster, see `training.common.preprocess.decode`.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(HEAD)
-            if content.startswith(b"RIFF"):
-                file.seek(max(path.stat().st_size - TAIL, 0))
-                content = file.read(TAIL)
+        content, _ = read_ends(path, HEAD)
+        if content.startswith(b"RIFF"):
+            _, content = read_ends(path, 0, TAIL)
     except OSError:
         return False
     return any(name in content for name, _ in BEFORE) and TURNED.search(content) is not None

@@ -14,13 +14,14 @@ Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", ar
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from training.common.compat import imagenet_classes
-from training.data.dataset import Dataset, Split, register_dataset
+from training.data.dataset import Dataset, register_dataset
 from training.data.readers.files import file_split
 from training.data.readers.records import record_split
 from training.recipe.config import DataConfig
@@ -65,8 +66,10 @@ def _folders(root: Path) -> Dataset | None:
     splits = {name: place for name, place in places.items() if place and (name != "test" or _classes(place))}
     if "validation" not in splits:
         raise DataError(f"Expected val/<wnid>/*.JPEG next to train/. Received: data.path={str(root)!r} without it.")
-    splits_by_name = {name: _images(place, classes) for name, place in splits.items()}
-    return Dataset("imagenet2012", _named(root, classes), (0, 0, 3), splits_by_name, IMAGENET)
+    found = {name: _images(place, classes) for name, place in splits.items()}
+    splits_by_name = {name: file_split(*labelled) for name, labelled in found.items()}
+    images = {name: paths for name, (paths, _) in found.items()}
+    return Dataset("imagenet2012", _named(root, classes), (0, 0, 3), splits_by_name, IMAGENET, images=images)
 
 
 def _first(root: Path, names: Sequence[str]) -> Path | None:
@@ -77,20 +80,27 @@ def _classes(place: Path) -> list[str]:
     return sorted(p.name for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _images(place: Path, classes: Sequence[str]) -> Split:
-    """Return the images of a split in the order of their names."""
+def _images(place: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the images of a split in the order of their names, and the number of the class of each."""
     odd = sorted(set(_classes(place)) - set(classes))
     if odd:
         raise DataError(f"Expected the classes of train/ in {place}. Received: {len(odd)} others, such as {odd[:3]}")
     paths, numbers = [], []
     for number, name in enumerate(classes):
-        folder = place / name
-        found = sorted(str(p) for p in folder.glob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+        found = _files(place / name)
         paths += found
         numbers += [number] * len(found)
     if not paths:
         raise DataError(f"Expected images ({', '.join(SUFFIXES)}) in {place}/<wnid>/. Received: none")
-    return file_split(paths, numbers)
+    return paths, numbers
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the image files of a folder, sorted; [] if there is none."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(e.path for e in entries if Path(e.name).suffix.lower() in SUFFIXES and e.is_file())
 
 
 def _records(root: Path) -> Dataset | None:

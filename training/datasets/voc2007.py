@@ -15,7 +15,7 @@ from training.data.dataset import Dataset, register_dataset
 from training.data.readers.images.multilabel import Marks, labelled_images, tfds_labels
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
-from zoo.reading.files import read_bytes, reading
+from zoo.reading.files import Refusal, read_bytes, reading
 from zoo.reading.json_files import LIMIT
 
 LABELS = (
@@ -46,7 +46,7 @@ def voc2007(config: DataConfig) -> Dataset:
 
 def _pairs(place: Path, listing: Path) -> list[tuple[Path, Marks]]:
     """Return the images of a list, which may have a further column, with their marks."""
-    with reading(listing, "Expected a list of images", DataError, "Correct the file."):
+    with reading(listing, Refusal("Expected a list of images", DataError, "Correct the file.")):
         lines = read_bytes(listing, LIMIT).decode("utf-8").splitlines()
     names = [line.split()[0] for line in lines if line.strip()]
     return [(place / "JPEGImages" / f"{name}.jpg", read_marks(place / "Annotations" / f"{name}.xml")) for name in names]

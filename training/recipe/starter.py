@@ -12,7 +12,7 @@ from typing import Any
 from training.recipe.recipe import Recipe, recipes
 from zoo.common.errors import BadOption
 from zoo.common.files import write_bytes
-from zoo.reading.files import read_bytes, reading
+from zoo.reading.files import Refusal, read_bytes, reading
 from zoo.reading.json_files import check_depth
 
 SUFFIX = ".toml"
@@ -35,7 +35,7 @@ def read_recipe(path: Path) -> Recipe:
     # tomllib is Python 3.11's; this is the same code.
     import tomli
 
-    with reading(path, "Expected a recipe in TOML", BadOption, "Correct the file."):
+    with reading(path, Refusal("Expected a recipe in TOML", BadOption, "Correct the file.")):
         values = tomli.loads(read_bytes(path, LIMIT).decode("utf-8"))
         check_depth(values)
     base = values.pop(BASE, None)

@@ -18,6 +18,7 @@ from typing import Any
 from training.recipe.recipe import Recipe
 from training.runs.folder import locked, new_path
 from training.runs.run import Run
+from training.tuning.journal import REFUSAL, repair_journal
 from training.tuning.space import Space
 from zoo.common.errors import RunError
 from zoo.common.files import whole_folder, write_atomic, write_json
@@ -97,25 +98,20 @@ class Study:
 
         with locked(self.path, f"Expected no other process in this study. Received: study={str(self.path)!r}."):
             journal = self.path / "trials.log"
-            _trim(journal)
+            repair_journal(
+                journal, self.settings["recipe"]["name"], [space["key"] for space in self.settings["spaces"]]
+            )
             # Lock files of a killed process; this process has the only valid lock.
             for file in self.path.glob("trials.log.lock*"):
                 file.unlink()
             journal.touch()
-            with reading(journal, "Expected the journal of a study", advice="Start another study."):
+            with reading(journal, REFUSAL):
                 storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
             yield storage
 
     def save_plot(self, name: str, figure: Any) -> None:
         """Save a plot as `name`.png."""
         write_atomic(self.path / f"{name}.png", lambda path: figure.savefig(path, dpi=120))
-
-
-def _trim(journal: Path) -> None:
-    """Remove the truncated last line of a killed process."""
-    content = journal.read_bytes() if journal.is_file() else b""
-    if content and not content.endswith(b"\n"):
-        os.truncate(journal, content.rfind(b"\n") + 1)
 
 
 def _check_same(place: Path, have: dict[str, Any], want: dict[str, Any]) -> None:

@@ -98,9 +98,15 @@ def _end(number: int, stderr: int) -> None:
 
 
 def _clean_up(number: int, stderr: int) -> None:
-    for action in reversed(_cleanups):
-        with contextlib.suppress(OSError, ValueError):
-            action()
+    """Call the functions of `cleaned_up`, the last one first, each whatever those before raise, and write a line."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(_write_line, number, stderr)
+        # The main thread goes on, and may leave blocks meanwhile.
+        for action in tuple(_cleanups):
+            stack.callback(action)
+
+
+def _write_line(number: int, stderr: int) -> None:
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # closed, or in the middle of a write
         sys.stdout.flush()
     with contextlib.suppress(OSError):

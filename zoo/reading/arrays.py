@@ -11,38 +11,32 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from zoo.common.budgets import ARRAYS_SLACK, check_archive
-from zoo.common.errors import RunError, ZooError
 from zoo.common.lazy import np
-from zoo.reading.files import ADVICE, as_value_error, open_regular, reading
+from zoo.reading.files import PLAIN, Refusal, as_value_error, open_regular, reading
 
 BLOCK = 1 << 20  # bytes of one read
 HEADER = 1 << 16  # bytes that are read first, more than a header has
 
 
-def read_npz(
-    path: str | os.PathLike[str],
-    expected: str = "Expected a readable file of arrays",
-    error: type[ZooError] = RunError,
-    advice: str = ADVICE,
-) -> dict[str, Any]:
+def read_npz(path: str | os.PathLike[str], refusal: Refusal = PLAIN) -> dict[str, Any]:
     """Return the arrays of an `.npz` file by name.
 
     Args:
         path: the file.
-        expected: the start of the message of an error.
-        error: the class of the error.
-        advice: the end of the message.
+        refusal: the error.
 
     Raises:
-        ZooError: as `error`: the file is damaged, has objects, or is no `.npz` file.
+        ZooError: that of `refusal`: the file is damaged, has objects, or is no `.npz` file.
     """
-    with reading(path, expected, error, advice), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+    refusal = refusal.of_kind("Expected a readable file of arrays")
+    with reading(path, refusal), open_regular(path) as file, zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         with as_value_error():
             check_archive(archive, os.fstat(file.fileno()).st_size, ARRAYS_SLACK)
-        if len({entry.filename for entry in entries}) != len(entries):
+        names = [entry.filename.removesuffix(".npy") for entry in entries]
+        if len({*names}) != len(names):
             raise ValueError("two arrays have one name")
-        return {entry.filename.removesuffix(".npy"): _member(archive, entry) for entry in entries}
+        return {name: _member(archive, entry) for name, entry in zip(names, entries, strict=True)}
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
@@ -50,14 +44,9 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
         return _array(file, entry.file_size, entry.filename)
 
 
-def read_npy(
-    path: str | os.PathLike[str],
-    expected: str = "Expected a readable array",
-    error: type[ZooError] = RunError,
-    advice: str = ADVICE,
-) -> Any:
+def read_npy(path: str | os.PathLike[str], refusal: Refusal = PLAIN) -> Any:
     """Return the array of an `.npy` file; see `read_npz` for the arguments and the error."""
-    with reading(path, expected, error, advice), open_regular(path) as file:
+    with reading(path, refusal.of_kind("Expected a readable array")), open_regular(path) as file:
         return _array(file, os.fstat(file.fileno()).st_size, "it")
 
 
@@ -101,13 +90,7 @@ def _fill(buffer: memoryview, first: bytes, file: IO[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def open_safetensors(
-    path: str | os.PathLike[str],
-    expected: str = "Expected a readable safetensors file",
-    error: type[ZooError] = RunError,
-    advice: str = ADVICE,
-    received: str = "",
-) -> Iterator[Any]:
+def open_safetensors(path: str | os.PathLike[str], refusal: Refusal = PLAIN) -> Iterator[Any]:
     """Open a safetensors file; see `zoo.reading.files.reading` for the arguments and the error.
 
     Yields:
@@ -115,7 +98,8 @@ def open_safetensors(
     """
     from safetensors import safe_open
 
-    with reading(path, expected, error, advice, received), safe_open(os.fspath(path), "np") as file:
+    refusal = refusal.of_kind("Expected a readable safetensors file")
+    with reading(path, refusal), safe_open(os.fspath(path), "np") as file:
         yield file
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import stat
 from collections.abc import Iterator
@@ -20,19 +21,47 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFLNK: "a link",
 }
-EXPECTED, ADVICE = "Expected a readable file", "Restore the file, or make it again."
+ADVICE = "Restore the file, or make it again."
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """What is said of a file that cannot be read, in one line.
+
+    Args:
+        expected: the start of the message; "" for that of the kind of file.
+        error: the class of the error.
+        advice: the end of the message.
+        received: what the user passed; "" for the path.
+    """
+
+    expected: str = ""
+    error: type[ZooError] = RunError
+    advice: str = ADVICE
+    received: str = ""
+
+    def of_kind(self, expected: str) -> Refusal:
+        """Return the refusal of a kind of file: with this start of the message, unless it has one of its own."""
+        return self if self.expected else dataclasses.replace(self, expected=expected)
+
+    def because(self, path: str | os.PathLike[str], reason: BaseException | str) -> ZooError:
+        """Return the error about a file, to raise it.
+
+        Args:
+            path: the file.
+            reason: why it cannot be read.
+        """
+        why = shortened(reason if isinstance(reason, str) else reason_of(reason))
+        start = self.expected or "Expected a readable file"
+        return self.error(f"{start}. Received: {self.received or os.fspath(path)}: {why}. {self.advice}".rstrip())
+
+
+PLAIN = Refusal()
 
 
 def kind_of(mode: int) -> str:
     """Return what a path is that is no regular file, in words; "" for a regular file."""
     return "" if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "a special file")
-
-
-def refusal(
-    path: str | os.PathLike[str], reason: str, expected: str = EXPECTED, advice: str = ADVICE, received: str = ""
-) -> str:
-    """Return the message about a file that cannot be read, in one line."""
-    return f"{expected}. Received: {received or os.fspath(path)}: {shortened(reason)}. {advice}".rstrip()
 
 
 def shortened(reason: str) -> str:
@@ -49,33 +78,21 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}".rstrip(": ") if isinstance(error, LookupError) or not text else text
 
 
-def check_regular(
-    path: str | os.PathLike[str],
-    expected: str = EXPECTED,
-    error: type[ZooError] = RunError,
-    advice: str = ADVICE,
-    received: str = "",
-) -> None:
-    """Raise an error unless a path is a regular file, links followed: a FIFO would block, and a device never end.
+def check_regular(path: str | os.PathLike[str], refusal: Refusal = PLAIN) -> None:
+    """Raise the error of a refusal unless a path is a regular file, links followed.
 
-    For the arguments see `reading`.
+    A FIFO would block, and a device never end.
     """
     try:
         kind = kind_of(os.stat(path).st_mode)
     except (OSError, ValueError) as failure:
-        raise error(refusal(path, reason_of(failure), expected, advice, received)) from failure
+        raise refusal.because(path, failure) from failure
     if kind:
-        raise error(refusal(path, f"it is {kind}", expected, advice, received))
+        raise refusal.because(path, f"it is {kind}")
 
 
 @contextlib.contextmanager
-def reading(
-    path: str | os.PathLike[str],
-    expected: str = EXPECTED,
-    error: type[ZooError] = RunError,
-    advice: str = ADVICE,
-    received: str = "",
-) -> Iterator[None]:
+def reading(path: str | os.PathLike[str], refusal: Refusal = PLAIN) -> Iterator[None]:
     """Check that a path is a regular file, and turn every failure of what parses it into one error.
 
     Parsers of damaged files raise many classes, among them `zipfile.BadZipFile`, `zlib.error`, `struct.error`,
@@ -83,18 +100,15 @@ def reading(
 
     Args:
         path: the file.
-        expected: the start of the message.
-        error: the class of the error.
-        advice: the end of the message.
-        received: what the user passed; the path by default.
+        refusal: the error.
     """
-    check_regular(path, expected, error, advice, received)
+    check_regular(path, refusal)
     try:
         yield
     except ZooError:
         raise
     except Exception as failure:
-        raise error(refusal(path, reason_of(failure), expected, advice, received)) from failure
+        raise refusal.because(path, failure) from failure
 
 
 @contextlib.contextmanager
@@ -106,14 +120,19 @@ def as_value_error() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
-def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a regular file to read; raises OSError for another kind, without waiting for a writer of a FIFO."""
+def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]:
+    """Open a regular file to read; raises OSError for another kind, without waiting for a writer of a FIFO.
+
+    Args:
+        path: the file.
+        buffering: see `open`.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         kind = kind_of(os.fstat(descriptor).st_mode)
         if kind:
             raise OSError(f"it is {kind}")
-        return os.fdopen(descriptor, "rb")
+        return os.fdopen(descriptor, "rb", buffering)
     except BaseException:
         os.close(descriptor)
         raise
@@ -128,17 +147,20 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
         return file.read(limit)
 
 
+LOCK = Refusal("Expected a lock file that can be written", advice="Remove it.")
+
+
 def open_lock(path: Path) -> IO[bytes]:
     """Open a lock file, made if needed; raises RunError for a link or a special file, which is not followed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         file = os.fdopen(os.open(path, flags, 0o644), "wb")
     except OSError as error:
-        kind = "it is a link" if path.is_symlink() else reason_of(error)
-        raise RunError(refusal(path, kind, "Expected a lock file that can be written", "Remove it.")) from error
+        reason = "it is a link" if path.is_symlink() else reason_of(error)
+        raise LOCK.because(path, reason) from error
     if kind_of(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise RunError(refusal(path, "it is no regular file", "Expected a lock file", "Remove it."))
+        raise LOCK.because(path, "it is no regular file")
     return file
 
 
@@ -168,11 +190,19 @@ def check_inside(folder: Path) -> None:
         where = folder / path.relative_to(root)
         if not stat.S_ISLNK(mode):
             raise RunError(f"A run or export folder must have regular files alone. Received: {where}, {kind_of(mode)}.")
-        if not path.resolve().is_relative_to(root):
+        if not _target(path).is_relative_to(root):
             raise RunError(
                 f"A run or export folder must have no links that lead out of it. Received: {where}, a link to "
                 f"{shortened(os.readlink(path))}. Replace it by its content."
             )
+
+
+def _target(path: Path) -> Path:
+    """Return where a link leads; of a link to itself, the link."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # Python 3.13 raises neither
+        return path
 
 
 def _special(folder: Path) -> Iterator[tuple[Path, int]]:
@@ -184,4 +214,6 @@ def _special(folder: Path) -> Iterator[tuple[Path, int]]:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
                 elif not entry.is_file(follow_symlinks=False):
-                    yield Path(entry.path), entry.stat(follow_symlinks=False).st_mode
+                    # Removed meanwhile, alone: the other entries are still looked at.
+                    with contextlib.suppress(FileNotFoundError):
+                        yield Path(entry.path), entry.stat(follow_symlinks=False).st_mode

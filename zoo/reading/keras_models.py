@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.common.budgets import check_archive, check_hdf5, check_keras
-from zoo.common.errors import RunError, ZooError
 from zoo.common.lazy import LazyModule, keras
-from zoo.reading.files import ADVICE, as_value_error, reading
+from zoo.reading.files import PLAIN, Refusal, as_value_error, reading
 from zoo.reading.json_files import parse_json
 
 h5py = LazyModule("h5py")
@@ -34,28 +33,18 @@ CONFIG_BYTES, NESTED = 64 << 20, 1000  # models in models have four brackets eac
 EXPECTED = "Expected a readable model"
 
 
-def open_model(
-    path: str | os.PathLike[str],
-    expected: str = EXPECTED,
-    error: type[ZooError] = RunError,
-    advice: str = ADVICE,
-    received: str = "",
-    custom: Mapping[str, Any] | None = None,
-) -> Any:
+def open_model(path: str | os.PathLike[str], refusal: Refusal = PLAIN, custom: Mapping[str, Any] | None = None) -> Any:
     """Return the keras.Model of a `.keras` or `.h5` file, in Keras' safe mode.
 
     Args:
         path: the file.
-        expected: the start of the message of an error.
-        error: the class of the error.
-        advice: the end of the message.
-        received: what the user passed; the path by default.
+        refusal: the error.
         custom: classes by name, for an `.h5` file.
 
     Raises:
-        ZooError: as `error`: the file is damaged, no model, or has layers with code.
+        ZooError: that of `refusal`: the file is damaged, no model, or has layers with code.
     """
-    with reading(path, expected, error, advice, received):
+    with reading(path, refusal.of_kind(EXPECTED)):
         if Path(path).suffix == ".keras":
             with open_archive(path) as archive:
                 check_config(read_config(archive))
@@ -80,24 +69,17 @@ def _loaded(path: str | os.PathLike[str], custom: Mapping[str, Any] | None) -> A
     return model
 
 
-def fill_weights(
-    model: Any,
-    path: str | os.PathLike[str],
-    expected: str = EXPECTED,
-    error: type[ZooError] = RunError,
-    advice: str = ADVICE,
-    received: str = "",
-) -> None:
+def fill_weights(model: Any, path: str | os.PathLike[str], refusal: Refusal = PLAIN) -> None:
     """Load the weights of a `.keras` or `.weights.h5` file into a model; see `open_model` for the arguments.
 
     Raises:
-        ZooError: as `error`: the file is damaged, or has other weights.
+        ZooError: that of `refusal`: the file is damaged, or has other weights.
     """
-    with reading(path, expected, error, advice, received), warnings.catch_warnings():
+    with reading(path, refusal.of_kind(EXPECTED)), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         if Path(path).suffix == ".keras":
-            with open_archive(path):
-                pass
+            with open_archive(path), as_value_error():
+                check_keras(Path(path))
         else:
             with open_h5(path):
                 pass

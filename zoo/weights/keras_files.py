@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
-from zoo.reading.files import check_regular
+from zoo.reading.files import Refusal, check_regular
 from zoo.reading.keras_models import open_model
 
 EXPECTED, ADVICE = "path must be a readable Keras model", "Use another file."
@@ -20,12 +20,12 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     received = f"path={str(path)!r}"
     if path.suffix not in (".keras", ".h5"):
         raise BadOption(f"path must be an existing .keras or .h5 file. Received: {received}")
-    check_regular(path, "path must be an existing .keras or .h5 file", BadOption, ADVICE, received)
+    check_regular(path, Refusal("path must be an existing .keras or .h5 file", BadOption, ADVICE, received))
     if path.suffix == ".keras":
-        return open_model(path, EXPECTED, BadOption, ADVICE, received)
+        return open_model(path, Refusal(EXPECTED, BadOption, ADVICE, received))
     # Depthwise convolutions of Keras 2 state `groups`, which Keras 3 refuses.
     custom = {"DepthwiseConv2D": _depthwise()}
-    return open_model(path, EXPECTED, BadOption, "Use zoo.get.", received, custom)
+    return open_model(path, Refusal(EXPECTED, BadOption, "Use zoo.get.", received), custom)
 
 
 def _depthwise() -> type:

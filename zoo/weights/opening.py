@@ -15,7 +15,7 @@ from typing import Any
 from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras
 from zoo.common.licenses import check_license
-from zoo.reading.files import reading
+from zoo.reading.files import Refusal, reading
 from zoo.reading.keras_models import fill_weights, open_model
 from zoo.specs.info import ModelInfo
 from zoo.specs.labels import class_names
@@ -141,16 +141,16 @@ def _open_file(entry: Model, path: Path, candidates: Candidates) -> WeightsSourc
     received = f"weights={str(path)!r}"
     if path.suffix == ".safetensors":
         return read_safetensors(entry, path, received)
-    message = _message(entry, received)
-    with reading(path, *message):
+    refusal = _refusal(entry, received)
+    with reading(path, refusal):
         if path.suffix == ".keras":
-            return read_model(entry, open_model(path, *message), received)
+            return read_model(entry, open_model(path, refusal), received)
         return _read_h5(entry, path, received, candidates)
 
 
-def _message(entry: Model, received: str) -> tuple[str, type[BadOption], str, str]:
-    """Return the parts of the message about a file that cannot be read; see `zoo.reading.files.reading`."""
-    return f"weights must fit {entry.spec.name}", BadOption, "Use another file.", received
+def _refusal(entry: Model, received: str) -> Refusal:
+    """Return what is said of a file that cannot be read."""
+    return Refusal(f"weights must fit {entry.spec.name}", BadOption, "Use another file.", received)
 
 
 def _read_h5(entry: Model, path: Path, received: str, candidates: Candidates) -> WeightsSource:
@@ -184,7 +184,7 @@ def _load_h5(entry: Model, path: Path, received: str, candidates: Iterable[Any])
     first = None
     for model in candidates:
         try:
-            fill_weights(model, path, *_message(entry, received))
+            fill_weights(model, path, _refusal(entry, received))
         except BadOption as error:
             first = first or error
         else:

@@ -13,6 +13,7 @@ from zoo.common.lazy import keras, np
 from zoo.layers.lazy import saving
 from zoo.reading.arrays import open_safetensors
 from zoo.reading.arrays import read_safetensors as read_arrays
+from zoo.reading.files import Refusal
 from zoo.reading.json_files import parse_json
 from zoo.specs.info import ModelInfo
 from zoo.specs.published import NameMapping
@@ -106,8 +107,8 @@ def _modules(arrays: Collection[str]) -> set[str]:
 
 def _read(path: Path, received: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the arrays and the metadata of a file."""
-    expected = "weights must be a readable safetensors file"
-    with open_safetensors(path, expected, BadOption, "Use another file.", received) as file:
+    refusal = Refusal("weights must be a readable safetensors file", BadOption, "Use another file.", received)
+    with open_safetensors(path, refusal) as file:
         arrays, metadata = read_arrays(file)
         return {key: _float32(array) for key, array in arrays.items()}, dict(metadata)
 

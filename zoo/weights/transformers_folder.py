@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from zoo.common.errors import BadOption
-from zoo.reading.files import read_bytes
+from zoo.reading.files import Refusal, read_bytes
 from zoo.reading.json_files import LIMIT, read_json
 from zoo.specs.info import ModelInfo
 from zoo.specs.registry import ModelSpec, models
+from zoo.specs.tasks import CLASSIFY, task_of
 from zoo.specs.text import WordPieceConfig
 
 CONFIG, TOKENIZER, VOCABULARY, MODULES = "config.json", "tokenizer.json", "vocab.txt", "modules.json"
@@ -22,6 +23,7 @@ SETTINGS, LENGTH = "tokenizer_config.json", "sentence_bert_config.json"
 # Files next to the weights, except those of the modules.
 FILES = (CONFIG, TOKENIZER, VOCABULARY, SETTINGS, MODULES, LENGTH)
 # Ends of the names of classes in "architectures", by the task of our models.
+REFUSAL = Refusal("weights must have readable files next to them", BadOption, "Use the files as they were published.")
 TASKS = {"ForTokenClassification": "tag", "ForSequenceClassification": "classify"}
 # Names of sizes in config.json, of BERT and of DistilBERT, by ours.
 SIZES = {
@@ -81,7 +83,7 @@ def folder_info(spec: ModelSpec, folder: Path) -> ModelInfo | None:
     config, text = _read(folder / CONFIG, Config), read_tokenizer(folder)
     if not config and text is None:
         return None
-    pooling = _pooling(folder) if spec.task == "embed" else {}
+    pooling = _pooling(folder) if task_of(spec.task).vectors else {}
     options = {**_architecture(config, folder), **pooling, **_own_sizes(spec, config)}
     return ModelInfo(spec.name, options, text=text, labels=_labels(config))
 
@@ -100,7 +102,8 @@ def model_of(config: Mapping[str, Any]) -> str:
     Raises:
         BadOption: it is no BERT.
     """
-    kind, task = config.get("model_type"), "tag" if _task(config) == "tag" else "embed"
+    kind, found = config.get("model_type"), _task(config) or CLASSIFY
+    task = task_of(found).headless or found
     if kind not in KINDS:
         raise BadOption(f"weights must be of BERT or DistilBERT. Received: model_type={kind!r}. Convert it elsewhere.")
     known = [name for name in models.names() if "transformers" in models[name].name_mappings]
@@ -147,10 +150,9 @@ def _own_sizes(spec: ModelSpec, config: Mapping[str, Any]) -> dict[str, int]:
 
 def _read(path: Path, schema: Any = dict) -> Any:
     """Return the content of a JSON file, an empty one if there is none."""
-    expected = "weights must have readable files next to them"
     if not path.exists():
         return [] if schema is Modules else {}
-    return read_json(path, schema, error=BadOption, expected=expected, advice="Use the files as they were published.")
+    return read_json(path, schema, REFUSAL)
 
 
 def _architecture(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:

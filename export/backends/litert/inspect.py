@@ -14,6 +14,7 @@ from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from export.core.compat import flatbuffer_utils, schema
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
+from zoo.reading.data_files import read_ends, read_graph
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 # Dtypes of quantized tensors.
@@ -35,10 +36,9 @@ PACKED = {"int4": 4, "uint4": 4, "int2": 2}
 
 def read(path: Path) -> ArtifactGraph:
     """Return the graph of a file; raises DataError, or an error of the parser, if it is no .tflite file."""
-    content = path.read_bytes()
-    if content[4:8] != b"TFL3":
+    if read_ends(path, 8)[0][4:] != b"TFL3":
         raise DataError("it does not begin with the identifier TFL3")
-    whole = Whole(content)
+    whole = Whole(read_graph(path))
     check_sizes(whole)
     model = flatbuffer_utils.read_model_from_bytearray(whole)
     check_graphs(model)

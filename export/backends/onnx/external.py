@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.common.errors import RunError
 from zoo.common.lazy import LazyModule
+from zoo.reading.data_files import read_graph
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -41,7 +42,7 @@ def read(path: Path) -> ModelProto:
         RunError: the file cannot be read, or names data outside its own folder.
     """
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load_model_from_string(read_graph(path))
     except Exception as error:
         # protobuf and onnx raise their own exception types for other files.
         reason = " ".join(str(error).split())[:200]

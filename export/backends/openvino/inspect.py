@@ -11,6 +11,7 @@ from export.core.artifact_graph import ArtifactGraph, Operator, Value, Weight
 from zoo.common.errors import DataError, RunError
 from zoo.common.graphs import check_unique, topological_order
 from zoo.common.lazy import np
+from zoo.reading.data_files import XML, read_graph
 
 DTYPES = {
     "f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
@@ -60,7 +61,7 @@ def _ordered(graph: Any) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> Any:
-    content = path.read_bytes()
+    content = read_graph(path, XML)
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise DataError("it declares entities, which OpenVINO never does")
     return ElementTree.fromstring(content)

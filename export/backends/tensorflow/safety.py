@@ -9,6 +9,7 @@ from typing import Any
 from export.backends.tensorflow.operators import CHECKPOINT, PURE, TABLE_FILE
 from export.core import compat
 from zoo.common.errors import DataError, RunError
+from zoo.reading.data_files import read_graph
 from zoo.reading.files import kind_of
 
 FILE = "saved_model.pb"
@@ -24,7 +25,7 @@ def read_message(folder: Path) -> Any:
         if kind and not path.is_dir():
             raise DataError(f"{path.name} is {kind}")
     content = compat.saved_model_message()
-    content.ParseFromString(file.read_bytes())
+    content.ParseFromString(read_graph(file))
     return content
 
 

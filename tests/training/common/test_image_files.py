@@ -216,3 +216,41 @@ def test_suffixes_that_are_read():
     assert needs_conversion(content)
     assert np.abs(decoded(content).astype("int64") - shown(content)).max() == 0
     assert np.array(Image.open(io.BytesIO(as_png(content)))).shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("background", [255.0, 40.0])
+def test_a_transparent_color_shows_the_background(mode, background):
+    """A chunk tRNS of gray and color PNGs, as Pillow reads it; the same bytes elsewhere in a file change nothing."""
+    from PIL import PngImagePlugin
+
+    image = Image.fromarray(pixels()).convert(mode)
+    clear = image.getpixel((5, 15))
+    content = saved(image, "PNG", transparency=clear)
+    assert b"tRNS" in content
+    config = PreprocessingConfig(background=(background,))
+    behind = Image.new("RGBA", image.size, (int(background),) * 3 + (255,))
+    with Image.open(io.BytesIO(content)) as opened:
+        wanted = np.asarray(Image.alpha_composite(behind, opened.convert("RGBA")).convert("RGB"))
+    found = decode(content, (HEIGHT, WIDTH, 3), config).numpy()
+    np.testing.assert_array_equal(found, wanted)
+    assert (found != np.asarray(image.convert("RGB"))).any()
+    comment = PngImagePlugin.PngInfo()
+    comment.add_text("Comment", "tRNS")
+    plain = saved(image, "PNG", pnginfo=comment)
+    assert b"tRNS" in plain
+    np.testing.assert_array_equal(decode(plain, (HEIGHT, WIDTH, 3), config), np.asarray(image.convert("RGB")))
+
+
+def test_a_first_frame_that_is_smaller_than_its_gif_is_refused():
+    """TensorFlow shows that frame alone, Pillow on its canvas; the control passes."""
+    import tensorflow as tf
+
+    content = bytearray(FILES["gif"])
+    content[6:10] = struct.pack("<HH", WIDTH + 5, HEIGHT + 3)
+    with Image.open(io.BytesIO(bytes(content))) as image:
+        assert image.size == (WIDTH + 5, HEIGHT + 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="first frame fills it"):
+        decode(bytes(content), (8, 8, 3), PLAIN)
+    assert decode(FILES["gif"], (8, 8, 3), PLAIN).shape == (8, 8, 3)
+    assert decode(FILES["animated gif"], (8, 8, 3), PLAIN).shape == (8, 8, 3)

@@ -48,6 +48,7 @@ def test_command_draws_and_proposes(zoo_command, tmp_path, monkeypatch):
     assert picture.std() > 5
 
 
+@pytest.mark.slow
 def test_proposed_rate_trains(tmp_path):
     """Adam's proposal is in its usual range, well below the rate where the loss diverges."""
     found = training.find_learning_rate("digits_mlp", QUICK, low=1e-6, high=100.0, steps=80)

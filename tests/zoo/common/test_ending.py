@@ -100,6 +100,17 @@ def test_stopped_command_cleans_up(number, python, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_failing_cleanup_hinders_no_other(python, tmp_path):
+    """Those before it are called, the line is written, and the exit code is that of the signal."""
+    code = COMMAND.replace("as folder:", "as folder, cleaned_up(lambda: {}['no']):", 1)
+    process = python("-c", f"from zoo.common.ending import cleaned_up\n{code}", tmp_path / "whole")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (143, "", "zoo: Stopped by SIGTERM\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ignored_signal_stays_ignored(python, tmp_path):
     """As under nohup."""
     code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{COMMAND}"

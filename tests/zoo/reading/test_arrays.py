@@ -11,6 +11,7 @@ import pytest
 
 from zoo.common.errors import BadOption, RunError
 from zoo.reading.arrays import open_safetensors, read_npy, read_npz, read_safetensors
+from zoo.reading.files import Refusal
 
 ARRAYS = {
     "matrix": np.arange(12.0).reshape(3, 4).T,
@@ -72,7 +73,7 @@ def test_wrong_headers_are_one_line(tmp_path, content, reason):
     (tmp_path / "file.npz").write_bytes(packed("x.npy", content))
     for read, name in ((read_npy, "file.npy"), (read_npz, "file.npz")):
         with pytest.raises(BadOption, match=reason) as caught:
-            read(tmp_path / name, error=BadOption)
+            read(tmp_path / name, Refusal(error=BadOption))
         assert f"Received: {tmp_path / name}: " in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -106,6 +107,15 @@ def test_every_changed_bit_and_every_cut_is_one_line(tmp_path):
     (tmp_path / "bomb.npz").write_bytes(content)
     with pytest.raises(RunError, match="unpack to 3,221,225,472"):
         read_npz(tmp_path / "bomb.npz")
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    """Members with and without the suffix are the same array."""
+    with zipfile.ZipFile(tmp_path / "file.npz", "w") as archive:
+        for name in ("x", "x.npy"):
+            archive.writestr(name, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (0,), }"))
+    with pytest.raises(RunError, match="two arrays have one name"):
+        read_npz(tmp_path / "file.npz")
 
 
 def test_damaged_safetensors_are_one_line(tmp_path):

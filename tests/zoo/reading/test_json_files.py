@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 import pytest
 
 from zoo.common.errors import DataError, RunError
+from zoo.reading.files import Refusal
 from zoo.reading.json_files import DEPTH, parse_json, read_json, read_json_lines
 from zoo.reading.schema import Mismatch, fit
 
@@ -47,7 +48,7 @@ BAD = [
     (b'{"version": 1, "inner": {"value": null}}', "inner.value must be a number, not None"),
     (b'{"version": 1, "inner": {"value": NaN}}', "NaN is no number"),
     (b'{"version": 1, "inner": {"value": -Infinity}}', "-Infinity is no number"),
-    (b'{"version": 1, "inner": {"value": 1e999}}', "inner.value must be a number, not inf"),
+    (b'{"version": 1, "inner": {"value": 1e999}}', "the number 1e999 is too large"),
     (b'{"version": 1, "version": 2, "inner": {"value": 2}}', "the key 'version' occurs twice"),
     (b'{"version": 1, "inner": {"value": 2}, "names": ["x", 1]}', r"names\[1\] must be a text, not 1"),
     (b'{"version": 1, "inner": {"value": 2}, "names": 3}', "names must be a list or null, not 3"),
@@ -64,6 +65,7 @@ BAD = [
     (b"\xef\xbb\xbf" + GOOD.encode(), "byte order mark"),
     (GOOD.encode("utf-16"), "not UTF-8"),
     (b"\x00" * 100, "Expecting value"),
+    (b'{"version": 1, "a\\ud800": 2}', "half of a character"),
 ]
 
 
@@ -81,10 +83,22 @@ def test_other_content_is_one_line(tmp_path, content, reason):
     """The line names the file, and the key or the place."""
     (tmp_path / "file.json").write_bytes(content)
     with pytest.raises(DataError, match=reason) as caught:
-        read_json(tmp_path / "file.json", Document, error=DataError)
+        read_json(tmp_path / "file.json", Document, Refusal(error=DataError))
     assert str(caught.value).startswith(f"Expected a readable JSON file. Received: {tmp_path / 'file.json'}: ")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_repeated_keys_are_found_at_once():
+    """The last of many keys repeats the one before it: one pass over them, not one for each."""
+    keys = [*range(200_000), 199_999]
+    with pytest.raises(ValueError, match="the key '199999' occurs twice"):
+        parse_json("{" + ",".join(f'"{key}":0' for key in keys) + "}")
+
+
+def test_pairs_of_escapes_are_characters():
+    """The control of halves: two of them are one character."""
+    assert parse_json(r'{"a": "\ud83d\ude00"}') == {"a": "\U0001f600"}
 
 
 def test_large_files_are_not_read(tmp_path):

@@ -197,6 +197,17 @@ def test_values_outside_of_the_file_are_refused(files, tmp_path, suffix, kind):
         assert one_line(opened, path)
 
 
+def test_weights_inside_a_keras_file_are_checked(files, tmp_path):
+    """Values that the file does not have are not allocated, also if weights alone are read."""
+    with zipfile.ZipFile(files[".keras"]) as archive:
+        weights = io.BytesIO(archive.read(WEIGHTS))
+    with h5py.File(weights, "r+") as file:
+        linked("absent")(file, None)
+    path = rewritten(files[".keras"], tmp_path / "model.keras", **{WEIGHTS: weights.getvalue()})
+    for opened in (open_model, lambda path: fill_weights(model(), path)):
+        assert one_line(opened, path)
+
+
 def test_what_is_read_equals_what_was_saved(files):
     """The control: outputs of the opened model, and of one that was filled."""
     x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")

@@ -48,7 +48,7 @@ def nested():
     return around(dense(5))
 
 
-@pytest.mark.parametrize("kind", ["model", pytest.param(".keras", marks=pytest.mark.slow), ".h5"])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("model", ".keras")), ".h5"])
 def test_trunk_inside_a_model(kind, nested, tmp_path):
     """Trunk and head are loaded where the classes are equal: its outputs and preprocessing are the library's."""
     weights = nested
@@ -150,7 +150,10 @@ def test_unknown_model_is_to_be_opened_with_keras(tmp_path):
     assert "mobilenet_v2" in refusal("resnet_tiny", tmp_path / "nested.h5")
 
 
-@pytest.mark.parametrize("kind", [".keras", ".weights.h5", ".safetensors", ".h5", "model"])
+@pytest.mark.parametrize(
+    "kind",
+    [".safetensors", ".h5", "model", *(pytest.param(k, marks=pytest.mark.slow) for k in (".keras", ".weights.h5"))],
+)
 def test_class_counts_are_named(kind, tmp_path):
     """Weights of another number of classes are refused with both counts and what to pass."""
     from weights_cases import saved
@@ -187,7 +190,7 @@ def test_file_of_keras_2_opens(tmp_path, python):
     import keras
 
     path, logits = tmp_path / "second.h5", tmp_path / "logits.npy"
-    out, err = python("-c", KERAS2, path, logits).communicate(timeout=120)
+    out, err = python("-c", KERAS2, path, logits, warm=True).communicate(timeout=120)
     assert "saved" in out, err
     model = zoo.load_model(path)
     assert type(model.get_layer("depthwise")) is keras.layers.DepthwiseConv2D

@@ -29,7 +29,7 @@ KERAS = {
     "ConvNeXtTiny": "convnext_tiny",
 }
 CAFFE = {"VGG16", "VGG19", "ResNet50", "ResNet101", "ResNet152"}
-QUICK_KERAS = {"ResNet50", "MobileNetV2"}
+QUICK_KERAS = {"ResNet50"}
 # The dense layers of VGG accept one size only.
 SIZES = dict.fromkeys(("VGG16", "VGG19"), (224, 224)) | {"InceptionV3": (107, 91)}
 

@@ -24,6 +24,7 @@ from weights_cases import (
     refusal,
     renamed,
     saved,
+    slow_unless,
     transposed,
     values_of,
     with_key,
@@ -139,7 +140,7 @@ def test_another_model_is_refused(source, options, name, kind, tmp_path):
     assert (f"<{source}>" if kind == "model" else str(weights)) in message
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [slow_unless(n in ("mlp_tiny", "resnet_tiny", "deit_micro_tiny"), n) for n in TINY])
 def test_features_are_no_new_head(name):
     """The last layer of a model without classes is no head that could start at random."""
     model = zoo.get(name, classes=0, dropout=0.0)

@@ -38,8 +38,8 @@ REFERENCES = json.loads(gzip.decompress((HERE / "torch_references.json.gz").read
 QUICK_TORCH = {
     f"{library}/{name}"
     for library, names in {
-        "torchvision": "resnet18 googlenet mobilenet_v2",
-        "timm": "convnext_tiny vit_tiny_patch16_224",
+        "torchvision": "resnet18 mobilenet_v2",
+        "timm": "vit_tiny_patch16_224",
     }.items()
     for name in names.split()
 }

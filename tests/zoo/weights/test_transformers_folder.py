@@ -73,7 +73,7 @@ def folder(tmp_path):
     return place, model
 
 
-@pytest.mark.parametrize("file", ["", "model.safetensors"])
+@pytest.mark.parametrize("file", ["", pytest.param("model.safetensors", marks=pytest.mark.slow)])
 def test_strings_become_vectors(file, folder, tmp_path):
     """The options and the tokenization of the folder give the vectors of its model; files of the zoo keep them."""
     place, expected = folder

@@ -25,10 +25,13 @@ def slow_unless(quick, *values):
 def every_tiny(names, kinds, one_of_each=True):
     """Parametrize by each small model and each kind of file.
 
-    Quick are all kinds for a few models, and one kind for every model if `one_of_each`.
+    Quick are all kinds for a dense model and one of convolutions, and one kind for other kinds of layers if
+    `one_of_each`.
     """
-    quick = {"cnn_tiny", "mlp_tiny", "resnet_tiny", "vgg_tiny"}
-    cases = [slow_unless(n in quick or (one_of_each and k == kinds[-1]), n, k) for n in names for k in kinds]
+    quick, others = {"mlp_tiny", "resnet_tiny"}, {"highway_tiny", "alexnet_tiny", "deit_micro_tiny", "transformer_tiny"}
+    cases = [
+        slow_unless(n in quick or (one_of_each and n in others and k == kinds[-1]), n, k) for n in names for k in kinds
+    ]
     return pytest.mark.parametrize(("name", "kind"), cases)
 
 

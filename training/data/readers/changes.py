@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from training.data.dataset import DataFiles, Dataset
-from training.data.readers.files import digest_of, listed, name_in
+from training.data.readers.files import file_digest, listed, name_in
 from training.data.readers.scan import visible_files
 from training.data.splits import FRACTIONS, place_of, split_of_place
 from training.recipe.config import DataConfig
@@ -80,13 +80,18 @@ class Changes:
         return f"The data of the run changed since its training: {', '.join(parts)} of {self.total:,} in {self.root}"
 
 
-def find_changes(stored: Mapping[str, Any]) -> Changes:
-    """Return what changed among the files that a run stores: sizes and times first, contents where these differ."""
-    known = _known(stored)
+def find_changes(stored: Mapping[str, Any], skipped: Container[str] = ()) -> Changes:
+    """Return what changed among the files that a run stores: sizes and times first, contents where these differ.
+
+    Args:
+        stored: what the run stores of its files.
+        skipped: names of files that the run does not read any more, whatever became of them.
+    """
+    known = {name: state for name, state in _known(stored).items() if name not in skipped}
     root = Path(stored["root"])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         states = dict(zip(known, pool.map(lambda name: _state(root / name, known[name]), known), strict=True))
-    suffixes, seen = tuple(stored["suffixes"]), {*known, *stored["unused"]}
+    suffixes, seen = tuple(stored["suffixes"]), {*_known(stored), *stored["unused"]}
     present = (
         (name_in(root, path) for path in visible_files(root) if path.suffix.lower() in suffixes) if suffixes else ()
     )
@@ -121,7 +126,7 @@ def _state(path: Path, stored: Stored) -> str:
         found = path.stat()
         if (found.st_size, found.st_mtime_ns) == stored[:2]:
             return ""
-        same = found.st_size == stored[0] and digest_of(path.read_bytes()) == stored[2]
+        same = found.st_size == stored[0] and file_digest(path) == stored[2]
     except OSError:
         return "removed"
     return "" if same else "changed"
@@ -161,16 +166,50 @@ class RunFiles:
     Args:
         stored: what the run stores of them; None for runs that store none.
         choice: one of `CHOICES`, or "".
+        skipped: names of images that the run does not read any more.
     """
 
     stored: Mapping[str, Any] | None
     choice: str = ""
+    skipped: Collection[str] = ()
 
     def select(self, dataset: Dataset, config: DataConfig) -> Dataset:
         """Return a dataset, as it is now, in the splits of the run."""
         if self.stored:
-            return stored_dataset(dataset, self.stored, self.choice, config)
+            return stored_dataset(dataset, without_skipped(self.stored, self.skipped), self.choice, config)
         return dataset.files.legacy() if dataset.files and dataset.files.legacy else dataset
+
+
+def without_skipped(stored: Mapping[str, Any], skipped: Collection[str]) -> Mapping[str, Any]:
+    """Return what a run stores of its files without the images that it skips.
+
+    In the training split the next image takes the place of each, so that the others keep theirs in every epoch; in the
+    other splits nothing does, so that no image is measured twice.
+
+    Args:
+        stored: what the run stores.
+        skipped: names of the images.
+    """
+    if not skipped:
+        return stored
+    left = {name: [row for row in rows if row[0] not in skipped] for name, rows in stored["files"].items()}
+    files = {**left, "train": _replaced(stored["files"]["train"], skipped)}
+    return {**stored, "files": files, "unused": [*stored["unused"], *skipped]}
+
+
+def enough_left(stored: Mapping[str, Any], skipped: Container[str]) -> bool:
+    """Return whether at least half of each split is left without some images; else more than damage is the cause."""
+    return all(2 * sum(row[0] not in skipped for row in rows) >= len(rows) for rows in stored["files"].values())
+
+
+def _replaced(rows: Sequence[Any], skipped: Collection[str]) -> list[Any]:
+    """Return rows with the next one, which may be the first, in the place of each that is skipped; [] if all are."""
+    following = [row for row in rows if row[0] not in skipped][:1]
+    found: list[Any] = []
+    for row in reversed(rows):
+        following = following if row[0] in skipped else [row]
+        found += following
+    return found[::-1]
 
 
 def stored_dataset(dataset: Dataset, stored: Mapping[str, Any], choice: str, config: DataConfig) -> Dataset:

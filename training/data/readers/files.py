@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.common.tracing import as_it_is
 from training.data.dataset import Split
 from zoo.common.lazy import np, tf
+from zoo.reading.data_files import read_blocks
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -27,7 +29,7 @@ def keep_all(value: Any) -> Any:
 
 
 def read_file(path: Any) -> Any:
-    """Return the content of a file, a scalar string."""
+    """Return the content of a file, a scalar string; the file was opened by `zoo.reading` before."""
     return tf.io.read_file(path)
 
 
@@ -50,7 +52,7 @@ def file_split(
 
     def read(order: Any, subset: Subset = keep_all) -> Any:
         examples = subset(tf.data.Dataset.from_tensor_slices((names[order].tolist(), targets[order])))
-        return examples.map(lambda path, label: (parse(content(path)), label), PARALLEL)
+        return examples.map(as_it_is(lambda path, label: (parse(content(path)), label)), PARALLEL)
 
     def shuffled(seed: int, skip: int, subset: Subset = keep_all) -> Any:
         return read(np.random.default_rng(seed).permutation(len(names))[skip:], subset)
@@ -77,3 +79,11 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 def digest_of(content: bytes) -> str:
     """Return the digest of a file's content: half of SHA-256, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """Return the `digest_of` a file, which is read in blocks; raises OSError."""
+    state = hashlib.sha256()
+    for block in read_blocks(path):
+        state.update(block)
+    return state.hexdigest()[:32]

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from training.data.dataset import DataFiles, Dataset, datasets
-from training.data.readers.files import digest_of
+from training.data.readers.files import file_digest
 from training.data.readers.tfds import load_by_name
 from training.recipe.config import DataConfig
 
@@ -33,5 +33,5 @@ def _with_file(dataset: Dataset, config: DataConfig) -> Dataset:
     path = Path(config.path).expanduser()
     if dataset.files or not config.path or not path.is_file():
         return dataset
-    files = DataFiles(path.parent, {"all": [path]}, (), (), lambda file: digest_of(file.read_bytes()))
+    files = DataFiles(path.parent, {"all": [path]}, (), (), file_digest)
     return dataclasses.replace(dataset, files=files)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.common.compat import without_global_seed
+from training.common.tracing import as_it_is
 from training.data.dataset import Split
 from training.data.readers.files import PARALLEL, Subset, keep_all
 from zoo.common.errors import DataError
 from zoo.common.lazy import np, tf
+from zoo.reading.files import open_regular
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -35,7 +37,7 @@ def record_split(paths: Sequence[Path], parse: Callable[[Any], tuple[Any, Any]])
     """
     names = [str(path) for path in paths]
     counts = [count_records(path) for path in paths]
-    total = sum(counts)
+    total, parse = sum(counts), as_it_is(parse)
 
     def shuffled(seed: int, skip: int, subset: Subset = keep_all) -> Any:
         order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
@@ -55,7 +57,7 @@ def record_split(paths: Sequence[Path], parse: Callable[[Any], tuple[Any, Any]])
 def count_records(path: Path) -> int:
     """Return the number of records in a TFRecord file by their lengths alone; raises DataError if it is truncated."""
     size, place, count = path.stat().st_size, 0, 0
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path, 0) as file:
         while place < size:
             file.seek(place)
             head = file.read(HEADER)
@@ -86,7 +88,7 @@ def select_records(paths: Sequence[Path], counts: Sequence[int], numbers: Sequen
 def read_records(path: Path, numbers: Sequence[int]) -> list[bytes]:
     """Return some records of a TFRecord file, by their numbers in rising order; of the others the lengths are read."""
     wanted, place, found = set(numbers), 0, []
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path, 0) as file:
         for number in range(max(wanted) + 1):
             file.seek(place)
             length = _length(file.read(HEADER))

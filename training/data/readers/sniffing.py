@@ -6,12 +6,14 @@ import codecs
 import collections
 import csv
 import dataclasses
+import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.common.errors import DataError
+from zoo.reading.data_files import open_table, read_blocks, read_ends
 
 DELIMITERS = ",;\t|"
 # Bytes and rows that are examined, and bytes that are checked at a time.
@@ -41,8 +43,7 @@ def find_encoding(file: Path, given: str = "", option: str = "data.encoding") ->
     Raises:
         DataError: the file is no text, or does not have the given encoding.
     """
-    with file.open("rb") as opened:
-        head = opened.read(SAMPLE)
+    head, _ = read_ends(file, SAMPLE)
     for start, what in OTHERS.items():
         if head.startswith(start):
             raise DataError(f"Expected a table of text. Received: {file}, which is {what}.")
@@ -57,7 +58,7 @@ def find_encoding(file: Path, given: str = "", option: str = "data.encoding") ->
         return _without_bom(file, head)
     if decodes(file, "utf-8"):
         return "utf-8", ""
-    name = "latin-1" if any(set(block) & UNDEFINED for block in _blocks(file)) else "cp1252"
+    name = "latin-1" if any(set(block) & UNDEFINED for block in read_blocks(file, BLOCK)) else "cp1252"
     return name, f"{file.name} is not UTF-8: read as {name} (Western European); {option} changes it"
 
 
@@ -70,16 +71,11 @@ def _without_bom(file: Path, head: bytes) -> tuple[str, str]:
     return name, f"{file.name} is read as {name.upper()}"
 
 
-def _blocks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as opened:
-        yield from iter(lambda: opened.read(BLOCK), b"")
-
-
 def decodes(file: Path, encoding: str) -> bool:
     """Return whether a file is text in an encoding."""
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
-        for block in _blocks(file):
+        for block in read_blocks(file, BLOCK):
             decoder.decode(block)
         decoder.decode(b"", final=True)
     except UnicodeError:
@@ -131,8 +127,8 @@ def find_layout(file: Path, encoding: str = "", header: str = "") -> Layout:
         DataError: the file is no text, empty, or has two columns of one name.
     """
     encoding, note = find_encoding(file, encoding)
-    with file.open(encoding=encoding, errors="replace", newline="") as opened:
-        text = opened.read(SAMPLE)
+    with open_table(file) as opened, io.TextIOWrapper(opened, encoding, "replace", "") as lines:
+        text = lines.read(SAMPLE)
     declared = re.match(r"sep=(.)\r?\n", text)
     delimiter = declared[1] if declared else find_delimiter(text)
     rows = _rows(text, delimiter, whole=len(text) < SAMPLE)

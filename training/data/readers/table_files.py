@@ -14,12 +14,14 @@ from training.data.readers.sniffing import Layout, find_layout
 from zoo.common.budgets import check_cells
 from zoo.common.errors import DataError, did_you_mean
 from zoo.common.lazy import LazyModule, np
+from zoo.reading.data_files import open_csv, open_parquet
+from zoo.reading.files import Refusal
 
 arrow_csv = LazyModule("pyarrow.csv", "pyarrow")
-parquet = LazyModule("pyarrow.parquet", "pyarrow")
 
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".tab": "csv", ".txt": "csv", ".dat": "csv", ".data": "csv"}
 SUFFIXES |= {".parquet": "parquet", ".pq": "parquet"}
+REFUSAL = Refusal("Expected a table that can be read", DataError, "")
 # Bytes, and rows of Parquet, that are read at a time.
 BLOCK, BLOCK_ROWS = 1 << 24, 1 << 16
 # Numbers that may have points between thousands.
@@ -67,8 +69,7 @@ def read_rows(path: str, reading: Reading = Reading(), option: str = "data.path"
     try:
         rows = _READERS[SUFFIXES[file.suffix.lower()]](file, reading)
     except (arrow.ArrowException, UnicodeError, OSError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"Expected a table that can be read. Received: {file}: {reason}") from error
+        raise REFUSAL.because(file, error) from error
     if not rows.columns or not len(rows):
         raise DataError(f"Expected rows below the header. Received: {file} without any.")
     return rows
@@ -91,7 +92,7 @@ def _read_csv(file: Path, reading: Reading) -> Rows:
 def _open_csv(file: Path, layout: Layout, handle: Callable[[Any], str]) -> Any:
     """Open a text file as blocks of texts."""
     encoding = "utf8" if layout.encoding in ("utf-8", "utf-8-sig") else layout.encoding
-    return arrow_csv.open_csv(
+    return open_csv(
         file,
         read_options=arrow_csv.ReadOptions(
             encoding=encoding, column_names=list(layout.names), skip_rows=layout.skip, block_size=BLOCK
@@ -106,7 +107,7 @@ def _open_csv(file: Path, layout: Layout, handle: Callable[[Any], str]) -> Any:
 
 
 def _read_parquet(file: Path, reading: Reading) -> Rows:
-    with parquet.ParquetFile(file) as opened:
+    with open_parquet(file) as opened:
         schema = opened.schema_arrow
         check_cells(file, opened.metadata.num_rows, opened.metadata.num_columns)
         names = [name for name in schema.names if not arrow.types.is_nested(schema.field(name).type)]

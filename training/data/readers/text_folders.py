@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from training.data.dataset import DataFiles, Dataset, Split
-from training.data.readers.files import digest_of, file_split, name_in
+from training.data.readers.files import file_digest, file_split, name_in
 from training.data.readers.folders import Folder, folder_of, labelled, open_folder
 from training.data.readers.scan import FileKind
 from training.data.tokenization import BATCH, without_tokens
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import tf
+from zoo.reading.data_files import read_text
 from zoo.specs.text import TextConfig
 
 # Encodings of a file that starts with a byte order mark, and of one that is neither that nor UTF-8; the names of TF.
@@ -64,9 +65,7 @@ def _data_files(
 
     legacy, unused = found.legacy, [*sorted(bad), *found.unused]
     before = None if legacy is None else lambda: _dataset(name, legacy, *options)
-    return DataFiles(
-        found.root, files, options[1].suffixes, unused, lambda path: digest_of(path.read_bytes()), rebuild, before
-    )
+    return DataFiles(found.root, files, options[1].suffixes, unused, file_digest, rebuild, before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +116,12 @@ def _named(root: Path, paths: Iterable[Path]) -> str:
 def _texts(paths: Iterable[Path], encoding: str) -> Iterator[tuple[Path, str | None, str]]:
     """Yield each file with its text, None if it has none, and its encoding."""
     for path in paths:
-        content = path.read_bytes()
-        name = encoding or _encoding(content)
+        name = encoding
         try:
+            content = read_text(path)
+            name = encoding or _encoding(content)
             text = content.decode(PYTHON.get(name, name), "strict" if encoding else "replace")
-        except (UnicodeError, LookupError):
+        except (UnicodeError, LookupError, OSError):
             text = None
         yield path, None if text is None or "\0" in text else text, name
 

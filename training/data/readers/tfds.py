@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.common.tracing import as_it_is
 from training.data.dataset import Dataset, Split, datasets
 from training.data.readers.records import read_records
 from training.data.readers.tfds_prepare import prepare
@@ -176,14 +177,15 @@ def _split(builder: Any, spec: str, read: Read) -> Split:
             shuffle_files=False,
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
         )
-        return examples.map(read)
+        return examples.map(as_it_is(read))
 
     def select(numbers: Any) -> Any:
         if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
             # Record files that TFDS itself can skip in.
             return load(_instructions(spec, numbers))
         records = tf.data.Dataset.from_tensor_slices(_records(info, numbers))
-        return records.map(lambda r: read(builder.info.features.deserialize_example(r, decoders=decoders)))
+        features = builder.info.features
+        return records.map(as_it_is(lambda r: read(features.deserialize_example(r, decoders=decoders))))
 
     return Split(load(spec), info.num_examples, select=select)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -191,6 +193,16 @@ def test_a_column_of_splits(tmp_path):
     assert "split_fractions" not in dataset.options
 
 
+def test_special_files_do_not_block(tmp_path):
+    """A FIFO with the name of an image has no writer; it is named, or left out."""
+    path = write(tmp_path, [("id", "kind"), *((i, "ab"[i % 2]) for i in range(COUNT))])
+    (tmp_path / "photos/3.jpg").unlink()
+    os.mkfifo(tmp_path / "photos/3.jpg")
+    with pytest.raises(DataError, match=r"1 of 40 .* photos/3.jpg \(it is a FIFO\)"):
+        load(path)
+    assert sum(split.count for split in load(path, skip_bad=True).splits.values()) == COUNT - 1
+
+
 def test_what_is_missing_is_named(tmp_path):
     """Rows without image, images without row, rows without label, two labels, and no images at all."""
     rows = [("id", "kind"), *((i, "ab"[i % 2]) for i in range(COUNT))]
@@ -215,7 +227,7 @@ def test_training_and_growth(tmp_path):
     """A run learns the labels; a changed label file is said."""
     table = write(tmp_path, [("id", "kind"), *((i, "ab"[i % 2]) for i in range(COUNT))])
     data = DataConfig("folder", path=str(table), image_size=(12, 12), channels=3, batch_size=8)
-    made = Recipe("t", ModelConfig("mlp_tiny"), data, epochs=12)
+    made = Recipe("t", ModelConfig("mlp_tiny"), data, epochs=12).override(**{"log.every": 0, "log.misclassified": 0})
     run = training.train(made, run=tmp_path / "run")
     assert training.evaluate(run).accuracy == 1.0
     assert "Labels: kind (change by data.target)" in list(summary_lines(run.statistics()["summary"]))

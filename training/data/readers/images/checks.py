@@ -22,12 +22,14 @@ from training.common.image_files import (
     suffixes,
 )
 from training.common.orientation import may_be_turned
-from training.common.preprocess import still
+from training.common.preprocess import still, whole
 from training.data.dataset import Split
-from training.data.readers.files import digest_of, file_split, listed, name_in
+from training.data.readers.files import digest_of, file_digest, file_split, listed, name_in, read_file
 from training.data.readers.images.jpeg import is_whole_jpeg
 from training.data.readers.scan import FileKind
 from zoo.common.lazy import quiet_libraries, tf
+from zoo.reading.data_files import read_ends, read_image
+from zoo.reading.files import reason_of
 
 # The option that limits the size of images.
 LIMIT = "data.max_pixels"
@@ -94,7 +96,7 @@ class ImageChecks:
     def digest(self, path: Path) -> str:
         """Return the digest of a file."""
         known = self.facts.get(path)
-        return known.digest if known and known.digest else digest_of(path.read_bytes())
+        return known.digest if known and known.digest else file_digest(path)
 
 
 def read_facts(path: Path, limit: int) -> ImageFacts:
@@ -104,9 +106,9 @@ def read_facts(path: Path, limit: int) -> ImageFacts:
     JPEGs takes a thirteenth of that.
     """
     try:
-        content = path.read_bytes()
+        content = read_image(path)
     except OSError as error:
-        return ImageFacts(reason=error.strerror or "cannot be read")
+        return ImageFacts(reason=reason_of(error))
     digest = digest_of(content)
     try:
         return ImageFacts(digest, highest=_decode(content, limit))
@@ -125,7 +127,7 @@ def _decode(content: bytes, limit: int) -> int:
     if is_deep(content[:HEAD]):
         return int(tf.reduce_max(tf.cast(tf.io.decode_png(content, dtype=tf.uint16), tf.int32)))
     if not is_whole_jpeg(content):
-        tf.io.decode_image(still(content), expand_animations=False)
+        whole(content, tf.io.decode_image(still(content), expand_animations=False))
     return 0
 
 
@@ -138,8 +140,7 @@ def _reason(error: Exception) -> str:
 
 def _is_converted(path: Path) -> bool:
     try:
-        with path.open("rb", buffering=0) as file:
-            return needs_conversion(file.read(HEAD))
+        return needs_conversion(read_ends(path, HEAD)[0])
     except OSError:
         return False
 
@@ -155,7 +156,7 @@ def read_encoded(path: Path, limit: int = 0) -> bytes:
         OSError: it cannot be read.
         UnreadableImage: it cannot be decoded.
     """
-    content = path.read_bytes()
+    content = read_image(path)
     _require_size(content, limit)
     return as_png(content) if needs_conversion(content[:HEAD]) else content
 
@@ -195,7 +196,7 @@ def _read_marked(names: Sequence[str], marks: Sequence[bool]) -> Callable[[Any],
         return tf.cond(
             table.lookup(path) > 0,
             lambda: tf.ensure_shape(tf.numpy_function(convert, [path], tf.string), ()),
-            lambda: tf.io.read_file(path),
+            lambda: read_file(path),
         )
 
     return read

@@ -16,11 +16,12 @@ from training.data.readers.images.sets import ImageFiles, same_labels
 from training.data.readers.scan import FileKind, split_of, visible_files
 from training.data.readers.table_files import SUFFIXES, read_rows, require_columns, select_columns
 from training.data.readers.tables import asked_of, reading_of, targets_of
-from training.data.readers.target_sets import CLASSIFY, is_flags, read_targets
+from training.data.readers.target_sets import is_flags, read_targets
 from training.data.splits import FRACTIONS, NAMES, OPTIONS, split_by_name
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
+from zoo.specs.tasks import task_of
 
 # Fields of DataConfig that apply to label files.
 OF_LABELS = ("target", "columns", "task", "tasks", "decimal", "missing", "encoding", "header", "near_duplicates")
@@ -210,7 +211,7 @@ def _by_hash(
     files: ImageFiles, paths: list[Path], config: DataConfig, fractions: Sequence[float]
 ) -> dict[str, list[Path]]:
     classes = [0] * len(paths)
-    if files.task == CLASSIFY or files.outputs:
+    if task_of(files.task).indexed or files.outputs:
         values = np.array([files.targets[path] for path in paths])
         classes = (strata(files.outputs, values) if files.outputs else values).tolist()
     parts = split_by_name([name_in(files.root, path) for path in paths], config, classes, fractions)

@@ -20,6 +20,7 @@ from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
 from zoo.specs.preprocessing import FULL
+from zoo.specs.tasks import task_of
 
 # What the files of a message should be.
 EXPECTED = "images that can be decoded"
@@ -98,6 +99,7 @@ def image_dataset(files: ImageFiles, config: DataConfig, checks: ImageChecks | N
         details={"left_out": left_out} if left_out else {},
         refine=lambda dataset: _with_near(_refined(dataset, files, good, checks), good, config, checks),
         files=_data_files(files, good, config, checks),
+        images=good,
     )
 
 
@@ -111,7 +113,7 @@ def _require(files: ImageFiles, good: Mapping[str, Sequence[Path]]) -> None:
     for name, paths in good.items():
         if not paths:
             raise DataError(f"Expected {EXPECTED}. Received: {files.root} with none left in the {name} split.")
-    if files.task == "classify":
+    if task_of(files.task).indexed:
         left = {int(files.targets[path]) for path in good["train"]}
         if empty := [label for number, label in enumerate(files.labels) if number not in left]:
             raise DataError(
@@ -144,12 +146,13 @@ def _data_files(
 def relabelled(files: ImageFiles, splits: Mapping[str, Sequence[Path]], labels: tuple[str, ...]) -> ImageFiles:
     """Return files in other splits, with the numbers of other labels; raises DataError for a class without one."""
     targets: dict[Path, Any] = dict(files.targets)
-    if files.task != "classify" and labels != files.labels:
+    indexed = task_of(files.task).indexed
+    if not indexed and labels != files.labels:
         raise DataError(
             f"Expected the labels of the run, {listed(labels)}. Received: {files.root} with {listed(files.labels)}. "
             "Train a new run."
         )
-    if files.task == "classify":
+    if indexed:
         number = {label: i for i, label in enumerate(labels)}
         names = {path: files.labels[int(files.targets[path])] for path in chain.from_iterable(splits.values())}
         if new := sorted(set(names.values()) - number.keys()):
