@@ -20,6 +20,7 @@ from zoo.layers.lazy import layers, saving
 from zoo.specs.info import ModelInfo
 from zoo.specs.preprocessing import PreprocessingConfig, parse_preprocessing
 from zoo.specs.registry import Model, ModelSpec, models
+from zoo.specs.tasks import task_of
 from zoo.weights.conventions import Variants, choose_options, note_assumption, with_preprocessing
 from zoo.weights.keras_models import rescale
 from zoo.weights.loading import load_weights
@@ -142,7 +143,7 @@ def _candidates(model: Model, request: Request, arguments: dict[str, Any], count
     """Yield models that a weights file may fit: as requested, with its head or none, with other channels."""
     shape = _input_shape(model.spec, request.input_shape)
     default = (*shape[:-1], model.spec.input_shape[-1])
-    if model.spec.task == "generate":
+    if task_of(model.spec.task).generates:
         yield construct(model, request, arguments)[0]
         return
     heads = [request, dataclasses.replace(request, classes=count, heads=None, include_top=True)]
@@ -324,13 +325,13 @@ def _head(spec: ModelSpec, request: Request) -> Head:
         raise BadOption(
             f"Expected classes or heads, not both. Received: classes={request.classes}, heads={request.heads}"
         )
-    default = 0 if spec.task == "embed" else spec.classes
+    default = 0 if task_of(spec.task).vectors else spec.classes
     classes = default if request.classes is None else fit_type(request.classes, int, "classes")
     check_option("classes", classes)
     if classes < 0:
         raise BadOption(f"classes must be at least 1, or 0 for pooled features. Received: classes={classes}")
     include_top = fit_type(request.include_top, bool, "include_top")
-    if spec.task == "generate":
+    if task_of(spec.task).generates:
         return _generating_head(spec, request, include_top and bool(classes))
     return Head(tasks_of(classes, request.heads, request.classifier_activation), include_top)
 

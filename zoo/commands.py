@@ -15,15 +15,10 @@ from zoo.common.licenses import noncommercial_option
 from zoo.description import describe, layers_text, macs_unit, size
 from zoo.specs.listing import list_models
 from zoo.specs.registry import models
+from zoo.specs.tasks import task_of
 
 WIDTH = 100
 KEY = 15  # columns
-TASKS = {
-    "classify": "one prediction per input",
-    "embed": "one vector per input",
-    "tag": "one prediction per token",
-    "generate": "sequence-to-sequence",
-}
 
 
 @click.command("list")
@@ -107,7 +102,7 @@ def _print_lines(content: dict[str, Any]) -> None:
         "tags": ", ".join(content["tags"]) or "none",
         "paper": content["paper"] or "none",
         "input": f"{size(content['input_shape'])}, {content['input_dtype']}{minimum}",
-        "task": TASKS[content["task"]],
+        "task": task_of(content["task"]).described,
         "classes": f"{content['classes']:,}",
         "parameters": f"{content['params']:,}",
         "GMACs": _plain(content["gmacs"]),

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Name of the output by task; "logits" for all others.
-SEVERAL = "multitask"
-OUTPUTS = {"generate": "tokens", "regress": "values", "embed": "embedding"}
+from zoo.specs.tasks import task_of
 
 
 def input_name(name: str, shape: Sequence[int]) -> str:
@@ -19,6 +17,12 @@ def output_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the outputs in a model's metadata: one, or one for each of several targets."""
     several = metadata.get("outputs")
     return tuple(output["name"] for output in several) if several else (metadata["output"],)
+
+
+def input_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the inputs in a model's metadata: one, or several of a user's model."""
+    several = metadata.get("inputs")
+    return tuple(entry["name"] for entry in several) if several else (metadata["input"],)
 
 
 def model_metadata(
@@ -37,6 +41,6 @@ def model_metadata(
     """
     name, dtype, shape = signature
     described = {"model": model, "task": task, "input": name, "dtype": dtype}
-    if task != SEVERAL:
-        described["output"] = OUTPUTS.get(task, "logits")
+    if output := task_of(task).output:
+        described["output"] = output
     return described | {"shape": list(shape), "labels": list(labels)}

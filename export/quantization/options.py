@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from export.core.options import REMEDY, Options
 from zoo.common.errors import BadOption
+from zoo.specs.tasks import task_of
 
 NEAREST, LEARNED = "nearest", "learned"
 MINMAX, BEST = "minmax", "best"
@@ -63,7 +64,7 @@ class QuantizationOptions(PreparationOptions):
     def check(self, metadata: Mapping[str, Any]) -> None:
         """Raise BadOption for options that do not apply to the model, or not together."""
         super().check(metadata)
-        if (self.calibration != MINMAX or self.exclude) and metadata["task"] == "generate":
+        if (self.calibration != MINMAX or self.exclude) and task_of(metadata["task"]).generates:
             raise BadOption(
                 "calibration and exclude do not apply to sequence-to-sequence models. "
                 f"Received: calibration={self.calibration}, exclude={self.exclude}. Leave them out."

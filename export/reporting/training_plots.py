@@ -8,6 +8,7 @@ from export.reporting.formatting import percent
 from export.reporting.plots.canvas import percent_tick
 from export.reporting.plots.confusion import MAX_CLASSES, draw_confusion
 from export.reporting.plots.curves import draw_curves
+from zoo.specs.tasks import task_of
 
 MAX_PAIRS = 10
 # Name, curves (label and key), height in inches, format of a value, format of a tick, and which value is best.
@@ -68,7 +69,7 @@ def confusion_section(content: dict) -> dict | None:
     if len(labels) != len(matrix):
         labels = [str(index) for index in range(len(matrix))]
     count, correct = sum(map(sum, matrix)), sum(row[index] for index, row in enumerate(matrix))
-    unit = "tokens" if (content.get("summary") or {}).get("task") == "tag" else "examples"
+    unit = task_of((content.get("summary") or {}).get("task", "")).unit
     alt = f"Confusion matrix of {len(matrix)} classes: {correct} of {count} {unit} on the diagonal."
     svg = draw_confusion(matrix, labels, alt=alt) if len(matrix) <= MAX_CLASSES else None
     counts = {"classes": len(matrix), "count": count, "wrong": count - correct, "unit": unit}

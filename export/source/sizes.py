@@ -12,6 +12,7 @@ from zoo.reading.files import reading
 from zoo.reading.keras_models import config_of, open_archive, open_h5, read_config
 from zoo.specs.info import INFO_KEY
 from zoo.specs.registry import Model
+from zoo.specs.tasks import task_of
 from zoo.weights.h5_files import layers_of
 from zoo.weights.transformers_folder import CONFIG, folder_sizes
 
@@ -35,7 +36,7 @@ def stated_sizes(entry: Model, path: Path, given: Container[str] = ()) -> dict[s
     Raises:
         BadOption: the model in the file takes inputs of any size, and so does not state for which it was made.
     """
-    if len(entry.spec.inputs) != 1 or entry.spec.task == "generate":
+    if len(entry.spec.inputs) != 1 or task_of(entry.spec.task).generates:
         return {}
     try:
         with reading(path):
@@ -48,7 +49,8 @@ def stated_sizes(entry: Model, path: Path, given: Container[str] = ()) -> dict[s
             f"weights must state the shape of their input. Received: {str(path)!r}, a model of inputs of any size, "
             f"{shape}. Pass input_shape (--set input_shape=[…]), the one that it was trained for."
         )
-    own = {"classes": None if entry.spec.task == "embed" else entry.spec.classes, "input_shape": entry.spec.input_shape}
+    classes = None if task_of(entry.spec.task).vectors else entry.spec.classes
+    own = {"classes": classes, "input_shape": entry.spec.input_shape}
     return {key: value for key, value in found.items() if value not in (None, own[key])}
 
 

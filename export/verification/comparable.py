@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     import keras as _keras
     import numpy as _np
 
-# The largest output that is nothing but rounding: kernels flush what leads to it to zero. Values may have any unit.
-VANISHING, VANISHING_VALUE = 1e-12, 1e-30
 # The change of outputs between examples, as a fraction of the largest one, that float32 does not resolve.
 CONSTANT = 1e-6
 ADVICE = "Train the model, restore its weights, or compare it on other examples (calibration)."
+
+
+class Constant(ParityError):
+    """An output that is the same for all examples."""
 
 
 def valid_rows(samples: Mapping[str, Any], task: str) -> Any:
@@ -37,8 +39,15 @@ def check_samples(samples: Mapping[str, Any], metadata: Mapping[str, Any]) -> No
     task = metadata.get("task", "classify")
     if "outputs" not in metadata:
         check_outputs(samples["logits"][valid_rows(samples, task)], task)
+    constant = []
     for output in metadata.get("outputs", ()):
-        check_outputs(samples["logits"][output["name"]], output["task"], output["name"])
+        try:
+            check_outputs(samples["logits"][output["name"]], output["task"], output["name"])
+        except Constant as error:
+            constant.append(error)
+    # One output of several may be saturated: it is compared too, and the others say more.
+    if constant and len(constant) == len(metadata["outputs"]):
+        raise constant[0]
 
 
 def check_outputs(outputs: _np.ndarray, task: str, name: str = "") -> None:
@@ -54,17 +63,15 @@ def check_outputs(outputs: _np.ndarray, task: str, name: str = "") -> None:
         count = int(np.count_nonzero(~np.isfinite(values).reshape(len(values), -1).all(1)))
         raise _incomparable(f"NaN or infinity on {count} of {len(values)} examples", name)
     largest = float(np.abs(values).max(initial=0.0))
-    if largest < (VANISHING_VALUE if task == "regress" else VANISHING):
+    if largest < measure_of(task).vanishing:
         raise _incomparable(f"vanishing ones, the largest of which is {largest:.3g}", name)
     if len(values) > 1 and np.ptp(values, axis=0).max() <= CONSTANT * largest:
-        raise _incomparable(f"the same ones for all {len(values)} examples", name)
+        raise _incomparable(f"the same ones for all {len(values)} examples", name, Constant)
 
 
-def _incomparable(received: str, name: str) -> ParityError:
+def _incomparable(received: str, name: str, kind: type[ParityError] = ParityError) -> ParityError:
     where = f" in {name!r}" if name else ""
-    return ParityError(
-        f"Artifacts are compared by the outputs of the source model. Received: {received}{where}. {ADVICE}"
-    )
+    return kind(f"Artifacts are compared by the outputs of the source model. Received: {received}{where}. {ADVICE}")
 
 
 def check_weights(model: _keras.Model) -> None:

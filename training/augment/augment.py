@@ -17,6 +17,7 @@ from training.augment.policies import rand_augment, trivial_augment
 from training.recipe.config import AugmentConfig
 from zoo.common.errors import BadOption
 from zoo.common.lazy import tf
+from zoo.specs.tasks import task_of
 
 # Options that change nothing by themselves.
 MODIFIERS = ("fill", "crop_ratio", "magnitude", "place")
@@ -40,7 +41,7 @@ def check_augment(config: AugmentConfig, channels: int, task: str) -> None:
                 f"{getattr(config, name)} for images of {channels} channel"
             )
     for name in ("mixup", "cutmix"):
-        if getattr(config, name) and task not in ("classify", "multilabel"):
+        if getattr(config, name) and not task_of(task).mixes:
             raise BadOption(
                 f"data.augment.{name} mixes labels of classes. Received: data.augment.{name}={getattr(config, name)} "
                 f"for the task {task!r}"

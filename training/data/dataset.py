@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.common.registries import datasets
+from training.common.tracing import as_it_is
 from training.data.columns.cells import Rows
 from training.data.columns.schema import ColumnSchema
 from training.data.outputs import Output, label_slices
 from training.recipe.config import DataConfig
 from zoo.common.lazy import np, tf
 from zoo.specs.preprocessing import FULL, PreprocessingConfig
+from zoo.specs.tasks import task_of
 from zoo.specs.text import TextConfig
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Split:
 
     def labels(self) -> _tf.data.Dataset:
         """Return y of all examples in their order; no x is decoded."""
-        return self.read_labels() if self.read_labels else self.examples.map(lambda _, y: y)
+        return self.read_labels() if self.read_labels else self.examples.map(as_it_is(lambda _, y: y))
 
     def selected(self, numbers: Sequence[int]) -> _tf.data.Dataset:
         """Return the raw examples of some numbers in rising order.
@@ -58,7 +60,8 @@ class Split:
         if self.select:
             return self.select(wanted)
         examples = self.examples.take(int(wanted[-1]) + 1).enumerate()
-        return examples.filter(lambda i, _: tf.reduce_any(tf.equal(i, wanted))).map(lambda _, example: example)
+        examples = examples.filter(as_it_is(lambda i, _: tf.reduce_any(tf.equal(i, wanted))))
+        return examples.map(as_it_is(lambda _, example: example))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Dataset:
         bits: bits that images of 16 bits use, see `PreprocessingConfig`.
         details: names of what was left out or doubled, JSON-safe, for the summary.
         files: the files that are read; None for data that is not yours.
+        images: the files of each split whose examples are an image file each.
         outputs: of the model, for several targets; then the labels are those of all outputs side by side.
     """
 
@@ -154,19 +158,20 @@ class Dataset:
     bits: int = FULL
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     files: DataFiles | None = None
+    images: Mapping[str, Sequence[str | Path]] = dataclasses.field(default_factory=dict)
     outputs: tuple[Output, ...] = ()
 
     @property
     def has_numbers(self) -> bool:
         """Whether targets are numbers in units of the data, which have a scale."""
-        return self.task == "regress" or any(output.task == "regress" for output in self.outputs)
+        return any(task_of(task).numbers for task in (self.task, *(output.task for output in self.outputs)))
 
     def of_output(self, output: Output) -> Dataset:
         """Return the dataset with the task, labels and scale of one of several outputs."""
         scale = self.scale
         if scale is not None:
             place = next(place for one, place in label_slices(self.outputs) if one == output)
-            scale = TargetScale(scale.mean[place], scale.std[place]) if output.task == "regress" else None
+            scale = TargetScale(scale.mean[place], scale.std[place]) if task_of(output.task).numbers else None
         return dataclasses.replace(self, task=output.task, labels=output.labels, scale=scale, outputs=())
 
     def checked(self) -> Dataset:
@@ -177,10 +182,6 @@ class Dataset:
         notes = (*self.notes, *(found or ()))
         dataset = dataclasses.replace(self, check=None, turned=turned, find_turned=None, refine=None, notes=notes)
         return self.refine(dataset) if self.refine else dataset
-
-
-# The task of the models that serve a task of datasets, where the two names differ.
-MODEL_TASKS = {"multilabel": "classify", "regress": "classify", "multitask": "classify"}
 
 
 def register_dataset(name: str) -> Callable[[Callable[[DataConfig], Dataset]], Callable[[DataConfig], Dataset]]:
@@ -204,7 +205,7 @@ def in_memory_split(x: Sequence[Any], y: Sequence[Any]) -> Split:
     """Return a split of texts or vectors that are in memory, with their class indices, values or texts."""
 
     def read(inputs: Any, targets: Any) -> Any:
-        return tf.data.Dataset.from_tensor_slices((inputs, targets)).map(_int64_label)
+        return tf.data.Dataset.from_tensor_slices((inputs, targets)).map(as_it_is(_int64_label))
 
     return Split(read(x, y), len(x), select=lambda numbers: read(*(_rows(values, numbers) for values in (x, y))))
 

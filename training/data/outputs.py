@@ -15,8 +15,8 @@ from typing import Any
 
 from zoo.common.errors import BadOption, did_you_mean
 from zoo.common.lazy import np, tf
+from zoo.specs.tasks import task_of
 
-CLASSIFY, MULTILABEL, REGRESS, MULTITASK = "classify", "multilabel", "regress", "multitask"
 # Names that inputs and outputs of models have anyway.
 TAKEN = ("logits", "values", "scores", "labels", "tokens", "embedding", "features", "image", "image_bytes", "text")
 
@@ -42,7 +42,7 @@ class Output:
     @property
     def columns(self) -> int:
         """Number of raw labels."""
-        return len(self.labels) if self.task == MULTILABEL else 1
+        return task_of(self.task).columns(self.labels)
 
     @property
     def units(self) -> int:
@@ -54,13 +54,13 @@ class Output:
         return {"name": self.name, "target": self.target, "task": self.task, "labels": list(self.labels)}
 
 
-def output_names(targets: Sequence[str]) -> list[str]:
-    """Return an identifier for each target, its own name where that is one in ASCII."""
+def identifiers(columns: Sequence[str], kind: str = "target") -> list[str]:
+    """Return an identifier for each target or other kind of column, its own name where that is one in ASCII."""
     names: list[str] = []
-    for number, target in enumerate(targets):
-        plain = unicodedata.normalize("NFKD", target).encode("ascii", "ignore").decode()
-        name = re.sub(r"\W+", "_", plain).strip("_") or f"target_{number}"
-        name = f"target_{name}" if name[0].isdigit() or name in TAKEN else name
+    for number, column in enumerate(columns):
+        plain = unicodedata.normalize("NFKD", column).encode("ascii", "ignore").decode()
+        name = re.sub(r"\W+", "_", plain).strip("_") or f"{kind}_{number}"
+        name = f"{kind}_{name}" if name[0].isdigit() or name in TAKEN else name
         names.append(next(found for found in _variants(name) if found.lower() not in map(str.lower, names)))
     return names
 
@@ -91,7 +91,7 @@ def _placed(outputs: Sequence[Output], width: Callable[[Output], int]) -> list[t
 def labels_side_by_side(outputs: Sequence[Output]) -> tuple[str, ...]:
     """Return the name of each unit."""
     pairs = [(output, label) for output in outputs for label in output.labels]
-    return tuple(label if output.task == REGRESS else f"{output.target}: {label}" for output, label in pairs)
+    return tuple(label if task_of(output.task).numbers else f"{output.target}: {label}" for output, label in pairs)
 
 
 def unit_targets(y: Any, outputs: Sequence[Output]) -> Any:
@@ -102,7 +102,7 @@ def unit_targets(y: Any, outputs: Sequence[Output]) -> Any:
 
 def _expanded(y: Any, output: Output) -> Any:
     """Return the labels of one output: classes one-hot."""
-    if output.task != CLASSIFY:
+    if not task_of(output.task).indexed:
         return y
     missing = tf.math.is_nan(y)
     found = tf.one_hot(tf.cast(tf.where(missing, 0.0, y)[:, 0], tf.int32), output.units)
@@ -122,7 +122,7 @@ def strata(outputs: Sequence[Output], values: Any) -> Any:
     Rows without it, and all rows without such a target, are a class of their own.
     """
     for output, place in label_slices(outputs):
-        if output.task == CLASSIFY:
+        if task_of(output.task).indexed:
             found = np.asarray(values)[:, place.start]
             return np.where(np.isnan(found), -1, found).astype("int64")
     return np.zeros(len(values), "int64")

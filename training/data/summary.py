@@ -9,6 +9,7 @@ from typing import Any
 from training.data.columns.describing import column_lines, described_columns
 from training.data.dataset import Dataset
 from zoo.common.lazy import np
+from zoo.specs.tasks import task_of
 
 # Classes that are listed; of more, the smallest and the largest are.
 LISTED = 12
@@ -23,7 +24,7 @@ def summarize(dataset: Dataset) -> dict[str, Any]:
         are left out are under "left_out", with the reasons, and "duplicates".
     """
     found: dict[str, Any] = {"examples": {name: split.count for name, split in dataset.splits.items()}}
-    if dataset.task == "classify" and dataset.labels:
+    if task_of(dataset.task).indexed and dataset.labels:
         known = {name: split for name, split in dataset.splits.items() if split.read_labels}
         found["classes"] = {name: _counts(split, dataset.labels) for name, split in known.items()}
     if dataset.table:

@@ -22,13 +22,14 @@ from zoo.common.files import write_atomic
 from zoo.common.lazy import LazyModule, keras, np, tf
 from zoo.common.processor import has_bfloat16
 from zoo.reading.keras_models import fill_weights
+from zoo.specs.tasks import TASKS
 
 jax = LazyModule("jax", extra="jax")
 
 # Largest number, and bytes, of the examples with reference logits that a run saves for the export.
 REFERENCES, REFERENCE_BYTES = 48, 8 << 20
 # Tasks with losses of Keras' own; other losses use TensorFlow.
-KNOWN_TASKS = ("classify", "regress")
+KNOWN_TASKS = tuple(name for name, kind in TASKS.items() if kind.single)
 ADVICE = "Leave it out, or train with KERAS_BACKEND=tensorflow."
 
 

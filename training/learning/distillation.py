@@ -15,6 +15,7 @@ from training.recipe.recipe import Recipe
 from training.runs.run import Run
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
+from zoo.specs.tasks import task_of
 
 # The output that is trained on a teacher, in models that have it (DeiT, arXiv:2012.12877).
 DISTILLED = "distillation_logits"
@@ -95,7 +96,7 @@ def open_teacher(config: TeacherConfig, pipeline: Pipeline) -> Teacher:
 
 
 def _check_task(pipeline: Pipeline) -> None:
-    if pipeline.dataset.task != "classify":
+    if not task_of(pipeline.dataset.task).indexed:
         raise BadOption(
             f"Distillation needs a classification dataset. Received: data.name={pipeline.dataset.name} "
             f"({pipeline.dataset.task}). Leave out the teacher."

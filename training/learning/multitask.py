@@ -13,13 +13,14 @@ from typing import Any
 
 from training.common.sharding import sum_over_replicas
 from training.data.dataset import Dataset
-from training.data.outputs import CLASSIFY, MULTILABEL, Output, known_rows, unit_slices
+from training.data.outputs import Output, known_rows, unit_slices
 from training.data.pipeline.pipeline import Pipeline
 from training.learning.losses import CLASS_LOSSES, LABEL_LOSSES, VALUE_LOSSES
 from training.recipe.config import LossConfig
 from zoo import MultiClass, MultiLabel, Regression
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras, np, tf
+from zoo.specs.tasks import CLASSIFY, MULTILABEL
 
 HEADS = {CLASSIFY: MultiClass, MULTILABEL: MultiLabel}
 LOSSES = {CLASSIFY: CLASS_LOSSES, MULTILABEL: LABEL_LOSSES}

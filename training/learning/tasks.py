@@ -20,7 +20,12 @@ from training.learning.multitask import SeveralTasks
 from training.learning.running_metrics import class_metrics, multilabel_metrics, regression_metrics, token_accuracy
 from training.learning.token_losses import Targets, tag_targets, token_loss, word_targets
 from training.recipe.config import LossConfig
+from zoo.build import options_of
 from zoo.common.lazy import np
+from zoo.specs.registry import models
+
+# The option of models for tables that tell numbers and categories apart.
+COLUMNS = "columns"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +53,16 @@ class Task:
 
 
 def _label_sizes(pipeline: Pipeline) -> dict[str, int]:
-    vocabulary = {} if pipeline.text is None else _vocabulary_size(pipeline)
-    return {"classes": len(pipeline.dataset.labels)} | vocabulary
+    return {"classes": len(pipeline.dataset.labels)} | _input_sizes(pipeline)
+
+
+def _input_sizes(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the size of the vocabulary of a text, and the columns of a table for models that tell them apart."""
+    if pipeline.text is not None:
+        return _vocabulary_size(pipeline)
+    table, name = pipeline.dataset.table, pipeline.recipe.model.name
+    takes = table is not None and name in models and COLUMNS in options_of(models[name])
+    return {COLUMNS: table.parts} if takes else {}
 
 
 def _vocabulary_size(pipeline: Pipeline) -> dict[str, int]:
@@ -60,8 +73,7 @@ def _vocabulary_size(pipeline: Pipeline) -> dict[str, int]:
 
 
 def _head_sizes(pipeline: Pipeline) -> dict[str, Any]:
-    vocabulary = {} if pipeline.text is None else _vocabulary_size(pipeline)
-    return {"heads": SeveralTasks.heads(pipeline)} | vocabulary
+    return {"heads": SeveralTasks.heads(pipeline)} | _input_sizes(pipeline)
 
 
 def _class_loss(config: LossConfig, weights: Sequence[float] | None = None, _: Dataset | None = None) -> Any:

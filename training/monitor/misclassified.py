@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import zoo
-from training.data.outputs import CLASSIFY, label_slices
+from training.data.outputs import label_slices
 from training.data.pipeline.pipeline import Pipeline
 from training.monitor.tensorboard import TensorBoardWriter
 from training.recipe.recipe import Recipe
 from zoo.common.lazy import np, tf
+from zoo.specs.tasks import task_of
 from zoo.specs.text import SPECIAL
 
 # Number of predicted examples, spread over the split.
@@ -108,7 +109,7 @@ def _numbers(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclas
 
 def _targets(model: Any, pipeline: Pipeline, x: Any, y: Any) -> Iterator[Misclassified]:
     """Yield examples with a wrong class in any of several targets, scored by the fraction of wrong ones."""
-    placed = [(output, place) for output, place in label_slices(pipeline.dataset.outputs) if output.task == CLASSIFY]
+    placed = [each for each in label_slices(pipeline.dataset.outputs) if task_of(each[0].task).indexed]
     if not placed:
         return
     outputs, y = _outputs(model, pipeline, x, y), y.astype("float32")

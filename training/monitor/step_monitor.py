@@ -17,9 +17,7 @@ from training.monitor.tensorboard import TensorBoardWriter
 from training.recipe.config import LogConfig
 from training.runs.run import Run
 from zoo.common.lazy import keras, np
-
-# Tasks that predict one of several classes.
-CLASS_TASKS = ("classify", "tag")
+from zoo.specs.tasks import task_of
 
 
 def _tools(backend: str) -> StepTools:
@@ -42,7 +40,7 @@ class StepMonitor:
         self._config: LogConfig = run.recipe.log
         self._steps = pipeline.steps_per_epoch
         self._total = run.recipe.epochs * self._steps
-        self._classes = len(pipeline.dataset.labels) if pipeline.dataset.task in CLASS_TASKS else 0
+        self._classes = len(pipeline.dataset.labels) if task_of(pipeline.dataset.task).classes else 0
         self._before: dict[str, Any] = {}
         self._step, self._pipeline, self._strategy = 0, pipeline, device.strategy
         tools = _tools(device.backend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from zoo.common.budgets import LARGEST_SIDE, MOST_TOKENS
+from zoo.specs.tasks import TASKS
 
 # Keras' optimizers, with those of ours, by name: the options among beta_1, beta_2, epsilon and rho that each has.
 # TensorFlow need not be imported to check them; tests/training/recipe compares this table with `make_optimizer`.
@@ -46,14 +47,16 @@ CHOICES = {
         "polynomial",
         "cosine_restarts",
         "one_cycle",
+        "coslog4",
         "inverse_sqrt",
     ),
     "loss.name": ("auto", "cross_entropy", "binary_cross_entropy", "focal", "mse", "mae", "huber"),
-    "data.normalize": ("", "minmax", "zscore", "channel"),
+    "data.normalize": ("", "minmax", "zscore", "channel", "robust"),
     "data.tokenizer": ("", "wordpiece"),
     "data.decimal": ("", ".", ","),
+    "data.date_order": ("", "day", "month"),
     "data.header": ("", "yes", "no"),
-    "data.task": ("", "classify", "regress", "multilabel", "multitask"),
+    "data.task": ("", *(name for name, kind in TASKS.items() if kind.single or kind.marks or kind.several)),
     "finetune.freeze_batch_norm": ("auto", "on", "off"),
     "data.augment.place": ("auto", "pipeline", "device"),
     "data.augment.fill": ("constant", "reflect", "nearest"),

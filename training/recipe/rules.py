@@ -14,6 +14,7 @@ from training.recipe.limits import ALIASES, LBFGS, MOMENTS, OPTIMIZERS, ROUTED
 from training.recipe.stages import check_finetune
 from zoo.common.errors import BadOption
 from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.tasks import TASKS
 
 # The keys that each schedule uses, and those of which it needs exactly one.
 SCHEDULE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -24,12 +25,13 @@ SCHEDULE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "polynomial": (("end", "power"), ()),
     "cosine_restarts": (("end", "period", "factor"), ("period",)),
     "one_cycle": (("end",), ()),
+    "coslog4": ((), ()),
     "inverse_sqrt": ((), ()),
 }
 # Schedules with a warm-up of their own, and those that start from one.
-OWN_WARMUP, NEEDS_WARMUP = ("one_cycle",), ("inverse_sqrt",)
+OWN_WARMUP, NEEDS_WARMUP = ("one_cycle", "coslog4"), ("inverse_sqrt",)
 # Tasks of one of several targets.
-TARGET_TASKS = ("classify", "regress", "multilabel")
+TARGET_TASKS = tuple(name for name, kind in TASKS.items() if kind.single or kind.marks)
 # The loss that has a key.
 LOSS_KEYS = {"gamma": "focal", "delta": "huber"}
 

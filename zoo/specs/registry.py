@@ -16,6 +16,7 @@ from zoo.common.errors import BadOption, DuplicateName, UnknownName, did_you_mea
 from zoo.specs.counts import counts_of
 from zoo.specs.preprocessing import PreprocessingConfig
 from zoo.specs.published import NameMapping, PublishedWeights
+from zoo.specs.tasks import task_of
 
 T = TypeVar("T")
 
@@ -181,7 +182,7 @@ class ModelSpec:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs: "image", "features" or "ids"; "source" and "target" of a sequence-to-sequence model."""
-        if self.task == "generate":
+        if task_of(self.task).generates:
             return ("source", "target")
         return ("ids" if self.vocabulary else "image" if len(self.input_shape) == 3 else "features",)
 

@@ -11,6 +11,7 @@ from export.backends.litert.file import name_of, operator_name, pack, read
 from export.core.compat import calibrator, qsv_utils, recipe_manager, schema
 from export.core.quiet import quiet
 from zoo.common.lazy import np
+from zoo.specs.tasks import task_of
 
 if TYPE_CHECKING:
     from export.source.source import SourceModel
@@ -44,10 +45,10 @@ def calibrate(path: Path, source: SourceModel, rules: Any, batch: int = 1) -> di
         )
         tool.calibrate({part.name: list(source.feeds(part, batch)) for part in source.parts}, recipes)
     ranges = tool.get_model_qsvs()
-    if source.metadata["input"] == "image":
+    if source.metadata["input"] == "image" and source.metadata["preprocessing"]:
         # The scale becomes 1: pixels pass unchanged, whatever the calibration images contain.
         _set(ranges, "image", *PIXELS)
-    if source.task == "generate":
+    if task_of(source.task).generates:
         for names in SHARED_RANGES:
             _set(ranges, names, min(_low(ranges, name) for name in names), max(_high(ranges, name) for name in names))
     return ranges

@@ -21,6 +21,7 @@ from export.core.options import with_options
 from export.core.quiet import quiet
 from export.quantization.write import Chosen, write_quantized
 from zoo.common.lazy import LazyModule
+from zoo.specs.tasks import task_of
 
 if TYPE_CHECKING:
     from export.source.source import SourceModel
@@ -125,14 +126,14 @@ def excluded_rules(operators: list[str], chosen: Chosen) -> list[dict[str, Any]]
 
 def output_tensors(source: SourceModel) -> tuple[str, ...]:
     """Return the names of the tensors with logits or values."""
-    if source.task == "generate":
+    if task_of(source.task).generates:
         return ("decode/logits",)
     return output_names(source.metadata)
 
 
 def write_integer(content: bytes, source: SourceModel, path: Path, options: IntegerOptions | Int16Options) -> None:
     """Write an integer file with the input and output dtypes of the options, and with its metadata."""
-    if source.task != "generate":
+    if not task_of(source.task).generates:
         content = retype(content, options.input, options.output)
     finish(content, with_options(source.metadata, options), path)
 

@@ -9,20 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from training.data.columns.cells import Cells
-from training.data.outputs import (
-    CLASSIFY,
-    MULTILABEL,
-    MULTITASK,
-    REGRESS,
-    Output,
-    label_slices,
-    labels_side_by_side,
-    output_names,
-)
+from training.data.outputs import Output, identifiers, label_slices, labels_side_by_side
 from training.data.readers.targets import Asked, Target, left_out, read_target
 from training.recipe.config import DataConfig
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
+from zoo.specs.tasks import MULTILABEL, MULTITASK, REGRESS, task_of
 
 # What is between the labels of a cell.
 SEPARATOR = re.compile(r"[|;,]|\s+")
@@ -43,18 +35,19 @@ def read_targets(columns: Mapping[str, Cells], config: DataConfig, asked: Asked)
     """
     asked = dataclasses.replace(asked, task=config.task)
     flags = len(columns) > 1 and not (config.task or config.tasks) and all(map(is_flags, columns.values()))
-    if config.task == MULTILABEL or flags:
+    kind = task_of(config.task)
+    if kind.marks or flags:
         return _lists(*next(iter(columns.items()))) if len(columns) == 1 else _marks(columns)
     if len(columns) == 1:
         ((name, cells),) = columns.items()
-        if config.task == MULTITASK:
+        if kind.several:
             raise DataError(
-                f"data.task={MULTITASK} needs several targets. Received: data.target={name!r}. Name them by: --set "
+                f"data.task={config.task} needs several targets. Received: data.target={name!r}. Name them by: --set "
                 'data.target=\'["COLUMN","COLUMN"]\''
             )
         found = read_target(name, cells, asked)
         return _with_left_out(found, columns)
-    return _numbers(columns, asked) if config.task == REGRESS and not config.tasks else _several(columns, config, asked)
+    return _numbers(columns, asked) if kind.numbers and not config.tasks else _several(columns, config, asked)
 
 
 def is_flags(cells: Cells) -> bool:
@@ -135,11 +128,11 @@ def _joined_notes(parts: Sequence[Target]) -> tuple[str, ...]:
 
 def _several(columns: Mapping[str, Cells], config: DataConfig, asked: Asked) -> Target:
     """Return several targets, each with an output of its own; a row needs one of them."""
-    names, parts = output_names(list(columns)), []
+    names, parts = identifiers(list(columns)), []
     for name, cells in columns.items():
-        task = config.tasks.get(name, config.task if config.task in (CLASSIFY, REGRESS) else "")
+        task = config.tasks.get(name, config.task if task_of(config.task).single else "")
         one = dataclasses.replace(asked, task=task, option=f"data.tasks.{name}")
-        parts.append(_lists(name, cells) if task == MULTILABEL else read_target(name, cells, one))
+        parts.append(_lists(name, cells) if task_of(task).marks else read_target(name, cells, one))
     outputs = tuple(
         Output(name, target, part.task, part.labels) for name, target, part in zip(names, columns, parts, strict=True)
     )

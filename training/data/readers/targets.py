@@ -16,6 +16,7 @@ from training.data.outputs import Output, strata
 from training.data.splits import check_classes
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
+from zoo.specs.tasks import task_of
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -52,7 +53,7 @@ class Target:
         """The classes by which rows are split, int64 (n,); None without classes."""
         if self.outputs:
             return strata(self.outputs, self.values)
-        return self.values if self.task == "classify" else None
+        return self.values if task_of(self.task).indexed else None
 
     def take(self, places: Any) -> Target:
         """Return the target of some of its rows."""
@@ -91,7 +92,7 @@ def read_target(name: str, cells: Cells, asked: Asked = Asked()) -> Target:
     cells = cells.as_texts()
     fit = _fit(cells, asked.decimal)
     inferred = asked.task or _infer(cells, fit)
-    read = _numbers if inferred == "regress" else _classes
+    read = _numbers if task_of(inferred).numbers else _classes
     labels, values, kept = read(name, cells, fit, asked)
     found = Target(inferred, labels, values, kept)
     return dataclasses.replace(found, notes=tuple(_notes(name, found, fit, asked)))
@@ -185,7 +186,7 @@ def _order(name: str) -> float:
 
 
 def _notes(name: str, found: Target, fit: Fit | None, asked: Asked) -> Iterator[str]:
-    if found.task == "regress":
+    if task_of(found.task).numbers:
         rule = f", read as {fit.rule.described}" if fit and fit.rule.described else ""
         other = f"; {asked.option}=classify makes it classes" if not asked.task else ""
         yield f"target {name!r}: regression, a number{rule}{other}"
