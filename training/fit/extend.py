@@ -41,6 +41,8 @@ def extend_run(run: Run, overrides: Mapping[str, Any]) -> Run:
 def _check(run: Run, recipe: Recipe) -> None:
     """Raise BadOption unless there is an epoch left to train."""
     done, ended = _reached(run)
+    if run.finished:
+        run.check_files()
     if recipe.epochs < run.recipe.epochs or recipe.epochs <= done:
         raise BadOption(
             f"Expected more epochs than the run has. Received: epochs={recipe.epochs}, run={str(run.path)!r} with "

@@ -4,7 +4,7 @@ runs/<recipe>/<time>-<4 hex>/
   recipe.json env.json metrics.jsonl diagnostics.jsonl tensorboard/ checkpoints/ model.keras compressed/ exports/
   report.html report.json
   text.json    the text config with its vocabulary, for text
-  data.json    the summary of the data, statistics of the training split, and the columns of a table
+  data.json    the summary of the data, statistics of the training split, the columns of a table, skipped images
   files.json   the files of the data by split, with their sizes and digests, for data of your own
   pruned.json  written when a study prunes the run; resuming removes it
   logits.npz   for a run on JAX: logits of some examples, to verify its rebuild on TensorFlow
@@ -25,19 +25,23 @@ from training.recipe.recipe import Recipe, with_located_paths, with_paths
 from training.runs.environment import environment
 from training.runs.folder import check_free, locked, new_path
 from training.runs.schemas import Environment, Epoch, ExtendedRecipeFile, Files, Result, Statistics, Step
+from zoo.common.digests import digest
 from zoo.common.errors import BadOption, RunError
 from zoo.common.files import finite, whole_folder, write_bytes, write_json
 from zoo.common.lazy import keras
 from zoo.common.portable_paths import locate, portable
-from zoo.reading.files import check_inside, open_own, reading
+from zoo.reading.files import Refusal, check_inside, open_own, reading, reason_of
 from zoo.reading.json_files import read_json, read_json_lines
 from zoo.reading.schema import fit
 from zoo.specs.text import TextConfig
 
 VERSION = 1
+# Files that done.json has the digests of.
+DIGESTED = ("model.keras", "text.json", "data.json")
 # The key of statistics that has a file of its own.
 FILES, FILES_LIMIT = "files", 512 << 20  # bytes
-ADVICE = "Restore the file, or train again."
+REFUSAL = Refusal(advice="Restore the file, or train again.")
+FILES_REFUSAL = Refusal(advice="Restore the file, or remove it to read the data as it is now.")
 
 
 def _stored(recipe: Recipe, place: Path) -> dict[str, Any]:
@@ -172,12 +176,24 @@ class Run:
                 f"Expected a finished run. Received: run={str(self.path)!r}, which has no done.json. "
                 f"Run: zoo train --resume {self.path}"
             )
-        return read_json(self.path / "done.json", Result, advice=ADVICE)
+        return read_json(self.path / "done.json", Result, REFUSAL)
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write done.json, which marks the run as finished."""
-        write_json(self.path / "done.json", {"version": VERSION, **result}, parents=False)
+        """Write done.json, which marks the run as finished, with the digests of what its model and data depend on."""
+        files = {name: digest(self.path / name) for name in DIGESTED if (self.path / name).is_file()}
+        write_json(self.path / "done.json", {"version": VERSION, **result, "files": files}, parents=False)
         (self.path / "pruned.json").unlink(missing_ok=True)
+
+    def check_files(self) -> None:
+        """Raise RunError unless the model and what describes its data are those of the training.
+
+        Digests find damage and edits; who writes the files can write their digests too.
+        """
+        stored = self.result().get("files", {})
+        for name in (name for name in DIGESTED if name in stored):
+            with reading(self.path / name, REFUSAL):
+                if digest(self.path / name) != stored[name]:
+                    raise ValueError("it was changed after the training")
 
     def extend(self, recipe: Recipe) -> Run:
         """Give the run a recipe with more epochs, and mark it as unfinished; returns it with this recipe."""
@@ -205,20 +221,24 @@ class Run:
     def statistics(self) -> dict[str, Any] | None:
         """Return the stored statistics of the training split, None if there are none."""
         path = self.path / "data.json"
-        return read_json(path, Statistics, advice=ADVICE) if os.path.lexists(path) else None
+        return read_json(path, Statistics, REFUSAL) if os.path.lexists(path) else None
+
+    def store_statistics(self, statistics: Mapping[str, Any]) -> None:
+        """Store other statistics of the training split, such as with images that are not read any more."""
+        write_json(self.path / "data.json", dict(statistics), parents=False)
 
     def files(self) -> dict[str, Any] | None:
         """Return the stored files of the data, see `training.data.readers.changes`; None if there are none."""
-        path, advice = self.path / "files.json", "Restore the file, or remove it to read the data as it is now."
+        path = self.path / "files.json"
         if not os.path.lexists(path):
             return None
-        content = read_json(path, Files, advice=advice, limit=FILES_LIMIT)
-        with reading(path, advice=advice):
+        content = read_json(path, Files, FILES_REFUSAL, limit=FILES_LIMIT)
+        with reading(path, FILES_REFUSAL):
             return {**content, "root": str(locate(content["root"], self.path))}
 
     def environment(self) -> dict[str, Any]:
         """Return the content of env.json: the machine and installed versions."""
-        return read_json(self.path / "env.json", Environment, advice=ADVICE)
+        return read_json(self.path / "env.json", Environment, REFUSAL)
 
     def check_backend(self) -> None:
         """Raise RunError for another Keras backend than the run's: it draws other random numbers."""
@@ -269,7 +289,7 @@ class Run:
                 file.write(json.dumps(finite(row), allow_nan=False).encode() + b"\n")
         except OSError as error:
             raise RunError(
-                f"Expected a writable file. Received: {self.path / 'diagnostics.jsonl'}: {error.strerror}. "
+                f"Expected a writable file. Received: {self.path / 'diagnostics.jsonl'}: {reason_of(error)}. "
                 "Free disk space, or change the permissions."
             ) from error
 

@@ -74,6 +74,7 @@ class Result(RequiredResult, total=False):
     """done.json."""
 
     backend: str
+    files: dict[str, str]
     outputs: list[dict[str, Any]]
     replicas: int
     workers: int
@@ -115,6 +116,7 @@ class Statistics(TypedDict, total=False):
     scale: dict[str, Any]
     tabular: dict[str, Any]
     bits: int
+    skipped: dict[str, str]
 
 
 class Files(TypedDict):

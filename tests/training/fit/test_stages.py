@@ -87,15 +87,22 @@ def test_the_head_alone_trains_first(weights, tmp_path):
     assert {tuple(row["gradients"]) for row in measured} == {("logits",)}
 
 
-@pytest.mark.parametrize("batch_norm", ["auto", pytest.param("off", marks=pytest.mark.slow)])
-def test_then_all_train(weights, tmp_path, batch_norm):
+@pytest.fixture(scope="module", params=["auto", pytest.param("off", marks=pytest.mark.slow)])
+def staged(request, weights, tmp_path_factory):
+    """How batch normalization is frozen, a run of the head and then of all, and the values of its model."""
+    stages = {**STAGED, "finetune.milestones": [2], "finetune.learning_rates": [0.02, 0.005]}
+    changes = {"schedule.name": "cosine", "epochs": 4, "log.every": 0, "finetune.freeze_batch_norm": request.param}
+    return request.param, *trained(tmp_path_factory.mktemp("staged") / "run", weights, **stages, **changes)
+
+
+def test_then_all_train(weights, staged):
     """The second stage trains the trunk; small batches leave the statistics alone, unless they are to be updated."""
+    batch_norm, run, both = staged
     start = {name: value for name, value in values(weights).items() if "logits" not in name}
-    run, both = trained(tmp_path / "run", weights, **STAGED, **{"finetune.freeze_batch_norm": batch_norm})
     expected = {"kernel", "gamma", "beta"} | ({"moving_mean", "moving_variance"} if batch_norm == "off" else set())
     assert kinds(changed(start, both)) == expected
     rows = run.metrics()
-    assert rows[1]["loss"] < rows[0]["loss"]
+    assert rows[2]["loss"] < rows[0]["loss"]
 
 
 @pytest.mark.slow
@@ -113,10 +120,9 @@ def test_layers_from_a_block_on_train(weights, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
-def test_each_stage_has_its_learning_rate(weights, tmp_path):
+def test_each_stage_has_its_learning_rate(staged):
     """Schedules start again in each stage."""
-    stages = {**STAGED, "finetune.milestones": [2], "finetune.learning_rates": [0.02, 0.005]}
-    run, _ = trained(tmp_path / "run", weights, **{**stages, "schedule.name": "cosine", "epochs": 4})
+    _, run, _ = staged
     steps = run.result()["splits"]["train"] // 60
     found = [row["learning_rate"] for row in run.metrics()]
     # The rate after an epoch is that of the next step.

@@ -21,7 +21,7 @@ LETTERS = (*string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_l
 TEXT = WordPieceConfig(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *LETTERS))
 # One word has several pieces.
 LENGTH = 48
-QUICK = {"data.length": [LENGTH], "epochs": 1, "model.options": {}, "schedule.warmup_epochs": 0}
+QUICK = {"data.length": [LENGTH], "epochs": 1, "model.options": {}, "schedule.warmup_epochs": 0, "log.every": 0}
 
 
 @pytest.fixture

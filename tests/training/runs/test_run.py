@@ -11,14 +11,17 @@ import resource
 import shutil
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import training
+import zoo
 from training import DataConfig, Recipe, Run
 from training.checkpoints.files import _read
+from training.learning.evaluation import load_model
 from training.recipe.recipe import recipes, resolve
 from zoo.common.errors import RunError, ZooError
 from zoo.common.files import whole_folder, write_atomic, write_bytes, write_json
@@ -229,6 +232,40 @@ def test_unfinished_run_has_no_result(run):
         run.result()
     with refused("no done.json"):
         training.evaluate(run)
+
+
+def rewritten(path, old, new):
+    """Write the archive of a model again, whole, with another configuration."""
+    with zipfile.ZipFile(path) as archive:
+        members = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    config = members["config.json"]
+    assert old in config
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (members | {"config.json": config.replace(old, new)}).items():
+            archive.writestr(name, content)
+
+
+def test_changed_files_are_refused(digits_run, tmp_path):
+    """A whole model that computes something else, and other statistics; runs without digests have no such check."""
+    import keras
+
+    changed = Run.open(shutil.copytree(digits_run.path, tmp_path / "run"))
+    changed.check_files()
+    rewritten(changed.model_path, b'"relu"', b'"elu"')
+    assert isinstance(zoo.load_model(changed.model_path), keras.Model)
+    for use in (training.evaluate, load_model, lambda run: training.resume(run, overrides={"epochs": 99})):
+        with refused(r"Received: .*model\.keras: it was changed after the training\. Restore the file"):
+            use(changed)
+    assert changed.finished
+    result = {key: value for key, value in changed.result().items() if key not in ("version", "files")}
+    write_json(changed.path / "done.json", {"version": 1, **result})
+    changed.check_files()
+    shutil.copy(digits_run.model_path, changed.model_path)
+    shutil.copy(digits_run.path / "done.json", changed.path)
+    changed.check_files()
+    (changed.path / "data.json").write_text("{}")
+    with refused(r"data\.json: it was changed"):
+        changed.check_files()
 
 
 def test_metrics_survive_a_truncated_line(run):
