@@ -1,4 +1,4 @@
-"""Keras learning-rate schedules that Keras does not have: warm-up, one cycle, inverse square root."""
+"""Keras learning-rate schedules that Keras does not have: warm-up, one cycle, coslog, inverse square root."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from zoo.common.lazy import keras
 # One cycle starts at this fraction of the peak and rises for this fraction of the steps (arXiv:1708.07120; fast.ai's
 # values).
 CYCLE_START, CYCLE_RISE = 1 / 25, 0.3
+# Cycles of "coslog4".
+CYCLES = 4
 
 
 @functools.cache
@@ -95,6 +97,27 @@ def one_cycle() -> Any:
             return {"peak": self.peak, "total": self.total, "end": self.end}
 
     return OneCycle
+
+
+@functools.cache
+def coslog() -> Any:
+    """Return the class of a Keras schedule, CosLog(peak, total): four cycles of arXiv:2407.04491, section 3.2."""
+
+    class CosLog(keras.optimizers.schedules.LearningRateSchedule):
+        """peak x (1 - cos(2 pi log2(1 + 15 t))) / 2 at a fraction t of the steps: each cycle takes twice as long."""
+
+        def __init__(self, peak: float, total: int) -> None:
+            self.peak, self.total = peak, total
+
+        def __call__(self, step: Any) -> Any:
+            part = keras.ops.clip(keras.ops.cast(step, "float32") / self.total, 0.0, 1.0)
+            turns = keras.ops.log(1.0 + (2.0**CYCLES - 1.0) * part) / math.log(2.0)
+            return self.peak * (1.0 - keras.ops.cos(2.0 * math.pi * turns)) / 2.0
+
+        def get_config(self) -> dict[str, Any]:
+            return {"peak": self.peak, "total": self.total}
+
+    return CosLog
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from training.optim.schedule_classes import inverse_sqrt, linear_warmup, one_cycle
+from training.optim.schedule_classes import coslog, inverse_sqrt, linear_warmup, one_cycle
 from training.recipe.config import ScheduleConfig
 from training.recipe.rules import check_schedule_keys, check_warmup
 from zoo.common.errors import BadOption
@@ -136,6 +136,10 @@ def _one_cycle(span: ScheduleSpan) -> Any:
     return one_cycle()(span.peak, span.total, span.config.end)
 
 
+def _coslog(span: ScheduleSpan) -> Any:
+    return coslog()(span.peak, span.total)
+
+
 def _inverse_sqrt(span: ScheduleSpan) -> Any:
     return inverse_sqrt()(span.peak, span.warmup)
 
@@ -148,5 +152,6 @@ SCHEDULES = {
     "polynomial": ScheduleKind(_polynomial),
     "cosine_restarts": ScheduleKind(_cosine_restarts, factor=1.0),
     "one_cycle": ScheduleKind(_one_cycle, warm=True),
+    "coslog4": ScheduleKind(_coslog, warm=True),
     "inverse_sqrt": ScheduleKind(_inverse_sqrt, warm=True),
 }

@@ -57,8 +57,9 @@ class ScheduleConfig:
             "exponential", x `factor` every `period`; "polynomial" of `power` to `end` x peak;
             "cosine_restarts", cosines from the peak, the first over `period`, each `factor` times as long (SGDR,
             arXiv:1608.03983); "one_cycle", from peak / 25 up over 0.3 of the time and down to `end` x peak, both on
-            cosines (arXiv:1708.07120); or "inverse_sqrt", peak x sqrt(warm-up steps / step), steps from 1 (equation 3
-            of Vaswani et al. 2017, arXiv:1706.03762), which needs a warm-up.
+            cosines (arXiv:1708.07120); "coslog4", four cosines from 0 to the peak and back, each twice as long as the
+            one before (arXiv:2407.04491); or "inverse_sqrt", peak x sqrt(warm-up steps / step), steps from 1 (equation
+            3 of Vaswani et al. 2017, arXiv:1706.03762), which needs a warm-up.
         warmup_epochs: length of the warm-up, epochs.
         end: final learning rate, as a fraction of the peak.
         milestones: epochs at which "step" decays the learning rate.

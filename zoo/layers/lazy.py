@@ -7,3 +7,4 @@ from zoo.common.lazy import LazyModule
 layers = LazyModule("zoo.layers.core")
 saving = LazyModule("zoo.layers.saving")
 sequence = LazyModule("zoo.layers.sequence")
+tabular = LazyModule("zoo.layers.tabular")

@@ -11,10 +11,11 @@ import sys
 from typing import Any
 
 FRAMEWORK = "keras"
-MODULES = ("zoo.layers.core", "zoo.layers.sequence")
+MODULES = ("zoo.layers.core", "zoo.layers.sequence", "zoo.layers.tabular")
 # Modules that import Keras themselves.
 IMPORTERS = {
-    f"zoo.layers.{name}" for name in ("convolution", "dense", "initializers", "normalization", "saving", "sequence")
+    f"zoo.layers.{name}"
+    for name in ("convolution", "dense", "initializers", "normalization", "saving", "sequence", "tabular")
 }
 
 

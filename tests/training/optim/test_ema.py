@@ -20,6 +20,7 @@ from training.optim.optimizer import connect_optimizer, make_optimizer
 SMALL = {
     "model.name": "resnet_tiny",
     "epochs": 2,
+    "data.augment": {},
     "data.batch_size": 128,
     "schedule.name": "constant",
     "schedule.warmup_epochs": 0,

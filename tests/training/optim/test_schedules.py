@@ -109,7 +109,18 @@ def test_one_cycle():
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"one_cycle"}))
+def test_coslog():
+    """Four cycles from 0 to the peak and back, each twice as long as the one before (arXiv:2407.04491)."""
+    rate = rates(ScheduleConfig("coslog4"), steps=150)
+    ends = [100 * (2**cycle - 1) for cycle in range(5)]
+    assert [rate(step) for step in ends] == pytest.approx([0] * 5, abs=1e-6)
+    # The middle of a cycle is where log2(1 + 15 t) is half a whole number.
+    tops = [100 * (2 ** (cycle + 0.5) - 1) for cycle in range(4)]
+    assert [rate(step) for step in tops] == pytest.approx([0.1] * 4, rel=1e-3)
+    assert rate(2000) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"one_cycle", "coslog4"}))
 def test_warmup_before_each(name):
     """Linear to the peak, without a jump at its end."""
     rate = rates(ScheduleConfig(name, warmup_epochs=1, **KEYS.get(name, {})))
@@ -160,6 +171,8 @@ def test_warmup_must_end_before_training_does(name, warmup):
         ("exponential", {}, "needs schedule.period"),
         ("cosine_restarts", {"factor": 2}, "needs schedule.period"),
         ("one_cycle", {"warmup_epochs": 1}, "its own warm-up"),
+        ("coslog4", {"warmup_epochs": 1}, "its own warm-up"),
+        ("coslog4", {"factor": 3}, "does not use schedule.factor"),
         ("polynomial", {"factor": 0.5}, "does not use schedule.factor"),
     ],
 )

@@ -43,7 +43,7 @@ def assert_same_gradients(ours, truth, dtype, *values):
 
 
 @every_dtype
-@pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(3, 5), *(pytest.param(s, marks=pytest.mark.slow) for s in ((7,), (2, 3, 4, 5)))])
 def test_gelu(shape, dtype):
     """x times the normal distribution function of x."""
 
@@ -61,7 +61,9 @@ def test_gelu_of_large_values():
 
 
 @every_dtype
-@pytest.mark.parametrize("shape", [(6, 8), (2, 3, 40), (2, 3, 4, 8)])
+@pytest.mark.parametrize(
+    "shape", [(6, 8), *(pytest.param(s, marks=pytest.mark.slow) for s in ((2, 3, 40), (2, 3, 4, 8)))]
+)
 def test_layer_norm(shape, dtype):
     """Mean 0 and deviation 1 for each vector, then scale and offset with gradients in float32."""
     scale, offset = 1 + 0.3 * draw(shape[-1], seed=1), draw(shape[-1], seed=2)

@@ -315,7 +315,7 @@ GROUPED = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", GROUPED)
 def test_groups_are_keras_groups(options, dtype):
     """Outputs, in training and not, and gradients are Keras' own, without a function for XLA in the graph."""
@@ -432,7 +432,7 @@ def test_other_activations_are_keras_own():
         assert operations(ours, (4, 5)) == operations(theirs, (4, 5))
 
 
-@pytest.mark.parametrize("shape", [(4, 5, 6, 8), (4, 7, 8)])
+@pytest.mark.parametrize("shape", [pytest.param((4, 5, 6, 8), marks=pytest.mark.slow), (4, 7, 8)])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_layer_norm_is_keras_layer_norm(shape, dtype):
     """Outputs and gradients are Keras' own, and there is no negation in the graph."""

@@ -14,6 +14,7 @@ from training.data.pipeline.encoding import Encoder
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
 from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.tasks import task_of
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -103,6 +104,10 @@ NORMALIZATIONS: dict[str, tuple[Callable[[Moments], tuple[Any, Any]], bool]] = {
 }
 
 
+# Normalizations by order statistics, which need all values at once: of tables, which are in memory.
+TABLES_ONLY = ("robust",)
+
+
 def compute_normalization(
     dataset: Dataset, shape: tuple[int, ...], preprocessing: PreprocessingConfig, normalization: str
 ) -> PreprocessingConfig:
@@ -114,13 +119,17 @@ def compute_normalization(
         preprocessing: how images are resized and cropped.
         normalization: "minmax" to 0..1, images by their minimum and maximum, tables by column; "zscore" to mean 0 and
             standard deviation 1 over all values; "channel" the same by channel, or by column. Indicators of a table
-            (one-hot categories and missing values) stay 0 or 1.
+            (one-hot categories and missing values) stay 0 or 1. "robust", of tables, to a median of 0 and quartiles
+            that are 1 apart, or where these are equal to minimum and maximum 2 apart (arXiv:2407.04491, section 3.1).
 
     Returns:
         The config; the std of constant values is 1.
     """
-    formula, together = NORMALIZATIONS[normalization]
     encoder = make_encoder(dataset, shape, preprocessing, None)
+    if normalization in TABLES_ONLY:
+        mean, std = _robust(encoder)
+        return dataclasses.replace(preprocessing, mean=mean, std=std)
+    formula, together = NORMALIZATIONS[normalization]
     found = streamed(_batches(encoder, max(1, min(VALUES // math.prod(shape), dataset.splits["train"].count))))
     numbers = np.array(dataset.table.is_number() if dataset.table else [True] * shape[-1])
     found = _of_channels(found, numbers)
@@ -131,6 +140,21 @@ def compute_normalization(
     if dataset.table:
         mean, std = _scatter(mean, numbers, 0.0), _scatter(std, numbers, 1.0)
     return dataclasses.replace(preprocessing, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+
+
+def _robust(encoder: Encoder) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return median and distance of the quartiles of the numbers of a table, 0 and 1 for its indicators."""
+    slots, numbers = encoder.dataset.table.slots, encoder.dataset.table.is_number()
+    rows, _ = encoder.held("train")
+    rows, found = rows.numpy(), []
+    for place, fill, known in zip(slots.places, slots.constants, numbers, strict=True):
+        values = rows[:, place].astype("float64") if known else np.zeros(1)
+        values = np.where(np.isnan(values), fill, values)
+        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+        spread = (high - low) or np.ptp(values) / 2 or 1.0
+        found.append((float(middle) * known, float(spread) if known else 1.0))
+    mean, std = zip(*found, strict=True)
+    return mean, std
 
 
 def _batches(encoder: Encoder, size: int) -> Iterator[Any]:
@@ -175,7 +199,7 @@ def _scale_of_outputs(outputs: Sequence[Output], split: Split) -> TargetScale:
     values = np.concatenate(list(rows)).astype("float64")
     mean, std = np.zeros(values.shape[1]), np.ones(values.shape[1])
     for output, place in label_slices(outputs):
-        if output.task == "regress":
+        if task_of(output.task).numbers:
             known = values[:, place][~np.isnan(values[:, place])]
             if not len(known):
                 raise DataError(
