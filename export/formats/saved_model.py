@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from export.backends.tensorflow.rows import encode_rows, row_inputs
 from export.backends.tensorflow.runtime import SavedModelGenerator, SavedModelRuntime
 from export.backends.tensorflow.warmup import write_warmup
 from export.core.format import Backend, register
@@ -16,7 +17,9 @@ from export.core.options import Options, with_options
 from export.core.quiet import quiet
 from export.core.tolerance import FLOAT32_TOLERANCE
 from export.source.features import feature_model
+from training.data.columns.schema import ColumnSchema
 from training.data.tokenization import detokenize, tokenizer
+from zoo.common.compat import flatten_layers
 from zoo.common.errors import BadOption
 from zoo.common.lazy import np, tf
 from zoo.decoding import greedy
@@ -54,10 +57,12 @@ def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> Non
     "logits"; `features` takes the same and returns "features", the input of the last dense layer, if there are other
     layers. For images `serve_bytes` takes "image_bytes", a one-dimensional string tensor of JPEG, PNG, WebP, GIF or BMP
     files of any size, and returns "logits", "scores" (their softmax) and "labels" (the top-1 name); for texts
-    `serve_text` takes "text", a one-dimensional string tensor, and returns the same, with an empty label for padding. A
-    multi-label model returns "logits" and "scores" (sigmoids in the order of the labels), a regression model "values",
-    an encoder "embedding", and a model for several targets each by its name, such as "species", "species_scores" and
-    "species_labels". The folder also holds the labels as an asset, and a warm-up request for each signature.
+    `serve_text` takes "text", a one-dimensional string tensor, and returns the same, with an empty label for padding;
+    for rows of a table `serve_rows` takes a one-dimensional string tensor for each column, by its name as an
+    identifier. A multi-label model returns "logits" and "scores" (sigmoids in the order of the labels), a regression
+    model "values", an encoder "embedding", and a model for several targets each by its name, such as "species",
+    "species_scores" and "species_labels". The folder also holds the labels as an asset, and a warm-up request for each
+    signature.
 
     Args:
         source: the model to convert.
@@ -66,26 +71,35 @@ def write(source: SourceModel, path: Path, options: SavedOptions = PLAIN) -> Non
     """
     (part,) = source.parts
     module = tf.Module()
-    ((name, (shape, dtype)),) = part.inputs.items()
-    spec = tf.TensorSpec((None, *shape), options.input if dtype == "float32" else dtype, name)
-    raw = {name: np.asarray(source.example, spec.dtype.as_numpy_dtype)}
-    trunk = feature_model(source.model)
+    specs = {
+        name: tf.TensorSpec((None, *shape), options.input if dtype == "float32" else dtype, name)
+        for name, (shape, dtype) in part.inputs.items()
+    }
+    raw = {
+        name: _as(spec, value)
+        for (name, spec), value in zip(specs.items(), _listed(source.example, specs), strict=True)
+    }
+    trunk = feature_model(source.model, source.inner)
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
         labels.write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
         module.table = _label_table(str(labels)) if source.labels else None
         returned = _returned(source, module)
-        served = {part.name: (_serve(source.model, part.outputs, spec), raw)}
+        served = {part.name: (_serve(part, specs), raw)}
         if trunk is not None:
-            served["features"] = _serve(trunk, ("features",), spec), raw
+            served["features"] = _serve(dataclasses.replace(part, model=trunk, outputs=("features",)), specs), raw
         if source.decode is not None:
-            served["serve_bytes"] = _serve_bytes(source, returned), {"image_bytes": [_jpeg(shape)]}
+            served["serve_bytes"] = _serve_bytes(source, returned), {"image_bytes": [_jpeg(source.shape)]}
         if source.text is not None:
             module.tokenizer = tokenizer(source.text, source.shape[0])
             served["serve_text"] = (
                 _serve_text(source, module, returned),
                 {"text": [source.text.vocabulary[-1].encode()]},
             )
+        if schema := source.metadata.get("tabular"):
+            columns = ColumnSchema.from_json(schema)
+            empty = {name: [b""] for name in row_inputs(columns)}
+            served["serve_rows"] = _serve_rows(source, columns, returned), empty
         _save(module, served, source, path, options)
 
 
@@ -123,6 +137,8 @@ def _save(
         options: the format's options.
     """
     module.weights = [variable.value for variable in source.model.variables]
+    found = flatten_layers(source.model)
+    module.tables = [layer.lookup_table for layer in found if hasattr(layer, "lookup_table")]
     with quiet():
         tf.saved_model.save(module, str(path), signatures={name: function for name, (function, _) in served.items()})
     extra = path / "assets.extra"
@@ -131,21 +147,30 @@ def _save(
     write_warmup(extra, source.metadata["model"], {name: example for name, (_, example) in served.items()})
 
 
-def _serve(model: Any, outputs: Sequence[str], spec: Any) -> Any:
-    """Return the signature of a model with one input, and one output or one for each target."""
+def _listed(example: Any, names: Collection[str]) -> list[Any]:
+    """Return the example of each input."""
+    return [example[name] for name in names] if isinstance(example, dict) else [example]
+
+
+def _as(spec: Any, value: Any) -> Any:
+    return np.asarray(value, None if spec.dtype == tf.string else spec.dtype.as_numpy_dtype)
+
+
+def _serve(part: Part, specs: Mapping[str, Any]) -> Any:
+    """Return the signature of a part with inputs of other dtypes."""
+    dtypes = {name: dtype for name, (_, dtype) in part.inputs.items()}
 
     def serve(**values: Any) -> dict[str, Any]:
-        (value,) = values.values()
-        found = model(tf.cast(value, model.inputs[0].dtype), training=False)
-        return found if isinstance(found, dict) else {outputs[0]: found}
+        return part(**{name: tf.cast(value, dtypes[name]) for name, value in values.items()})
 
-    return tf.function(serve, autograph=False).get_concrete_function(**{spec.name: spec})
+    return tf.function(serve, autograph=False).get_concrete_function(**specs)
 
 
 def _serve_part(part: Part) -> Any:
     """Return the signature of a part."""
-    specs = {name: tf.TensorSpec((None, *shape), dtype, name) for name, (shape, dtype) in part.inputs.items()}
-    return tf.function(part, autograph=False).get_concrete_function(**specs)
+    return _serve(
+        part, {name: tf.TensorSpec((None, *shape), dtype, name) for name, (shape, dtype) in part.inputs.items()}
+    )
 
 
 def _jpeg(shape: tuple[int, ...]) -> bytes:
@@ -192,7 +217,7 @@ def _serve_bytes(source: SourceModel, returned: Callable[[Any], dict[str, Any]])
     model = source.model
     pixels = tf.TensorSpec(model.inputs[0].shape[1:], tf.float32)
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serve(image_bytes: Any) -> dict[str, Any]:
         images = tf.map_fn(source.decode, image_bytes, fn_output_signature=pixels)
         return returned(model(images, training=False))
@@ -213,6 +238,17 @@ def _serve_text(source: SourceModel, module: Any, returned: Callable[[Any], dict
         return predictions
 
     return serve
+
+
+def _serve_rows(source: SourceModel, columns: ColumnSchema, returned: Callable[[Any], dict[str, Any]]) -> Any:
+    """Return the signature from the cells of rows, strings by column, to logits, scores and labels."""
+    specs = {name: tf.TensorSpec((None,), tf.string, name=name) for name in row_inputs(columns)}
+
+    def serve(**cells: Any) -> dict[str, Any]:
+        # TensorFlow sorts the inputs by name.
+        return returned(source.model(encode_rows(columns, [cells[name] for name in specs]), training=False))
+
+    return tf.function(serve, autograph=False).get_concrete_function(**specs)
 
 
 def _classification_outputs(logits: Any, table: Any) -> dict[str, Any]:
@@ -269,7 +305,8 @@ register(
     write=write,
     load=SavedModelRuntime,
     tolerance=FLOAT32_TOLERANCE,
-    summary="TensorFlow SavedModel, float32, dynamic batch, for TensorFlow Serving; takes encoded images and texts too",
+    summary="TensorFlow SavedModel, float32, dynamic batch, for TensorFlow Serving; takes files, texts and rows too",
     generate=Backend("1", write_generating, SavedModelGenerator, FLOAT32_TOLERANCE),
     options=SavedOptions,
+    any_input=True,
 )

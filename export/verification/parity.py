@@ -50,7 +50,11 @@ def compare(runtime: Runtime, samples: dict[str, Any], tolerance: Tolerance, exp
     # A dynamic batch also runs at a size that is not 1, which nothing was compiled for.
     sizes = [runtime.batch] if runtime.batch else [_large_batch(inputs), 1]
     outputs, first = _in_batches(runtime, inputs, sizes[0]), take_examples(inputs, SECOND_PASS)
-    encoded = (_through_bytes(runtime, first, expected), _through_strings(runtime, samples))
+    encoded = (
+        _through_bytes(runtime, first, expected),
+        _through_strings(runtime, samples),
+        _through_rows(runtime, samples, expected),
+    )
     others = [_in_batches(runtime, first, size) for size in sizes[1:]]
     others += [found for found in encoded if found is not None]
     if "outputs" in expected:
@@ -156,7 +160,8 @@ def _check_interface(runtime: Runtime, samples: dict[str, Any], expected: dict[s
         return
     names, logits = output_names(expected), samples["logits"]
     outputs = logits if isinstance(logits, dict) else {names[0]: logits}
-    for tensors, arrays in ((runtime.inputs, {expected["input"]: samples["inputs"]}), (runtime.outputs, outputs)):
+    inputs = samples["inputs"] if isinstance(samples["inputs"], dict) else {expected["input"]: samples["inputs"]}
+    for tensors, arrays in ((runtime.inputs, inputs), (runtime.outputs, outputs)):
         found = {tensor.name: tensor for tensor in tensors}
         if found.keys() != arrays.keys() or len(found) != len(tensors):
             raise ParityError(
@@ -165,10 +170,14 @@ def _check_interface(runtime: Runtime, samples: dict[str, Any], expected: dict[s
             )
         for name, array in arrays.items():
             _check_tensor(found[name], array.shape[1:], runtime.batch)
+            if array.dtype.kind == "U" and found[name].dtype != "string":
+                raise ParityError(f"{name} must be {found[name].dtype}. Received: samples of strings")
 
 
 def _check_tensor(tensor: Tensor, shape: tuple[int, ...], batch: int | None) -> None:
-    if tuple(tensor.shape) != (batch, *shape):
+    # A free size of a user's model is None.
+    fits = len(tensor.shape) == 1 + len(shape) and tensor.shape[0] == batch
+    if not fits or any(own not in (None, size) for own, size in zip(tensor.shape[1:], shape, strict=True)):
         raise ParityError(f"{tensor.name} must have the shape {(batch, *shape)}. Received: {tensor.shape}")
 
 
@@ -181,10 +190,20 @@ def _through_bytes(runtime: Runtime, inputs: Any, expected: dict[str, Any]) -> A
     """Run the inputs as encoded PNGs; None if the artifact has no such input."""
     if isinstance(inputs, dict) or inputs.ndim != 4 or inputs.shape[-1] not in (1, 3, 4):
         return None
-    crop = expected.get("preprocessing", {}).get("crop", 1.0)
+    if not expected.get("preprocessing"):
+        return None
+    crop = expected["preprocessing"].get("crop", 1.0)
     return runtime.classify_bytes([encode_png(with_frame(image, crop)) for image in inputs])
 
 
 def _through_strings(runtime: Runtime, samples: dict[str, Any]) -> Any:
     """Run the texts of the first inputs; None if they are unknown or the artifact has no such input."""
     return runtime.classify_strings([str(text) for text in samples["texts"]]) if "texts" in samples else None
+
+
+def _through_rows(runtime: Runtime, samples: dict[str, Any], expected: dict[str, Any]) -> Any:
+    """Run the cells of the first rows of a table; None if they are unknown or the artifact has no such input."""
+    if "rows" not in samples or "tabular" not in expected:
+        return None
+    names = [column["name"] for column in expected["tabular"]["columns"]]
+    return runtime.classify_rows([dict(zip(names, map(str, row), strict=True)) for row in samples["rows"]])

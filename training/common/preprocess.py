@@ -51,21 +51,25 @@ def decode_opaque(encoded: Any, preprocessing: PreprocessingConfig, *, turns: bo
 
     What is below transparent pixels is anything, often black. The fourth channel of a BMP file is no alpha, and its
     only channel are numbers of colors. With `turns`, the image is upright.
+
+    Raises:
+        InvalidArgumentError: no image, or one that TensorFlow reads wrongly; see `still` and `whole`.
     """
-    image = tf.io.decode_image(still(encoded), expand_animations=False)
+    image = whole(encoded, tf.io.decode_image(still(encoded), expand_animations=False))
     channels, bitmap = tf.shape(image)[-1], tf.equal(tf.strings.substr(encoded, 0, 2), b"BM")
     transparent = tf.logical_and(tf.equal(channels % 2, 0), tf.logical_not(bitmap))
     paletted = tf.logical_and(tf.equal(channels, 1), bitmap)
-    kind = tf.where(transparent, 1, tf.where(paletted, 2, 0))
+    kind = tf.where(transparent, 1, tf.where(paletted, 2, tf.where(_has_clear_color(encoded), 3, 0)))
     branches = [
         lambda: image,
         lambda: _composite(tf.cast(image, tf.float32), 255.0, preprocessing),
         lambda: tf.gather(_palette(encoded), tf.cast(image[..., 0], tf.int32)),
+        lambda: _composite(_with_alpha(encoded, channels, tf.uint8), 255.0, preprocessing),
     ]
     if preprocessing.bits < FULL:
         deep = tf.equal(tf.strings.substr(encoded, 24, 1), b"\x10") & tf.equal(tf.strings.substr(encoded, 1, 3), b"PNG")
-        kind = tf.where(deep, 3, kind)
-        branches.append(lambda: _deep(encoded, preprocessing))
+        kind = tf.where(deep, 4, kind)
+        branches.append(lambda: _deep(encoded, channels, preprocessing))
     # A single switch, as each costs a tenth of the decoding.
     image = tf.switch_case(kind, branches)
     return upright(image, orientation_of(encoded)) if turns else image
@@ -78,6 +82,39 @@ def _composite(values: Any, opaque: float, preprocessing: PreprocessingConfig) -
     return tf.cast(tf.round(values[..., :-1] * alpha + background * (1.0 - alpha)), tf.uint8)
 
 
+def _has_clear_color(encoded: Any) -> Any:
+    """Return whether a PNG in gray or color may have a transparent color (a chunk tRNS).
+
+    Other bytes that look like the chunk do no harm: all pixels are opaque then.
+    """
+    color = tf.strings.substr(tf.strings.join([encoded, tf.constant(b" " * 26)]), 25, 1)
+    plain = tf.equal(tf.strings.substr(encoded, 1, 3), b"PNG") & (tf.equal(color, b"\0") | tf.equal(color, b"\x02"))
+    searched = tf.strings.substr(encoded, 0, tf.where(plain, tf.int32.max, 0))
+    return tf.strings.regex_full_match(searched, r"\C*tRNS\C*")
+
+
+def _with_alpha(encoded: Any, channels: Any, dtype: Any) -> Any:
+    """Return a PNG of some channels with 1 or 3 of them and alpha, float32, 0 where it has its transparent color."""
+    values = tf.cast(tf.io.decode_png(encoded, channels=4, dtype=dtype), tf.float32)
+    return tf.concat([values[..., : tf.where(channels < 3, 1, 3)], values[..., 3:]], axis=-1)
+
+
+def whole(encoded: Any, image: Any) -> Any:
+    """Return a decoded image; raises InvalidArgumentError for a GIF whose first frame is not its whole canvas.
+
+    TensorFlow returns that frame alone, and others show it on the canvas.
+    """
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 10), tf.constant(b"\0" * 10)])
+    sides = tf.cast(tf.io.decode_raw(tf.strings.substr(head, 6, 4), tf.uint16), tf.int32)
+    fills = tf.reduce_all(tf.equal(tf.shape(image)[:2], sides[::-1]))
+    moves = tf.debugging.Assert(
+        tf.not_equal(tf.strings.substr(head, 0, 4), b"GIF8") | fills,
+        ["Expected a GIF whose first frame fills it. Received: a smaller frame."],
+    )
+    with tf.control_dependencies([moves]):
+        return tf.identity(image)
+
+
 def _palette(encoded: Any) -> Any:
     """Return the colors of a BMP file of 8 bits, uint8 (256, 3)."""
     # After the header of the file, 14 bytes, and another that starts with its length.
@@ -88,13 +125,11 @@ def _palette(encoded: Any) -> Any:
     return tf.reshape(colors, (256, 4))[:, 2::-1]
 
 
-def _deep(encoded: Any, preprocessing: PreprocessingConfig) -> Any:
+def _deep(encoded: Any, channels: Any, preprocessing: PreprocessingConfig) -> Any:
     """Return a PNG of 16 bits as uint8, scaled by the bits that are used."""
-    values = tf.cast(tf.io.decode_png(encoded, dtype=tf.uint16), tf.float32)
-    even = 1 - tf.shape(values)[-1] % 2
-    colors = tf.minimum(values[..., : tf.shape(values)[-1] - even] * (255.0 / ((1 << preprocessing.bits) - 1)), 255.0)
-    alpha = tf.where(even > 0, values[..., -1:], 65535.0)
-    return _composite(tf.concat([colors, alpha], -1), 65535.0, preprocessing)
+    values = _with_alpha(encoded, channels, tf.uint16)
+    colors = tf.minimum(values[..., :-1] * (255.0 / ((1 << preprocessing.bits) - 1)), 255.0)
+    return _composite(tf.concat([colors, values[..., -1:]], -1), 65535.0, preprocessing)
 
 
 def still(encoded: Any) -> Any:

@@ -80,8 +80,8 @@ class DataConfig:
             of the model. Weights with their own tokenization bring their vocabulary.
         tokenizer: "wordpiece" learns a vocabulary of word pieces, as BERT's, from the training texts (extra `text`); ""
             splits texts as the dataset says, usually into words.
-        skip_bad: leave out images that cannot be decoded and texts without a word, and rows of a table with too few or
-            too many cells.
+        skip_bad: leave out images that cannot be decoded, also those that change while a model trains, texts without a
+            word, and rows of a table with too few or too many cells.
         max_pixels: width x height of the largest image that is decoded, by its header, as a small file can hold more
             than fits into memory; 0 for no limit.
         near_duplicates: name images of two splits that look alike: the number of bits of 64 by which their perceptual
@@ -91,7 +91,8 @@ class DataConfig:
             of the model.
         normalize: statistics of the training split that normalize values: "minmax" to 0..1, images over all values and
             tables column by column; "zscore" to mean 0 and standard deviation 1 over all values; "channel" the same by
-            channel, or by column, which is the default of tables. "" leaves it to `preprocessing`.
+            channel, or by column, which is the default of tables; "robust", of tables, to a median of 0 and quartiles
+            that are 1 apart. "" leaves it to `preprocessing`.
         split_fractions: [training, validation, test] fractions of a dataset that has no splits; empty for the default
             of the dataset.
         split_seed: seed of the shuffle before the split, or of the hashes of file names.
@@ -104,6 +105,7 @@ class DataConfig:
         tasks: "classify", "regress" or "multilabel" for some of several targets, by their names.
         columns: the feature columns of a table, or the column of the text or of the image paths; empty for all others.
         decimal: the decimal sign of the numbers in a table or a label file, "." or ","; "" infers it column by column.
+        date_order: what comes first in dates such as 03/04/2021 of a table, "day" or "month"; "" infers it.
         missing: texts that mean a missing cell of a table, or a missing label, in any case; empty for the usual ones:
             nothing, NA, N/A, null, None, NaN, -, ? and others.
         encoding: encoding of a text file, such as "cp1252"; "" for UTF-8, UTF-16 with a byte order mark, and cp1252
@@ -134,6 +136,7 @@ class DataConfig:
     tasks: dict[str, str] = dataclasses.field(default_factory=dict)
     columns: tuple[str, ...] = ()
     decimal: str = ""
+    date_order: str = ""
     missing: tuple[str, ...] = ()
     encoding: str = ""
     header: str = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from training.recipe.config import (
     ScheduleConfig,
     TeacherConfig,
 )
-from training.recipe.keys import field_type, parse_override, set_value, unknown_key, value_at
+from training.recipe.keys import field_type, field_types, parse_override, set_value, unknown_key, value_at
 from training.recipe.model_names import locate_values, located, located_teacher
 from training.recipe.other_model import leave_out
 from training.recipe.validation import validate
@@ -128,7 +127,7 @@ def _from_json(cls: type, values: Any, prefix: str) -> Any:
     """Rebuild a dataclass from JSON, level by level."""
     if not isinstance(values, dict):
         raise BadOption(f"{prefix.rstrip('.') or 'A recipe'} must be a mapping of keys. Received: {values!r}")
-    types = typing.get_type_hints(cls)
+    types = field_types(cls)
     arguments = {}
     for name, value in values.items():
         if name not in types:

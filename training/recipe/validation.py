@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import typing
 from collections.abc import Iterator
 from typing import Any
 
 from training.common.registries import datasets, is_dataset
-from training.recipe.keys import nested_type, value_at
+from training.recipe.keys import field_types, nested_type, value_at
 from training.recipe.limits import CHOICES, LARGEST, LIMITS
 from training.recipe.rules import check_rules
 from zoo.build import check_options
@@ -38,7 +37,7 @@ def validate(recipe: Any) -> None:
 
 def _fields(config: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
     """Yield key, value and type of each field, those of tables included."""
-    types = typing.get_type_hints(type(config))
+    types = field_types(type(config))
     for field in dataclasses.fields(config):
         key, value, wanted = prefix + field.name, getattr(config, field.name), types[field.name]
         nested = nested_type(wanted)

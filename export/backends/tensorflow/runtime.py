@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.backends.tensorflow.rows import row_inputs
 from export.backends.tensorflow.safety import check_operators
 from export.core.generate import INTERFACE, Generator
-from export.core.runtime import Runtime, Tensor, in_order
+from export.core.runtime import Runtime, Tensor, cast_inputs, in_order, inputs_in_order
 from export.core.samples import in_batches
-from zoo.common.errors import BadOption, UnsupportedExport
+from training.data.columns.schema import ColumnSchema, require_columns
+from zoo.common.errors import BadOption, DataError, UnsupportedExport
 from zoo.common.lazy import np, tf
 from zoo.reading.json_files import read_json
 
@@ -52,11 +56,17 @@ class Signatures:
         outputs = self._loaded.signatures[name](**{key: tf.constant(value) for key, value in values.items()})
         return {key: value.numpy() for key, value in outputs.items()}
 
-    def in_batches(self, name: str, key: str, values: Any, outputs: Sequence[str]) -> Any:
-        """Return an output of a signature with the input `key`, or several by name, for a few values at a time."""
+    def in_batches(self, name: str, values: Any, outputs: Sequence[str]) -> Any:
+        """Return an output of a signature, or several by name, for a few examples at a time.
+
+        Args:
+            name: the signature.
+            values: its inputs by name.
+            outputs: the names of the outputs.
+        """
 
         def called(batch: Any) -> Any:
-            found = self.call(name, {key: batch})
+            found = self.call(name, batch)
             return found[outputs[0]] if len(outputs) == 1 else {output: found[output] for output in outputs}
 
         return in_batches(called, values, None)
@@ -71,7 +81,7 @@ class Signatures:
 
 
 class SavedModelRuntime(Runtime):
-    """A SavedModel with one input, and one output or one for each target.
+    """A SavedModel with one function.
 
     Args:
         path: the version folder.
@@ -83,23 +93,22 @@ class SavedModelRuntime(Runtime):
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._signatures = Signatures(path, threads)
-        self.inputs, outputs = self._signatures.tensors("serving_default")
-        self.batch, self.metadata = self.inputs[0].shape[0], self._signatures.metadata
-        self.outputs = in_order(outputs, self.metadata)
+        inputs, outputs = self._signatures.tensors("serving_default")
+        self.metadata = self._signatures.metadata
+        self.inputs, self.outputs = inputs_in_order(inputs, self.metadata), in_order(outputs, self.metadata)
+        self.batch = self.inputs[0].shape[0]
 
-    def __call__(self, inputs: _np.ndarray) -> Any:
+    def __call__(self, inputs: Any) -> Any:
         """Return float32 logits of raw values (n, *shape) or ids; by name if there are several outputs."""
-        tensor = self.inputs[0]
-        values = np.asarray(inputs, tensor.dtype)
-        return self._signatures.in_batches("serving_default", tensor.name, values, self._names)
+        return self._signatures.in_batches("serving_default", cast_inputs(self.inputs, inputs), self._names)
 
     @property
     def _names(self) -> list[str]:
         return [tensor.name for tensor in self.outputs]
 
-    def step(self, inputs: _np.ndarray) -> None:
+    def step(self, inputs: Any) -> None:
         """Run once on raw values (n, *shape) of the right dtype."""
-        self._signatures.call("serving_default", {self.inputs[0].name: inputs})
+        self._signatures.call("serving_default", inputs if isinstance(inputs, dict) else {self.inputs[0].name: inputs})
 
     def classify_bytes(self, encoded: list[bytes]) -> Any:
         """Return float32 logits (n, classes) of encoded images (JPEG, PNG, …) of any size, or several outputs by name.
@@ -108,7 +117,7 @@ class SavedModelRuntime(Runtime):
             UnsupportedExport: the model takes no images.
         """
         self._signatures.require("serve_bytes", "images")
-        return self._signatures.in_batches("serve_bytes", "image_bytes", encoded, self._names)
+        return self._signatures.in_batches("serve_bytes", {"image_bytes": encoded}, self._names)
 
     def features(self, inputs: _np.ndarray) -> _np.ndarray:
         """Return float32 features (n, channels), the input of the last dense layer, of raw values (n, *shape) or ids.
@@ -117,8 +126,7 @@ class SavedModelRuntime(Runtime):
             UnsupportedExport: the model has no dense layer at its end, or no other layer.
         """
         self._signatures.require("features", "more than its last dense layer")
-        tensor = self.inputs[0]
-        return self._signatures.in_batches("features", tensor.name, np.asarray(inputs, tensor.dtype), ["features"])
+        return self._signatures.in_batches("features", cast_inputs(self.inputs, inputs), ["features"])
 
     def classify_strings(self, texts: list[str]) -> Any:
         """Return float32 logits of texts, or several outputs by name.
@@ -127,7 +135,38 @@ class SavedModelRuntime(Runtime):
             UnsupportedExport: the model takes no text, or its vocabulary is unknown.
         """
         self._signatures.require("serve_text", "texts")
-        return self._signatures.in_batches("serve_text", "text", texts, self._names)
+        return self._signatures.in_batches("serve_text", {"text": texts}, self._names)
+
+    def classify_rows(self, rows: Sequence[Mapping[str, str]]) -> Any:
+        """Return float32 logits of rows of a table, or several outputs by name.
+
+        Args:
+            rows: the texts of the cells by column, as they are in a file; other columns are ignored.
+
+        Raises:
+            UnsupportedExport: the model takes no table.
+            DataError: a column is missing, or a text does not fit its column.
+        """
+        self._signatures.require("serve_rows", "a table")
+        inputs = row_inputs(ColumnSchema.from_json(self.metadata["tabular"]))
+        for number, row in enumerate(rows, start=1):
+            require_columns(tuple(inputs.values()), row, number)
+        cells = {name: np.array([row[column].encode() for row in rows]) for name, column in inputs.items()}
+        called = functools.partial(self._signatures.call, "serve_rows")
+        try:
+            found = in_batches(called, cells, None)
+        except tf.errors.InvalidArgumentError as error:
+            raise DataError(_sentence(error)) from error
+        return found[self._names[0]] if len(self._names) == 1 else {name: found[name] for name in self._names}
+
+
+def _sentence(error: Any) -> str:
+    """Return the message of an assertion of `export.backends.tensorflow.rows` with its first cell."""
+    text = str(error).replace("\\'", "'")
+    found = re.search(
+        r"(Expected (?:numbers|dates) in the column .*? Received:)\] \[(.*?)(?:\.\.\.)?\]\s", text, re.DOTALL
+    )
+    return f"{found[1]} {found[2]!r}" if found else " ".join(text.split())
 
 
 class SavedModelGenerator(Generator):
@@ -152,7 +191,7 @@ class SavedModelGenerator(Generator):
 
     def generate(self, source: _np.ndarray) -> _np.ndarray:
         """Return tokens int32 (n, T) of sources int32 (n, S), by the artifact's own decoding loop."""
-        return self._signatures.in_batches("serving_default", "source", np.asarray(source, "int32"), ["tokens"])
+        return self._signatures.in_batches("serving_default", {"source": np.asarray(source, "int32")}, ["tokens"])
 
     def generate_strings(self, texts: list[str]) -> list[str]:
         """Return the generated texts.
@@ -161,7 +200,7 @@ class SavedModelGenerator(Generator):
             UnsupportedExport: the vocabulary is unknown.
         """
         self._signatures.require("generate_text", "texts")
-        generated = self._signatures.in_batches("generate_text", "text", texts, ["text"])
+        generated = self._signatures.in_batches("generate_text", {"text": texts}, ["text"])
         return [text.decode("utf-8", "replace") for text in generated]
 
 

@@ -88,7 +88,8 @@ def test_features_are_what_the_last_layer_takes(artifacts, digits_run, images):
 @pytest.mark.parametrize(("name", "width"), [("resnet_tiny", 32), ("tagger_tiny", 64), ("perceptron", None)])
 def test_features_are_found_where_there_are_some(name, width):
     """A single layer has none but its input."""
-    found = feature_model(zoo.get(name))
+    model = zoo.get(name)
+    found = feature_model(model, model)
     assert (None if found is None else found.output_shape[-1]) == width
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import training.data.pipeline.encoding as encoding
 import training.data.readers.images.checks as images_module
+import training.data.readers.text_folders as texts_module
 import zoo
 from training import DataConfig, ModelConfig, Recipe, Run
 from training.common.registries import datasets
@@ -25,7 +25,6 @@ from training.recipe.config import LossConfig
 from zoo.common.errors import DataError, RunError
 from zoo.specs.text import TextConfig
 
-SUFFIXES = (".jpg", ".txt")
 EACH = 20  # images or texts of each of two classes
 SPLITS = {"train": 32, "validation": 4, "test": 4}
 
@@ -66,12 +65,10 @@ def counts(monkeypatch):
 
     monkeypatch.setattr(encoding, "decode", counted("decoded", encoding.decode))
     monkeypatch.setattr(tf.io, "read_file", counted("read", tf.io.read_file))
-    checks, bytes_of, text_of = images_module.read_facts, Path.read_bytes, Path.read_text
+    checks, image_of, text_of = images_module.read_facts, images_module.read_image, texts_module.read_text
     monkeypatch.setattr(images_module, "read_facts", lambda path, limit: count("checked", checks(path, limit)))
-    monkeypatch.setattr(Path, "read_bytes", lambda path: count(path.suffix in SUFFIXES and "read", bytes_of(path)))
-    monkeypatch.setattr(
-        Path, "read_text", lambda path, **options: count(path.suffix in SUFFIXES and "read", text_of(path, **options))
-    )
+    monkeypatch.setattr(images_module, "read_image", lambda path: count("read", image_of(path)))
+    monkeypatch.setattr(texts_module, "read_text", lambda path: count("read", text_of(path)))
     return found
 
 

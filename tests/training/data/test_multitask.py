@@ -15,7 +15,7 @@ import zoo
 from export.commands import _metric_text
 from training import DataConfig, ModelConfig, Recipe
 from training.data.dataset import Dataset, TargetScale
-from training.data.outputs import Output, output_names, unit_targets
+from training.data.outputs import Output, identifiers, unit_targets
 from training.data.pipeline.opening import open_pipeline
 from training.data.readers.loading import load_dataset
 from training.learning.evaluation import load_model
@@ -50,10 +50,14 @@ def write(root, name="table.csv", gaps=True):
 TARGETS = ("species", "Body mass (g)")
 
 
+# Without measurements of steps.
+QUIET = {"log.every": 0, "log.misclassified": 0}
+
+
 def recipe(path, **changes):
     """Return a recipe for both targets."""
     data = DataConfig("table", path=str(path), batch_size=32, target=TARGETS)
-    return Recipe("both", ModelConfig("mlp_tiny"), data, epochs=16).override(**changes)
+    return Recipe("both", ModelConfig("mlp_tiny"), data, epochs=16).override(**{**QUIET, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +141,11 @@ def test_columns_of_flags_are_labels(tmp_path):
 
 def test_names_of_outputs():
     """A name is an identifier in ASCII, different from the others and from those that models have anyway."""
-    assert output_names(["species", "Age"]) == ["species", "Age"]
-    assert output_names(["Body mass (g)", "größe", "日本", "2nd", "logits", "a b", "a.b"]) == [
+    assert identifiers(["species", "Age"]) == ["species", "Age"]
+    assert identifiers(["Body mass (g)", "größe", "日本", "2nd", "logits", "a b", "a.b"]) == [
         "Body_mass_g", "groe", "target_2", "target_2nd", "target_logits", "a_b", "a_b_2",
     ]  # fmt: skip
-    assert all(name.isidentifier() for name in output_names(["", "-", "a", "A"]))
+    assert all(name.isidentifier() for name in identifiers(["", "-", "a", "A"]))
 
 
 def test_targets_of_the_loss():
@@ -423,8 +427,10 @@ def test_a_report_shows_each_target(run):
     assert json.loads(report.json.read_text())["summary"]["targets"]["species"]["metrics"]["accuracy"] > 0.8
 
 
-def test_label_files_of_images(tmp_path):
-    """Images with a class and a number each; a run reopens with the same outputs."""
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of photographs, and a run on the class and the number of each."""
+    tmp_path = tmp_path_factory.mktemp("labelled")
     (tmp_path / "photos").mkdir()
     rows = ["file,kind,size"]
     for i in range(40):
@@ -435,14 +441,24 @@ def test_label_files_of_images(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     data = DataConfig("folder", path=str(tmp_path / "labels.csv"), image_size=(12, 12), channels=3, batch_size=8)
     data = data.__class__(**{**vars(data), "target": ("kind", "size")})
-    made = Recipe("t", ModelConfig("mlp_tiny"), data, epochs=8).override(**{"optimizer.learning_rate": 0.01})
-    found = training.train(made, run=tmp_path / "run")
-    result = training.evaluate(found)
+    made = Recipe("t", ModelConfig("mlp_tiny"), data, epochs=8).override(**{**QUIET, "optimizer.learning_rate": 0.01})
+    return tmp_path / "photos", training.train(made, run=tmp_path / "run")
+
+
+def test_label_files_of_images(photos):
+    """Images with a class and a number each; a run reopens with the same outputs."""
+    result = training.evaluate(Run.open(photos[1].path))
     assert result.targets["kind"]["accuracy"] == 1.0
     assert set(result.targets) == {"kind", "size"}
-    (artifact,) = export.convert(Run.open(found.path), ["saved_model"])
+
+
+@pytest.mark.slow
+def test_encoded_images_have_named_outputs(photos):
+    """A SavedModel takes files, and returns the scores and the label of the class, and the number."""
+    folder, found = photos
+    (artifact,) = export.convert(found, ["saved_model"])
     runtime = export.load(artifact.path)
-    content = [(tmp_path / "photos" / f"{i}.png").read_bytes() for i in (2, 3)]
+    content = [(folder / f"{i}.png").read_bytes() for i in (2, 3)]
     served = runtime.classify_bytes(content)
     assert served["kind"].argmax(-1).tolist() == [0, 1]
     signature = tf.saved_model.load(str(artifact.path)).signatures["serve_bytes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -44,6 +45,10 @@ def same(one, two):
     return len(one) == len(two) and all(
         np.array_equal(x1, x2) and np.array_equal(y1, y2) for (x1, y1), (x2, y2) in zip(one, two, strict=True)
     )
+
+
+# Of images, which take seconds, quick is the hardest case; vectors of numbers are served in each way.
+OF_IMAGES = [*(pytest.param(way, marks=pytest.mark.slow) for way in ("memory", "stream")), "stream in a small buffer"]
 
 
 # Of streaming, a buffer smaller than the data is the harder case.
@@ -140,6 +145,7 @@ def test_skip_gives_the_rest_of_the_same_epoch():
         assert order(pipe, 2, skip) == whole[16 * skip :]
 
 
+@pytest.mark.parametrize("serving", OF_IMAGES, indirect=True)
 @pytest.mark.usefixtures("serving")
 def test_skip_is_equal_to_the_bit_with_augmentation():
     """A resumed epoch has the same augmented images, batch for batch."""
@@ -424,6 +430,7 @@ def test_large_folder_is_shuffled_by_name(photos, monkeypatch):
     assert first != [x.tobytes() for batch, _ in batches(pipe.train(1)) for x in batch]
 
 
+@pytest.mark.parametrize("serving", OF_IMAGES, indirect=True)
 @pytest.mark.usefixtures("serving")
 def test_repeats_put_copies_of_an_image_into_a_batch():
     """Each image is in a batch as often as requested, augmented differently; other epochs take other images."""
@@ -472,6 +479,23 @@ def test_augmentation_that_cannot_apply_is_refused_at_once(change):
     """Opening the data reports it, before the first epoch."""
     with pytest.raises(BadOption, match=f"data.augment.{next(iter(change))}"):
         digits(augment=AugmentConfig(**change))
+
+
+def rewritten():
+    """Return the number of functions that AutoGraph has rewritten in this process."""
+    return sum(name.startswith("__autograph_generated") for name in sys.modules)
+
+
+def test_functions_are_traced_as_they_are(photos):
+    """AutoGraph rewrites none of those that decode, crop, augment and prepare images; the control is rewritten."""
+    import tensorflow as tf
+
+    before = rewritten()
+    pipe = folder_of(photos, augment=CROPPED)
+    next(iter(pipe.train(0))), next(iter(pipe.evaluate("test")))
+    assert rewritten() == before
+    tf.data.Dataset.range(1).map(lambda x: x + 1 if x > 0 else x)
+    assert rewritten() > before
 
 
 def test_training_may_have_a_size_of_its_own(photos):

@@ -22,9 +22,10 @@ QUICK = {
     "model.name": "resnet_tiny",
     "epochs": 1,
     "schedule.warmup_epochs": 0,
-    "data.augment.rotate": 0,
-    "data.augment.shift": 0,
+    "data.augment": {},
     "data.batch_size": 256,
+    "log.every": 0,
+    "log.misclassified": 0,
 }
 
 

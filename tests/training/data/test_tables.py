@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ import pytest
 import export
 import training
 import zoo
+from export.core.format import formats
+from export.core.manifest import SAMPLES
+from export.core.samples import read_samples
+from export.verification.parity import compare, require
 from training import DataConfig, LogConfig, ModelConfig, OptimizerConfig, Recipe, Run
 from training.data.columns.fitting import fit_columns
 from training.data.columns.missing import cell_of
@@ -20,6 +25,7 @@ from training.data.columns.schema import ColumnSchema
 from training.data.pipeline.opening import open_pipeline, training_statistics
 from training.data.pipeline.statistics import moments, streamed
 from training.data.readers.loading import load_dataset
+from training.learning.build import build_model
 from training.learning.evaluation import open_data
 from zoo import PreprocessingConfig
 from zoo.common.errors import BadOption, DataError, ParityError, RunError
@@ -228,7 +234,37 @@ def test_statistics_are_those_of_numpy_on_iris():
     assert x.max() <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("method", ["minmax", "zscore", "channel"])
+def test_robust_statistics_are_quartiles(tmp_path):
+    """Median and distance of the quartiles of each number, or half its range; missing cells are filled before."""
+    draw = np.random.default_rng(0)
+    rows = [(i if i % 7 else "", "3.5" if i % 30 else "5.5", "ab"[draw.integers(2)], "xy"[i % 2]) for i in range(120)]
+    path = written(tmp_path / "t.csv", ("a", "b", "c", "y"), rows)
+    pipeline = served("table", path=path, normalize="robust")
+    raw, found = columns_of(pipeline), pipeline.preprocessing
+    low, middle, high = np.quantile(raw, (0.25, 0.5, 0.75), axis=0)
+    np.testing.assert_allclose(found.mean, [middle[0], 0, 3.5, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.std, [(high - low)[0], 1, 1, 1, 1], rtol=1e-6)
+    assert pipeline.dataset.table.parts == (1, -1, 1, -2)
+    with pytest.raises(BadOption, match=r"data\.normalize=robust applies to tables. Received: digits") as error:
+        served("digits", normalize="robust")
+    one_line(error)
+
+
+def test_columns_are_those_of_the_table(people):
+    """A model for tables is built for the columns of this one; nobody can say otherwise."""
+    recipe = training.get_recipe("table_realmlp").override(**{"data.path": people})
+    pipeline = open_pipeline(recipe, zoo.spec("realmlp"))
+    assert pipeline.dataset.table.parts == (1, -1, -3)
+    assert build_model(recipe, pipeline).get_layer("columns").columns == (1, -1, -3)
+    other = recipe.override(**{"model.options.columns": [5]})
+    with pytest.raises(BadOption, match=r"model.options.columns follows from the data.*Set data.columns") as error:
+        build_model(other, pipeline)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    "method", ["channel", *(pytest.param(name, marks=pytest.mark.slow) for name in ("minmax", "zscore"))]
+)
 def test_statistics_are_those_of_numpy_on_digits(method):
     """For images, statistics are over all values or each channel; they replace the data's preprocessing."""
     from training.datasets.digits import TRAIN, load_pixels
@@ -283,7 +319,7 @@ def changed(dataset, split):
     return dataclasses.replace(dataset, cells=dataclasses.replace(dataset.cells, columns=columns))
 
 
-@pytest.mark.parametrize("method", ["minmax", "zscore", "channel"])
+@pytest.mark.parametrize("method", ["minmax", "zscore", "channel", "robust"])
 @pytest.mark.parametrize("name", ["iris", pytest.param("diabetes", marks=pytest.mark.slow)])
 def test_nothing_leaks_from_validation_or_test(name, method, monkeypatch):
     """Validation and test examples do not change columns, statistics or scale; training examples do."""
@@ -330,7 +366,7 @@ def test_options_that_cannot_apply_are_refused(people):
             served("table", path=people, **options)
         one_line(error)
     with pytest.raises(BadOption, match=r"data\.normalize must be one of"):
-        Recipe("t").override(**{"data.normalize": "robust"})
+        Recipe("t").override(**{"data.normalize": "median"})
 
 
 def recipe(name, path="", **changes):
@@ -438,11 +474,6 @@ def test_artifacts_give_values_in_the_units_of_the_data(values, regression, fmt)
 @pytest.mark.slow
 def test_values_outside_the_tolerance_are_refused(values):
     """The control: values off by 2% of their range exceed the tolerance of a float artifact."""
-    from export.core.format import formats
-    from export.core.manifest import SAMPLES
-    from export.core.samples import read_samples
-    from export.verification.parity import compare, require
-
     artifact = values["onnx"]
     runtime, samples = export.load(artifact.path), read_samples(artifact.folder / SAMPLES)
     samples["logits"] = samples["logits"] + 0.02 * np.ptp(samples["logits"])
@@ -515,8 +546,32 @@ def test_artifacts_take_rows(wines, tmp_path):
 
 
 @pytest.mark.slow
-def test_vectors_need_an_artifact_of_a_table(digits_run):
+def test_vectors_need_an_artifact_of_a_table(digits_run, tmp_path):
     """An artifact for images has no columns."""
-    (artifact,) = export.convert(digits_run, "onnx")
+    (artifact,) = export.convert(shutil.copytree(digits_run.path, tmp_path / "run"), "onnx")
     with pytest.raises(RunError, match="a tabular model"):
         export.encode_rows(artifact.path, [{"a": 1}])
+
+
+@pytest.mark.slow
+def test_a_saved_model_takes_texts(people, tmp_path):
+    """The cells of the file go in as they are: the outputs are those of the vectors; so does the verification."""
+    names = ("town", "age")
+    changes = {"data.path": people, "data.columns": names, "epochs": 2, "model.options.widths": [16]}
+    run = training.train("table_mlp", changes, run=tmp_path / "run")
+    (artifact,) = export.convert(run, "saved_model")
+    runtime, samples = export.load(artifact.path), read_samples(artifact.folder / SAMPLES)
+    assert samples["rows"].shape == (6, 2)
+    rows = [dict(zip(names, map(str, row), strict=True)) for row in samples["rows"]]
+    np.testing.assert_allclose(runtime.classify_rows(rows), samples["logits"], rtol=1e-5, atol=1e-6)
+    wild = [{"age": " NA", "town": "elsewhere", "more": "x"}, {"age": "1,234.5", "town": " a "}]
+    found = runtime.classify_rows(wild)
+    np.testing.assert_allclose(found, runtime(export.encode_rows(artifact.path, wild)), rtol=1e-5, atol=1e-6)
+    with pytest.raises(DataError, match=r"Expected numbers in the column 'age'.*old") as error:
+        runtime.classify_rows([{"age": "old", "town": "a"}])
+    one_line(error)
+    with pytest.raises(DataError, match="row 1 without 'town'") as error:
+        runtime.classify_rows([{"age": "3"}])
+    one_line(error)
+    samples["rows"] = samples["rows"][::-1]
+    assert not compare(runtime, samples, formats["saved_model"].tolerance, artifact.manifest["metadata"]).passed

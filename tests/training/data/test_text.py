@@ -241,7 +241,9 @@ def test_target_is_truncated_before_its_end(data):
     assert labels[0].tolist() == [6, 4, END]
 
 
-@pytest.mark.parametrize("task", ["classify", "tag", pytest.param("generate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "task", ["tag", *(pytest.param(task, marks=pytest.mark.slow) for task in ("classify", "generate"))]
+)
 def test_memory_and_streaming_serve_the_same_texts(data, task, monkeypatch):
     """Texts from memory and streamed texts are the same; so are raw ones, and their strings."""
     data(task)
@@ -352,6 +354,7 @@ def trained(tmp_path_factory):
     put("classify")
     config = DataConfig("test_text", batch_size=4, length=(5,))
     recipe = Recipe("test", ModelConfig("encoder_tiny"), config, epochs=1, precision="float32", strategy="one")
+    recipe = recipe.override(**{"log.every": 0, "log.misclassified": 0})
     yield training.train(recipe, run=tmp_path_factory.mktemp("runs") / "run")
     remove()
 

@@ -94,6 +94,7 @@ BAD = [
     ("data.tasks", {"age": "regress"}, "must name some of several data.target"),
     ("data.columns", ["a", "a"], "different feature columns"),
     ("data.decimal", ";", "decimal must be one of"),
+    ("data.date_order", "year", "date_order must be one of"),
     ("data.missing", 3, "must be a list of texts"),
     ("data.encoding", 8, None),
     ("data.header", "maybe", "header must be one of"),

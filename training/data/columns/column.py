@@ -41,6 +41,7 @@ class Column:
         unit: the unit behind numbers.
         fills: of dates, the means of its values in the training rows, which replace those of a missing date.
         first: of dates, the first one, in days since 1970.
+        utc: of dates, whether times with an offset are converted to UTC.
         strays: texts of the training rows that are no such number or date, and count as missing.
         buckets: of a hash, the number of its values.
         bins: of numbers, quantiles of the training rows, rising, for models that divide numbers into bins.
@@ -58,6 +59,7 @@ class Column:
     unit: str = ""
     fills: tuple[float, ...] = ()
     first: float = 0.0
+    utc: bool = False
     strays: tuple[str, ...] = ()
     buckets: int = 0
     bins: tuple[float, ...] = ()
@@ -65,7 +67,7 @@ class Column:
     @property
     def rule(self) -> NumberRule | DateRule:
         """Return the rule that reads texts."""
-        return DateRule(self.form) if self.kind == DATE else NumberRule(self.form, self.decimal, self.unit)
+        return DateRule(self.form, self.utc) if self.kind == DATE else NumberRule(self.form, self.decimal, self.unit)
 
     @property
     def rule_reads(self) -> bool:

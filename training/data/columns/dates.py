@@ -16,7 +16,7 @@ _DAY, _YEAR, _NAME = r"(?P<day>\d{1,2})", r"(?P<year>\d{4}|\d{2})", r"(?P<month>
 _MONTH, _LONG, _WEEKDAY = r"(?P<month>\d{1,2})", r"(?P<year>\d{4})", r"(?:[A-Za-z]{3,9}\.?,? )?"
 _TIME = (
     r"(?:(?:T| |, )\s*(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,]\d+)?)?(?: ?(?P<half>[AaPp])[Mm])?"
-    r"(?: ?(?:Z|UTC|GMT|[+-]\d{2}:?\d{2}))?)?$"
+    r"(?: ?(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2}))?)?$"
 )
 # Forms of dates by name: expressions with the parts of a date.
 FORMS = {
@@ -41,10 +41,12 @@ class DateRule:
     """Reads texts as dates.
 
     Args:
-        form: a name of `FORMS`. A time of the day may follow; its zone is ignored.
+        form: a name of `FORMS`. A time of the day may follow.
+        utc: whether times with an offset are converted to UTC; others are as they are.
     """
 
     form: str
+    utc: bool = False
 
     def parse(self, words: Any) -> _np.ndarray:
         """Return days since 1970 as float64 (n,) for a pyarrow array of strings; NaN for those that are no date."""
@@ -53,12 +55,22 @@ class DateRule:
         year, day = _whole(parts["year"]), _whole(parts["day"]) if "day" in parts else np.ones(len(words))
         year = np.where(year < 100, year + np.where(year < PIVOT, 2000, 1900), year)
         days = _days(year, _month(parts["month"]), day)
-        return days + _time(parts) if "hour" in parts else days
+        if "hour" not in parts:
+            return days
+        days = days + _time(parts)
+        return days - _offsets(parts["zone"]) / 1440 if self.utc else days
+
+    def has_offsets(self, words: Any) -> bool:
+        """Return whether one of the texts is a date with an offset from UTC other than 0."""
+        if "(?P<zone>" not in FORMS[self.form]:
+            return False
+        found = compute.extract_regex(words, pattern=FORMS[self.form])
+        return bool(_offsets(compute.struct_field(found, "zone")).any())
 
     @property
     def described(self) -> str:
         """Return the rule in words."""
-        return self.form
+        return f"{self.form}, UTC" if self.utc else self.form
 
 
 def _whole(texts: Any) -> _np.ndarray:
@@ -102,10 +114,36 @@ def _time(parts: dict[str, Any]) -> _np.ndarray:
     return np.where(known, (hour * 3600 + minute * 60 + second) / 86400, np.nan)
 
 
-def fit_dates(words: Any, counts: _np.ndarray) -> Fit:
-    """Return the rule that reads most cells as dates; see `fit_numbers`."""
+def _offsets(zones: Any) -> _np.ndarray:
+    """Return the minutes that each time is ahead of UTC, float64 (n,), 0 without an offset."""
+    encoded = zones.dictionary_encode()
+    found = [_offset(text) for text in encoded.dictionary.to_pylist()]
+    return np.array([*found, 0.0])[encoded.indices.fill_null(len(found)).to_numpy(zero_copy_only=False)]
+
+
+def _offset(zone: str) -> float:
+    """Return the minutes of "+05:30" or "-0800"; 0 for "Z" and the like."""
+    if zone[:1] not in ("+", "-"):
+        return 0.0
+    return (60.0 * int(zone[1:3]) + int(zone[-2:])) * (-1 if zone[0] == "-" else 1)
+
+
+# Forms by the value of `data.date_order`, which decides between them.
+ORDERS = {"day": "day-month-year", "month": "month-day-year"}
+
+
+def fit_dates(words: Any, counts: _np.ndarray, order: str = "") -> Fit:
+    """Return the rule that reads most cells as dates; see `fit_numbers`.
+
+    Args:
+        words: the different texts, a pyarrow array.
+        counts: number of cells with each of them.
+        order: what comes first where months are numbers and years last, "day" or "month"; "" if it is unknown.
+    """
     fits = []
     for form in FORMS:
+        if order and form in ORDERS.values() and form != ORDERS[order]:
+            continue
         values = DateRule(form).parse(words)
         fits.append(Fit(DateRule(form), values, int(counts[~np.isnan(values)].sum())))
     best = max(fits, key=lambda fit: fit.count)
@@ -114,6 +152,9 @@ def fit_dates(words: Any, counts: _np.ndarray) -> Fit:
     if unsure and compute.any(compute.match_substring(words, "/")).as_py():
         # Dates with slashes are usually American.
         best = next((fit for fit in rivals if fit.rule.form == "month-day-year"), best)
+    if best.count and best.rule.has_offsets(words):
+        rule = dataclasses.replace(best.rule, utc=True)
+        best = dataclasses.replace(best, rule=rule, values=rule.parse(words))
     return dataclasses.replace(best, unsure=unsure)
 
 

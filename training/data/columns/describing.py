@@ -36,12 +36,17 @@ def column_notes(column: Column, cells: Cells, fit: Fit | None, *, settled: bool
         kind = "dates" if column.kind == DATE else "numbers"
         shown = ", ".join(map(repr, column.strays[:3])) or "infinite"
         yield f"{strays:,} training cells of {column.name!r} are no {kind} ({shown}): they count as missing"
+    if column.utc:
+        yield f"times of {column.name!r} with an offset are converted to UTC"
     if fit is None or not fit.unsure or not len(cells.words):
         return
     place = int(np.flatnonzero(~np.isnan(fit.values))[0])
     example = cells.words[place].as_py()
     if not isinstance(fit.rule, NumberRule):
-        yield f"dates of {column.name!r} are read as {fit.rule.form}, such as {example!r}; write 2024-01-31 to be sure"
+        yield (
+            f"dates of {column.name!r} are read as {fit.rule.form}, such as {example!r}; data.date_order=day or month "
+            "sets the order"
+        )
     elif not settled:
         yield f"{column.name!r}: {example!r} is read as {fit.values[place]:g}; data.decimal sets the decimal sign"
 

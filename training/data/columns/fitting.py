@@ -58,6 +58,7 @@ class Hints:
     Args:
         decimal: the decimal sign of all numbers, from `data.decimal`; "" if unknown.
         likely: the decimal sign that the file probably has, where the cells of a column decide nothing.
+        order: what comes first in dates such as 03/04/2021, from `data.date_order`; "" if unknown.
         missing: spellings of missing cells.
         chosen: whether the user names the columns; then none is left out.
         nameless: names that the reader gave to columns without one.
@@ -65,6 +66,7 @@ class Hints:
 
     decimal: str = ""
     likely: str = ""
+    order: str = ""
     missing: tuple[str, ...] = MISSING
     chosen: bool = False
     nameless: tuple[str, ...] = ()
@@ -89,14 +91,14 @@ def fit_cells(columns: Mapping[str, Cells], hints: Hints = Hints()) -> Fitted:
     Raises:
         DataError: no column is left.
     """
-    fits = {name: fit_texts(cells, hints.decimal) for name, cells in columns.items()}
+    fits = {name: fit_texts(cells, hints.decimal, hints.order) for name, cells in columns.items()}
     signs = [sign for name, fit in fits.items() if (sign := _sign(columns[name], fit))]
     likely = hints.decimal or (max(set(signs), key=signs.count) if signs else hints.likely)
     found, left_out, notes = [], dict[str, list[str]](), list[str]()
     for name, cells in columns.items():
         fit = fits[name]
         if fit and fit.unsure and isinstance(fit.rule, NumberRule) and likely:
-            fit = dataclasses.replace(fit_texts(cells, likely) or fit, unsure=True)
+            fit = dataclasses.replace(fit_texts(cells, likely, hints.order) or fit, unsure=True)
         reason = "" if hints.chosen else _useless(name, cells, fit, hints)
         if reason:
             left_out.setdefault(reason, []).append(name)
@@ -112,12 +114,13 @@ def fit_cells(columns: Mapping[str, Cells], hints: Hints = Hints()) -> Fitted:
     return Fitted(ColumnSchema(tuple(found), hints.missing), left_out, (*said, *notes))
 
 
-def fit_texts(cells: Cells, decimal: str = "") -> Fit | None:
+def fit_texts(cells: Cells, decimal: str = "", order: str = "") -> Fit | None:
     """Return the rule that reads the texts of a column as numbers or dates, None for plain numbers and for categories.
 
     Args:
         cells: the cells.
         decimal: the decimal sign, "" if it is unknown.
+        order: what comes first in dates, "" if it is unknown.
     """
     if not len(cells.words) or not (cells.codes >= 0).any():
         return _fit_plain(cells)
@@ -125,7 +128,7 @@ def fit_texts(cells: Cells, decimal: str = "") -> Fit | None:
     places = places[np.unique(np.linspace(0, len(places) - 1, min(SAMPLE, len(places))).astype("int64"))]
     words, counts = cells.words.take(places), cells.counts[places]
     plain = int((~np.isnan(cells.numbers)).sum())
-    fits = [fit_numbers(words, counts, decimal), fit_dates(words, counts)]
+    fits = [fit_numbers(words, counts, decimal), fit_dates(words, counts, order)]
     fits = [fit for fit in fits if _reads(fit, counts, plain)]
     if not fits or _are_codes(cells):
         return None
@@ -224,7 +227,7 @@ def _column(name: str, cells: Cells, fit: Fit | None) -> Column:
 
 
 def _dates(name: str, cells: Cells, fit: Fit) -> Column:
-    column = Column(name, DATE, form=fit.rule.form, strays=_strays(cells.as_texts(), fit))
+    column = Column(name, DATE, form=fit.rule.form, utc=fit.rule.utc, strays=_strays(cells.as_texts(), fit))
     days = column.parse(cells)
     first, clock = float(np.floor(np.nanmin(days))), bool((days[~np.isnan(days)] % 1 > 0).any())
     means = np.nanmean(date_parts(days, first, clock=clock).astype("float64"), axis=0)

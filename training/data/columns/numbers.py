@@ -64,9 +64,9 @@ class NumberRule:
 def parse_parts(words: Any, decimal: str) -> tuple[_np.ndarray, _np.ndarray]:
     """Return the number in each of the stripped texts, NaN without one, and the unit behind it, "" for none."""
     plain = compute.replace_substring_regex(words, pattern="[−–]", replacement="-")
-    found = compute.extract_regex(plain, pattern=_pattern(decimal))
+    found = compute.extract_regex(plain, pattern=number_pattern(decimal))
     parts = {name: compute.struct_field(found, name) for name in ("bracket", *_SIGNS, "number", "unit")}
-    digits = compute.replace_substring_regex(parts["number"], pattern=f"[{_separators(decimal)}]", replacement="")
+    digits = compute.replace_substring_regex(parts["number"], pattern=f"[{separators(decimal)}]", replacement="")
     digits = compute.replace_substring(digits, pattern=decimal, replacement=".")
     values = compute.cast(digits, arrow.float64()).to_numpy(zero_copy_only=False).astype("float64")
     negative = np.zeros(len(values), bool)
@@ -81,13 +81,14 @@ def _singular(unit: str) -> str:
     return unit[:-1] if len(unit) > 3 and unit.endswith("s") else unit
 
 
-def _separators(decimal: str) -> str:
+def separators(decimal: str) -> str:
+    """Return what may separate thousands."""
     return ("," if decimal == "." else ".") + SPACES
 
 
-def _pattern(decimal: str) -> str:
+def number_pattern(decimal: str) -> str:
     """Return the expression of a number with its signs, currency and unit."""
-    sign, between = f"\\{decimal}", f"[{_separators(decimal)}]"
+    sign, between = f"\\{decimal}", f"[{separators(decimal)}]"
     grouped = rf"[1-9]\d{{0,2}}(?:{between}\d{{2,3}})*{between}\d{{3}}(?:{sign}\d*)?"
     body = rf"(?:{grouped}|\d+(?:{sign}\d*)?|{sign}\d+)(?:[eE][+-]?\d+)?"
     front = rf"(?P<bracket>\(?)(?P<first>[-+]?)\s*(?:{CURRENCY})?\s*(?P<second>[-+]?)"

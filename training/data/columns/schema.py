@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.data.columns.cells import Cells, value_cells
@@ -73,6 +73,20 @@ class ColumnSchema:
         """Return for each value of the vector whether it is a number, not a 0/1 indicator."""
         return [kind == VALUE for column in self.columns for _, kind, _ in column.slots]
 
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Return the parts of the vector: n for n numbers, -n for a column of n values that are 0 or 1."""
+        found: list[int] = []
+        for column in self.columns:
+            kinds = [kind for _, kind, _ in column.slots]
+            numbers = kinds.count(VALUE)
+            if numbers and found and found[-1] > 0:
+                found[-1] += numbers
+            else:
+                found += [numbers] * bool(numbers)
+            found += [kinds.count(kind) * -1 for kind in (GAP, ONE_HOT) if kind in kinds]
+        return tuple(found)
+
     @functools.cached_property
     def slots(self) -> Slots:
         """Return where the values of a vector come from."""
@@ -126,12 +140,7 @@ class ColumnSchema:
             DataError: a column is missing, or a value does not fit its column.
         """
         for number, record in enumerate(records, start=1):
-            for name in self.names:
-                if name not in record:
-                    raise DataError(
-                        f"Expected the columns {', '.join(self.names)}. Received: row {number} without {name!r}. "
-                        f"{did_you_mean(name, map(str, record))}"
-                    )
+            require_columns(self.names, record, number)
         return self.encode([[record[name] for name in self.names] for record in records])
 
     def to_json(self) -> dict[str, Any]:
@@ -158,3 +167,13 @@ def _json(values: dict[str, Any]) -> dict[str, Any]:
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def require_columns(names: Collection[str], record: Mapping[str, Any], number: int) -> None:
+    """Raise DataError if a row, of a number from 1, has not all columns."""
+    for name in names:
+        if name not in record:
+            raise DataError(
+                f"Expected the columns {', '.join(names)}. Received: row {number} without {name!r}. "
+                f"{did_you_mean(name, map(str, record))}"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from training.common.tracing import as_it_is
 from training.data.pipeline.encoding import PARALLEL
 from zoo.common.lazy import np, tf
 
@@ -24,7 +25,8 @@ def shard_examples(examples: Any, size: int, rows: Any) -> Any:
     if len(rows) == size:
         return examples
     mine = tf.constant(np.isin(np.arange(size), rows))
-    return examples.enumerate().filter(lambda i, _: mine[i % size]).map(lambda _, example: example)
+    examples = examples.enumerate().filter(as_it_is(lambda i, _: mine[i % size]))
+    return examples.map(as_it_is(lambda _, example: example))
 
 
 def reorder_rows(batches: Any, rows: Any) -> Any:
@@ -32,12 +34,12 @@ def reorder_rows(batches: Any, rows: Any) -> Any:
     places = np.argsort(np.argsort(rows))
     if np.array_equal(places, np.arange(len(rows))):
         return batches
-    return batches.map(lambda *batch: take_rows(batch, places))
+    return batches.map(as_it_is(lambda *batch: take_rows(batch, places)))
 
 
 def split_batches(batches: Any, places: Any) -> Any:
     """Return each batch as several, one after the other, of its rows at `places`, int64 (batches, rows)."""
-    return batches.map(lambda *batch: take_rows(batch, places), PARALLEL).unbatch()
+    return batches.map(as_it_is(lambda *batch: take_rows(batch, places)), PARALLEL).unbatch()
 
 
 def append_empty(batches: Any, count: int) -> Any:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from training.augment.crop import crop_encoded
 from training.common.preprocess import decode, normalize
+from training.common.tracing import as_it_is
 from training.data.dataset import Dataset
 from training.data.outputs import unit_targets
 from training.recipe.config import AugmentConfig
 from zoo.common.lazy import np, tf
 from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.tasks import task_of
 from zoo.specs.text import TextConfig
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 PARALLEL = os.cpu_count() or 1
 # Row numbers of a table that are read at a time.
 ROWS = 1 << 16
-# Tasks whose labels are the targets themselves, not class indices.
-DIRECT = ("multilabel", "regress")
 
 
 class Encoder:
@@ -89,7 +89,7 @@ class Encoder:
         """Return labels as targets of the loss: one-hot; several labels at once, and values, as float32."""
         if self.dataset.outputs:
             return unit_targets(y, self.dataset.outputs)
-        if self.dataset.task in DIRECT:
+        if task_of(self.dataset.task).direct:
             return tf.cast(y, tf.float32)
         return tf.one_hot(y, len(self.dataset.labels))
 
@@ -106,7 +106,7 @@ def _decoder(
     def pixels(encoded: Any) -> Any:
         return tf.cast(decode(encoded, shape, preprocessing, turns=turned), tf.uint8)
 
-    return tf.function(pixels, input_signature=[tf.TensorSpec((), tf.string)])
+    return tf.function(pixels, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 
 
 class ImageEncoder(Encoder):
@@ -119,7 +119,7 @@ class ImageEncoder(Encoder):
 
     def decoded(self, examples: _tf.data.Dataset) -> _tf.data.Dataset:
         """Return images uint8 (height, width, channels) with their labels."""
-        return examples.map(lambda x, y: (self._pixels(x), y), PARALLEL)
+        return examples.map(as_it_is(lambda x, y: (self._pixels(x), y)), PARALLEL)
 
     def _pixels(self, encoded: Any) -> Any:
         # Mean and deviation are of the data, and decoding does not use them.
@@ -147,7 +147,7 @@ class ImageEncoder(Encoder):
                 image = tf.cond(draw[1], lambda: tf.reverse(image, [1]), lambda: image)
             return image, example[1]
 
-        return tf.data.Dataset.zip(examples, drawn).map(crop, PARALLEL)
+        return tf.data.Dataset.zip(examples, drawn).map(as_it_is(crop), PARALLEL)
 
 
 class TableEncoder(Encoder):

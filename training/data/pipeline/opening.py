@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from training.augment.augment import check_augment, is_active
+from training.common.tracing import as_it_is
 from training.data.columns.schema import ColumnSchema
-from training.data.dataset import MODEL_TASKS, Dataset, TargetScale
+from training.data.dataset import Dataset, TargetScale
 from training.data.outputs import weighted
 from training.data.pipeline.encoders import make_encoder
 from training.data.pipeline.encoding import Encoder
 from training.data.pipeline.pipeline import Pipeline
-from training.data.pipeline.statistics import compute_normalization, compute_target_scale
+from training.data.pipeline.statistics import TABLES_ONLY, compute_normalization, compute_target_scale
 from training.data.pipeline.text_encoding import text_length
 from training.data.pretrained import expected_preprocessing, pretrained_info
 from training.data.readers.changes import RunFiles, files_to_json
@@ -30,6 +31,7 @@ from zoo.common.errors import BadOption, DataError, RunError
 from zoo.specs.info import ModelInfo
 from zoo.specs.preprocessing import FULL, PreprocessingConfig
 from zoo.specs.registry import ModelSpec
+from zoo.specs.tasks import task_of
 from zoo.specs.text import SPECIAL, TextConfig
 
 # Fields of DataConfig that apply to images, to texts, and to images and values.
@@ -47,6 +49,7 @@ OF_DATASETS = {
     "tasks": "tables and label files",
     "columns": "tables and label files",
     "decimal": "tables and label files",
+    "date_order": "tables",
     "missing": "tables and label files",
     "header": "tables and label files",
     "encoding": "tables, label files and text files",
@@ -187,6 +190,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "summary": dict,
     "bits": int,
     "files": dict,
+    "skipped": dict,
 }
 
 
@@ -214,9 +218,9 @@ def _normalization(recipe: Recipe, dataset: Dataset) -> str:
 def _check_fit(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
     """Raise BadOption if the task or input of the model is not that of the data, or an option does not apply."""
     model, data = ("text" if known else "no text" for known in (spec.vocabulary, dataset.text))
-    task = MODEL_TASKS.get(dataset.task, dataset.task)
+    task = task_of(dataset.task).model
     # A head for classes makes a classifier of a model that gives vectors.
-    if model != data or spec.task not in (task, *(("embed",) if task == "classify" else ())):
+    if model != data or spec.task not in (task, task_of(task).headless):
         raise BadOption(
             "The model must have the task and the kind of input of the data. "
             f"Received: model.name={recipe.model.name!r} ({spec.task}, {model}), "
@@ -232,6 +236,10 @@ def _check_fit(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
                 f"data.{name} applies to {kind}. Received: data.{name}={getattr(recipe.data, name)!r} with "
                 f"{dataset.name}, which has {data}"
             )
+    if recipe.data.normalize in TABLES_ONLY and not dataset.table:
+        raise BadOption(
+            f"data.normalize={recipe.data.normalize} applies to tables. Received: {dataset.name}. Use channel."
+        )
     if len(dataset.shape) != 3 and is_active(recipe.data.augment):
         raise BadOption(f"data.augment applies to images. Received: {dataset.name} of shape {dataset.shape}")
 
@@ -259,12 +267,12 @@ def _open_text(
         _check_examples(make_encoder(dataset, shape, plain, text or dataset.text))
     if text is None and dataset.text.vocabulary == SPECIAL:
         examples = dataset.splits["train"].examples
-        if dataset.task != "generate":
-            examples = examples.map(lambda x, _: x)
+        if not task_of(dataset.task).generates:
+            examples = examples.map(as_it_is(lambda x, _: x))
         text = _learned(recipe, dataset, examples, most or spec.vocabulary)
     elif most and text is None:
         raise BadOption(f"{dataset.name} defines its own vocabulary. Received: data.vocabulary={most}. Leave it at 0.")
-    if check and dataset.task == "classify":
+    if check and task_of(dataset.task).indexed:
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *_long(dataset, text or dataset.text, shape[0])))
     return Pipeline(dataset, recipe, shape, plain, text or dataset.text, check, pretrained)
 
@@ -273,7 +281,7 @@ def _learned(recipe: Recipe, dataset: Dataset, examples: Any, most: int) -> Text
     """Return the text config with a vocabulary of the training texts; raises BadOption."""
     if not recipe.data.tokenizer:
         return build_vocabulary(dataset.text, examples, most)
-    if dataset.task == "generate":
+    if task_of(dataset.task).generates:
         raise BadOption(
             f"data.tokenizer applies to texts with labels. Received: data.tokenizer={recipe.data.tokenizer!r} with "
             f"{dataset.name}, which generates text. Leave it out."

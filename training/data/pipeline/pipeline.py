@@ -12,6 +12,7 @@ from training.augment.crop import draw_crops
 from training.augment.mixing import has_mixing
 from training.common.preprocess import normalize
 from training.common.sharding import WHOLE, Shard, check_divisible, draw_for_batch
+from training.common.tracing import as_it_is
 from training.data.dataset import Dataset
 from training.data.pipeline.batches import (
     append_empty,
@@ -103,7 +104,7 @@ class Pipeline:
         size, load = self.batch_size, self._cropped if self._crops else self._shuffled
         with draw_for_batch(size, shard.rows(size)) if shard != WHOLE else contextlib.nullcontext():
             batches = load(epoch, skip, steps, shard)
-            batches = tf.data.Dataset.zip(batches, steps).map(self._prepare_training, PARALLEL)
+            batches = tf.data.Dataset.zip(batches, steps).map(as_it_is(self._prepare_training), PARALLEL)
         return prefetch(split_batches(batches, shard.places(size)) if shard.replicas > 1 else batches)
 
     @property
@@ -146,7 +147,7 @@ class Pipeline:
             examples = self.encoder.decoded(shard_examples(self.dataset.splits[split].examples, size, mine))
         have = count // size * len(mine) + min(max(count % size - first, 0), len(mine))
         missing = -(-count // size) * shard.replicas - -(-have // each)
-        return prefetch(append_empty(examples.batch(each), missing).map(self.encoder.prepare, PARALLEL))
+        return prefetch(append_empty(examples.batch(each), missing).map(as_it_is(self.encoder.prepare), PARALLEL))
 
     def raw(self, split: str, count: int) -> tuple[Any, Any]:
         """Return up to `count` decoded examples, evenly spaced over a split, as arrays; no others are read.
@@ -187,6 +188,14 @@ class Pipeline:
         examples = self.dataset.splits[split].selected(numbers)
         return [x.decode("utf-8", "replace") for x, _ in examples.as_numpy_iterator()]
 
+    def rows(self, split: str, count: int) -> list[list[str]]:
+        """Return the texts of the feature columns of the examples that `raw` returns, of a table."""
+        examples = self.dataset.splits[split].selected(self._sample_numbers(split, count))
+        places = [int(x) for x, _ in examples.as_numpy_iterator()]
+        columns = self.dataset.cells.columns
+        texts = [columns[name].take(places).texts() for name in self.dataset.table.names]
+        return [list(row) for row in zip(*texts, strict=True)]
+
     def _selected(self, split: str, numbers: Any) -> tuple[Any, Any]:
         """Return the examples of some numbers as arrays, read alone unless the split is in memory."""
         if split in self._memory:
@@ -209,7 +218,7 @@ class Pipeline:
             arrays = self._arrays("train")
             order = tf.data.Dataset.from_tensor_slices(np.repeat(order, repeats)[: split.count])
             batches = order.batch(self.batch_size, drop_remainder=True).skip(skip)
-            return batches.map(lambda i: take_rows(arrays, tf.gather(i, mine)), PARALLEL)
+            return batches.map(as_it_is(lambda i: take_rows(arrays, tf.gather(i, mine))), PARALLEL)
         examples = self.encoder.decoded(self._epoch_examples(epoch, skip, shard))
         return reorder_rows(examples.batch(len(mine), drop_remainder=True), mine)
 
@@ -218,7 +227,8 @@ class Pipeline:
         mine = shard.rows(self.batch_size)
         # Examples are sorted by their rows until they are batched.
         with draw_for_batch(self.batch_size, np.sort(mine)):
-            drawn = steps.map(lambda step: draw_crops(len(mine), fold_seed(self._seed(step), CROP))).unbatch()
+            draw = as_it_is(lambda step: draw_crops(len(mine), fold_seed(self._seed(step), CROP)))
+            drawn = steps.map(draw).unbatch()
         crops = self.encoder.cropped(self._epoch_examples(epoch, skip, shard), drawn, self.recipe.data.augment)
         return reorder_rows(crops.batch(len(mine), drop_remainder=True), mine)
 

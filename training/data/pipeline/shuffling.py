@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from training.common.compat import without_global_seed
+from training.common.tracing import as_it_is
 from training.data.dataset import Split
 from zoo.common.lazy import np, tf
 
@@ -39,5 +40,6 @@ def epoch_examples(
             examples = examples.shuffle(min(buffer, split.count), seed, reshuffle_each_iteration=False)
         examples = examples.skip(whole)
     if repeats > 1:
-        examples = examples.flat_map(lambda *e: tf.data.Dataset.from_tensors(e).repeat(repeats)).skip(rest)
+        copies = as_it_is(lambda *e: tf.data.Dataset.from_tensors(e).repeat(repeats))
+        examples = examples.flat_map(copies).skip(rest)
     return subset(examples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from training.common.tracing import as_it_is
 from training.data.pipeline.encoding import PARALLEL, Encoder
 from training.data.tokenization import BATCH, NO_LABEL, padded, tokenizer, tokens
 from zoo.common.errors import BadOption, DataError
@@ -19,7 +20,7 @@ class TextEncoder(Encoder):
 
     def decoded(self, examples: _tf.data.Dataset) -> _tf.data.Dataset:
         """Return ids and labels of examples; the lookup is faster on batches."""
-        return examples.batch(BATCH).map(self.encoding(), PARALLEL).unbatch()
+        return examples.batch(BATCH).map(as_it_is(self.encoding()), PARALLEL).unbatch()
 
     def encoding(self) -> Any:
         """Return the function from batches of raw (x, y) to arrays."""

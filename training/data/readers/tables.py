@@ -22,7 +22,7 @@ from zoo.common.lazy import np, tf
 from zoo.specs.text import TextConfig
 
 # Fields of DataConfig that apply to tables, and to files with tables.
-OPTIONS = (*OF_SPLITS, "target", "columns", "task", "tasks", "decimal", "missing", "encoding", "header")
+OPTIONS = (*OF_SPLITS, "target", "columns", "task", "tasks", "decimal", "date_order", "missing", "encoding", "header")
 
 
 def reading_of(config: DataConfig, *, texts: bool = False) -> Reading:
@@ -68,7 +68,14 @@ def table_dataset(name: str, rows: Rows, config: DataConfig, task: str = "") -> 
     cells = select_columns(rows, _feature_columns(rows, config), "data.columns")
     target = _target(rows, config, task)
     parts = _parts(target, config)
-    hints = Hints(config.decimal, rows.decimal, spellings(config.missing), bool(config.columns), rows.nameless)
+    hints = Hints(
+        config.decimal,
+        rows.decimal,
+        config.date_order,
+        missing=spellings(config.missing),
+        chosen=bool(config.columns),
+        nameless=rows.nameless,
+    )
     fitted = fit_cells(_Chosen(cells, target.rows[parts["train"]]), hints)
     used = {column: cells[column] for column in fitted.schema.names}
     return Dataset(

@@ -104,6 +104,45 @@ def test_month_or_day_first_is_said():
     assert not fit_dates(pa.array(["01/02/2024", "13/04/2024"]), np.ones(2)).unsure
 
 
+@pytest.mark.parametrize(("order", "form"), [("day", "day-month-year"), ("month", "month-day-year")])
+def test_an_option_decides_between_day_and_month(order, form):
+    """03/04/2021 is the 3rd of April or the 4th of March, and no guess; a month 13 is no date."""
+    cells = value_cells(["03/04/2021", "05/06/2021"] * 6 + ["31/01/2021"] * (order == "day"))
+    fitted = fit_cells({"d": cells}, Hints(chosen=True, order=order))
+    (column,) = fitted.schema.columns
+    wanted = datetime.date(2021, 4, 3) if order == "day" else datetime.date(2021, 3, 4)
+    assert (column.form, fitted.notes) == (form, ())
+    assert column.parse(cells)[0] == (wanted - datetime.date(1970, 1, 1)).days
+    unknown = fit_cells({"d": value_cells(["03/04/2021", "05/06/2021"] * 6)}, Hints(chosen=True)).notes
+    assert unknown == (
+        "dates of 'd' are read as month-day-year, such as '03/04/2021'; data.date_order=day or month sets the order",
+    )
+    assert np.isnan(DateRule("month-day-year").parse(pa.array(["31/01/2021"]))).all()
+
+
+def test_times_with_an_offset_are_those_of_python():
+    """They become UTC, which is said; without any offset nothing is converted."""
+    texts = [
+        "2024-01-31T23:30:00-05:00",
+        "2024-01-31 05:15+0530",
+        "2024-01-31T10:00Z",
+        "2024-01-31 10:00",
+        "2024-01-31",
+    ]
+    stamps = [
+        datetime.datetime.fromisoformat(text)
+        for text in ("2024-02-01T04:30", "2024-01-30T23:45", "2024-01-31T10:00", "2024-01-31T10:00", "2024-01-31")
+    ]
+    fitted = fit_cells({"t": value_cells(texts)}, Hints(chosen=True))
+    (column,) = fitted.schema.columns
+    wanted = [(stamp - datetime.datetime(1970, 1, 1)) / datetime.timedelta(days=1) for stamp in stamps]
+    np.testing.assert_allclose(column.parse(value_cells(texts)), wanted, rtol=1e-12)
+    assert fitted.notes == ("times of 't' with an offset are converted to UTC",)
+    assert column.described[1] == "date (year-month-day, UTC)"
+    (plain,) = fit_cells({"t": value_cells(texts[2:])}, Hints(chosen=True)).schema.columns
+    assert not plain.utc
+
+
 def test_parts_of_a_date_are_those_of_python():
     """Year, month, day, weekday, elapsed days and hour, on random days."""
     draw = np.random.default_rng(0)
