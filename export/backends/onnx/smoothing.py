@@ -7,9 +7,8 @@ output (SmoothQuant, Xiao et al. 2022, arXiv:2211.10438).
 
 from __future__ import annotations
 
-import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,10 @@ onnx = LazyModule("onnx")
 ALPHA = 0.75
 PRODUCTS = ("MatMul", "Gemm")
 SMALLEST = 1e-5
-BATCHES = 5  # of calibration data
+# The smallest magnitude of a channel as a fraction of the mean one: a channel that calibration data does not reach, as
+# of ReLU, would be multiplied so much that the first value in it leaves the others no steps.
+REACHED = 0.1
+BATCHES = 5  # of calibration data, spread over all of it: those of a decoder are its steps in order
 
 
 def has_attention(model: ModelProto) -> bool:
@@ -51,11 +53,12 @@ def smooth(model: ModelProto, feeds: Iterable[Mapping[str, Any]], folder: Path, 
     found = products(graph)
     if not found:
         return
-    peaks, inserted = _peaks(model, list(found), itertools.islice(feeds, BATCHES), folder), {}
+    peaks, inserted = _peaks(model, list(found), _spread(list(feeds)), folder), {}
     for x, nodes in found.items():
         kernels = [rows(graph, node) for node in nodes]
         largest = np.max([np.abs(kernel).max(axis=1) for kernel in kernels], axis=0)
-        scales = np.maximum(peaks[x], SMALLEST) ** alpha / np.maximum(largest, SMALLEST) ** (1 - alpha)
+        reached = np.maximum(peaks[x], max(SMALLEST, REACHED * float(peaks[x].mean())))
+        scales = reached**alpha / np.maximum(largest, SMALLEST) ** (1 - alpha)
         scales = (scales / np.exp(np.log(scales).mean())).astype("float32")
         for node, kernel in zip(nodes, kernels, strict=True):
             _replace_weights(model, node, kernel * scales[:, None])
@@ -71,6 +74,11 @@ def smooth(model: ModelProto, feeds: Iterable[Mapping[str, Any]], folder: Path, 
         for node in nodes:
             node.input[0] = f"{x}/smooth"
     replace_field(model.graph.node, [n for node in model.graph.node for n in (inserted.get(node.name), node) if n])
+
+
+def _spread(feeds: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return `BATCHES` of the batches at equal distances."""
+    return [feeds[i * len(feeds) // BATCHES] for i in range(BATCHES)] if len(feeds) > BATCHES else feeds
 
 
 def products(graph: Graph) -> dict[str, list[NodeProto]]:

@@ -93,6 +93,23 @@ def test_smoothing_evens_out_channels(shared, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_channels_that_calibration_does_not_reach_stay_small(tmp_path):
+    """A channel that is zero in the calibration data is multiplied by little: other examples may reach it."""
+    model = transformer()
+    gamma, beta, first = (next(t for t in model.graph.initializer if t.name == n) for n in ("gamma", "beta", "first"))
+    for tensor in (gamma, beta):
+        array = numpy_helper.to_array(tensor).copy()
+        array[3] = 0
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    before = numpy_helper.to_array(first)
+    smooth(model, [{"ids": token_ids()}], tmp_path)
+    (product,) = (node for node in model.graph.node if node.name == "expand")
+    after = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == product.input[1])
+    scales = (after / before)[:, 0]
+    assert scales[3] < np.median(scales)
+    assert scales[3] > 0.1 * np.median(scales)
+
+
 def test_only_models_with_attention_are_transformers():
     """A softmax is the sign."""
     model = transformer()
