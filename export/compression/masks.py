@@ -77,12 +77,16 @@ class Masks:
     def __init__(self, model: _keras.Model, pruning: Pruning, steps: int) -> None:
         self.variables = prunable_kernels(model, pruning)
         self._pruning = pruning
-        # The last mask update must be at the end of the ramp, or the target is missed.
-        self.update_every = max(1, int(steps * pruning.ramp) // pruning.updates)
-        self.end_step = self._end_step(steps)
-        self._last_update = -1
+        self.plan(steps)
         with model.distribute_strategy.scope():
             self.masks = [keras.Variable(np.ones(v.shape, "float32"), trainable=False) for v in self.variables]
+
+    def plan(self, steps: int) -> None:
+        """Spread the updates of the masks over a training of so many steps."""
+        # The last mask update must be at the end of the ramp, or the target is missed.
+        self.update_every = max(1, int(steps * self._pruning.ramp) // self._pruning.updates)
+        self.end_step = self._end_step(steps)
+        self._last_update = -1
 
     def _end_step(self, steps: int) -> int:
         if self._pruning.pattern:

@@ -15,7 +15,9 @@ from training.fit.finetune import finetune, shorten
 from training.learning.evaluation import evaluate_model
 from zoo.common.errors import BadOption, UnsupportedExport
 from zoo.common.lazy import np
+from zoo.reading.files import Refusal
 from zoo.reading.keras_models import open_model
+from zoo.specs.tasks import task_of
 
 if TYPE_CHECKING:
     from training.data.pipeline.pipeline import Pipeline
@@ -107,7 +109,7 @@ def check_float_input(model: Any, method: str) -> None:
 def check_classifier(model: Any, workbench: Workbench, method: str) -> None:
     """Raise UnsupportedExport unless a model classifies one example into one of several classes."""
     task = workbench.data.dataset.task
-    if len(model.inputs) != 1 or len(model.output_shape) != 2 or task != "classify":
+    if len(model.inputs) != 1 or len(model.output_shape) != 2 or not task_of(task).indexed:
         raise UnsupportedExport(
             f"{method} needs a classifier with one input. "
             f"Received: task={task}, inputs={len(model.inputs)}, output={model.output_shape}"
@@ -116,4 +118,4 @@ def check_classifier(model: Any, workbench: Workbench, method: str) -> None:
 
 def load_compressed(path: Path) -> Any:
     """Load a compressed model from a .keras file."""
-    return keras_graph.copy(open_model(path, advice="Remove its folder: the step runs again."))
+    return keras_graph.copy(open_model(path, Refusal(advice="Remove its folder: the step runs again.")))
