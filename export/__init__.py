@@ -7,13 +7,18 @@ logits = export.load(artifact.path)(images)       # one callable for every forma
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.compression.batch_norm_folding import fold as _fold
+from export.compression.own_training import pruned_fit
 from export.compression.pipeline import parse_pipeline
+from export.compression.pruning import Pruning
 from export.conversion.attempts import export_job
+from export.conversion.opening import open_job
 from export.core.compression import Compression
 from export.core.compression import compressions as _compressions
 from export.core.compression import register as register_compression
@@ -29,7 +34,7 @@ from export.publishing.pull import local_artifact
 from export.publishing.push import Pushed, PushOptions, push_source
 from export.reporting.content import Report, report_runs
 from export.reporting.pick import Limits, Pick, pick_artifact
-from export.source.job import RegistryJob, RunJob, open_job
+from export.source.job import RunJob
 from export.source.rows import encode_table_rows
 from export.verification.artifact import Artifact, load_artifact, verify_artifact
 from training.learning.evaluation import check_data
@@ -37,6 +42,7 @@ from training.runs.run import Run
 from zoo.common.errors import BadOption
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
 __all__ = [
@@ -54,11 +60,13 @@ __all__ = [
     "Tolerance",
     "convert",
     "encode_rows",
+    "fold_batch_norm",
     "inspect",
     "list_compressions",
     "list_formats",
     "load",
     "pick",
+    "pruning",
     "push",
     "register_compression",
     "register_format",
@@ -70,12 +78,13 @@ PathLike = str | os.PathLike[str]
 
 
 def convert(  # noqa: PLR0913 - one keyword per argument of the command
-    source: Run | PathLike,
+    source: Run | PathLike | keras.Model,
     formats: str | Sequence[str],
     *,
     compress: str = "",
     weights: PathLike | None = None,
-    calibration: PathLike | None = None,
+    calibration: Any = None,
+    labels: Sequence[str] | PathLike | None = None,
     out: PathLike | None = None,
     max_drop: float | None = None,
     options: Mapping[str, Any] | None = None,
@@ -88,18 +97,25 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
     A format that fails does not stop the others; the error is raised after the last one.
 
     Args:
-        source: a finished run or its directory; or the name of a registry model, with `weights`.
+        source: a finished run or its directory; the name of a registry model, with `weights`; or any built keras.Model,
+            or the path of its .keras or .h5 file. Nothing of a model is changed.
         formats: one or more names of `export.list_formats()`, optionally with options: "tflite_int8:batch=4".
         compress: of a run: the compression pipeline to apply first, such as "structured:0.5 | prune:0.8 | qat"; see
             `export.list_compressions()`.
         weights: of a registry model: as for `zoo.get`, "imagenet", a path and so on; "random" for a trial.
         calibration: of a registry model: the examples to calibrate int8 formats and to compare artifacts on: a folder
             of images (JPEG, PNG, …; sub-folders too), or a .npy or .csv file. Seeded noise by default, which calibrates
-            models of token ids only.
-        out: of a registry model: folder for the artifacts, `exports/MODEL` by default.
+            models of token ids only. Of a Keras model: as for `fit`, an array, a list or dictionary of arrays, a
+            tf.data.Dataset or a generator of batches, each also in a pair with labels, which are integers or one-hot
+            rows and let the loss of accuracy decide; or a folder of images for a model of one image, a .npy file, or a
+            .npz file with an array for each input.
+        labels: of a Keras model: names of its classes, or a text file with a name a line.
+        out: of a registry or Keras model: folder for the artifacts, `exports/MODEL` by default.
         max_drop: accuracy in points that a format may lose, instead of its own tolerance; float formats ignore it.
         options: of a registry model: options of `zoo.get`, such as {"classes": 10, "input_shape": (64, 64, 3)}, and
-            "preprocessing" for weights whose file does not state it.
+            "preprocessing" for weights whose file does not state it. Of a Keras model: "input_range", the smallest and
+            largest value of float inputs, for noise without calibration data; "input_shape", sizes for free ones;
+            "task", "classify" if its output are scores of classes; "custom", addresses "module:Class" of its layers.
         auto: try what may help if a quantized artifact is refused, in the order of the message, until one passes: other
             options, compressions of a run, and other formats of the same runtime. A function receives a line for each
             attempt. The manifest has them under "attempts".
@@ -124,16 +140,66 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
     names = [formats] if isinstance(formats, str) else list(formats)
     if not names:
         raise BadOption(f"formats must name one or more of {', '.join(list_formats())}. Received: formats={formats!r}")
-    job = open_job(source, weights=weights, calibration=calibration, out=out, options=options)
-    if compress and isinstance(job, RegistryJob):
-        raise BadOption(
-            f"compress applies to trained runs, not to registry models. Received: compress={compress!r}. Leave it out."
-        )
+    job = open_job(source, weights=weights, calibration=calibration, labels=labels, out=out, options=options)
+    if compress and not isinstance(job, RunJob):
+        raise BadOption(f"compress applies to trained runs alone. Received: compress={compress!r}. Leave it out.")
     if isinstance(job, RunJob):
         check_data(job.run, changed_data)
     job.private = private
     report = (auto if callable(auto) else str) if auto else None
     return export_job(job, names, parse_pipeline(compress) if compress else None, max_drop, report)
+
+
+def pruning(
+    model: keras.Model,
+    sparsity: float = 0.8,
+    *,
+    pattern: tuple[int, int] | None = None,
+    block: tuple[int, int] | None = None,
+    scope: str = "layer",
+    skip: Sequence[str] = (),
+    ramp: float = 0.6,
+    steps: int | None = None,
+) -> contextlib.AbstractContextManager[keras.callbacks.Callback]:
+    """Prune any compiled Keras model while its own `fit` runs.
+
+    The sparsity rises during training (Zhu and Gupta 2017, arXiv:1710.01878), and the smallest weights are held at
+    exactly zero. The model has no other layers afterwards::
+
+        with export.pruning(model, 0.8) as callback:
+            model.fit(x, y, epochs=5, callbacks=[callback])
+
+    Args:
+        model: a compiled model; its kernels are changed by `fit`.
+        sparsity: fraction of zeros in each kernel, at least 0 and below 1; `pattern` overrides it.
+        pattern: (n, m) to keep n of each m consecutive input channels, such as (2, 4).
+        block: (inputs, units) of the blocks of dense kernels that become zero together, such as (1, 4).
+        scope: "layer" for the same sparsity in each kernel, "global" to compare the magnitudes of all kernels.
+        skip: layers that stay dense, as names with the wildcards * and ?.
+        ramp: fraction of the training after which the sparsity is reached; the rest recovers accuracy.
+        steps: optimizer steps of the whole training, for data of unknown length or several calls of `fit`.
+
+    Returns:
+        A context manager; it returns the callback for `fit`.
+
+    Raises:
+        BadOption: an option is invalid, the model is not compiled, or a kernel does not fit the pattern.
+        ExportError: at the end of the block, `fit` took too few steps to reach the sparsity.
+        UnsupportedExport: Keras does not run on TensorFlow.
+    """
+    return pruned_fit(model, Pruning(sparsity, scope, pattern, block, tuple(skip), ramp), steps)
+
+
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """Return a functional model without batch normalization that computes the same in inference.
+
+    Args:
+        model: a functional model, which is not changed.
+
+    Raises:
+        UnsupportedExport: it is not functional, or a batch normalization cannot be folded, which the message names.
+    """
+    return _fold(model)
 
 
 def list_formats(*patterns: str, exclude: str | Iterable[str] = ()) -> list[str]:

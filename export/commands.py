@@ -12,10 +12,11 @@ import export as api
 import training
 import zoo
 from export.conversion.generated_samples import MEANING
+from export.conversion.opening import is_registry_name
 from export.core.compression import compressions
 from export.core.format import Format, formats, parse_format
 from export.core.options import choices
-from export.source.job import is_registry_name
+from export.source.keras_model.job import is_keras_file
 from export.targets import TARGETS, every_format, formats_for
 from training.data.readers.changes import KNOWN, REFUSE
 from training.learning.tasks import NAMES
@@ -26,7 +27,7 @@ from zoo.common.licenses import noncommercial_option
 from zoo.weights.repositories import locate
 
 # Options of `zoo export` that `export.convert` takes as they are.
-PASSED = ("compress", "weights", "calibration", "out", "max_drop", "changed_data", "private")
+PASSED = ("compress", "weights", "calibration", "labels", "out", "max_drop", "changed_data", "private")
 # Artifacts are made from the files that a run knows.
 changed_data_option = click.option(
     "--changed-data",
@@ -80,7 +81,7 @@ def list_targets(as_json: bool) -> None:
 
 
 @click.command("export")
-@click.argument("positional", nargs=-1, required=True, metavar="RUN|MODEL")
+@click.argument("positional", nargs=-1, required=True, metavar="RUN|MODEL|FILE")
 @click.option(
     "--format",
     "chosen",
@@ -96,19 +97,23 @@ def list_targets(as_json: bool) -> None:
 @click.option("--max-drop", type=float, metavar="POINTS", help="Accuracy that a quantized format may lose, in points.")
 @click.option("--auto", is_flag=True, help="If a quantized artifact is refused, try what may help until one passes.")
 @click.option("--weights", metavar="NAME|PATH", help="Of a MODEL: imagenet, a path, or random for a trial.")
-@click.option("--calibration", metavar="PATH", help="Of a MODEL: a folder of images, a .npy, .csv or .txt file.")
+@click.option(
+    "--calibration", metavar="PATH", help="Of a MODEL or FILE: a folder of images, a .npy, .npz, .csv or .txt file."
+)
+@click.option("--labels", metavar="PATH", help="Of a FILE: the names of its classes, one a line.")
+@click.option("--custom", multiple=True, metavar="MODULE:CLASS", help="Of a FILE: a layer of your own code, trusted.")
 @click.option("--classes", type=int, help="Of a MODEL: number of classes.")
 @click.option(
     "--preprocessing", metavar="PRESET|JSON", help="Of a MODEL: what its weights expect, if their file does not say it."
 )
-@click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="Of a MODEL: an option of its family.")
-@click.option("--out", metavar="DIR", help="Of a MODEL: folder of the artifacts; exports/MODEL by default.")
+@click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="Of a MODEL or FILE: an option.")
+@click.option("--out", metavar="DIR", help="Of a MODEL or FILE: folder of the artifacts; exports/NAME by default.")
 @click.option("--private", is_flag=True, help="Leave the examples of the data out; verify then proves less.")
 @changed_data_option
 @noncommercial_option
 @json_option
 def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) -> None:
-    """Export a trained run or a registry model, and verify each artifact.
+    """Export a trained run, a registry model or a .keras FILE, and verify each artifact.
 
     `--format` takes several formats: zoo export RUN --format tflite onnx. Verification runs the artifact in its runtime
     and compares its outputs with those of the source model.
@@ -116,7 +121,9 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
     source, more = _split_positional(positional)
     # Checks the names before any expensive import.
     names = [parse_format(name, others["max_drop"]).text for name in (*chosen, *more)]
-    if others["every"] or others["target"]:
+    if (others["every"] or others["target"]) and is_keras_file(source):
+        names += list(TARGETS[others["target"]].formats if others["target"] else formats.names())
+    elif others["every"] or others["target"]:
         model = zoo.spec(locate(source, None)[0]) if is_registry_name(source) else Run.open(source)
         names += _supported(*every_format(model)) if others["every"] else []
         names += _supported(*formats_for(model, others["target"])) if others["target"] else []
@@ -127,6 +134,7 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
         )
     options = dict(map(training.parse_override, others["options"]))
     options |= {key: others[key] for key in ("classes", "preprocessing") if others[key] is not None}
+    options |= {"custom": list(others["custom"])} if others["custom"] else {}
     arguments = {key: others[key] for key in PASSED}
     auto = _print_attempt if others["auto"] else False
     _print_artifacts(api.convert(source, names, **arguments, options=options, auto=auto), others["as_json"])

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as _np
 
 COUNT, SEED = 16, 0
+# Larger floating-point numbers are all whole ones, and beyond those of a random generator.
+WHOLE = 1 << 53
 # What `zoo verify` can still prove.
 MEANING = (
     "Private: verify proves that an artifact is unchanged and computes what it did when it was exported, on generated "
@@ -42,6 +44,6 @@ def _noise(values: _np.ndarray, random: Any) -> _np.ndarray:
     """Return uniform noise of the shape and type of an array, whole numbers if it has no others."""
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0, 1)
-    if np.array_equal(finite, np.round(finite)):
+    if max(abs(low), abs(high)) <= WHOLE and np.array_equal(finite, np.round(finite)):
         return random.integers(int(low), int(high), values.shape, endpoint=True).astype(values.dtype)
     return random.uniform(low, high, values.shape).astype(values.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 import zoo
 from export.compression.pipeline import CompressionPipeline, check_formats, verify_guarantees
 from export.conversion.generated_samples import generate_samples
-from export.conversion.worker import convert_in_child
+from export.conversion.worker import convert_here, convert_in_child
 from export.core.format import FormatRequest
 from export.core.generate import Generator
 from export.core.manifest import FACTS, MASKS, SAMPLES, write_manifest
@@ -49,10 +49,19 @@ def export_each(
     `attempts` are what was refused before, for the manifest.
     """
     with job.lock(), _scratch(job.exports) as scratch:
-        text = compression.text if compression else ""
-        for name, error in convert_in_child(job.to_json(), list(requests), scratch, text):
+        for name, error in _convert(job, list(requests), scratch, compression.text if compression else ""):
             found = error or _artifact_or_error(job, requests[name], scratch, compression, attempts)
             yield name, _explained(found, job, scratch) if isinstance(found, ZooError) else found
+
+
+def _convert(
+    job: ExportJob, formats: Sequence[str], scratch: Path, compression: str
+) -> Iterator[tuple[str, ZooError | None]]:
+    """Yield each format with its error as it is converted below `scratch`."""
+    content = job.to_json(scratch)
+    if job.here is not None:
+        return convert_here(content, formats, scratch, job.here)
+    return convert_in_child(content, formats, scratch, compression)
 
 
 def _artifact_or_error(

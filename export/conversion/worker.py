@@ -45,8 +45,7 @@ def convert_in_child(
         ZooError: the compression failed.
     """
     job = scratch / "job.json"
-    content = {**source, "formats": list(formats), "compression": compression, "modules": registering_modules()}
-    write_json(job, content)
+    write_json(job, {**source, "formats": list(formats), "compression": compression, "modules": registering_modules()})
     with open(scratch / "log.txt", "w+b") as log:
         command = [sys.executable, "-m", "export.conversion.worker", str(job)]
         with child_process(command, child_environment(), stdout=subprocess.PIPE, stderr=log) as child:
@@ -55,6 +54,13 @@ def convert_in_child(
         if child.returncode:
             log.seek(0)
             raise ExportError(_exit_message(child.returncode, log.read().decode(errors="replace")))
+
+
+def convert_here(
+    source: Mapping[str, Any], formats: Sequence[str], scratch: Path, model: Any
+) -> Iterator[tuple[str, ZooError | None]]:
+    """Convert a model that only this process can open; see `convert_in_child`."""
+    yield from _converted({**source, "formats": list(formats), "compression": ""}, scratch, model)
 
 
 def child_environment() -> dict[str, str]:
@@ -119,27 +125,37 @@ def _exit_message(code: int, log: str) -> str:
 
 
 def _main(job: Path) -> None:
-    """Convert in this process."""
-    from export.core.samples import write_samples
-
-    content, scratch = read_json(job), job.parent
+    """Convert in this process, for another one."""
+    content = read_json(job)
     import_modules(content["modules"])
     try:
-        source, samples = _open(content, scratch)
-        _check_comparable(source, samples)
+        for name, error in _converted(content, job.parent):
+            _reply(name, error)
     except ZooError as error:
         _reply("", error)
         raise
+
+
+def _converted(content: Mapping[str, Any], scratch: Path, model: Any = None) -> Iterator[tuple[str, ZooError | None]]:
+    """Convert to formats below `scratch`, and yield each with its error."""
+    from export.core.samples import write_samples
+
+    source, samples = _open(content, scratch, model)
+    _check_comparable(source, samples)
     write_samples(samples, scratch / SAMPLES)
     write_json(scratch / FACTS, source.facts, parents=False)
     for name, refusal in [(name, _precheck(source, name)) for name in content["formats"]]:
-        _reply(name, refusal or _convert(source, name))
+        yield name, refusal or _convert(source, name)
         # Graphs have reference cycles; a large one would stay in memory during the next conversion.
         gc.collect()
 
 
-def _open(content: dict[str, Any], scratch: Path) -> tuple[Any, dict[str, Any]]:
+def _open(content: Mapping[str, Any], scratch: Path, model: Any = None) -> tuple[Any, dict[str, Any]]:
     """Return the source model, and the samples to compare artifacts on."""
+    if "keras" in content:
+        from export.source.keras_model.keras_source import KerasRequest, open_keras_source
+
+        return open_keras_source(KerasRequest(**content["keras"]), scratch, model)
     if "model" in content:
         from export.source.registry_source import open_registry_source
         from export.source.request import RegistryRequest
@@ -158,7 +174,7 @@ def _check_comparable(source: Any, samples: dict[str, Any]) -> None:
     check_samples(samples, source.metadata)
 
 
-def _compression(content: dict[str, Any], scratch: Path) -> Any:
+def _compression(content: Mapping[str, Any], scratch: Path) -> Any:
     """Return `compress(model, pipeline)`, or None without compression."""
     if not content["compression"]:
         return None
@@ -178,7 +194,10 @@ def _precheck(source: Any, text: str) -> ZooError | None:
     from export.core.precheck import precheck
 
     try:
-        precheck(source, parse_format(text))
+        request = parse_format(text)
+        # What the parent could not check yet.
+        request.options.check(source.metadata)
+        precheck(source.for_format(request.format), request)
     except ZooError as error:
         return error
     return None
@@ -201,7 +220,8 @@ def _convert(source: Any, text: str) -> ZooError | None:
 
 def _reply(name: str, error: ZooError | None) -> None:
     """Report on a format; without a name, on all of them."""
-    kind = type(error).__name__ if type(error).__module__ == errors.__name__ else ExportError.__name__
+    kinds = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    kind = next(kinds, ExportError.__name__)
     reply = {"format": name, "kind": kind, "error": " ".join(str(error or "").split())}
     print(json.dumps({"zoo": reply}), flush=True)  # noqa: T201
 

@@ -16,6 +16,7 @@ from export.core.runtime import Runtime
 from export.core.tolerance import Tolerance
 from zoo.common.errors import BadOption, UnsupportedExport
 from zoo.specs.registry import Registry
+from zoo.specs.tasks import task_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Format(Backend):
         guarantees: names of `export.core.guarantees.GUARANTEES` that are checked in every artifact.
         rules: checks before conversion, see `export.core.precheck`; `rule(source, request)` yields reasons to refuse.
         packages: the modules that the format needs, for `zoo doctor`.
+        loops: whether it has the loops of recurrent layers; if not, their steps are unrolled.
+        any_input: whether inputs may be strings, and other sizes than the batch free.
     """
 
     name: str
@@ -57,6 +60,8 @@ class Format(Backend):
     guarantees: tuple[str, ...] = ()
     rules: tuple[Callable[..., Iterator[str]], ...] = ()
     packages: tuple[str, ...] = ("tensorflow",)
+    loops: bool = True
+    any_input: bool = False
 
     @property
     def missing(self) -> str:
@@ -70,7 +75,7 @@ class Format(Backend):
         Raises:
             UnsupportedExport: the format does not support the task.
         """
-        if task != "generate":
+        if not task_of(task).generates:
             return self
         if self.generate is None:
             raise UnsupportedExport(

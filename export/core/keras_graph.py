@@ -171,14 +171,18 @@ def check_same(before: Callable[..., Any], after: Callable[..., Any], inputs: An
     Raises:
         ExportError: it is larger than allowed.
     """
-    expected, outputs = np.asarray(before(inputs)), np.asarray(after(inputs))
-    error = float(np.abs(outputs - expected).max() / (np.abs(expected).max() + 1e-12))
+    pairs = zip(keras.tree.flatten(before(inputs)), keras.tree.flatten(after(inputs)), strict=True)
+    error = max(_relative(np.asarray(expected), np.asarray(outputs)) for expected, outputs in pairs)
     if not error <= allowed:
         raise ExportError(
             f"The rebuilt model differs from the original: max error {error:.2g} of the largest output "
             f"(tolerance {allowed:g})"
         )
     return error
+
+
+def _relative(expected: _np.ndarray, outputs: _np.ndarray) -> float:
+    return float(np.abs(outputs - expected).max() / (np.abs(expected).max() + 1e-12))
 
 
 def probe(model: _keras.Model, count: int = 4) -> _np.ndarray:

@@ -13,6 +13,8 @@ from zoo.common.errors import UnsupportedExport
 RANDOM = re.compile(r"Random|Multinomial|TruncatedNormal")
 # The operator in which recurrent layers collect their steps.
 TENSOR_LIST = "TensorListReserve"
+# What lets the steps of such a layer be unrolled.
+UNROLLED = "Use a fixed number of steps, at most 512, without a mask into a Bidirectional layer that returns sequences"
 
 
 class CheckedModel(Protocol):
@@ -41,18 +43,25 @@ def precheck(source: CheckedModel, request: FormatRequest) -> None:
         source: the model.
         request: the format with its options.
     """
-    for rule in (_dynamic_sizes, _random_operators, *request.format.rules):
+    for rule in (_strings, _dynamic_sizes, _random_operators, *request.format.rules):
         for reason in rule(source, request):
             raise UnsupportedExport(f"{source.metadata['model']} does not export to {request.format.name}: {reason}")
 
 
-def _dynamic_sizes(source: CheckedModel, _: FormatRequest) -> Iterator[str]:
+def _strings(source: CheckedModel, request: FormatRequest) -> Iterator[str]:
+    """Yield inputs of strings, which TensorFlow alone has."""
+    for tensor in () if request.format.any_input else source.model.inputs:
+        if tensor.dtype == "string":
+            yield f"inputs must be numbers. Received: {tensor.name} of strings. Use saved_model, or let it take ids"
+
+
+def _dynamic_sizes(source: CheckedModel, request: FormatRequest) -> Iterator[str]:
     """Yield inputs with dynamic sizes next to the batch; phones and calibration need static ones."""
-    for tensor in source.model.inputs:
+    for tensor in () if request.format.any_input else source.model.inputs:
         if None in tensor.shape[1:]:
             yield (
                 f"every size but the batch must be fixed. Received: {tensor.name} of shape {tuple(tensor.shape)}. "
-                "Build it with input_shape="
+                "Pass input_shape (--set input_shape=[…]), or use saved_model"
             )
 
 

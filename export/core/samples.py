@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.common.lazy import np
 from zoo.reading.arrays import read_npz
-from zoo.reading.files import reading
+from zoo.reading.files import Refusal, reading
 
 if TYPE_CHECKING:
     import keras as _keras
     import numpy as _np
 
-# Inputs of sequence-to-sequence models; the samples file has an array for each.
+# Inputs of sequence-to-sequence models.
 SEQUENCE_INPUTS = ("source", "target")
-# The source model's outputs; those of several targets follow a slash.
-LOGITS = "logits"
+# The inputs and the source model's outputs; the name of one of several follows a slash.
+INPUTS, LOGITS = "inputs", "logits"
 # The kinds of dtypes of each array, as `numpy.dtype.kind`; others are texts.
-KINDS = {"inputs": "iuf", "source": "iu", "target": "iu", "logits": "f", "labels": "iuf", "valid": "b", "tokens": "iu"}
-EXPECTED, ADVICE = "Expected the samples of an artifact", "Export again."
+KINDS = {"inputs": "iufU", "logits": "f", "labels": "iuf", "valid": "b", "tokens": "iu"}
+REFUSAL = Refusal("Expected the samples of an artifact", advice="Export again.")
+FEWEST = 8  # examples to compare on, where others are to calibrate on
 # Examples that are compared a second time: one by one through a dynamic batch, and through a signature for encoded
-# images or for texts.
+# images, for texts or for rows of a table.
 SECOND_PASS = 32
 # Examples a call where the batch is dynamic, which bounds memory; of large examples as many as have so many bytes, for
 # their feature maps take a hundred times as much.
@@ -31,15 +32,24 @@ CALL_EXAMPLES, CALL_BYTES = 32, 4 << 20
 
 def write_samples(samples: dict[str, Any], path: Path) -> None:
     """Write the samples that `export.source.run_source.open_run_source` returns; pixels as uint8."""
-    inputs, outputs = samples["inputs"], samples["logits"]
-    arrays = inputs if isinstance(inputs, dict) else {"inputs": _compact(inputs)}
-    logits = {f"{LOGITS}/{name}": value for name, value in outputs.items()} if isinstance(outputs, dict) else {}
-    rest = {name: value for name, value in samples.items() if name != "inputs" and not (logits and name == LOGITS)}
-    np.savez_compressed(path, **arrays, **logits, **rest)
+    arrays = {**_named(INPUTS, samples[INPUTS], _compact), **_named(LOGITS, samples[LOGITS])}
+    rest = {name: value for name, value in samples.items() if name not in (INPUTS, LOGITS)}
+    np.savez_compressed(path, **arrays, **rest)
+
+
+def _named(kind: str, values: Any, change: Callable[[Any], Any] = lambda value: value) -> dict[str, Any]:
+    """Return the arrays of a kind as they are stored: under its name, or those of several with theirs too."""
+    if isinstance(values, dict):
+        return {f"{kind}/{name}": change(value) for name, value in values.items()}
+    return {kind: change(values)}
 
 
 def _compact(inputs: _np.ndarray) -> _np.ndarray:
-    return inputs.astype("uint8") if inputs.ndim == 4 else inputs
+    """Return pixels as uint8, if that changes none."""
+    if inputs.ndim != 4 or inputs.dtype.kind != "f":
+        return inputs
+    pixels = inputs.astype("uint8")
+    return pixels if np.array_equal(pixels, inputs) else inputs
 
 
 def read_samples(path: Path) -> dict[str, Any]:
@@ -50,28 +60,32 @@ def read_samples(path: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is damaged, or its arrays do not fit each other.
     """
-    with reading(path, EXPECTED, advice=ADVICE):
-        arrays: dict[str, Any] = read_npz(path, EXPECTED, advice=ADVICE)
+    with reading(path, REFUSAL):
+        arrays: dict[str, Any] = read_npz(path, REFUSAL)
         _check(arrays)
-    named = {name: arrays.pop(name) for name in list(arrays) if name.startswith(f"{LOGITS}/")}
-    if named:
-        arrays[LOGITS] = {name.partition("/")[2]: value for name, value in named.items()}
-    if "inputs" not in arrays:
-        return {"inputs": {name: arrays.pop(name) for name in SEQUENCE_INPUTS}} | arrays
-    inputs = arrays["inputs"]
-    return arrays | {"inputs": inputs.astype("float32") if inputs.dtype == np.uint8 else inputs}
+    for kind in (INPUTS, LOGITS):
+        named = {name: arrays.pop(name) for name in list(arrays) if name.startswith(f"{kind}/")}
+        if named:
+            arrays[kind] = {name.partition("/")[2]: value for name, value in named.items()}
+    inputs = arrays[INPUTS]
+    raw = {name: _raw(value) for name, value in inputs.items()} if isinstance(inputs, dict) else _raw(inputs)
+    return arrays | {INPUTS: raw}
+
+
+def _raw(inputs: _np.ndarray) -> _np.ndarray:
+    """Return stored pixels as the raw values that they are, float32; other inputs as they are."""
+    return inputs.astype("float32") if inputs.dtype == np.uint8 else inputs
 
 
 def _check(arrays: Mapping[str, Any]) -> None:
     """Raise ValueError unless arrays are the samples of `write_samples`."""
-    inputs = ("inputs",) if "inputs" in arrays else SEQUENCE_INPUTS
-    outputs = [name for name in arrays if name.partition("/")[0] == LOGITS]
-    for name in inputs if outputs else (LOGITS,):
-        if name not in arrays:
-            raise ValueError(f"it has no {name}")
+    inputs, outputs = ([name for name in arrays if name.partition("/")[0] == kind] for kind in (INPUTS, LOGITS))
+    for kind, found in ((INPUTS, inputs), (LOGITS, outputs)):
+        if not found:
+            raise ValueError(f"it has no {kind}")
     for name in outputs:
         logits = arrays[name]
-        if logits.dtype.kind != "f" or logits.ndim < 2 or not logits.size or not np.isfinite(logits).all():
+        if logits.dtype.kind != "f" or logits.ndim < 1 or not logits.size or not np.isfinite(logits).all():
             raise ValueError(f"{name[:100]} must be finite numbers of the shape (n, …)")
     count = len(arrays[outputs[0]])
     for name, array in arrays.items():
@@ -99,6 +113,15 @@ def take_examples(inputs: Any, count: int, first: int = 0) -> Any:
     if isinstance(inputs, dict):
         return {name: values[first : first + count] for name, values in inputs.items()}
     return inputs[first : first + count]
+
+
+def split_examples(examples: Any, most: int) -> tuple[Any, Any]:
+    """Return examples in two parts, the second of at most `most`; if there are few, both have all of them."""
+    count = count_examples(examples)
+    second = min(most, count // 2)
+    if second < FEWEST:
+        return examples, examples
+    return take_examples(examples, count - second), take_examples(examples, second, count - second)
 
 
 def examples_per_call(inputs: Any) -> int:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from export.core.generate import Generator
-from export.core.runtime import Runtime, Tensor, one_or_named
+from export.core.runtime import Runtime, Tensor, cast_inputs, inputs_in_order, one_or_named
 from export.core.samples import in_batches
-from zoo.common.lazy import np
 
 if TYPE_CHECKING:
     import numpy as _np
@@ -32,7 +31,7 @@ class Session(Protocol):
 
 
 class SessionRuntime(Runtime):
-    """A file with one input, and one output or one for each target.
+    """A file with one function.
 
     Args:
         session: the file.
@@ -40,20 +39,20 @@ class SessionRuntime(Runtime):
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.inputs, self.outputs = session.inputs, session.outputs
+        self.inputs, self.outputs = inputs_in_order(session.inputs, session.metadata), session.outputs
         self.batch, self.metadata = self.inputs[0].shape[0], session.metadata
 
-    def __call__(self, inputs: _np.ndarray) -> Any:
+    def __call__(self, inputs: Any) -> Any:
         """Return float32 logits of raw values (n, *shape) or ids; by name if there are several outputs."""
-        return in_batches(self._run, np.asarray(inputs, self.inputs[0].dtype), self.batch)
+        return in_batches(self._run, cast_inputs(self.inputs, inputs), self.batch)
 
-    def _run(self, batch: _np.ndarray) -> Any:
-        values = self._session.run({self.inputs[0].name: batch})
+    def _run(self, batch: dict[str, _np.ndarray]) -> Any:
+        values = self._session.run(batch)
         return one_or_named(self.outputs, {t.name: v for t, v in zip(self.outputs, values, strict=True)})
 
-    def step(self, inputs: _np.ndarray) -> None:
+    def step(self, inputs: Any) -> None:
         """Run once on raw values (n, *shape) of the input's dtype."""
-        self._session.run({self.inputs[0].name: inputs})
+        self._session.run(inputs if isinstance(inputs, dict) else {self.inputs[0].name: inputs})
 
 
 class SessionGenerator(Generator):

@@ -35,4 +35,5 @@ register(
     tolerance=FLOAT32_TOLERANCE,
     summary="Keras, float32, dynamic batch; opens without this package if all layers are Keras layers",
     generate=Backend("model.keras", write, KerasGenerator, FLOAT32_TOLERANCE),
+    any_input=True,
 )

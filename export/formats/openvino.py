@@ -54,5 +54,6 @@ register(
     generate=Backend("", write, OpenVinoGenerator, FLOAT32_TOLERANCE),
     options=OpenVinoOptions,
     rules=RULES,
+    loops=False,
     packages=(*PACKAGES, "openvino"),
 )

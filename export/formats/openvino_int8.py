@@ -149,5 +149,6 @@ register(
     options=Int8Options,
     guarantees=("int8",),
     rules=RULES,
+    loops=False,
     packages=(*PACKAGES, "openvino", "nncf"),
 )

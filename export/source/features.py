@@ -11,25 +11,21 @@ if TYPE_CHECKING:
     import keras as _keras
 
 
-def feature_model(model: _keras.Model) -> _keras.Model | None:
+def feature_model(model: _keras.Model, inner: _keras.Model) -> _keras.Model | None:
     """Return a model from raw values or ids to the input of the last dense layer, None if there is no such layer.
 
     Args:
-        model: a model, or one with its preprocessing in front.
+        model: the model with its preprocessing in front, or `inner`.
+        inner: the model.
     """
-    inner = model.layers[-1]
-    nested = isinstance(inner, keras.Model)
-    core = inner if nested else model
-    last = _last_dense(core)
+    last = _last_dense(inner)
     if last is None:
         return None
-    trunk = keras.Model(core.input, last.input)
+    trunk = keras.Model(inner.input, last.input)
     if not trunk.trainable_weights:
         # The features of a single layer are its input.
         return None
-    if not nested:
-        return trunk
-    return keras.Model(model.input, trunk(model.layers[-2].output))
+    return trunk if model is inner else keras.Model(model.input, trunk(model.layers[-2].output))
 
 
 def _last_dense(model: _keras.Model) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,8 @@ from training.runs.run import Run
 from zoo.common.errors import BadOption
 from zoo.common.files import finite
 from zoo.common.licenses import check_license, is_noncommercial
-from zoo.specs.registry import ModelSpec, models
+from zoo.specs.registry import ModelSpec
 from zoo.weights.names import is_weights_file, weights_path
-from zoo.weights.references import is_repository, is_transformers_folder, split_tag
 
 
 class ExportJob(abc.ABC):
@@ -36,6 +34,7 @@ class ExportJob(abc.ABC):
         exports: the folder of its artifacts.
         samples: the examples that artifacts are compared on: "test" of a run, a "folder", a "file", or seeded "noise".
         private: whether artifacts have no example of the data, see `export.conversion.generated_samples`.
+        here: a model that no other process can open, to be converted in this one; None for all others.
     """
 
     spec: ModelSpec
@@ -43,6 +42,7 @@ class ExportJob(abc.ABC):
     exports: Path
     samples: str
     private = False
+    here: Any = None
 
     def check(self, request: FormatRequest) -> None:
         """Raise BadOption if the source cannot be exported to a format."""
@@ -66,12 +66,29 @@ class ExportJob(abc.ABC):
         """Return where the model comes from, for the manifest."""
 
     @abc.abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """Return the description that the converting process opens the source from."""
+    def to_json(self, scratch: Path) -> dict[str, Any]:
+        """Return the description that the converting process opens the source from; files of it are in `scratch`."""
 
     @abc.abstractmethod
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Lock the folder of the artifacts for this process."""
+
+
+class FolderJob(ExportJob):
+    """A source of artifacts that have a folder of their own."""
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock the folder of the artifacts."""
+        self.exports.mkdir(parents=True, exist_ok=True)
+        with locked(self.exports, f"Another process exports to this folder. Received: out={str(self.exports)!r}."):
+            try:
+                yield
+            finally:
+                if [entry.name for entry in self.exports.iterdir()] == [".lock"]:
+                    # Nothing was exported: leave no empty folder.
+                    (self.exports / ".lock").unlink()
+                    self.exports.rmdir()
 
 
 class RunJob(ExportJob):
@@ -127,8 +144,9 @@ class RunJob(ExportJob):
         """Return the info of the weights that the training started from; empty without any."""
         return (self.run.statistics() or {}).get("pretrained") or {}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, scratch: Path) -> dict[str, Any]:
         """Return the path of the run."""
+        del scratch
         return {"run": str(self.run.path.resolve())}
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
@@ -136,7 +154,7 @@ class RunJob(ExportJob):
         return self.run.lock()
 
 
-class RegistryJob(ExportJob):
+class RegistryJob(FolderJob):
     """A model of the registry.
 
     Args:
@@ -175,24 +193,12 @@ class RegistryJob(ExportJob):
         weights["weights_sha256"] = digest or weights["weights_sha256"]
         return {**model, **weights, "calibrated_on": request.samples}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, scratch: Path) -> dict[str, Any]:
         """Return the request with absolute paths."""
+        del scratch
         fields = dataclasses.asdict(self.request)
         paths = {key: Path(fields[key]) for key in ("weights", "calibration") if fields[key]}
         return {"model": {**fields, **{key: str(path.resolve()) for key, path in paths.items() if path.exists()}}}
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Lock the folder of the artifacts."""
-        self.exports.mkdir(parents=True, exist_ok=True)
-        with locked(self.exports, f"Another process exports to this folder. Received: out={str(self.exports)!r}."):
-            try:
-                yield
-            finally:
-                if [entry.name for entry in self.exports.iterdir()] == [".lock"]:
-                    # Nothing was exported: leave no empty folder.
-                    (self.exports / ".lock").unlink()
-                    self.exports.rmdir()
 
 
 def _weights_facts(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,43 +210,3 @@ def _weights_facts(info: Mapping[str, Any]) -> dict[str, Any]:
 def _signature(spec: ModelSpec, shape: tuple[int, ...]) -> tuple[str, str, tuple[int, ...]]:
     """Return name, dtype and shape of an artifact's input."""
     return input_name(spec.inputs[0], shape), spec.input_dtype, shape
-
-
-def open_job(
-    source: Any,
-    *,
-    weights: str | os.PathLike[str] | None = None,
-    calibration: str | os.PathLike[str] | None = None,
-    out: str | os.PathLike[str] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> ExportJob:
-    """Return the job for a source; for the arguments see `export.convert`.
-
-    Raises:
-        BadOption: the source is not supported, or an argument does not apply to it.
-    """
-    if not isinstance(source, (Run, str, os.PathLike)):
-        raise BadOption(
-            "source must be a trained run, its directory, or the name of a registry model with weights. "
-            f"Received: source={type(source).__name__}. Register your model with zoo.register_model and pass its name."
-        )
-    if is_registry_name(source):
-        texts = ("" if value is None else os.fspath(value) for value in (weights, calibration))
-        request = RegistryRequest.locate(str(source), *texts, dict(options or {}))
-        return RegistryJob(request, Path(out or Path("exports") / request.name))
-    for name, value in (("weights", weights), ("calibration", calibration), ("out", out), ("options", options)):
-        if value:
-            raise BadOption(
-                f"{name} applies to registry models, not to runs. Received: {name}={value!r}. Leave it out."
-            )
-    return RunJob(source if isinstance(source, Run) else Run.open(source))
-
-
-def is_registry_name(source: Any) -> bool:
-    """Return whether a source is the name of a registry model, or has its own weights as `zoo.get` takes them.
-
-    An existing path is a run, unless it is a folder of weights.
-    """
-    if not isinstance(source, str) or is_repository(source) or is_transformers_folder(Path(source)):
-        return isinstance(source, str)
-    return (source in models or split_tag(source) is not None) and not Path(source).exists()

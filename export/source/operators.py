@@ -7,17 +7,16 @@ from collections.abc import Collection
 from typing import Any
 
 from zoo.common import compat
-from zoo.common.lazy import tf
+from zoo.common.lazy import keras, tf
 
 
 def operators(model: Any) -> list[tuple[str, str]]:
     """Return the operators that a model runs at inference, each with the name of its layer."""
-    specs = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, tensor.name) for tensor in model.inputs]
-    by_name = isinstance(model.input, dict)
+    specs = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
 
     def predict(*values: Any) -> Any:
-        inputs = dict(zip((spec.name for spec in specs), values, strict=True)) if by_name else values[0]
-        return model(inputs, training=False)
+        # Keras flattens dictionaries in the order of `model.inputs`.
+        return model(keras.tree.pack_sequence_as(model.input, values), training=False)
 
     graph = tf.function(predict, autograph=False).get_concrete_function(*specs).graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from export.source.backend_parity import require_same_logits
 from training.data.pipeline.pipeline import Pipeline
 from training.learning.build import build_model
-from training.learning.evaluation import MODEL_ADVICE, load_model
+from training.learning.evaluation import MODEL_REFUSAL, load_model
 from training.runs.run import Run
 from zoo.build import POLICIES, dtype_policy
 from zoo.common.errors import ParityError
@@ -40,7 +40,7 @@ def rebuild(run: Run, pipeline: Pipeline) -> _keras.Model:
     """
     with dtype_policy("float32"):
         model = build_model(run.recipe, pipeline)
-    fill_weights(model, run.model_path, advice=MODEL_ADVICE)
+    fill_weights(model, run.model_path, MODEL_REFUSAL)
     require_same_logits(run, model)
     x, _ = pipeline.first_batch("validation")
     trained = load_model(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zoo
-from export.core.samples import count_examples, predict_in_batches, take_examples
+from export.core.samples import FEWEST, predict_in_batches, split_examples, take_examples
 from export.source.request import FILE, FOLDER, RANDOM, RegistryRequest
 from export.source.run_source import SAMPLE_BYTES
 from export.source.source import CALIBRATION_EXAMPLES, SourceModel
@@ -23,8 +23,10 @@ from zoo.common.errors import BadOption, DataError
 from zoo.common.lazy import keras, np, tf
 from zoo.decoding import greedy
 from zoo.reading.arrays import read_npy
-from zoo.reading.files import reading
+from zoo.reading.data_files import read_numbers
+from zoo.reading.files import Refusal, reading
 from zoo.specs.preprocessing import PRESETS, PreprocessingConfig
+from zoo.specs.tasks import task_of
 from zoo.specs.text import END, PADDING, START
 from zoo.weights.source import HeadWarning
 
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 
 SEED = 0
 # Examples to compare artifacts on: by default; for models above HEAVY billion multiply-adds, which take a second each
-# in formats without fast kernels; for sequence-to-sequence models; and at least.
-COMPARED, HEAVY, COMPARED_HEAVY, COMPARED_SEQUENCES, COMPARED_MIN = 64, 1.0, 32, 16, 8
+# in formats without fast kernels; and for sequence-to-sequence models.
+COMPARED, HEAVY, COMPARED_HEAVY, COMPARED_SEQUENCES = 64, 1.0, 32, 16
 # Side lengths of the patches in noise images, in pixels: noise of single pixels averages out in a model.
 PATCHES = (1, 4, 16)
 
@@ -66,10 +68,11 @@ def open_registry_source(request: RegistryRequest, scratch: Path) -> tuple[Sourc
     samples = {"inputs": compared, "logits": predict_in_batches(source.model, compared)}
     if texts:
         samples["texts"] = texts.compared
-    if source.task == "generate":
+    kind = task_of(source.task)
+    if kind.generates:
         samples["tokens"] = np.asarray(greedy(source.encoder_decoder, keras.ops.convert_to_tensor(compared["source"])))
-    if source.task in ("generate", "tag"):
-        samples["valid"] = (compared["target"] if source.task == "generate" else compared) != PADDING
+    if kind.tokens:
+        samples["valid"] = (compared["target"] if kind.generates else compared) != PADDING
     return source, samples
 
 
@@ -99,31 +102,22 @@ def _examples(request: RegistryRequest, preprocessing: PreprocessingConfig) -> t
     if request.samples == FOLDER:
         paths = request.images()
         chosen = [paths[i] for i in rng.permutation(len(paths))[: CALIBRATION_EXAMPLES + most]]
-        first, second = _split(chosen, most)
+        first, second = split_examples(chosen, most)
         return lambda count: _decoded(request, preprocessing, first[:count]), _decoded(request, preprocessing, second)
     if request.samples == FILE:
         rows = _rows(request)
         examples: Any = rows[rng.permutation(len(rows))[: CALIBRATION_EXAMPLES + most]]
     else:
         examples = _noise(request, preprocessing, 2 * most, rng)
-    calibration, compared = _split(examples, most)
+    calibration, compared = split_examples(examples, most)
     return lambda count: take_examples(calibration, count), compared
 
 
 def _most(request: RegistryRequest) -> int:
     """Return the number of examples to compare artifacts on."""
-    generates = request.spec.task == "generate"
+    generates = task_of(request.spec.task).generates
     most = COMPARED_HEAVY if request.spec.gmacs > HEAVY else COMPARED_SEQUENCES if generates else COMPARED
-    return max(COMPARED_MIN, min(most, SAMPLE_BYTES // math.prod(request.shape)))
-
-
-def _split(examples: Any, most: int) -> tuple[Any, Any]:
-    """Return two halves, the second of at most `most` examples; if there are few examples, both have all of them."""
-    if isinstance(examples, dict):
-        halves = {name: _split(values, most) for name, values in examples.items()}
-        return tuple({name: half[side] for name, half in halves.items()} for side in (0, 1))
-    second = min(most, count_examples(examples) // 2)
-    return (examples, examples) if second < COMPARED_MIN else (examples[:-second], examples[-second:])
+    return max(FEWEST, min(most, SAMPLE_BYTES // math.prod(request.shape)))
 
 
 def _decoded(request: RegistryRequest, preprocessing: PreprocessingConfig, paths: Sequence[Path]) -> _np.ndarray:
@@ -146,13 +140,13 @@ def _decoded(request: RegistryRequest, preprocessing: PreprocessingConfig, paths
 def _rows(request: RegistryRequest) -> _np.ndarray:
     """Return the examples of a .npy file (n, *shape), or of a .csv file with a header line."""
     path, spec = Path(request.calibration), request.spec
-    if spec.task == "generate":
+    if task_of(spec.task).generates:
         raise DataError(f"{spec.name} is calibrated on seeded ids. Received: calibration={str(path)!r}. Leave it out.")
-    expected = "Expected examples in a .npy or .csv file", DataError, "Correct the file, or name another one."
-    with warnings.catch_warnings(), reading(path, *expected):
+    refusal = Refusal("Expected examples in a .npy or .csv file", DataError, "Correct the file, or name another one.")
+    with warnings.catch_warnings(), reading(path, refusal):
         warnings.simplefilter("ignore")
         numbers = path.suffix == ".npy"
-        rows = read_npy(path, *expected) if numbers else np.genfromtxt(path, delimiter=",", skip_header=1, ndmin=2)
+        rows = read_npy(path, refusal) if numbers else read_numbers(path)
     if rows.dtype.kind not in "biuf" or not rows.ndim:
         raise DataError(f"Expected an array of numbers. Received: {path} of {rows.dtype}. Correct the file.")
     if rows.shape[1:] != request.shape or not len(rows) or not np.isfinite(rows).all():

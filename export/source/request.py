@@ -16,6 +16,7 @@ from zoo.common.budgets import check_option, check_shape
 from zoo.common.errors import BadOption, DataError
 from zoo.specs.preprocessing import parse_preprocessing
 from zoo.specs.registry import ModelSpec, models
+from zoo.specs.tasks import task_of
 from zoo.weights.names import check_weights, is_weights_file, weights_path
 from zoo.weights.references import is_repository
 from zoo.weights.repositories import locate, stored_model
@@ -56,10 +57,9 @@ class RegistryRequest:
     @property
     def task(self) -> str:
         """The task of the model: a classifier without classes gives vectors."""
-        spec, classes = self.spec, self.options.get("classes")
-        if spec.task == "embed":
-            return "classify" if classes else spec.task
-        return "embed" if spec.task == "classify" and classes == 0 else spec.task
+        kind, classes = task_of(self.spec.task), self.options.get("classes")
+        other = kind.headed if classes else kind.headless if classes == 0 else ""
+        return other or self.spec.task
 
     @property
     def classes(self) -> int:
@@ -69,7 +69,7 @@ class RegistryRequest:
     @property
     def labels(self) -> list[str]:
         """Names of the classes where the weights do not state them: numbers."""
-        return [] if self.task in ("generate", "embed") else [str(number) for number in range(self.classes)]
+        return [str(number) for number in range(self.classes)] if task_of(self.task).classes else []
 
     @property
     def samples(self) -> str:
@@ -123,15 +123,19 @@ class RegistryRequest:
 
     def images(self) -> list[Path]:
         """Return the images below the calibration folder; raises DataError if there are none."""
-        root, known = Path(self.calibration), suffixes()
-        found = sorted(
-            path
-            for path in root.rglob("*")
-            if path.suffix.lower() in known and not any(map(is_hidden, path.relative_to(root).parts)) and path.is_file()
+        return find_images(Path(self.calibration))
+
+
+def find_images(root: Path) -> list[Path]:
+    """Return the images below a calibration folder; raises DataError if there are none."""
+    known = suffixes()
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in known and not any(map(is_hidden, path.relative_to(root).parts)) and path.is_file()
+    )
+    if not found:
+        raise DataError(
+            f"A calibration folder must hold images ({', '.join(known)}). Received: calibration={str(root)!r}"
         )
-        if not found:
-            raise DataError(
-                f"A calibration folder must hold images ({', '.join(known)}). "
-                f"Received: calibration={self.calibration!r}"
-            )
-        return found
+    return found

@@ -14,8 +14,10 @@ from training.data.pipeline.pipeline import Pipeline
 from training.data.tokenization import detokenize
 from training.learning.evaluation import open_data
 from training.runs.run import Run
+from zoo.common.errors import DataError
 from zoo.common.lazy import keras, np
 from zoo.decoding import greedy
+from zoo.specs.tasks import task_of
 from zoo.specs.text import PADDING
 
 # Limits of the samples in an artifact's folder: examples, sequences, and bytes.
@@ -68,7 +70,7 @@ def data_metadata(run: Run) -> dict[str, Any]:
 
 def _samples(source: SourceModel, pipeline: Pipeline) -> dict[str, Any]:
     """Return test examples with the source model's predictions."""
-    generates = source.task == "generate"
+    generates = task_of(source.task).generates
     # One byte per pixel, four per logit.
     size = math.prod(source.shape) + 4 * sum(math.prod(tensor.shape[1:]) for tensor in source.model.outputs)
     split = "test" if "test" in pipeline.dataset.splits else "validation"
@@ -77,9 +79,21 @@ def _samples(source: SourceModel, pipeline: Pipeline) -> dict[str, Any]:
     samples = {"inputs": inputs, "labels": labels, "logits": predict_in_batches(source.model, inputs)}
     if source.text:
         samples["texts"] = np.array(pipeline.strings(split, count)[:SECOND_PASS])
+    if pipeline.dataset.table:
+        samples |= _rows(pipeline, split, count, inputs)
     if generates:
         samples["labels"] = np.where(labels == PADDING, IGNORED, labels)
         samples["tokens"] = np.asarray(greedy(source.encoder_decoder, keras.ops.convert_to_tensor(inputs["source"])))
         generated = detokenize(source.text, samples["tokens"][:SECOND_PASS]).numpy()
         samples["generated"] = np.array([text.decode("utf-8", "replace") for text in generated])
     return samples
+
+
+def _rows(pipeline: Pipeline, split: str, count: int, inputs: Any) -> dict[str, Any]:
+    """Return the cells of the first rows of a table as texts, unless numbers of a Parquet file are other texts."""
+    table, rows = pipeline.dataset.table, pipeline.rows(split, count)[:SECOND_PASS]
+    try:
+        found = table.encode_records([dict(zip(table.names, row, strict=True)) for row in rows])
+    except DataError:
+        return {}
+    return {"rows": np.array(rows)} if np.array_equal(found, inputs[: len(rows)]) else {}

@@ -8,21 +8,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.core.format import FormatRequest, formats
+from export.core.format import Format, FormatRequest, formats
 from export.core.generate import decoder_inputs
+from export.core.keras_graph import check_same
 from export.core.metadata import input_name, model_metadata, output_names
 from export.core.options import REMEDY, Options, changed_options
+from export.core.precheck import TENSOR_LIST
 from export.core.samples import SEQUENCE_INPUTS, count_examples, pad_batch, take_examples
+from export.source.loops import unroll
 from export.source.operators import operators
 from training.common.pixel_limit import refuse_large
 from training.common.preprocess import decode
 from training.recipe.config import DataConfig
-from zoo.common.errors import BadOption
+from zoo.common.compat import producer
+from zoo.common.errors import BadOption, ExportError
 from zoo.common.files import write_json
 from zoo.common.lazy import keras
 from zoo.decoding import EncoderDecoder, split_model
 from zoo.specs.info import ModelInfo
 from zoo.specs.preprocessing import PreprocessingConfig
+from zoo.specs.tasks import task_of
 from zoo.specs.text import TextConfig
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ DECODER_STEPS = 500  # for the calibration of a decoder
 # ONNX does not allow an output with the name of an input.
 OUTPUT_NAMES = {"cache": "next_cache"}
 PREPROCESSING = "preprocessing"  # name of the layer
+# Examples and allowed error of a model with other layers that must compute the same.
+PROBED, SAME = 8, 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +57,9 @@ class Part:
     outputs: tuple[str, ...]
 
     @property
-    def inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
+    def inputs(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
         """Shape without the batch, and dtype, of each input."""
-        return {tensor.name: (tuple(tensor.shape[1:]), tensor.dtype) for tensor in self.model.inputs}
+        return {name: (tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in named_inputs(self.model).items()}
 
     def __call__(self, **values: Any) -> dict[str, Any]:
         """Return the outputs by name."""
@@ -63,17 +70,24 @@ class Part:
         return {OUTPUT_NAMES.get(name, name): value for name, value in outputs.items()}
 
 
+def named_inputs(model: _keras.Model) -> dict[str, Any]:
+    """Return the symbolic inputs of a functional model by name: their keys in a dictionary, or their layers' names."""
+    given = model.input
+    return dict(given) if isinstance(given, dict) else {producer(tensor).name: tensor for tensor in model.inputs}
+
+
 class SourceModel:
     """A model as formats convert it.
 
     Args:
         model: keras.Model in float32, from preprocessed values (n, *shape) or from token ids.
-        preprocessing: becomes part of the artifact; does not apply to ids.
+        preprocessing: becomes part of the artifact; does not apply to ids; None for a model that takes raw values.
         labels: names of the classes or tags; none for sequence-to-sequence models.
         calibrate: `calibrate(count)` returns up to `count` training examples as artifacts take them.
         scratch: folder for artifacts that several formats share.
         text: how strings become ids, if known.
-        metadata: "task", if the model alone does not determine it, and other metadata of the data.
+        metadata: "task", if the model alone does not determine it, other metadata of the data, and those of the
+            interface that differ: names of inputs and outputs.
 
     Attributes:
         model: keras.Model in float32, from raw values "image" or "features" (n, *shape), or ids, to logits or values.
@@ -91,7 +105,7 @@ class SourceModel:
     def __init__(
         self,
         model: _keras.Model,
-        preprocessing: PreprocessingConfig,
+        preprocessing: PreprocessingConfig | None,
         labels: Sequence[str],
         calibrate: Callable[[int], Any],
         scratch: Path,
@@ -101,12 +115,13 @@ class SourceModel:
         self._again = functools.partial(SourceModel, text=text, metadata=metadata)
         self.inner, self._derived = model, dict[str, SourceModel]()
         extra = dict(metadata or {})
-        names = [tensor.name for tensor in model.inputs]
+        names = list(named_inputs(model))
         takes_ids = model.inputs[0].dtype == "int32"
         self.task = extra.pop("task", None) or _default_task(model)
         self.shape = tuple(size for tensor in model.inputs for size in tensor.shape[1:])
         self.labels, self.text = tuple(labels), text
-        self.model = model if takes_ids else _with_preprocessing(model, preprocessing)
+        applied = None if takes_ids else preprocessing
+        self.model = model if applied is None else _with_preprocessing(model, applied)
         self._preprocessing, self._calibrate, self._scratch = preprocessing, calibrate, scratch
         self._converted: set[str] = set()
         self.writers: Mapping[str, Callable[..., None]] = {}
@@ -114,7 +129,7 @@ class SourceModel:
         signature = input_name(names[0], self.shape), model.inputs[0].dtype, self.shape
         self.metadata = model_metadata(model.name, self.task, signature, self.labels)
         self.metadata |= {
-            "preprocessing": None if takes_ids else {**preprocessing.to_json(), "inside": True},
+            "preprocessing": applied and {**applied.to_json(), "inside": True},
             "text": text and text.to_json(),
             **extra,
         }
@@ -123,7 +138,7 @@ class SourceModel:
     def facts(self) -> dict[str, Any]:
         """What the process that asked for the export needs to know, JSON-safe; see `export.source.job.ExportJob`."""
         stated = {name: self.metadata[name] for name in ("labels", "preprocessing", "text")}
-        return {**stated, "info": self.info and self.info.to_json()}
+        return {**stated, "info": self.info and self.info.to_json(), "metadata": self.metadata}
 
     @functools.cached_property
     def calibration(self) -> Any:
@@ -160,6 +175,23 @@ class SourceModel:
         """The TensorFlow operators that the model runs at inference, each with the name of its layer."""
         return operators(self.model)
 
+    def for_format(self, fmt: Format) -> SourceModel:
+        """Return this source as a format can hold it: with unrolled loops, or itself."""
+        if fmt.loops or TENSOR_LIST not in {kind for kind, _ in self.operators}:
+            return self
+        return self._unrolled
+
+    @functools.cached_property
+    def _unrolled(self) -> SourceModel:
+        """This source with the steps of its recurrent layers side by side; itself where that is another function."""
+        try:
+            found = self.derived("unrolled", unroll)
+            check_same(self.model, found.model, take_examples(self.calibration, PROBED), SAME)
+        except (ValueError, BadOption, ExportError):
+            # Too many steps, or a mask that Keras applies in another way: the rules of the format refuse it.
+            return self
+        return found
+
     @functools.cached_property
     def encoder_decoder(self) -> EncoderDecoder:
         """Encoder and decoder step of a sequence-to-sequence model."""
@@ -168,16 +200,18 @@ class SourceModel:
     @functools.cached_property
     def parts(self) -> tuple[Part, ...]:
         """The functions of an artifact: one, or encoder and decoder step of a sequence-to-sequence model."""
-        if self.task != "generate":
+        if not task_of(self.task).generates:
             return (Part("serving_default", self.model, output_names(self.metadata)),)
         taken = self.encoder_decoder
         return Part("encode", taken.encoder, ("memory",)), Part("decode", taken.decoder, ("logits", "next_cache"))
 
     def feeds(self, part: Part, batch: int) -> Iterator[dict[str, Any]]:
         """Yield calibration data for a part in batches of exactly `batch` examples."""
-        if self.task != "generate":
-            (name,) = part.inputs
-            batches: list[dict[str, Any]] = [{name: self.calibration}]
+        if not task_of(self.task).generates:
+            examples = self.calibration
+            batches: list[dict[str, Any]] = [
+                examples if isinstance(examples, dict) else {next(iter(part.inputs)): examples}
+            ]
         else:
             batches = self._part_inputs[part.name]
         for inputs in batches:
@@ -197,11 +231,12 @@ class SourceModel:
 
         An image of more than `max_pixels` is refused by its header: a small file can hold more than fits into memory.
         """
-        if self.metadata["input"] != "image":
+        preprocessing = self._preprocessing
+        if self.metadata["input"] != "image" or preprocessing is None:
             return None
 
         def pixels(encoded: Any) -> Any:
-            return decode(refuse_large(encoded, self.max_pixels), self.shape, self._preprocessing)
+            return decode(refuse_large(encoded, self.max_pixels), self.shape, preprocessing)
 
         return pixels
 
@@ -220,7 +255,8 @@ class SourceModel:
             arguments = (options,) if dataclasses.fields(options) else ()
             if fmt in self.writers:
                 _refuse_remedies(fmt, options)
-            record = self.writers.get(fmt, backend.write)(self, folder / backend.file, *arguments)
+            write = self.writers.get(fmt, backend.write)
+            record = write(self.for_format(entry), folder / backend.file, *arguments)
             write_json(record_path(folder), record or {}, parents=False)
             self._converted.add(folder.name)
         return folder / backend.file

@@ -44,6 +44,7 @@ class Measure:
             bits change where no prediction changes.
         labeled: `labeled(labels)` returns which rows have a label.
         more: `more(outputs, source)` returns other fields of a `Parity`, if there are any.
+        vanishing: the largest output that is nothing but rounding: kernels flush what leads to it to zero.
     """
 
     metric: str
@@ -56,6 +57,7 @@ class Measure:
     times: float = 1.0
     labeled: Callable[[Any], Any] = _every_row
     more: Callable[[Any, Any], dict[str, float]] | None = None
+    vanishing: float = 1e-12
 
     def adjust(self, tolerance: Tolerance) -> Tolerance:
         """Return the tolerance of a format for the task."""
@@ -134,6 +136,13 @@ def _decisions_snr(logits: _np.ndarray, source: _np.ndarray) -> float:
     """Return the ratio for logits (n, labels); the signal is the spread of each label's logits in the source."""
     spread = source - source.mean(0, keepdims=True, dtype="float64")
     return _decibels((spread**2).mean(), ((logits - source).astype("float64") ** 2).mean())
+
+
+def _tensor_snr(values: _np.ndarray, source: _np.ndarray) -> float:
+    """Return the ratio for values of any shape; the signal is their spread, or they themselves if they are constant."""
+    spread = source - source.mean(dtype="float64")
+    signal = spread if np.abs(spread).max() > 1e-6 * np.abs(source).max() else source.astype("float64")
+    return _decibels((signal**2).mean(), ((values - source).astype("float64") ** 2).mean())
 
 
 def _values_snr(values: _np.ndarray, source: _np.ndarray) -> float:
@@ -237,8 +246,11 @@ MEASURES = {
         slack=ROUNDING,
         times=2.0,
     ),
+    # Outputs of unknown meaning, of any shape.
+    "any": Measure("accuracy", _accuracy, None, None, _largest, _tensor_snr, slack=ROUNDING),
     "embed": Measure("neighbors", _accuracy, _same_neighbor, None, _largest, _vectors_snr, more=_cosine),
-    "regress": Measure("r2", _r2, None, _jackknife(_r2), _ranges, _values_snr, slack=ROUNDING),
+    # Values may have any unit.
+    "regress": Measure("r2", _r2, None, _jackknife(_r2), _ranges, _values_snr, slack=ROUNDING, vanishing=1e-30),
 }
 
 

@@ -10,6 +10,7 @@ from export.core.tolerance import Tolerance
 from export.verification.compared import Compared, Parity
 from export.verification.gate import EXACT
 from zoo.common.lazy import np
+from zoo.specs.tasks import task_of
 
 # What decides, and the metric, where outputs differ in them.
 EACH, SCORE = "each output", "score"
@@ -35,7 +36,7 @@ def compare_outputs(
     parts, first = {}, 0
     for output in outputs:
         name, task, source = output["name"], output["task"], samples["logits"][output["name"]]
-        columns = len(output["labels"]) if task == "multilabel" else 1
+        columns = task_of(task).columns(output["labels"])
         labels, labeled = _labels(samples.get("labels"), slice(first, first + columns), task)
         every = np.ones(len(source), bool)
         some = [other[name] for other in others]
@@ -51,10 +52,10 @@ def _labels(labels: Any, place: slice, task: str) -> tuple[Any, Any]:
         return None, None
     own = labels[:, place]
     labeled = ~np.isnan(own).any(1)
-    if task == "regress":
+    if task_of(task).numbers:
         return own, labeled
     filled = np.where(np.isnan(own), -1, own).astype("int64")
-    return (filled if task == "multilabel" else filled[:, 0]), labeled
+    return (filled if task_of(task).marks else filled[:, 0]), labeled
 
 
 def _merged(parts: Mapping[str, Parity]) -> Parity:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from export.backends.tensorflow.runtime import set_threads
 from export.core.generate import Generator
-from export.core.runtime import Runtime, Tensor
+from export.core.runtime import Runtime, Tensor, cast_inputs, in_order, inputs_in_order, one_or_named
 from export.core.samples import in_batches
 from export.source.source import OUTPUT_NAMES, Part
-from zoo.common.lazy import keras, np, tf
+from zoo.common.lazy import keras, tf
 from zoo.decoding import split_model
-from zoo.reading.files import reading
+from zoo.reading.files import Refusal, reading
 from zoo.reading.json_files import parse_json
 from zoo.reading.keras_models import CONFIG, METADATA, open_archive, open_model
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import keras as _keras
     import numpy as _np
 
-EXPECTED = "Expected a .keras file that Keras reads in its safe mode"
+REFUSAL = Refusal("Expected a .keras file that Keras reads in its safe mode")
 PACKAGE = "zoo"  # Keras registers the zoo's classes and functions as "zoo>NAME"
 
 
@@ -74,7 +74,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 
 def _read(path: Path, name: str) -> Any:
-    with reading(path, EXPECTED), open_archive(path, whole=False) as archive:
+    with reading(path, REFUSAL), open_archive(path, whole=False) as archive:
         return parse_json(archive.read(name), dict)
 
 
@@ -84,11 +84,11 @@ def load_file(path: Path) -> _keras.Model:
     Raises:
         RunError: the file cannot be read, or has unknown layers.
     """
-    return open_model(path, EXPECTED)
+    return open_model(path, REFUSAL)
 
 
 class KerasRuntime(Runtime):
-    """A .keras file with one input, and one output or one for each target.
+    """A .keras file with one function.
 
     Args:
         path: the file.
@@ -103,28 +103,24 @@ class KerasRuntime(Runtime):
             set_threads(threads)
         self.metadata, self.required_modules, self.batch = read_metadata(path), required_modules(path), None
         model = load_file(path)
-        (tensor,) = model.inputs
-        self.inputs = (Tensor(tensor.name, tuple(tensor.shape), tensor.dtype),)
-        if isinstance(model.output, dict):
-            self.outputs = tuple(Tensor(name, tuple(x.shape), x.dtype) for name, x in model.output.items())
-        else:
-            # Keras does not store the name of a single output.
-            output = (self.metadata or {}).get("output", model.output_names[0])
-            self.outputs = (Tensor(output, tuple(model.output_shape), model.compute_dtype),)
-        spec = tf.TensorSpec(tensor.shape, tensor.dtype)
-        self._function = tf.function(lambda x: model(x, training=False), autograph=False, input_signature=[spec])
+        # Keras does not store the name of a single output.
+        output = (self.metadata or {}).get("output", model.output_names[0])
+        part = Part("serving_default", model, tuple(model.output) if isinstance(model.output, dict) else (output,))
+        inputs, outputs = _interface(part)
+        self.inputs, self.outputs = inputs_in_order(inputs, self.metadata), in_order(outputs, self.metadata)
+        self._function = _function(part)
 
-    def __call__(self, inputs: _np.ndarray) -> Any:
+    def __call__(self, inputs: Any) -> Any:
         """Return float32 logits of raw values (n, *shape) or ids; by name if there are several outputs."""
-        values = np.asarray(inputs, self.inputs[0].dtype)
-        return in_batches(self._run, values, self.batch)
+        return in_batches(self._run, cast_inputs(self.inputs, inputs), self.batch)
 
-    def _run(self, batch: _np.ndarray) -> Any:
-        return tf.nest.map_structure(lambda value: value.numpy(), self._function(batch))
+    def _run(self, batch: dict[str, _np.ndarray]) -> Any:
+        found = self._function(**{name: tf.constant(values) for name, values in batch.items()})
+        return one_or_named(self.outputs, {name: value.numpy() for name, value in found.items()})
 
-    def step(self, inputs: _np.ndarray) -> None:
+    def step(self, inputs: Any) -> None:
         """Run once on raw values (n, *shape) of the right dtype."""
-        self._run(inputs)
+        self._run(inputs if isinstance(inputs, dict) else {self.inputs[0].name: inputs})
 
 
 class KerasGenerator(Generator):
@@ -156,7 +152,8 @@ class KerasGenerator(Generator):
 def _interface(part: Part) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return inputs and outputs of a part."""
     inputs = tuple(Tensor(name, (None, *shape), dtype) for name, (shape, dtype) in part.inputs.items())
-    outputs = part.model.output.items()
+    found = part.model.output
+    outputs = found.items() if isinstance(found, dict) else [(part.outputs[0], found)]
     return inputs, tuple(Tensor(OUTPUT_NAMES.get(name, name), tuple(x.shape), x.dtype) for name, x in outputs)
 
 

@@ -113,7 +113,7 @@ def tensors_of(content: bytes, kinds: Sequence[str]) -> set[str]:
 def refuse_float(content: bytes, excluded: Sequence[str] = (), *, name: str = "tflite_int8") -> None:
     """Raise UnsupportedExport if an operator computes in float32, except those with excluded outputs."""
     model = read(content)
-    floats = set()
+    floats: dict[str, str] = {}  # the first operator of each type, by its output
     for graph in model.subgraphs:
         for operator in graph.operators:
             used = [graph.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
@@ -122,9 +122,10 @@ def refuse_float(content: bytes, excluded: Sequence[str] = (), *, name: str = "t
             if any(name_of(graph.tensors[i]) in excluded for i in operator.outputs):
                 continue
             if any(tensor.type == schema.TensorType.FLOAT32 for tensor in used):
-                floats.add(operator_name(model, operator))
+                floats.setdefault(operator_name(model, operator), name_of(graph.tensors[operator.outputs[0]]))
     if floats:
+        named = [f"{kind} of {output}" for kind, output in floats.items() if kind not in CASTS] or list(floats)
         raise UnsupportedExport(
-            f"{name} needs operators with integer kernels in LiteRT. "
-            f"Received: operators={', '.join(sorted(floats - CASTS) or floats)}. Use tflite_dynamic or other layers."
+            f"{name} needs operators that LiteRT Quantizer makes integer. "
+            f"Received: operators={', '.join(sorted(named))}. Use tflite_dynamic or other layers."
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.backends.litert.runtime import interpreter
-from export.core.metadata import output_names
+from export.core.metadata import input_names, output_names
 from export.quantization.options import MINMAX
 from export.quantization.ranges import Histogram, choose_ranges
 from zoo.common.lazy import np, quiet_libraries
@@ -23,13 +23,13 @@ def tighten(ranges: dict[str, Any], path: Path, source: SourceModel, method: str
 
     Args:
         ranges: the smallest and largest values of each tensor, which are changed.
-        path: the float32 file, with one input.
+        path: the float32 file.
         source: its source model.
         method: one of `export.quantization.ranges.METHODS`.
     """
     if method == MINMAX:
         return
-    kept = {source.metadata["input"], *output_names(source.metadata)}
+    kept = {*input_names(source.metadata), *output_names(source.metadata)}
     histograms = {
         name: Histogram.over((float(np.min(found["min"])), float(np.max(found["max"]))))
         for name, found in ranges.items()
@@ -51,11 +51,11 @@ def _activations(path: Path, source: SourceModel, names: set[str]) -> Iterator[t
             model_path=str(path), experimental_op_resolver_type=resolver, experimental_preserve_all_tensors=True
         )
         opened.allocate_tensors()
-    (given,), (part,) = opened.get_input_details(), source.parts
+    given, (part,) = {detail["name"]: detail for detail in opened.get_input_details()}, source.parts
     found = [detail for detail in opened.get_tensor_details() if detail["name"] in names]
-    for feed in source.feeds(part, given["shape"][0]):
-        (values,) = feed.values()
-        opened.set_tensor(given["index"], values)
+    for feed in source.feeds(part, next(iter(given.values()))["shape"][0]):
+        for name, values in feed.items():
+            opened.set_tensor(given[name]["index"], values)
         opened.invoke()
         for detail in found:
             yield detail["name"], opened.get_tensor(detail["index"])

@@ -13,6 +13,7 @@ from export.core.options import Options, changed_options
 from export.core.tolerance import Tolerance
 from export.quantization.options import PreparationOptions, QuantizationOptions
 from zoo.common.errors import BadOption
+from zoo.specs.tasks import task_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LiteRtOptions(Options):
     def check(self, metadata: Mapping[str, Any]) -> None:
         """Raise BadOption for dtypes of sequence-to-sequence models or of token ids."""
         dtypes = changed_options(self).keys() & {"input", "output"}
-        if dtypes and metadata["task"] == "generate":
+        if dtypes and task_of(metadata["task"]).generates:
             raise BadOption(
                 "input and output do not apply to sequence-to-sequence models. "
                 f"Received: options={sorted(dtypes)}. Leave them out."
@@ -126,5 +127,6 @@ def register_litert(
         options=options,
         guarantees=guarantees,
         rules=rules_for(guarantees),
+        loops="integer" not in guarantees,
         packages=("tensorflow", "ai_edge_litert", "litert_quantizer"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from export.core.precheck import TENSOR_LIST, Rule, without_operators
+from export.core.precheck import TENSOR_LIST, UNROLLED, Rule, without_operators
 
 OTHERS, BEFORE = "Compute it with other operators", "Compute spectra before the model"
 # Erf is not here: LiteRT has no Erf but GELU, which contains it.
@@ -19,7 +19,7 @@ UNSUPPORTED = {
 }
 # Operators without integer kernels.
 UNSUPPORTED_INTEGER = {
-    TENSOR_LIST: "Use tflite_dynamic",
+    TENSOR_LIST: f"{UNROLLED}, or tflite_dynamic",
     "Cumsum": "Use tflite_dynamic",
     "TopKV2": "Sort outside the model, or use tflite_dynamic",
     "Conv3D": "Use tflite_dynamic",

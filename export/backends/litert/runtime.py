@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.core.compat import schema
 from export.core.generate import INTERFACE, Generator
-from export.core.runtime import Runtime, Tensor, in_order, one_or_named
+from export.core.runtime import Runtime, Tensor, by_input, in_order, inputs_in_order, one_or_named
 from export.core.samples import in_batches
 from zoo.common.errors import RunError, UnsupportedExport
 from zoo.common.lazy import LazyModule, np, quiet_libraries
@@ -25,7 +25,7 @@ CUSTOM = 32  # number of BuiltinOperator.CUSTOM in the schema
 
 
 class LiteRtRuntime(Runtime):
-    """A .tflite file with one input, and one output or one for each target.
+    """A .tflite file with one signature.
 
     Args:
         path: the file.
@@ -37,28 +37,32 @@ class LiteRtRuntime(Runtime):
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._interpreter = _open(path, threads)
         runner = self._interpreter.get_signature_runner(SIGNATURE)
-        (self._input,) = self._interpreter.get_input_details()
-        self._found = runner.get_output_details()
-        self.inputs, self.metadata = _tensors(runner.get_input_details()), read_metadata(path)
+        self._taken, self._found = runner.get_input_details(), runner.get_output_details()
+        self.metadata = read_metadata(path)
+        self.inputs = inputs_in_order(_tensors(self._taken), self.metadata)
         self.outputs = in_order(_tensors(self._found), self.metadata)
         self.batch = self.inputs[0].shape[0]
-        self._last_inputs: np.ndarray | None = None
+        self._last_inputs: Any = None
 
-    def __call__(self, inputs: _np.ndarray) -> Any:
+    def __call__(self, inputs: Any) -> Any:
         """Return float32 logits of raw values (n, *shape) or ids, batch by batch; by name if there are several."""
-        return in_batches(self._logits, inputs, self.batch)
+        return in_batches(self._logits, by_input(self.inputs, inputs), self.batch)
 
-    def step(self, inputs: _np.ndarray) -> None:
+    def step(self, inputs: Any) -> None:
         """Run once on raw values (batch, *shape); the same array as before is not converted again."""
         if inputs is not self._last_inputs:
-            self._interpreter.set_tensor(self._input["index"], _quantize(inputs, self.inputs[0]))
+            self._set(by_input(self.inputs, inputs))
             self._last_inputs = inputs
         self._interpreter.invoke()
 
-    def _logits(self, inputs: _np.ndarray) -> Any:
+    def _set(self, inputs: dict[str, _np.ndarray]) -> None:
+        for tensor in self.inputs:
+            self._interpreter.set_tensor(self._taken[tensor.name]["index"], _quantize(inputs[tensor.name], tensor))
+
+    def _logits(self, inputs: dict[str, _np.ndarray]) -> Any:
         """Return the outputs of one batch."""
         self._last_inputs = None
-        self._interpreter.set_tensor(self._input["index"], _quantize(inputs, self.inputs[0]))
+        self._set(inputs)
         self._interpreter.invoke()
         stored = {tensor: self._interpreter.get_tensor(self._found[tensor.name]["index"]) for tensor in self.outputs}
         return one_or_named(self.outputs, {tensor.name: _dequantize(v, tensor) for tensor, v in stored.items()})

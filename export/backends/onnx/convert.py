@@ -6,6 +6,7 @@ every weight several times.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from export.backends.onnx import passes
 from export.backends.onnx.external import is_external, save
 from export.backends.onnx.fuse import divide_before_erf, fuse_layer_norms, scale_channels_first
+from export.backends.onnx.lowering import lower
 from export.backends.onnx.options import OPSET, OnnxOptions
 from export.backends.onnx.runtime import FILES, session_options
 from export.backends.onnx.weights import product_weights, restore_weights
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 onnx = LazyModule("onnx")
 ort = LazyModule("onnxruntime")
 
+# Start of the names of outputs in TensorFlow's graph, where a layer may have the name of an output.
+RESULT = "result_of_the_model_"
 # Metadata keys that are also separate properties of the file: strings as they are, all others as JSON.
 PROPERTIES = ("model", "task", "labels", "preprocessing", "input", "output")
 
@@ -93,10 +97,13 @@ def _properties(metadata: Mapping[str, Any]) -> dict[str, str]:
 def _from_graph(part: Part, name: str) -> tuple[ModelProto, dict[str, list[int]], dict[str, Any]]:
     """Return a part converted by tf2onnx without its optimizers, shapes by tensor, and weights by input."""
     function, weights = _trace(part)
-    inputs, outputs = ([f"{name}:0" for name in names] for names in ((*part.inputs, *weights), part.outputs))
-    renamed = {tensor: tensor.removesuffix(":0") for tensor in (*inputs, *outputs)}
+    inputs = [f"{name}:0" for name in (*part.inputs, *weights)]
+    outputs = [f"{RESULT}{number}:0" for number in range(len(part.outputs))]
+    renamed = {tensor: tensor.removesuffix(":0") for tensor in inputs} | dict(zip(outputs, part.outputs, strict=True))
+    definition = function.graph.as_graph_def()
+    lower(definition)
     with tf.Graph().as_default() as graph:
-        tf.import_graph_def(function.graph.as_graph_def(), name="")
+        tf.import_graph_def(definition, name="")
         model, shapes = tensorflow_to_onnx(graph, OPSET, (inputs, outputs, renamed), name)
     shapes = {name: shape for name, shape in shapes.items() if shape}
     passes.pool_channels_first(model, {name for name, shape in shapes.items() if len(shape) == 4})
@@ -113,11 +120,23 @@ def _trace(part: Part) -> tuple[Any, dict[str, Any]]:
         inputs, weights = tensors[: len(names)], tensors[len(names) :]
         with keras.StatelessScope(state_mapping=list(zip(variables.values(), weights, strict=True))):
             outputs = part(**dict(zip(names, inputs, strict=True)))
-        return [tf.identity(outputs[name], name=name) for name in part.outputs]
+        return [tf.identity(outputs[name], name=f"{RESULT}{number}") for number, name in enumerate(part.outputs)]
 
     inputs = [tf.TensorSpec((None, *shape), dtype, name=name) for name, (shape, dtype) in part.inputs.items()]
     specs = [tf.TensorSpec(v.shape, v.dtype, name=k) for k, v in variables.items()]
-    return function.get_concrete_function(*inputs, *specs), variables
+    with _inlined():
+        return function.get_concrete_function(*inputs, *specs), variables
+
+
+@contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """Trace functions that are called, as that of Keras' grouped convolution, as part of the caller: ONNX has none."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _simplify(model: ModelProto, folder: Path, external: bool) -> ModelProto:

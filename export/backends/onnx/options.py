@@ -92,5 +92,6 @@ def register_onnx(
         options=options,
         guarantees=guarantees,
         rules=RULES,
+        loops=False,
         packages=PACKAGES,
     )

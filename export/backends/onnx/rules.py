@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from export.core.keras_graph import layers_under
-from export.core.precheck import TENSOR_LIST, without_operators
+from export.core.precheck import TENSOR_LIST, UNROLLED, without_operators
 from zoo.common.lazy import keras
 
 if TYPE_CHECKING:
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 
 OTHERS, BEFORE = "Compute it with other operators", "Compute spectra before the model"
 UNSUPPORTED = {
-    "Erfc": "Write an exact GELU as 0.5 * x * (1 + erf(x / sqrt(2))), as zoo's activations do",
     "Erfinv": OTHERS,
     "Qr": OTHERS,
     "Svd": OTHERS,
     "FFT": BEFORE,
     "RFFT": BEFORE,
     "Complex": "Compute with real numbers",
-    TENSOR_LIST: "Use attention or convolutions, or saved_model and tflite, which support recurrent layers",
+    TENSOR_LIST: f"{UNROLLED}, or saved_model or tflite",
 }
 
 

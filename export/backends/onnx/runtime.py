@@ -24,19 +24,34 @@ DTYPES = {"float": "float32"}
 FILES = {"encode": "encoder.onnx", "decode": "decoder.onnx"}
 
 
-def session_options(threads: int | None) -> Any:
+def session_options(threads: int | None, model: Any = None) -> Any:
     """Return session options that log errors only.
 
     On x86 without VNNI the fast products of uint8 activations and int8 weights saturate, which costs a small ResNet 18
-    dB of its logits; slower products that do not are used there.
+    dB of its logits; slower products that do not are used there. ONNX Runtime 1.31 has none for a weight that several
+    operators read.
+
+    Args:
+        threads: threads within an operator, ONNX Runtime's choice by default.
+        model: the onnx.ModelProto of the session, if it may be quantized.
     """
     options = ort.SessionOptions()
-    if saturates_int8():
+    if saturates_int8() and not (model is not None and _shares_weights(model)):
         options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads = threads
     return options
+
+
+def _shares_weights(model: Any) -> bool:
+    """Return whether several operators read one quantized weight, as the unrolled steps of a recurrent layer do."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    weights = {
+        node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
+    read = [name for node in model.graph.node for name in node.input if name in weights]
+    return len(read) > len(set(read))
 
 
 class Session:
@@ -56,10 +71,11 @@ class Session:
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        check_domains(read(path), path)
+        model = read(path)
+        check_domains(model, path)
         try:
             self._session = ort.InferenceSession(
-                str(path), session_options(threads), providers=["CPUExecutionProvider"]
+                str(path), session_options(threads, model), providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             # ONNX Runtime has many exception types.

@@ -1,0 +1,1 @@
+"""What is exported: Keras models of the user, in memory or in a file."""
