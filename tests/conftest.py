@@ -1,8 +1,9 @@
-"""Shared fixtures: one trained run, made once a session."""
+"""Shared fixtures: one trained run, made once for all workers of a session."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gc
 import importlib.util
 import json
@@ -97,11 +98,32 @@ def quick() -> dict:
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory):
-    """A finished run of a tiny ResNet on the real digits."""
+def once(tmp_path_factory):
+    """Make a folder once for all workers of a session: `once(name, make)` returns the path that `make()` returned."""
+    own = tmp_path_factory.getbasetemp()
+    place = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def run(name, make):
+        with open(place / f"{name}.txt", "a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if not (path := file.read()):
+                path = str(make())
+                file.write(path)
+        return Path(path)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits_run(once, tmp_path_factory):
+    """A finished run of a tiny ResNet on the real digits; no test changes it, because workers share it."""
     import training
 
-    return training.train("digits_resnet", QUICK, run=tmp_path_factory.mktemp("runs") / "digits")
+    def make():
+        return training.train("digits_resnet", QUICK, run=tmp_path_factory.mktemp("runs") / "digits").path
+
+    return training.Run.open(once("digits_run", make))
 
 
 @pytest.fixture(scope="session")

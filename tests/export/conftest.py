@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import types
-from pathlib import Path
 
 import pytest
 
@@ -20,24 +17,6 @@ VARIANTS = (
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory):
-    """Make a folder once for all workers of a session: `once(name, make)` returns the path that `make()` returned."""
-    own = tmp_path_factory.getbasetemp()
-    place = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-    def run(name, make):
-        with open(place / f"{name}.txt", "a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            if not (path := file.read()):
-                path = str(make())
-                file.write(path)
-        return Path(path)
-
-    return run
-
-
-@pytest.fixture(scope="session")
 def copied(digits_run):
     """Copy the trained run without its artifacts: `copied(place)` returns the copy."""
     from training.runs.run import Run
@@ -47,14 +26,6 @@ def copied(digits_run):
         return Run.open(place)
 
     return copy
-
-
-@pytest.fixture(scope="session")
-def digits_run(request, once):
-    """The run of the digits; no test changes it, because workers share it."""
-    from training.runs.run import Run
-
-    return Run.open(once("digits_run", lambda: request.getfixturevalue("digits_run").path))
 
 
 @pytest.fixture(scope="session")

@@ -176,11 +176,12 @@ def resigned(folder, **changes):
     write_manifest(folder, {k: v for k, v in manifest.items() if k not in ("version", "bytes", "files", "digest")})
 
 
-def test_a_signed_manifest_of_other_types_is_one_line(artifact):
+@pytest.mark.parametrize("values", [("x",), pytest.param((3, [], {"deep": 1}, None), marks=pytest.mark.slow)])
+def test_a_signed_manifest_of_other_types_is_one_line(artifact, values):
     """The digests are right: only the types are not."""
     manifest = json.loads((artifact / NAME).read_text())
     for key in ("format", "options", "metadata", "inspection", "parity", "source", "inputs", "samples", "compression"):
-        for value in (3, [], "x", {"deep": 1}, None):
+        for value in values:
             resigned(artifact, **{key: value})
             for call in (export.verify, export.report, export.load):
                 message = refusal(call, artifact if call is not export.report else artifact.parent)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import re
 import sys
 
@@ -122,6 +125,22 @@ def python_blocks(page):
     return [block for language, block in BLOCK.findall(read(page)) if language == "python"]
 
 
+def test_readme_calls_fit():
+    """Each function that the Python blocks of the README call is public and takes the arguments."""
+    tree = ast.parse("\n".join(python_blocks(README)))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    found = set()
+    for call in calls:
+        module, name = ast.unparse(call.func.value), call.func.attr
+        if module in ("zoo", "training", "export"):
+            function = getattr(importlib.import_module(module), name)
+            keywords = {keyword.arg: None for keyword in call.keywords}
+            inspect.signature(function).bind(*[None] * len(call.args), **keywords)
+            found.add(f"{module}.{name}")
+    assert found >= {"zoo.get", "training.train", "export.convert", "export.load", "export.verify"}
+
+
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_readme_blocks_run(python, tmp_path):
     """The Python blocks of the README run unchanged, in an empty folder."""

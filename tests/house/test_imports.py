@@ -36,7 +36,7 @@ HEAVY = {
 # Classes derived from Keras': they import Keras, and are themselves imported on first use.
 LAYER_MODULES = {
     f"zoo.layers.{name}"
-    for name in ("convolution", "core", "dense", "initializers", "normalization", "saving", "sequence")
+    for name in ("convolution", "core", "dense", "initializers", "normalization", "saving", "sequence", "tabular")
 }
 LAYERS = {f"{name.replace('.', '/')}.py" for name in LAYER_MODULES}
 HEAVY |= LAYER_MODULES

@@ -301,8 +301,11 @@ sys.stderr.write(" ".join(sorted({name.partition(".")[0] for name in sys.modules
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(["list"], ["list", "--json"], ["show", "resnet50"], ["show", "resnet50", "--json"]),
-        *(["recipes"], ["formats"], ["train", "--help"]),
+        *(["list"], ["show", "resnet50", "--json"], ["recipes"], ["formats"]),
+        *(
+            pytest.param(a, marks=pytest.mark.slow)
+            for a in (["list", "--json"], ["show", "resnet50"], ["train", "--help"])
+        ),
     ],
 )
 def test_commands_run_without_heavy_imports(python, arguments):
@@ -339,7 +342,14 @@ def test_python_m_zoo(python):
     assert "7,850" in out
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["show", "resnet50"], ["--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["--help"],
+        *(pytest.param(a, marks=pytest.mark.slow) for a in (["list", "--json"], ["show", "resnet50"])),
+    ],
+)
 def test_reader_may_leave(python, arguments):
     """Output into a closed pipe is no error and prints nothing."""
     process = python("-m", "zoo", *arguments)

@@ -67,8 +67,8 @@ def stepwise(parts, source, target):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"norm": "pre", "activation": "swiglu"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"norm": "pre", "activation": "swiglu"}, marks=pytest.mark.slow),
         {"positions": "learned", "attention_bias": True, "layer_scale": 0.5},
         pytest.param({"input_shape": (2, 5), "classifier_activation": "softmax"}, marks=pytest.mark.slow),
         pytest.param({"input_shape": (6, 1)}, marks=pytest.mark.slow),
@@ -181,7 +181,7 @@ def searched():
     return model, split_model(model), sources(8), candidates(3)
 
 
-@pytest.mark.parametrize("penalty", [0.0, 0.6, 4.0])
+@pytest.mark.parametrize("penalty", [0.6, *(pytest.param(p, marks=pytest.mark.slow) for p in (0.0, 4.0))])
 def test_wide_beams_find_the_best_of_all(searched, penalty):
     """With room for all beginnings the search is exhaustive, and never worse than the greedy one."""
     model, parts, source, sequences = searched

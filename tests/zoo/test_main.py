@@ -165,6 +165,14 @@ def test_exit_code(zoo_command, monkeypatch, action, code, line):
     assert zoo_command("trial") == (code, "", line)
 
 
+def test_messages_hold_no_escape_sequences(zoo_command):
+    """A terminal does not obey what a file or its name says; other letters stay."""
+    code, out, err = zoo_command("evaluate", "\x1b[31mé\x07\udcff")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "\ufffd[31mé\ufffd\ufffd" in err or "\\x1b[31mé\\x07\\udcff" in err
+    assert err.rstrip("\n").isprintable()
+
+
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["show", "resnet50"], ["--help"]])
 def test_closed_pipe_is_no_error(python, arguments):
     """Output to a pipe without a reader ends with 0 and without a message."""

@@ -62,7 +62,13 @@ def test_maps_end_the_stages(name):
         assert abs(math.log2(spec.input_shape[0] / output[0] / stride)) <= 0.5
 
 
-@pytest.mark.parametrize("name", zoo.list_models("*_tiny"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("cnn_tiny", "resnet_tiny", "deit_micro_tiny") else pytest.mark.slow)
+        for name in zoo.list_models("*_tiny")
+    ],
+)
 def test_feature_info_is_what_features_returns(name):
     """The levels of `zoo.features` have these layers and channels."""
     info = zoo.spec(name).feature_info

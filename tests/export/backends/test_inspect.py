@@ -253,6 +253,17 @@ def test_files_of_another_kind_are_one_line(artifacts, tmp_path, zoo_command):
         assert name in err
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "model.xml", "saved_model.pb"])
+def test_large_files_are_not_read(tmp_path, name):
+    """A sparse file of a terabyte is refused by its size or its first bytes."""
+    with open(tmp_path / name, "wb") as file:
+        file.truncate(1 << 40)
+    path = tmp_path if name.endswith(".pb") else tmp_path / name
+    with pytest.raises(ZooError, match=r"1,099,511,627,776 bytes|TFL3") as caught:
+        inspect(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_zip_bombs_are_refused(tmp_path):
     """A .keras file of a few kilobytes that would unpack to a hundred megabytes."""
     with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as file:

@@ -55,7 +55,6 @@ FORMATS = ("saved_model", "tflite", "tflite_int8", "onnx", "onnx_int8")
 REFUSED = {
     "random": (FORMATS, "noisy"),
     "spectrum": (FORMATS[1:], "spectrum"),
-    "gelu": (FORMATS[3:], "exact_gelu"),
     "recurrent": (FORMATS[2:], "recurrent"),
     "gaps": (FORMATS[3:], "gaps"),
     "sums": (FORMATS[2:3], "sums"),

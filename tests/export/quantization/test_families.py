@@ -13,7 +13,7 @@ from export.quantization.write import signal_to_noise
 from export.source.registry_source import open_registry_source
 from export.source.request import RegistryRequest
 
-QUICK = ("mobilenet_tiny", "vit_micro_tiny")
+QUICK = ("vit_micro_tiny",)
 TINY = [name for name in zoo.list_models("*_tiny") if zoo.spec(name).params < 1_000_000]
 
 

@@ -29,7 +29,7 @@ def images(tmp_path_factory, write_images):
 def run(images, tmp_path_factory):
     """A run on these images."""
     data = DataConfig("folder", path=str(images), image_size=(12, 12), batch_size=BATCH, normalize="channel")
-    recipe = Recipe("t", ModelConfig("mlp_tiny"), data, epochs=1)
+    recipe = Recipe("t", ModelConfig("mlp_tiny"), data, epochs=1).override(**{"log.every": 0, "log.misclassified": 0})
     return training.train(recipe, run=tmp_path_factory.mktemp("runs") / "run")
 
 

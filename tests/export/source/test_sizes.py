@@ -75,7 +75,7 @@ def test_unreadable_files_are_reported_when_they_are_opened(tmp_path):
         export.convert("cnn_tiny", "onnx", weights=path, out=tmp_path / "out")
 
 
-@pytest.mark.parametrize("kind", [".keras", ".safetensors"])
+@pytest.mark.parametrize("kind", [pytest.param(".keras", marks=pytest.mark.slow), ".safetensors"])
 def test_an_export_takes_them(kind, tmp_path):
     """The user's own sizes come first; the artifact has those of the file."""
     given = BOTH if kind == ".keras" else {"classes": 5}

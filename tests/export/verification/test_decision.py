@@ -233,7 +233,7 @@ def label_logits(count, seed=0):
     return ((labels - 0.5) * 4 + rng.normal(size=labels.shape)).astype("float32"), labels
 
 
-@pytest.mark.parametrize("count", [16, 43, 360])
+@pytest.mark.parametrize("count", [16, *(pytest.param(n, marks=pytest.mark.slow) for n in (43, 360))])
 def test_multilabel(decide, count):
     """The mean average precision decides; decisions near zero weigh little."""
     source, labels = label_logits(count)

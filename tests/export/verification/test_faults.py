@@ -60,7 +60,9 @@ def refused(decide, outputs, source, labels, tolerance):
     ]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(f, marks=() if f in (random, shifted_channels) else pytest.mark.slow) for f in FAULTS]
+)
 def test_a_fault_in_any_layer_is_refused(decide, trained_model, fault):
     """In each convolution in turn; with and without labels, at 16, 43 and 360 examples, under each tolerance."""
     model, inputs, labels, source, kernels = trained_model

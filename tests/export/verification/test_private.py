@@ -34,9 +34,16 @@ def without_data(run, artifact):
     return images
 
 
-def test_private_artifact_verifies_without_data(run, zoo_command):
-    """It is verified on generated inputs, the command says what that proves, and the accuracy is in the manifest."""
+@pytest.fixture(scope="module")
+def private(run):
+    """A private artifact; no test changes it."""
     (artifact,) = export.convert(run, "onnx", private=True)
+    return artifact
+
+
+def test_private_artifact_verifies_without_data(run, private, artifacts, zoo_command):
+    """It is verified on generated inputs, the command says what that proves, and the accuracy is in the manifest."""
+    artifact, public = private, artifacts["onnx"]
     images = without_data(run, artifact)
     assert artifact.manifest["private"]
     assert artifact.parity["accuracy"] > 0.5
@@ -44,7 +51,6 @@ def test_private_artifact_verifies_without_data(run, zoo_command):
     assert (found.parity["accuracy"], found.parity["passed"]) == (None, True)
     code, out, _ = zoo_command("verify", artifact.path)
     assert (code, out.splitlines()[-1]) == (0, MEANING)
-    (public,) = export.convert(run, "onnx")
     assert not public.manifest["private"]
     assert read_samples(public.folder / SAMPLES)["inputs"][0].tobytes() in images
 
@@ -66,10 +72,9 @@ def test_other_tasks_can_be_private(model, tmp_path):
     assert export.verify(artifact.path).parity["passed"]
 
 
-def test_another_model_is_still_refused(run, tmp_path):
+def test_another_model_is_still_refused(private, tmp_path):
     """The control: generated inputs tell an artifact whose outputs are not those of the export."""
-    (artifact,) = export.convert(run, "tflite", private=True)
-    folder = tmp_path / "tflite"
+    artifact, folder = private, tmp_path / "onnx"
     shutil.copytree(artifact.folder, folder)
     samples = read_samples(folder / SAMPLES)
     np.savez_compressed(folder / SAMPLES, inputs=samples["inputs"], logits=samples["logits"] * 1.01)

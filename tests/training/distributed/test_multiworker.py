@@ -71,7 +71,7 @@ def assert_lost(codes, err, lost):
     assert (codes[lost], codes[1 - lost]) == (-signal.SIGKILL, os.EX_TEMPFAIL), err
     assert err[lost] == []
     (line,) = err[1 - lost]
-    assert f"Another worker is gone, or cannot be reached. Received: worker {1 - lost} of 2: " in line
+    assert f"Expected all workers to respond. Received: worker {1 - lost} of 2 lost another: " in line
     assert "Start all of them again, with --resume" in line
 
 
@@ -180,5 +180,5 @@ def test_all_refuse_a_directory_that_is_not_free(workers, tmp_path):
     (tmp_path / "run" / "file").write_text("mine")
     codes, _, err = ends(workers(2, *TRAIN, *SMALL, "--run", tmp_path / "run"))
     assert codes == [2, 2]
-    assert all("holds something" in lines[0] for lines in err)
+    assert all("which contains files" in lines[0] for lines in err)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["file"]

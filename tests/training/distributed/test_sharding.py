@@ -88,7 +88,7 @@ CASES = {
 }
 # Tracing takes seconds: quick tests cover replicas of workers, slow tests cover the rest.
 SHARDED = [
-    pytest.param(case, *parts, marks=() if "every" not in case and parts == (2, 2) else pytest.mark.slow)
+    pytest.param(case, *parts, marks=() if case == "files" and parts == (2, 2) else pytest.mark.slow)
     for case in CASES
     for parts in [(1, 2), (2, 1), (2, 2)]
 ]

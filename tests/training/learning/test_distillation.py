@@ -50,7 +50,7 @@ def student(digits_run):
 
     def make(**overrides):
         options = {"model.name": "resnet_tiny", "model.options": {"width": 4}, "teacher.run": str(digits_run.path)}
-        recipe = resolve("digits_resnet", {**QUICK, "data.augment.rotate": 0, **options, **overrides}.items())
+        recipe = resolve("digits_resnet", {**QUICK, "data.augment": {}, **options, **overrides}.items())
         return recipe, open_pipeline(recipe, zoo.spec(recipe.model.name))
 
     return make

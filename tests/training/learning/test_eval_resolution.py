@@ -10,7 +10,7 @@ from training.learning.evaluation import load_model
 from zoo.common.errors import BadOption
 
 SIZES = {"data.image_size": [16, 16], "data.train_size": [12, 12], "epochs": 2, "schedule.warmup_epochs": 0}
-QUICK = {"data.augment.rotate": 0, "log.every": 0, "log.misclassified": 0}
+QUICK = {"data.augment": {}, "log.every": 0, "log.misclassified": 0}
 
 
 def test_model_is_evaluated_and_saved_in_its_own_size(tmp_path):

@@ -19,7 +19,7 @@ from training.recipe.recipe import resolve
 from zoo.common.errors import BadOption
 from zoo.common.lazy import keras
 
-QUICK = {"epochs": 1, "schedule.warmup_epochs": 0, "log.every": 0, "log.misclassified": 0, "data.augment.rotate": 0}
+QUICK = {"epochs": 1, "schedule.warmup_epochs": 0, "log.every": 0, "log.misclassified": 0, "data.augment": {}}
 PLAIN = {**QUICK, "model.options": {"widths": [16]}}
 
 
@@ -161,10 +161,10 @@ def test_run_with_spectral_norm_saves_plain_kernels(tmp_path):
 def test_training_ends_when_patience_does(tmp_path):
     """A model that does not improve stops after its patience and reports it; so does a resumed run."""
     options = {**PLAIN, "epochs": 9, "optimizer.learning_rate": 1e-12, "regularize.patience": 2}
-    run = training.train("digits_mlp", options, run=tmp_path / "run")
+    run = training.train("wine_mlp", options, run=tmp_path / "run")
     assert (run.result()["ended"], run.result()["epochs"], len(run.metrics())) == ("patience", 3, 3)
     (run.path / "done.json").unlink()
     again = resume_run(Run.open(run.path))
     assert (again.result()["ended"], len(again.metrics())) == ("patience", 3)
-    whole = training.train("digits_mlp", {**options, "regularize.patience": 0, "epochs": 4}, run=tmp_path / "whole")
+    whole = training.train("wine_mlp", {**options, "regularize.patience": 0, "epochs": 4}, run=tmp_path / "whole")
     assert (whole.result()["ended"], len(whole.metrics())) == ("epochs", 4)

@@ -129,7 +129,7 @@ def test_loss_of_known_numbers(task):
     assert metric_of(task, (labels, logits)) == 0.5
 
 
-@sequences
+@pytest.mark.parametrize("task", ["tag", pytest.param("generate", marks=pytest.mark.slow)])
 def test_loss_that_keras_reports_is_that_of_the_task(task):
     """Loss, without label smoothing, and accuracy of one batch from `evaluate` are the means by hand."""
     model, (x, y) = compiled(task, loss=LossConfig(label_smoothing=0.1))

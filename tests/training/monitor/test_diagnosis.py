@@ -123,7 +123,8 @@ def test_zero_weights_are_named(tmp_path, start):
     assert "zero_weights" in faults(run)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", pytest.param("tanh", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
 def test_saturated_units_are_named(tmp_path, start, activation):
     """Weights a hundred times too large saturate every unit."""
     random = np.random.default_rng(0)
@@ -142,6 +143,7 @@ def test_overfitting_is_named(tmp_path, twenty):
     assert "underfitting" not in found
 
 
+@pytest.mark.slow
 def test_underfitting_is_named(tmp_path):
     """One epoch at a small rate trains almost nothing, and the advice names the rate."""
     found = faults(train(tmp_path, {"epochs": 1, "optimizer.learning_rate": 1e-7, "optimizer.weight_decay": 0.0}))

@@ -47,24 +47,34 @@ SPEC_KEYS = {
 # seconds each, minutes together: they are marked slow.
 NAMES = sorted(zoo.list_models(), key=lambda name: zoo.spec(name).params)
 # Small as well, but each is another size of a small variant.
-ALIKE = ("deit_micro_tiny", "highway", "resnet20")
+ALIKE = ("deit_micro_tiny", "highway", "realmlp", "resnet20")
 TINY = [name for name in NAMES if zoo.spec(name).params < 400_000 and name not in ALIKE]
+# One of each kind of graph: without a hidden layer, dense, gated, plain and residual convolutions, and attention to an
+# image, to a text, and to a text while another is written. Quick tests of what one function does to any graph take
+# these; those of what each family writes itself take every small one.
+GRAPHS = (
+    "perceptron", "mlp_tiny", "highway_tiny", "cnn_tiny", "vgg_bn_tiny", "resnet_tiny", "vit_micro_tiny",
+    "encoder_tiny", "transformer_tiny",
+)  # fmt: skip
 
 
-def marked(names, quick=()):
-    """Names as parameters; all but the small ones and those of `quick` are marked slow."""
-    return [name if name in TINY or name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+def marked(names, quick=None):
+    """Names as parameters; all but those of `quick`, by default the small ones, are marked slow."""
+    quick = TINY if quick is None else quick
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 # The smallest model of each family at its published size.
 FULL_SIZE = {zoo.spec(name).family: name for name in reversed(NAMES) if zoo.spec(name).params >= 400_000}.values()
-# Quick tests of published weights build these.
-BUILT = {"convnext_tiny", "deit_tiny_patch16_224", "googlenet", "mobilenet_v2", "vit_tiny_patch16_224"}
+# Those of some kinds that are quick to build.
+QUICK_SIZES = ("vgg11", "resnet32", "encoder_mini")
 every_model = pytest.mark.parametrize("model", marked(NAMES), indirect=True)
 every_name = pytest.mark.parametrize("name", NAMES)
 every_name_in_time = pytest.mark.parametrize("name", marked(NAMES))
+every_graph_in_time = pytest.mark.parametrize("name", marked(NAMES, GRAPHS))
 # Gradients of the largest, with a third of a billion parameters, take more memory than the tests may.
-every_name_in_memory = pytest.mark.parametrize("name", marked([n for n in NAMES if zoo.spec(n).params < 320_000_000]))
+IN_MEMORY = [name for name in NAMES if zoo.spec(name).params < 320_000_000]
+every_name_in_memory = pytest.mark.parametrize("name", marked(IN_MEMORY, GRAPHS))
 image_name = pytest.mark.parametrize("name", [name for name in NAMES if zoo.spec(name).min_size])
 
 
@@ -144,7 +154,7 @@ def test_published_parameters():
     assert {name: zoo.spec(name).params for name in PUBLISHED} == PUBLISHED
 
 
-@pytest.mark.parametrize("name", marked(NAMES, set(FULL_SIZE) - BUILT))
+@pytest.mark.parametrize("name", marked(NAMES, (*TINY, *QUICK_SIZES)))
 def test_spec_and_counts_match_the_model(name):
     """Parameters, shapes, dtype, names, GMACs, feature maps and stages match the built model."""
     spec = zoo.spec(name)
@@ -201,7 +211,7 @@ def from_weights_file(model, folder):
 
 
 @pytest.mark.parametrize("copied", [from_whole_file, pytest.param(from_weights_file, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("model", marked([n for n in NAMES if n in TINY or n in FULL_SIZE]), indirect=True)
+@pytest.mark.parametrize("model", marked([n for n in NAMES if n in TINY or n in FULL_SIZE], GRAPHS), indirect=True)
 def test_saved_and_loaded(model, copied):
     """Both kinds of file restore the same weights and logits."""
     values = inputs(model.name)
@@ -248,7 +258,7 @@ def test_odd_shapes_and_scores(name):
     np.testing.assert_allclose(scores.sum(axis=-1), 1, rtol=1e-5)
 
 
-@every_name_in_time
+@every_graph_in_time
 def test_without_head(name):
     """classes=0 gives the features before the logits; include_top=False the last feature map or sequence."""
     features = zoo.get(name, classes=0, input_shape=smallest(name))
@@ -262,7 +272,7 @@ def test_without_head(name):
     assert np.isfinite(outputs(features, inputs(name, smallest(name)))).all()
 
 
-@every_name_in_time
+@every_graph_in_time
 def test_heads(name):
     """Several tasks over one trunk give a dictionary of float32 outputs, each of its size."""
     heads = {"species": 4, "age": zoo.Regression(), "tags": zoo.MultiLabel(3, activation="sigmoid")}
@@ -320,7 +330,7 @@ def test_features_of_a_model_without_maps():
         zoo.features("mlp")
 
 
-@every_model
+@pytest.mark.parametrize("model", marked(NAMES, GRAPHS), indirect=True)
 def test_names_inside_are_stable(model):
     """Building again gives all layers and operations the same names, and each name is unique."""
     names = [operation.name for operation in model.operations]
@@ -416,7 +426,7 @@ def smallest_of_each_family():
 def test_files_open_without_the_zoo(tmp_path, python):
     """The smallest model of each family opens with Keras alone, in a process where the zoo cannot be imported."""
     own = saved_cases(smallest_of_each_family(), tmp_path, ".keras")
-    assert own.keys() == {"alexnet", "convnext", "encoder", "transformer", "vit"}
+    assert own.keys() == {"alexnet", "bert", "convnext", "encoder", "realmlp", "transformer", "vit"}
     assert own["alexnet"] | own["convnext"] == {"LocalResponseNormalization", "LayerScale"}
     process = python("-c", LOAD, *tmp_path.iterdir(), cwd=tmp_path, env={"PYTHONPATH": ""})
     _, err = process.communicate(timeout=120)

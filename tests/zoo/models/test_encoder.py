@@ -80,17 +80,34 @@ def test_parameters_by_formula(name):
     assert spec.params == body + 2 * width + width * classes + classes
 
 
-def test_options_count_what_they_add():
+@pytest.mark.parametrize(
+    ("options", "added"),
+    [
+        ({"norm": "post", "pooling": "class", "attention_bias": False}, 2 * 32 - 2 * 4 * 32),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ({}, 0),
+                ({"positions": "sinusoidal"}, -12 * 32),
+                ({"pooling": "class"}, 2 * 32),
+                ({"norm": "post"}, 2 * 32),
+                ({"norm": "post", "pooling": "class"}, 2 * 32),
+                ({"attention_bias": False}, -2 * 4 * 32),
+                ({"layer_scale": 0.1}, 2 * 2 * 32),
+                ({"name": "tagger_tiny", "norm": "post", "classes": 5}, 3 * 33),
+            )
+        ),
+    ],
+)
+def test_options_count_what_they_add(options, added):
     """A class token adds one vector and one position; norm="post" has norms of the embeddings and of the mean."""
     body = (40 + 12) * 32 + 2 * block_parameters(32, 128) + 2 * 32 + 2 * 32 + 2
-    assert count(small()) == body
-    assert count(small(positions="sinusoidal")) == body - 12 * 32
-    assert count(small(pooling="class")) == body + 2 * 32
-    assert count(small(norm="post")) == body + 2 * 32
-    assert count(small(norm="post", pooling="class")) == body + 2 * 32
-    assert count(small(attention_bias=False)) == body - 2 * 4 * 32
-    assert count(small(layer_scale=0.1)) == body + 2 * 2 * 32
-    assert count(small("tagger_tiny", norm="post", classes=5)) == body + 3 * 33
+    assert count(small(**options)) == body + added
+
+
+@pytest.mark.slow
+def test_hidden_units_and_depth():
+    """Each is as it is asked for."""
     assert small(hidden=48, depth=3).get_layer("block3_feed_expand").units == 48
 
 
@@ -123,7 +140,7 @@ def test_padding_changes_no_tag(norm):
     assert np.abs(run(model, np.where(ids, ids, 1)) - run(model, ids))[0, :4].max() > 1e-2
 
 
-@pytest.mark.parametrize("pooling", ["mean", "class"])
+@pytest.mark.parametrize("pooling", ["mean", pytest.param("class", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
 def test_order_matters(pooling, positions):
     """Another order of the same tokens changes the output; without positions (control) it does not."""
@@ -139,7 +156,7 @@ def test_order_matters(pooling, positions):
     np.testing.assert_allclose(run(model, ids), run(model, turned), atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("norm", [pytest.param("pre", marks=pytest.mark.slow), "post"])
 def test_pooling(norm):
     """ "mean" is the normalized mean of the tokens without padding; "class" is the first token."""
     ids = tokens((5, 12))

@@ -82,23 +82,41 @@ def test_published_counts():
     assert zoo.spec("transformer_big").params == 214_171_648
 
 
-def test_options_count_what_they_add():
+BODY = 20, 32, 48, 4
+
+
+@pytest.mark.parametrize(
+    ("options", "depths", "added"),
+    [
+        ({"norm": "pre", "positions": "learned", "attention_bias": True}, (2, 2), 2 * 2 * 32 + 13 * 32 + 24 * 32),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ({}, (2, 2), 0),
+                ({"norm": "pre"}, (2, 2), 2 * 2 * 32),
+                ({"positions": "learned"}, (2, 2), (7 + 6) * 32),
+                ({"attention_bias": True}, (2, 2), (2 * 4 + 2 * 8) * 32),
+                ({"depths": (3, 1)}, (3, 1), 0),
+            )
+        ),
+    ],
+)
+def test_options_count_what_they_add(options, depths, added):
     """Pre-norm has one more norm in encoder and decoder; depths and learned positions are counted."""
-    body = parameters(20, 32, 48, 4, (2, 2))
-    assert count(small()) == body
-    assert count(small(norm="pre")) == body + 2 * 2 * 32
-    assert count(small(positions="learned")) == body + (7 + 6) * 32
-    assert count(small(attention_bias=True)) == body + (2 * 4 + 2 * 8) * 32
-    assert count(small(depths=(3, 1))) == parameters(20, 32, 48, 4, (3, 1))
+    assert count(small(**options)) == parameters(*BODY, depths) + added
+
+
+@pytest.mark.slow
+def test_gated_layers_are_as_large_as_others():
+    """The hidden layers of SwiGLU are narrower, so that the model has as many parameters."""
     assert count(zoo.get("transformer_tiny", activation="swiglu")) == pytest.approx(169_984, rel=0.01)
 
 
 @pytest.mark.parametrize(
     "activation",
     [
-        "relu",
         "swiglu",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("gelu", "gelu_tanh", "silu", "reglu", "geglu")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("relu", "gelu", "gelu_tanh", "silu", "reglu", "geglu")),
     ],
 )
 def test_activations_run(activation):
@@ -124,7 +142,7 @@ def test_one_table():
 
 
 @pytest.mark.parametrize("norm", ["pre", pytest.param("post", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+@pytest.mark.parametrize("positions", ["learned", pytest.param("sinusoidal", marks=pytest.mark.slow)])
 def test_padding_changes_nothing(norm, positions):
     """Sources in a padded batch have the same logits as each alone, also with a model of its own length."""
     options = {"norm": norm, "positions": positions}
@@ -158,7 +176,12 @@ def opened(model):
 
 
 @pytest.mark.parametrize(
-    "options", [{"norm": "pre"}, {"norm": "post"}, {"positions": "learned"}, {"activation": "geglu"}]
+    "options",
+    [
+        {"norm": "pre"},
+        {"norm": "post"},
+        *(pytest.param(o, marks=pytest.mark.slow) for o in ({"positions": "learned"}, {"activation": "geglu"})),
+    ],
 )
 def test_decoder_is_causal(options):
     """Later tokens do not change the logits of a position; without the causal bias (control) they do."""
