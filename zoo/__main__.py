@@ -53,7 +53,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "evaluate": Entry(TRAINING, "Evaluate a trained run on its validation or test split."),
     },
     "Export": {
-        "export": Entry(EXPORT, "Export a trained run or a registry model, and verify each artifact."),
+        "export": Entry(EXPORT, "Export a trained run, a registry model or a .keras FILE, and verify each artifact."),
         "verify": Entry(EXPORT, "Verify artifacts again: checksums, and outputs against the source model."),
         "push": Entry(PUBLISH, "Push a run or artifacts to the Hugging Face hub, with a model card."),
         "formats": Entry(EXPORT, "List export formats and their options."),
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 if it succeeds, 2 with one line if not, 128 + n when stopped by signal n."""
     # TensorFlow logs an error for each accelerator that it does not find.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.formatwarning = lambda message, *_: f"zoo: {message}\n"
+    warnings.formatwarning = lambda message, *_: f"zoo: {_printable(str(message))}\n"
     sys.exit(_run(arguments))
 
 
@@ -205,8 +205,14 @@ def _exit_code(error: SystemExit) -> int:
 def _print_error(message: str, code: int) -> int:
     """Print one line on standard error and return the code."""
     with contextlib.suppress(BrokenPipeError):
-        click.echo(f"zoo: {' '.join(shortened(message).split())}", err=True)
+        click.echo(f"zoo: {_printable(shortened(message))}", err=True)
     return code
+
+
+def _printable(message: str) -> str:
+    """Return a message in one line, without what a terminal would obey: names in files may have escape sequences."""
+    line = " ".join(message.split())
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
 
 
 if __name__ == "__main__":
