@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+UNINITIALIZED = "uninitialized_variables"  # the name in Keras' global state of weights that wait for their values
+
 
 def producer(tensor: Any) -> Any:
     """Return the layer or operation that outputs a symbolic tensor; None for a value of another type."""
@@ -125,6 +127,23 @@ def before_weights(function: Callable[[Any, tuple[int, ...], Any], None]) -> Ite
         yield
     finally:
         keras.layers.Layer.add_weight = make
+
+
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """Build layers inside without the values of their weights, not even later.
+
+    Keras remembers such weights, and the end of the next scope without state would make them all.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    before = list(global_state.get_global_attribute(UNINITIALIZED, []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(UNINITIALIZED, before)
 
 
 def run_graph(model: Any, inputs: Any, operation_fn: Callable[[Any], Callable[..., Any]]) -> Any:

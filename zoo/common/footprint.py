@@ -11,7 +11,6 @@ from typing import Any
 from zoo.common import compat
 from zoo.common.budgets import HELD, available_memory, option_names, refuse_memory, require_memory
 from zoo.common.errors import BadOption
-from zoo.common.lazy import keras
 
 _valueless: contextvars.ContextVar[bool] = contextvars.ContextVar("valueless", default=False)
 LARGE = 100_000  # a size from which a model is built once without values first
@@ -59,7 +58,7 @@ def shapes_only() -> Iterator[None]:
     """
     token = _valueless.set(True)
     try:
-        with keras.StatelessScope(initialize_variables=False):
+        with compat.without_values():
             yield
     except BadOption:
         raise

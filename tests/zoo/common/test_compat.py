@@ -57,6 +57,23 @@ def test_before_weights():
         assert seen == [("inside", (4, 3), "float32"), ("inside", (3,), "float32")]
 
 
+def test_without_values():
+    """Weights made inside stay without values after later scopes; those that waited before still get theirs."""
+
+    def made():
+        layer = keras.layers.Dense(3)
+        layer.build((None, 4))
+        return layer.kernel
+
+    with relies_on("keras.src.backend.common.global_state 'uninitialized_variables'"):
+        with keras.StatelessScope():
+            waiting = made()
+            with keras.StatelessScope(initialize_variables=False), compat.without_values():
+                forgotten = made()
+        assert waiting.value.shape == (4, 3)
+        assert forgotten._value is None
+
+
 def test_functional_class(model):
     """It is the class of every functional model."""
     with relies_on("keras.src.models.functional.Functional"):
