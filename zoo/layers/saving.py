@@ -82,12 +82,15 @@ class ZooModel(Functional):
     opens with Keras alone, then without the info.
     """
 
-    # What the model is; a clone has that of its original, a model made from parts none.
-    zoo_info: ModelInfo | None = None
+    # There is no __init__: which arguments Keras takes for those of a functional model depends on its version.
+    @property
+    def zoo_info(self) -> ModelInfo | None:
+        """What the model is; a clone has that of its original, a model made from parts none."""
+        return self._zoo_info if hasattr(self, "_zoo_info") else getattr(self.outputs[0], TAG, None)
 
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **options: Any) -> None:
-        super().__init__(inputs, outputs, name=name, **options)
-        self.zoo_info = getattr(keras.tree.flatten(outputs)[0], TAG, None)
+    @zoo_info.setter
+    def zoo_info(self, info: ModelInfo | None) -> None:
+        self._zoo_info = info
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration of the functional model, with the info."""
