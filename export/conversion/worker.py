@@ -19,6 +19,7 @@ from typing import Any
 from export.core.manifest import FACTS, SAMPLES
 from training.runs.run import Run
 from zoo.common import errors
+from zoo.common.budgets import resource_error
 from zoo.common.ending import child_process, end_with_parent
 from zoo.common.errors import BadOption, ExportError, MissingDependency, UnsupportedExport, ZooError
 from zoo.common.files import write_json
@@ -131,8 +132,10 @@ def _main(job: Path) -> None:
     try:
         for name, error in _converted(content, job.parent):
             _reply(name, error)
-    except ZooError as error:
-        _reply("", error)
+    except Exception as error:
+        known = error if isinstance(error, ZooError) else resource_error(error)
+        if known:
+            _reply("", known)
         raise
 
 

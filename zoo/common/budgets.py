@@ -45,12 +45,15 @@ def check_archive(archive: zipfile.ZipFile, packed: int, slack: int = ARCHIVE_SL
         raise DataError(f"its {packed:,} bytes unpack to {unpacked:,}, much more than what it is made for")
 
 
-def check_hdf5(file: Any, packed: int) -> None:
+def check_hdf5(file: Any, packed: int) -> int:
     """Raise DataError if a dataset of an HDF5 file is much larger than the file, or lies in another one.
 
     Args:
         file: an h5py.File.
         packed: its size in bytes.
+
+    Returns:
+        The number of values in all datasets.
     """
     import h5py
 
@@ -62,10 +65,14 @@ def check_hdf5(file: Any, packed: int) -> None:
     declared = sum(node.nbytes for node in found)
     if declared > UNPACKED * packed + ARCHIVE_SLACK:
         raise DataError(f"its {packed:,} bytes declare {declared:,} bytes of values")
+    return sum(node.size or 0 for node in found)
 
 
-def check_keras(path: Path) -> None:
+def check_keras(path: Path) -> int:
     """Raise DataError if a .keras file is damaged, or unpacks to much more than its size, or the weights in it do.
+
+    Returns:
+        The number of values of its weights.
 
     Raises:
         OSError: its weights are no HDF5 file.
@@ -74,13 +81,14 @@ def check_keras(path: Path) -> None:
 
     import h5py
 
-    size = path.stat().st_size
+    size, values = path.stat().st_size, 0
     with _opened(zipfile, path) as archive:
         check_archive(archive, size)
         for entry in archive.infolist():
             if entry.filename.endswith(".h5"):
                 with _member(archive, entry, path) as member, h5py.File(member, "r") as file:
-                    check_hdf5(file, entry.file_size)
+                    values += check_hdf5(file, entry.file_size)
+    return values
 
 
 @contextlib.contextmanager

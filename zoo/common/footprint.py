@@ -16,6 +16,10 @@ _valueless: contextvars.ContextVar[bool] = contextvars.ContextVar("valueless", d
 LARGE = 100_000  # a size from which a model is built once without values first
 BYTES = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "bool": 1}  # 4 for others
 
+# Values that the weights of a model may have for each one in its file, and those that it may have in any case: some
+# layers store less than they hold.
+UNSTORED, STORED_SLACK = 4, 1_000_000
+
 
 @contextlib.contextmanager
 def within_memory(name: str, options: Mapping[str, Any]) -> Iterator[None]:
@@ -39,6 +43,29 @@ def within_memory(name: str, options: Mapping[str, Any]) -> Iterator[None]:
             what = f"{name}{given} (up to its layer {layer.name} with a weight of {' x '.join(map(str, shape))})"
             names = ", ".join(options) if options else "its options"
             refuse_memory(counted[valueless], available, what, f"Lower {names}, or choose a smaller model.")
+
+    with compat.before_weights(count):
+        yield
+
+
+@contextlib.contextmanager
+def within_stored(stored: int) -> Iterator[None]:
+    """Refuse a weight of a model that is built inside from a file, before it is allocated, if the file has too few.
+
+    Args:
+        stored: the number of values in the file.
+
+    Raises:
+        ValueError: the weights have many more values.
+    """
+    allowed, counted = UNSTORED * stored + STORED_SLACK, 0
+
+    def count(layer: Any, shape: tuple[int, ...], _: Any) -> None:
+        nonlocal counted
+        counted += math.prod(map(int, shape))
+        if counted > allowed:
+            size = " x ".join(map(str, shape))
+            raise ValueError(f"its layer {layer.name} asks for a weight of {size} values, and {stored:,} are stored")
 
     with compat.before_weights(count):
         yield
@@ -83,6 +110,20 @@ def require_training(model: Any, batch: int, copies: int = 1) -> None:
         needed,
         f"a training step of {model.name} with batches of {batch:,} examples of {_input_shapes(model)}",
         "Lower data.batch_size, data.image_size or data.length, or choose a smaller model.",
+    )
+
+
+def require_inference(model: Any, batch: int) -> None:
+    """Raise BadOption if an output of a layer of a functional model does not fit into memory.
+
+    Args:
+        model: the built model.
+        batch: examples of a call.
+    """
+    require_memory(
+        max(output_bytes(model, batch), default=0),
+        f"a call of {model.name} with {batch:,} examples of {_input_shapes(model)}",
+        "Lower the sizes of its inputs or of its layers.",
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.common.budgets import check_archive, check_hdf5, check_keras
+from zoo.common.footprint import within_stored
 from zoo.common.lazy import LazyModule, keras
 from zoo.reading.files import PLAIN, Refusal, as_value_error, reading
 from zoo.reading.json_files import parse_json
@@ -49,14 +50,21 @@ def open_model(path: str | os.PathLike[str], refusal: Refusal = PLAIN, custom: M
             with open_archive(path) as archive:
                 check_config(read_config(archive))
             with as_value_error():
-                check_keras(Path(path))
+                stored = check_keras(Path(path))
         else:
-            with open_h5(path) as file:
-                config = config_of(file)
-                if not config:
-                    raise ValueError("it has weights alone")
-                check_config(config)
-        return _loaded(path, custom)
+            stored = _check_h5(path)
+        with within_stored(stored):
+            return _loaded(path, custom)
+
+
+def _check_h5(path: str | os.PathLike[str]) -> int:
+    """Return how many values an `.h5` file has; raise ValueError unless it has a model without code."""
+    with h5py.File(path, "r") as file:
+        values, config = check_values(file, os.path.getsize(path)), config_of(file)
+        if not config:
+            raise ValueError("it has weights alone")
+        check_config(config)
+    return values
 
 
 def _loaded(path: str | os.PathLike[str], custom: Mapping[str, Any] | None) -> Any:
@@ -158,16 +166,19 @@ def open_h5(path: str | os.PathLike[str]) -> Iterator[Any]:
         yield file
 
 
-def check_values(file: Any, size: int) -> None:
+def check_values(file: Any, size: int) -> int:
     """Raise ValueError for links to other files, external and virtual values, and values larger than the file.
 
     Args:
         file: the open file.
         size: its size in bytes.
+
+    Returns:
+        The number of values.
     """
     file.visititems_links(_check_link)
     with as_value_error():
-        check_hdf5(file, size)
+        return check_hdf5(file, size)
 
 
 def _check_link(name: str, link: Any) -> None:

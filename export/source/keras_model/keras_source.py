@@ -7,13 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.core.samples import count_examples, in_batches, predict_in_batches, split_examples, take_examples
+from export.core.samples import (
+    count_examples,
+    examples_per_call,
+    in_batches,
+    predict_in_batches,
+    split_examples,
+    take_examples,
+)
 from export.source.copies import in_float32, read_copy, resolve
 from export.source.keras_model.examples import COMPARED, LABELED, by_input, noise, read_examples
 from export.source.keras_model.interface import embedded, layer_name, named_model
 from export.source.source import SourceModel, named_inputs
 from zoo.build import dtype_policy
 from zoo.common.errors import BadOption, DataError
+from zoo.common.footprint import require_inference
 from zoo.common.lazy import keras, np, tf
 from zoo.reading.arrays import read_npz
 from zoo.reading.files import Refusal
@@ -95,6 +103,7 @@ def open_keras_source(
         opened = in_float32(model if model is not None else _opened(request))
         functional, interface = named_model(_resized(opened, request.input_shape), _shapes(given))
     examples = _examples(request, given, functional)
+    require_inference(functional, min(count_examples(examples), examples_per_call(examples)))
     interface |= _task(request, interface, functional, labels)
     is_labeled = labels is not None and task_of(interface["task"]).classes
     calibration, compared = split_examples(examples, LABELED if is_labeled else COMPARED)

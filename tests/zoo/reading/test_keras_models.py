@@ -217,3 +217,23 @@ def test_what_is_read_equals_what_was_saved(files):
     for found in (open_model(files[".keras"]), zoo.load_model(files[".h5"]), filled):
         assert np.array_equal(found(x), expected)
     assert io.BytesIO(files[".h5"].read_bytes()).read(4) == b"\x89HDF"
+
+
+def larger(content, width):
+    """The configuration of the model with a layer of another width."""
+    return content.replace('"units": 3', f'"units": {width}')
+
+
+@pytest.mark.parametrize("width", [300_000_000, 10**9, 10**12])
+def test_weights_that_are_not_stored_are_not_made(files, tmp_path, width):
+    """A configuration with a wider layer is refused before its weights take memory, in either kind of file."""
+    with zipfile.ZipFile(files[".keras"]) as given, zipfile.ZipFile(tmp_path / "m.keras", "w") as made:
+        for name in given.namelist():
+            content = given.read(name)
+            made.writestr(name, larger(content.decode(), width) if name == CONFIG else content)
+    (tmp_path / "m.h5").write_bytes(files[".h5"].read_bytes())
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        file.attrs["model_config"] = larger(file.attrs["model_config"], width)
+    for path in (tmp_path / "m.keras", tmp_path / "m.h5"):
+        with pytest.raises(RunError, match=f"hidden asks for a weight of 4 x {width} values, and 23 are stored"):
+            open_model(path)

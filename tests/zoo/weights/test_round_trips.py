@@ -19,7 +19,7 @@ from zoo.specs.registry import models
 # Options that change nothing in inference; a user may choose them freely.
 FREE = {
     "dropout", "drop_path", "drop_connect", "attention_dropout", "projection_dropout", "layer_dropout", "zero_init",
-    "gate_bias", "l1", "l2", "lean",
+    "gate_bias", "l1", "l2", "lean", "sigma",
 }  # fmt: skip
 # Values for options for which a value cannot be derived from the default.
 VALUES = {
@@ -33,6 +33,7 @@ VALUES = {
     "attention_heads": [1, 2],
     "depth": [3, 2],
     "stem": [(3, 1)],
+    "columns": [(8, -8, 16)],
 }
 # Options with one possible value: distillation goes with the class token.
 FIXED = {("deit_micro_tiny", "pooling")}

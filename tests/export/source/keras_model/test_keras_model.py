@@ -294,3 +294,13 @@ def test_constant_model_cannot_be_compared(tmp_path):
     model = keras.Model(x, layers.Dense(2, kernel_initializer="zeros", bias_initializer="ones")(x))
     with pytest.raises(ParityError, match="only zeros in all kernels"):
         export.convert(model, "onnx", out=tmp_path / "out")
+
+
+def test_outputs_of_layers_that_do_not_fit_into_memory_are_one_line(tmp_path):
+    """A layer that repeats its input is refused before it is computed."""
+    x = keras.Input((4,), name="rows")
+    repeated = layers.GlobalAveragePooling1D()(layers.RepeatVector(10**12)(x))
+    model = keras.Model(x, layers.Dense(3)(repeated), name="repeating")
+    with pytest.raises(BadOption, match=r"free\. Received: a call of repeating with \d+ examples of 4, which needs at"):
+        export.convert(model, "onnx", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
