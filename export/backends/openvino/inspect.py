@@ -107,6 +107,7 @@ class _Reader:
             self._before[edge.get("to-layer")].append(edge.get("from-layer"))
         self._weights: list[Weight] = []
         self._places: dict[Any, int | None] = {}
+        self._origins: dict[Any, Any] = {}
 
     def graph(self) -> ArtifactGraph:
         """Return the graph."""
@@ -139,16 +140,17 @@ class _Reader:
         unsupported = not _is_standard(layer)
         return Operator(kind, layer.get("name"), integer, kind not in MOVES, tuple(kernels), before, unsupported)
 
-    def _origin(self, number: Any) -> Any:
-        """Return the constant behind dequantizing layers; None if a layer computes from anything else."""
-        for _ in range(8):
-            kind = self._layers[number].get("type")
-            if kind == "Const":
-                return number
-            if kind not in DEQUANTIZES or not self._before[number]:
-                return None
-            number = self._before[number][0]
-        return None
+    def _origin(self, number: Any, depth: int = 8) -> Any:
+        """Return the constant behind dequantizing layers; None if anything that they read is computed."""
+        if number not in self._origins:
+            kind, before = self._layers[number].get("type"), self._before[number]
+            found = number if kind == "Const" else None
+            if kind in DEQUANTIZES and before and depth:
+                # A product of a constant and an activation is none of them, in whatever order.
+                origins = [self._origin(other, depth - 1) for other in before]
+                found = None if None in origins else origins[0]
+            self._origins[number] = found
+        return self._origins[number]
 
     def _rounded(self, number: Any) -> bool:
         """Return whether a layer outputs values quantized to 8 bits."""

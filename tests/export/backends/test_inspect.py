@@ -366,3 +366,20 @@ def test_rows_of_a_table_may_enter_as_float(last, metadata, complaint):
     found = ArtifactGraph("tflite", [operators[name] for name in ("first", "cast", last)], [], [], [])
     with pytest.raises(ParityError, match=complaint) if complaint else contextlib.nullcontext():
         check_guarantees(found, ["integer"], manifest_of(metadata=metadata))
+
+
+@pytest.mark.parametrize("constant_first", [False, True])
+def test_scaled_activations_are_no_weights(constant_first, tmp_path):
+    """A product of a constant and an activation, in either order, before a layer with int8 weights."""
+    import openvino
+    from openvino import opset13 as ops
+
+    x = ops.parameter([-1, 4], openvino.Type.f32, "x")
+    pair = [ops.constant(np.full((1, 4), 2.0, "float32")), x]
+    scaled = ops.multiply(*(pair if constant_first else pair[::-1]))
+    kernel = ops.multiply(ops.convert(ops.constant(np.ones((4, 3), "int8")), "f32"), np.float32(0.5))
+    product = ops.matmul(scaled, kernel, transpose_a=False, transpose_b=False)
+    openvino.save_model(openvino.Model([product], [x], "scaled"), tmp_path / "m.xml", compress_to_fp16=False)
+    graph = read_artifact(tmp_path / "m.xml").graph
+    (found,) = [operator for operator in graph.operators if operator.kind == "MatMul"]
+    assert [graph.weights[place].bits for place in found.kernels] == [8]
