@@ -18,6 +18,7 @@ from export.compression.own_training import pruned_fit
 from export.compression.pipeline import parse_pipeline
 from export.compression.pruning import Pruning
 from export.conversion.attempts import export_job
+from export.conversion.debugging import debug_job
 from export.conversion.opening import open_job
 from export.core.compression import Compression
 from export.core.compression import compressions as _compressions
@@ -32,6 +33,7 @@ from export.inspection.inspect import Inspection
 from export.inspection.inspect import inspect as _inspect
 from export.publishing.pull import local_artifact
 from export.publishing.push import Pushed, PushOptions, push_source
+from export.quantization.debugging import LayerError
 from export.reporting.content import Report, report_runs
 from export.reporting.pick import Limits, Pick, pick_artifact
 from export.source.job import RunJob
@@ -51,6 +53,7 @@ __all__ = [
     "Compression",
     "Format",
     "Inspection",
+    "LayerError",
     "Options",
     "Pick",
     "Pushed",
@@ -59,6 +62,7 @@ __all__ = [
     "Tensor",
     "Tolerance",
     "convert",
+    "debug_quantization",
     "encode_rows",
     "fold_batch_norm",
     "inspect",
@@ -280,6 +284,31 @@ def push(
         ParityError: an artifact was changed, or the pushed weights would not give the model back.
     """
     return push_source(source, to, PushOptions(private, revision, create_pr, license_name))
+
+
+def debug_quantization(
+    source: Run | PathLike | keras.Model,
+    *,
+    weights: PathLike | None = None,
+    calibration: Any = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[LayerError]:
+    """Return the layers of a model by the error that int8 adds in each of them alone, the worst first.
+
+    Exclude the first ones: "tflite_int8:exclude=LAYER+LAYER".
+
+    Args:
+        source: as for `convert`.
+        weights: as for `convert`.
+        calibration: as for `convert`.
+        options: as for `convert`.
+
+    Raises:
+        BadOption: the source is not supported, or an option does not apply.
+        UnsupportedExport: the model is not functional, or has a batch normalization that cannot be folded.
+        DataError: the calibration data cannot be read.
+    """
+    return debug_job(open_job(source, weights=weights, calibration=calibration, options=options))
 
 
 def load(path: PathLike, threads: int | None = None) -> Runtime:

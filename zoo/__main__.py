@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 MODELS, TRAINING = "zoo.commands", "training.commands"
 EXPORT, INSPECT, REPORT = "export.commands", "export.inspection.commands", "export.reporting.commands"
-PUBLISH = "export.publishing.commands"
+PUBLISH, QUANTIZE = "export.publishing.commands", "export.quantization.commands"
 # Sections of `zoo --help`: commands by name. `zoo --help` imports none of them.
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Models": {
@@ -58,7 +58,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "push": Entry(PUBLISH, "Push a run or artifacts to the Hugging Face hub, with a model card."),
         "formats": Entry(EXPORT, "List export formats and their options."),
         "compressions": Entry(EXPORT, "List compression methods (pruning, clustering, QAT, …)."),
-        "targets": Entry(EXPORT, "List deployment targets and their formats, for `zoo export --for`."),
+        "targets": Entry(EXPORT, "List deployment targets and their formats, for `--for`."),
         "demo": Entry(EXPORT, "Train on real data, export to every format, verify, and write a report."),
     },
     "Inspection": {
@@ -67,6 +67,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         ),
         "report": Entry(REPORT, "Compare artifacts of one or more runs in report.html and report.json."),
         "pick": Entry(REPORT, "Select the best artifact under accuracy, size and latency limits."),
+        "debug-quantization": Entry(QUANTIZE, "List the layers by the error that int8 adds, the worst first."),
         "doctor": Entry(INSPECT, "Check every converter and runtime of this environment."),
     },
 }

@@ -143,7 +143,7 @@ def _converted(content: Mapping[str, Any], scratch: Path, model: Any = None) -> 
     """Convert to formats below `scratch`, and yield each with its error."""
     from export.core.samples import write_samples
 
-    source, samples = _open(content, scratch, model)
+    source, samples = open_source(content, scratch, model)
     _check_comparable(source, samples)
     write_samples(samples, scratch / SAMPLES)
     write_json(scratch / FACTS, source.facts, parents=False)
@@ -153,7 +153,7 @@ def _converted(content: Mapping[str, Any], scratch: Path, model: Any = None) -> 
         gc.collect()
 
 
-def _open(content: Mapping[str, Any], scratch: Path, model: Any = None) -> tuple[Any, dict[str, Any]]:
+def open_source(content: Mapping[str, Any], scratch: Path, model: Any = None) -> tuple[Any, dict[str, Any]]:
     """Return the source model, and the samples to compare artifacts on."""
     if "keras" in content:
         from export.source.keras_model.keras_source import KerasRequest, open_keras_source
@@ -215,7 +215,8 @@ def _convert(source: Any, text: str) -> ZooError | None:
         source.artifact_path(request.format.name, request.options)
     except Exception as error:
         # Converters raise any exception of their dependencies; the line names its type.
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        reason = " ".join(str(error).split())[:400]
+        reason = reason if isinstance(error, ZooError) else f"{type(error).__name__}: {reason}"
         kind = type(error) if isinstance(error, (UnsupportedExport, BadOption, MissingDependency)) else ExportError
         return kind(f"{text} could not be converted: {reason}")
     return None

@@ -87,7 +87,9 @@ def _positional_option(
 def _parse(text: str, expected: Any, name: str) -> Any:
     """Return a value as the type of its option."""
     value = _literal(text)
-    if typing.get_origin(expected) is tuple and not isinstance(value, tuple):
+    listed = any(typing.get_origin(kind) is tuple for kind in (expected, *typing.get_args(expected)))
+    # A text among numbers and lists of texts is such a list.
+    if listed and not isinstance(value, tuple) and (typing.get_origin(expected) is tuple or isinstance(value, str)):
         value = (value,)
     if expected is str or text in typing.get_args(expected):
         value = text

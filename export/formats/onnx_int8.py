@@ -75,6 +75,7 @@ def _write(source: SourceModel, path: Path, options: StaticOptions, chosen: Chos
             passes.drop_unused(model)
         model = _quantize(model, feeds, file.parent, options, chosen)
         passes.keep_logits_float(model)
+        passes.keep_weights_float(model)
         passes.drop_unused(model)
         finish(model, source, file, options)
 
@@ -99,7 +100,7 @@ def _quantize(model: ModelProto, feeds: Feeds, folder: Path, options: StaticOpti
             # ONNX Runtime's fastest x86 kernels are those for uint8 activations with int8 weights.
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
+            per_channel=options.per_channel,
             reduce_range=options.reduce_range,
             nodes_to_exclude=[*passes.preprocessing_nodes(model), *passes.activation_products(model), *floats],
             calibrate_method=quantization.CalibrationMethod.MinMax,

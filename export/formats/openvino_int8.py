@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 nncf = LazyModule("nncf", "nncf", EXTRA)
 estimators = LazyModule("nncf.quantization.range_estimator", "nncf", EXTRA)
+parameters = LazyModule("nncf.quantization.advanced_parameters", "nncf", EXTRA)
 patterns = LazyModule("nncf.openvino.quantization.ignored_patterns", "nncf", EXTRA)
 
 CALIBRATION_EXAMPLES = 128  # one at a time
@@ -112,6 +113,7 @@ def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options, 
                 # NNCF's fast bias correction sees single layers: 7 times the squared error of ResNet-20's logits.
                 disable_bias_correction=True,
                 overflow_fix=_overflow_fix(options),
+                weights_quantization_params=parameters.QuantizationParameters(per_channel=options.per_channel),
             ),
         )
 

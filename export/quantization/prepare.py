@@ -34,7 +34,9 @@ def prepared(source: SourceModel, options: PreparationOptions) -> SourceModel:
     Raises:
         UnsupportedExport: the model is not functional, or has a batch normalization that cannot be folded.
     """
-    if options.rounding != LEARNED and not options.equalize and not options.exclude:
+    # Layers are selected in the folded model; those with names are found in any.
+    selects = isinstance(options.exclude, int) and options.exclude > 0
+    if options.rounding != LEARNED and not options.equalize and not selects:
         return source
     name = "-".join(("folded", *(("equalized",) if options.equalize else ()), options.rounding))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import fnmatch
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from export.quantization.options import BEST, MINMAX, PreparationOptions
 from export.quantization.prepare import prepared
 from export.quantization.ranges import METHODS
 from export.quantization.selection import select_layers
+from zoo.common.errors import BadOption, did_you_mean
 from zoo.common.lazy import np
 
 if TYPE_CHECKING:
@@ -61,8 +63,9 @@ def write_quantized(
     Returns:
         What was chosen, and the signal-to-noise ratio in dB of the methods that were compared; JSON-safe.
     """
+    named = named_layers(source, options.exclude) if isinstance(options.exclude, tuple) else ()
     source, ratios = prepared(source, options), {}
-    excluded = excluded_layers(source, options.exclude)
+    excluded = named or excluded_layers(source, options.exclude)
     layers = tuple(layer.name for layer in layers_under(source.model)) if excluded else ()
     chosen = Chosen(options.calibration, excluded, layers)
     if options.calibration == BEST:
@@ -71,6 +74,20 @@ def write_quantized(
     write(source, path, chosen)
     names = {"excluded": list(chosen.excluded), "layers": list(chosen.layers)}
     return {"calibration": chosen.calibration, "calibration_snr": ratios, **names}
+
+
+def named_layers(source: SourceModel, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers whose names match one of the patterns with the wildcards * and ?.
+
+    Raises:
+        BadOption: a pattern matches none.
+    """
+    names = [layer.name for layer in layers_under(source.model)]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            hint = did_you_mean(pattern, names)
+            raise BadOption(f"exclude must name layers of {source.model.name}. Received: exclude={pattern}. {hint}")
+    return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def excluded_layers(source: SourceModel, count: int) -> tuple[str, ...]:

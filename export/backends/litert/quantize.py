@@ -98,7 +98,7 @@ def _write_static(
     """Write a .tflite with what was chosen on the calibration data."""
     float_options = FloatOptions(batch=options.batch)
     excluded = tabular_outputs(source, float_options)
-    rules = [*scheme.rules, *map(float_rule, excluded)]
+    rules = [*(scheme.rules if options.per_channel else map(per_tensor, scheme.rules)), *map(float_rule, excluded)]
     rules += [float_rule("", "INPUT")] if excluded else []
     rules += [float_rule("", kind) for kind in scheme.float_operators]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -151,6 +151,13 @@ def tabular_outputs(source: SourceModel, options: LiteRtOptions) -> tuple[str, .
 def float_rule(output: str, operation: str = "*") -> dict[str, Any]:
     """Return the quantizer's rule that leaves operators in float, by the name of their output or by their type."""
     return {"regex": re.escape(output), "operation": operation, "algorithm_key": "no_quantize", "op_config": {}}
+
+
+def per_tensor(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return the quantizer's rule with one scale for each kernel."""
+    config = rule["op_config"]
+    weights = {**config["weight_tensor_config"], "granularity": "TENSORWISE"}
+    return {**rule, "op_config": {**config, "weight_tensor_config": weights}}
 
 
 def quantize(tool: Any, ranges: dict[str, Any] | None = None) -> bytes:

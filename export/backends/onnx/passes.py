@@ -181,6 +181,24 @@ def _keep_float(model: ModelProto, output: str) -> None:
     nodes.remove(dequantize)
 
 
+def keep_weights_float(model: ModelProto) -> None:
+    """Put an operator between dequantized values and the layers that read them with float weights.
+
+    ONNX Runtime quantizes such weights when it opens a file, with one scale for a whole kernel, if the outputs are
+    quantized again. A maximum of one tensor is that tensor, and no version removes it.
+    """
+    floats = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type in WEIGHTED and node.input[0] in dequantized and node.input[1] in floats:
+            name = f"{node.name}/float"
+            nodes.append(onnx.helper.make_node("Max", [node.input[0]], [name], name))
+            node.input[0] = name
+        nodes.append(node)
+    replace_field(model.graph.node, nodes)
+
+
 def drop_unused(model: ModelProto) -> None:
     """Remove the initializers that no node reads."""
     used = {name for node in model.graph.node for name in node.input}
