@@ -23,6 +23,7 @@ from export.backends.openvino.runtime import (
     save,
     silent,
 )
+from export.backends.openvino.smoothing import ALPHA, UNSMOOTHED, closest
 from export.core import compat
 from export.core.format import Backend, register
 from export.core.layer_names import matching
@@ -90,14 +91,33 @@ def _write(source: SourceModel, path: Path, options: Int8Options, chosen: Chosen
     graphs = dict(onnx_files(source, source.artifact_path("onnx")))
     for part, file in files_of(source, path):
         examples = list(itertools.islice(source.feeds(part, 1), CALIBRATION_EXAMPLES))
-        model = _quantize(convert(graphs[part]), examples, options, chosen)
+        model = _smoothed(graphs[part], examples, options, chosen)
         tighten(model, examples, chosen.calibration)
         save(model, source, part, file, options)
 
 
-def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options, chosen: Chosen) -> Any:
-    """Return the model with int8 weights, and activations quantized at the ranges of the examples."""
-    attention = any(node.get_type_name() == "Softmax" for node in model.get_ops())
+def _smoothed(graph: Path, examples: list[dict[str, Any]], options: Int8Options, chosen: Chosen) -> Any:
+    """Return the quantized model of an ONNX file; of a transformer the closest one, with smoothing or without."""
+    exact = convert(graph)
+    attention = any(node.get_type_name() == "Softmax" for node in exact.get_ops())
+    if not attention:
+        return _quantize(exact, examples, options, chosen)
+    models = (_quantize(convert(graph), examples, options, chosen, alpha) for alpha in (ALPHA, UNSMOOTHED))
+    return closest(models, exact, examples)
+
+
+def _quantize(
+    model: Any, examples: list[dict[str, Any]], options: Int8Options, chosen: Chosen, alpha: float | None = None
+) -> Any:
+    """Return the model with int8 weights, and activations quantized at the ranges of the examples.
+
+    Args:
+        model: the float model.
+        examples: calibration data.
+        options: the options of the format.
+        chosen: what was chosen on the calibration data.
+        alpha: of a transformer: the exponent of the smoothing, see `export.backends.openvino.smoothing`.
+    """
     floats = matching([node.get_friendly_name() for node in model.get_ops()], chosen.excluded, chosen.layers)
     with silent(), compat.nncf_quantizes_squeeze_and_excitation():
         nncf.set_log_level(logging.ERROR)
@@ -105,7 +125,7 @@ def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options, 
             model,
             nncf.Dataset(examples),
             subset_size=len(examples),
-            model_type=nncf.ModelType.TRANSFORMER if attention else None,
+            model_type=None if alpha is None else nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(names=[*_preprocessing(model), *floats], validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # NNCF's default clips ranges at the mean of the examples' extremes.
@@ -113,9 +133,14 @@ def _quantize(model: Any, examples: list[dict[str, Any]], options: Int8Options, 
                 # NNCF's fast bias correction sees single layers: 7 times the squared error of ResNet-20's logits.
                 disable_bias_correction=True,
                 overflow_fix=_overflow_fix(options),
+                **({} if alpha is None else {"smooth_quant_alphas": _alphas(alpha)}),
                 weights_quantization_params=parameters.QuantizationParameters(per_channel=options.per_channel),
             ),
         )
+
+
+def _alphas(alpha: float) -> Any:
+    return parameters.AdvancedSmoothQuantParameters(convolution=UNSMOOTHED, matmul=alpha)
 
 
 def _overflow_fix(options: Int8Options) -> Any:

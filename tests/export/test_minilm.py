@@ -30,7 +30,7 @@ INT8 = {
     "onnx_int8": (0.995, 0.98),
     "onnx_dynamic": (0.995, 0.98),
     "onnx_dynamic:block=32": (0.999, 0.998),
-    "openvino_int8:exclude=6": (0.995, 0.95),
+    "openvino_int8": (0.995, 0.98),
 }
 
 
