@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -49,11 +51,16 @@ def test_every_format_is_tested():
 
 
 @pytest.mark.slow
-def test_conversion_happens_in_another_process(artifacts):
+def test_conversion_happens_in_another_process(digits_run, tmp_path):
     """Converters leak, so the user's process never loads them."""
-    assert artifacts
-    assert "tf2onnx" not in sys.modules
-    assert "litert_quantizer" not in sys.modules
+    shutil.copytree(digits_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("exports"))
+    code = (
+        "import sys, export\n"
+        f"print(len(export.convert({str(tmp_path / 'run')!r}, ['onnx', 'tflite_int8'])))\n"
+        "print(*sorted({'tf2onnx', 'litert_quantizer'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == ["2", ""]
 
 
 @pytest.mark.parametrize("name", NAMES)

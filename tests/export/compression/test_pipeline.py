@@ -299,4 +299,6 @@ def _hardened(run, place):
     norm.beta.assign(np.asarray(norm.beta) * scale)
     reader.kernel.assign(np.asarray(reader.kernel) / scale[:, None])
     model.save(place / "model.keras", include_optimizer=False)
-    return Run.open(place)
+    found = Run.open(place)
+    found.finish({key: value for key, value in found.result().items() if key not in ("version", "files")})
+    return found
