@@ -75,6 +75,8 @@ GUARANTEES: Mapping[str, Callable[[ArtifactGraph, Collection[str]], Iterator[str
 }
 # Guarantees of formats that need calibration data.
 CALIBRATED = {"integer", "int8"}
+# Guarantees of formats with half the size of float32; those of integers have a quarter or less.
+HALVES = {"float16_weights"}
 
 
 def check_guarantees(graph: ArtifactGraph, guarantees: Sequence[str], manifest: Mapping[str, Any]) -> None:

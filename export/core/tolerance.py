@@ -1,7 +1,7 @@
 """Tolerances: how far an artifact may be from its source model before it is refused. One per precision.
 
-A float format computes the same function: its tolerance is exact, and each limit holds on the compared examples. A
-quantized format computes another function, and a few examples measure its accuracy with an error: its tolerance is
+A float32 format computes the same function: its tolerance is exact, and each limit holds on the compared examples. One
+with fewer bits computes another function, and a few examples measure its accuracy with an error: its tolerance is
 statistical, see `Tolerance`.
 """
 
@@ -68,8 +68,9 @@ class Tolerance:
 
 
 FLOAT32_TOLERANCE = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
-# One of 360 images may have another top-1.
-FLOAT16_TOLERANCE = Tolerance(relative=1e-2, agreement=0.995, drop=0.003)
+# float16 has 40 to 70 dB: a fine-tuned MobileNetV2, of which some channels are dead, has an error of 0.012 of its
+# largest logit, and another top-1 in one of 122 pictures.
+FLOAT16_TOLERANCE = Tolerance(relative=0.05, agreement=0.995, drop=0.003, snr=30.0)
 # A random, permuted or lost layer leaves less than 5 dB; int8 artifacts have 20 to 45 dB, and those with 16-bit
 # activations 16 to 45 dB, because their weights have 8 bits too: a fine-tuned MobileNetV2 has 16.5 dB, its largest
 # error is 0.15, and its accuracy that of float32.

@@ -10,7 +10,7 @@ from typing import Any
 from export.compression.pipeline import parse_pipeline
 from export.core.compression import QUANTIZED, Compression, compressions
 from export.core.format import Format, FormatRequest, formats
-from export.core.guarantees import CALIBRATED
+from export.core.guarantees import CALIBRATED, HALVES
 from export.core.options import REMEDY, Options
 from export.verification.compared import Parity, passes
 from zoo.common.errors import BadOption, ParityError, UnsupportedExport
@@ -89,7 +89,7 @@ def list_remedies(refusal: Refusal) -> list[Remedy]:
 
     What improves the same file comes first: calibration data, options of the format, compression steps. Then come other
     formats of the same runtime, those with narrow tolerances first, and at last a larger allowed drop. There is nothing
-    for a float format: its tolerance is exact, and an error in a conversion.
+    for a float32 format: its tolerance is exact, and an error in a conversion.
     """
     if refusal.parity.tolerance.snr is None:
         return []
@@ -145,18 +145,22 @@ def _is_pipeline(text: str) -> bool:
 
 
 def _formats(refusal: Refusal) -> Iterator[Remedy]:
-    """Yield the formats of the same runtime that are closer to the source: 16 bits, or weights alone quantized."""
+    """Yield the formats of the same runtime that are closer to the source: 16 bits, or weights alone quantized.
+
+    Those of integers, which are the smallest, come first, and float32 only if there is no other.
+    """
     now = refusal.request.format
-    others = [fmt for fmt in map(formats.__getitem__, formats.names()) if _is_closer(fmt, now)]
-    for fmt in sorted(others, key=lambda fmt: (fmt.tolerance.snr is None, -(fmt.tolerance.snr or 0.0))):
+    same = [fmt for fmt in map(formats.__getitem__, formats.names()) if fmt.load is now.load and fmt.name != now.name]
+    others = [fmt for fmt in same if _is_closer(fmt, now)] or [fmt for fmt in same if fmt.tolerance.snr is None]
+    for fmt in sorted(others, key=lambda fmt: (not set(fmt.guarantees) - HALVES, -(fmt.tolerance.snr or 0.0))):
         if fmt.name not in refusal.unsupported and not fmt.missing and _has_backend(fmt, refusal.task):
             request = FormatRequest(fmt, fmt.options(), refusal.request.max_drop)
             yield Remedy(f"--format {fmt.name}", request, refusal.pipeline)
 
 
 def _is_closer(fmt: Format, now: Format) -> bool:
-    """Return whether a format of the same runtime loses less than another, but is smaller than float32."""
-    if fmt.name == now.name or fmt.load is not now.load or fmt.tolerance.agreement >= 1.0:
+    """Return whether a format loses less than another one of its runtime, but is smaller than float32."""
+    if fmt.tolerance.snr is None:
         return False
     allowed, known = fmt.tolerance.relative, now.tolerance.relative
     return allowed < known or (_is_calibrated(now) and not _is_calibrated(fmt) and fmt.tolerance == now.tolerance)

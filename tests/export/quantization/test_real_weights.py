@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ def rows(tmp_path_factory):
     place = Path(__file__).parents[3] / "benchmarks" / "quantization.py"
     spec = importlib.util.spec_from_file_location("quantization_benchmark", place)
     benchmark = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = benchmark  # where its dataclasses look for it
     spec.loader.exec_module(benchmark)
     folder = tmp_path_factory.mktemp("files")
     benchmark.download(folder)

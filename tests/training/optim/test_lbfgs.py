@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 import training
 from training import Run
-from training.checkpoints.files import _read
+from training.checkpoints.files import _read, _write
 from training.fit.loop import resume_run, train_new
 from training.learning.evaluation import load_model
 from training.recipe.recipe import resolve
@@ -101,7 +101,7 @@ def test_resuming_without_the_saved_history_ends_elsewhere(broken, run, tmp_path
     with safe_open(path, "numpy") as file:
         rest = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("search/")}  # noqa: SIM118
         progress = file.metadata()["progress"]
-    save_file(rest, path, {"progress": progress})
+    _write(path, {name: keras.Variable(array, dtype=array.dtype.name) for name, array in rest.items()}, progress)
     rows = resume_run(Run.open(tmp_path / "run")).metrics()
     assert rows[4]["loss"] < rows[3]["loss"]
     assert rows[4]["loss"] != run.metrics()[4]["loss"]
