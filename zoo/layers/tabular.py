@@ -26,6 +26,11 @@ def _normal(deviation: float) -> Any:
     return keras.initializers.RandomNormal(stddev=deviation)
 
 
+def waves_initializer(sigma: float) -> Any:
+    """Return the initializer of frequencies with a standard deviation."""
+    return _normal(sigma / SLOW)
+
+
 def _uniform(limit: float) -> Any:
     return keras.initializers.RandomUniform(-limit, limit)
 
@@ -50,13 +55,14 @@ class ColumnEmbedding(keras.layers.Layer):
     Args:
         columns: the parts of a vector in their order: n for n numbers, -n for a column of n values that are 0 or 1.
             () for numbers alone.
-        sigma: standard deviation of the initial frequencies w.
+        frequencies_initializer: initializer of the frequencies w, divided by `SLOW`; of a deviation of 0.1 by default.
         **options: options of keras.layers.Layer.
     """
 
-    def __init__(self, columns: tuple[int, ...] = (), sigma: float = 0.1, **options: Any) -> None:
+    def __init__(self, columns: tuple[int, ...] = (), frequencies_initializer: Any = None, **options: Any) -> None:
         super().__init__(**options)
-        self.columns, self.sigma = tuple(columns), sigma
+        self.columns = tuple(columns)
+        self.frequencies_initializer = keras.initializers.get(frequencies_initializer or waves_initializer(0.1))
 
     def build(self, input_shape: Any) -> None:
         """Create the weights of all numbers at once, and a table for each column with many categories."""
@@ -71,7 +77,7 @@ class ColumnEmbedding(keras.layers.Layer):
         if not self.numbers:
             return
         count, limit = len(self.numbers), FREQUENCIES**-0.5 / SLOW
-        self.frequencies = self.add_weight((count, FREQUENCIES), _normal(self.sigma / SLOW), name="frequencies")
+        self.frequencies = self.add_weight((count, FREQUENCIES), self.frequencies_initializer, name="frequencies")
         self.phases = self.add_weight((count, FREQUENCIES), _uniform(math.pi / SLOW), name="phase_bias")
         self.mixture = self.add_weight((count, FREQUENCIES, VALUES - 1), _uniform(limit), name="mixture")
         self.offsets = self.add_weight((count, VALUES - 1), _uniform(limit), name="mixture_bias")
@@ -104,7 +110,8 @@ class ColumnEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return super().get_config() | {"columns": list(self.columns), "sigma": self.sigma}
+        initializer = keras.initializers.serialize(self.frequencies_initializer)
+        return super().get_config() | {"columns": list(self.columns), "frequencies_initializer": initializer}
 
 
 def _columns(inputs: Any, places: list[int]) -> Any:

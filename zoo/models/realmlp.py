@@ -63,7 +63,7 @@ def realmlp(
         x = keras.layers.Flatten(name="flatten")(x)
     _check(columns, widths, activation, x.shape[-1])
     check_factor("sigma", sigma)
-    x = tabular.ColumnEmbedding(columns, sigma, name="columns")(x)
+    x = tabular.ColumnEmbedding(columns, tabular.waves_initializer(sigma), name="columns")(x)
     x = tabular.FeatureScale(x.shape[-1] ** -0.5, name="scale")(x)
     for i, width in enumerate(widths, start=1):
         x = layers.Dense(
