@@ -31,7 +31,7 @@ from training.runs.run import Run
 from zoo.common.disk import full_disk_hint
 from zoo.common.ending import cleaned_up
 from zoo.common.errors import ExportError, ParityError, UnsupportedExport, ZooError
-from zoo.common.files import restore_all, whole_folder
+from zoo.common.files import remove_folder, restore_all, whole_folder
 from zoo.reading.files import check_inside
 from zoo.reading.json_files import read_json
 
@@ -135,7 +135,7 @@ def _scratch(exports: Path) -> Iterator[Path]:
     folder.mkdir()
 
     def clean_up() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         with contextlib.suppress(OSError):
             # Nothing was exported: leave no empty folder.
             exports.rmdir()

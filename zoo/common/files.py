@@ -117,7 +117,7 @@ def whole_folder(path: Path, *, parents: bool = True) -> Iterator[Path]:
         raise _write_error(path, error) from error
     temporary.chmod(0o755)
     try:
-        with cleaned_up(lambda: shutil.rmtree(temporary, ignore_errors=True)):
+        with cleaned_up(lambda: remove_folder(temporary)):
             yield temporary
             _replace_folder(temporary, path)
     except OSError as error:
@@ -126,6 +126,15 @@ def whole_folder(path: Path, *, parents: bool = True) -> Iterator[Path]:
         raise _write_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that another thread may still write into: its name goes first, so that nothing new gets in."""
+    nameless = folder.with_name(f"{folder.name}-removed")
+    with contextlib.suppress(OSError):
+        os.rename(folder, nameless)
+    for path in (nameless, folder):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 REPLACED = ".replaced-"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+
+from zoo.common.files import remove_folder
 
 # The parent prints the number of its child, which says when it is ready, and waits.
 PARENT = """
@@ -158,3 +163,26 @@ def test_the_symbol_of_the_system():
 
     if sys.platform == "linux":
         assert ctypes.CDLL(None).prctl
+
+
+def test_a_folder_is_removed_while_a_thread_writes_into_it(tmp_path):
+    """Neither it nor a part of it is left, however the two meet."""
+    for attempt in range(60):
+        folder, stop = tmp_path / "written", threading.Event()
+        folder.mkdir()
+
+        def write(folder=folder, stop=stop):
+            for number in itertools.count():
+                if stop.is_set():
+                    return
+                with contextlib.suppress(OSError):
+                    (folder / f"{number}").write_bytes(bytes(1000))
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        time.sleep(0.002 * (attempt % 5))
+        remove_folder(folder)
+        left = list(tmp_path.iterdir())
+        stop.set()
+        thread.join()
+        assert left == list(tmp_path.iterdir()) == []
