@@ -32,10 +32,14 @@ def rows(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["LiteRT", "ONNX Runtime", "OpenVINO"])
 def test_the_best_options_are_better_than_the_defaults(rows, runtime):
-    """At least 3 dB more than our default and the library's, and 97% of predictions weighted by their margin."""
+    """At least 3 dB more than our default and the library's, and 97% of predictions weighted by their margin.
+
+    Unweighted, 7 to 13% of the pictures, which have nothing to do with dogs, are another breed.
+    """
     default, ours = (rows[runtime, method] for method in ("default of the library", "ours"))
     best, excluded = (rows[runtime, method] for method in ("ours, best", "ours, best, exclude=6"))
     assert best["SNR, dB"] > max(default["SNR, dB"], ours["SNR, dB"]) + 3
     assert best["weighted"] >= 0.97
     assert excluded["SNR, dB"] > best["SNR, dB"] + 1
-    assert excluded["agreement"] >= 0.92
+    assert excluded["weighted"] >= 0.98
+    assert excluded["agreement"] >= 0.86
