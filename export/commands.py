@@ -72,7 +72,7 @@ def list_compressions(as_json: bool) -> None:
 @click.command("targets")
 @json_option
 def list_targets(as_json: bool) -> None:
-    """List deployment targets and their formats, for `--for`."""
+    """List deployment targets and their formats, for `zoo export`."""
     if as_json:
         print_json([{"name": name, **dataclasses.asdict(target)} for name, target in TARGETS.items()])
         return

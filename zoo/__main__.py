@@ -58,7 +58,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "push": Entry(PUBLISH, "Push a run or artifacts to the Hugging Face hub, with a model card."),
         "formats": Entry(EXPORT, "List export formats and their options."),
         "compressions": Entry(EXPORT, "List compression methods (pruning, clustering, QAT, …)."),
-        "targets": Entry(EXPORT, "List deployment targets and their formats, for `--for`."),
+        "targets": Entry(EXPORT, "List deployment targets and their formats, for `zoo export`."),
         "demo": Entry(EXPORT, "Train on real data, export to every format, verify, and write a report."),
     },
     "Inspection": {

@@ -68,9 +68,9 @@ class Tolerance:
 
 
 FLOAT32_TOLERANCE = Tolerance(relative=1e-4, agreement=1.0, drop=0.0)
-# float16 has 40 to 70 dB: a fine-tuned MobileNetV2, of which some channels are dead, has an error of 0.012 of its
-# largest logit, and another top-1 in one of 122 pictures.
-FLOAT16_TOLERANCE = Tolerance(relative=0.05, agreement=0.995, drop=0.003, snr=30.0)
+# float16 has 41 to 69 dB. The least has a MobileNetV2 with dead channels: fine-tuned, its error is 0.012 of the largest
+# logit, and one of 122 pictures has another top-1.
+FLOAT16_TOLERANCE = Tolerance(relative=0.02, agreement=0.995, drop=0.003, snr=35.0)
 # A random, permuted or lost layer leaves less than 5 dB; int8 artifacts have 20 to 45 dB, and those with 16-bit
 # activations 16 to 45 dB, because their weights have 8 bits too: a fine-tuned MobileNetV2 has 16.5 dB, its largest
 # error is 0.15, and its accuracy that of float32.

@@ -109,7 +109,7 @@ def _error(model: _keras.Model, examples: Any, expected: Any, layer: Any, output
         if one is not layer:
             return one(*inputs, **options)
         exact = np.asarray(one(*inputs, **options))
-        found = np.asarray(changed(*inputs, **options))
+        found = exact if changed is one else np.asarray(changed(*inputs, **options))
         found = found if output is None else _rounded(found, output)
         own.append(signal_to_noise(found, exact))
         return keras.ops.convert_to_tensor(found)

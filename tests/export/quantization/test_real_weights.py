@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# With six activations in float32; measured 0.930, 0.910 and 0.875.
+AGREEMENT = {"LiteRT": 0.92, "ONNX Runtime": 0.90, "OpenVINO": 0.865}
+
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
@@ -42,4 +45,4 @@ def test_the_best_options_are_better_than_the_defaults(rows, runtime):
     assert best["weighted"] >= 0.97
     assert excluded["SNR, dB"] > best["SNR, dB"] + 1
     assert excluded["weighted"] >= 0.98
-    assert excluded["agreement"] >= 0.86
+    assert excluded["agreement"] >= AGREEMENT[runtime]
