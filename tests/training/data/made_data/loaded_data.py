@@ -1,0 +1,9 @@
+"""What tests look at in loaded data, and in errors about it."""
+
+from __future__ import annotations
+
+
+def one_line(error):
+    """Return the message, and check that it has one line."""
+    assert "\n" not in str(error.value)
+    return str(error.value)
