@@ -1,4 +1,4 @@
-"""Makes `image_kinds` importable."""
+"""Makes `image_kinds` and `small_images` importable."""
 
 from __future__ import annotations
 
