@@ -1,4 +1,4 @@
-"""Datasets by name: the digits, others that TFDS prepared, all of them offline, and names that are none."""
+"""Datasets by name: the digits, others that TFDS prepared with classes, labels or numbers, and names that are none."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import io
 
 import numpy as np
 import pytest
+from label_images import marks, pixels, prepare
 from loaded_data import one_line, rows
 from PIL import Image
 
-from training import DataConfig
+import zoo
+from training import DataConfig, ModelConfig, Recipe
+from training.data.pipeline.opening import open_pipeline
 from training.data.readers.loading import load_dataset
 from training.datasets.digits import load_pixels
 from zoo.common.errors import DataError, UnknownName
@@ -164,3 +167,41 @@ def test_end_of_train_validates_where_nothing_else_does(tfds_folder):
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 18, "validation": 2}
     images = [Image.open(io.BytesIO(image)) for image in rows(dataset.splits["validation"])[0]]
     assert [int(np.asarray(image)[0, 0, 0]) for image in images] == [18, 19]
+
+
+def test_any_multilabel_dataset_of_tfds_loads(tmp_path):
+    """An image with a sequence of classes, also empty or with duplicates, is a multi-label example."""
+    import tensorflow_datasets as tfds
+
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3)),
+        "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=["a", "b", "c"])),
+    }
+    tags = [["a"], ["b", "c", "b"], [], ["c"]] * 5
+    prepare(
+        tmp_path,
+        "small_tags",
+        "1.0.0",
+        features,
+        {"train": [{"image": pixels(n), "tags": t} for n, t in enumerate(tags)]},
+    )
+    dataset = load_dataset(DataConfig("small_tags", path=str(tmp_path)))
+    assert (dataset.task, dataset.labels, dataset.shape) == ("multilabel", ("a", "b", "c"), (0, 0, 3))
+    assert {n: s.count for n, s in dataset.splits.items()} == {"train": 18, "validation": 2}
+    assert marks(dataset, "validation") == {18: {}, 19: {"c": 1}}
+    assert [marks(dataset, "train")[n] for n in range(4)] == [{"a": 1}, {"b": 1, "c": 1}, {}, {"c": 1}]
+
+
+def test_tfds_numbers_are_a_regression(tmp_path):
+    """An image with a number is a dataset of one target."""
+    import tensorflow_datasets as tfds
+
+    features = {"image": tfds.features.Image(shape=(20, 24, 3)), "gray": tfds.features.Scalar(np.float32)}
+    rows = [{"image": pixels(n), "gray": np.float32(n / 2)} for n in range(20)]
+    prepare(tmp_path, "small_gray", "1.0.0", features, {"train": rows})
+    dataset = load_dataset(DataConfig("small_gray", path=str(tmp_path)))
+    assert (dataset.task, dataset.labels) == ("regress", ("gray",))
+    made = Recipe("t", ModelConfig("resnet_tiny"), DataConfig("small_gray", path=str(tmp_path)))
+    pipeline = open_pipeline(made, zoo.spec("resnet_tiny"))
+    assert pipeline.dataset.scale.mean == pytest.approx((np.arange(18).mean() / 2,))
+    assert pipeline.raw("validation", 2)[1].tolist() == [[9.0], [9.5]]
