@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 RECIPE ?= digits_resnet
 FORMATS ?= --all
 # Tests that import no TensorFlow: house rules, registries, command line and recipes.
-LIGHT := tests/house tests/zoo/specs tests/zoo/test_main.py tests/zoo/test_command.py tests/training/recipe
+LIGHT := tests/house tests/zoo/specs tests/zoo/test_main.py tests/zoo/test_command.py tests/zoo/test_plot.py \
+	tests/zoo/test_show.py tests/training/recipe
 
 .PHONY: help install demo train export report check test test-all lint format bench invariance chaos kills fuzz scaling \
 	matrix docs-tables constraints clean
