@@ -172,7 +172,7 @@ def test_no_family_has_transpositions_around_convolutions(tmp_path, python):
     """One where the image comes in, one more where a map is flattened; ResNet-50 and Inception-v3 at full size too."""
     import onnx
 
-    script = Path(__file__).parents[1] / "convert_families.py"
+    script = Path(__file__).parents[1] / "formats" / "convert_families.py"
     names = (*CONVOLUTIONAL, "resnet50", "inception_v3")
     process = python(script, tmp_path, *(f"{name}=onnx" for name in names), warm=True)
     _, err = process.communicate(timeout=900)

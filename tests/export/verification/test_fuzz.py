@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,10 +11,9 @@ from zoo.common.errors import RunError
 
 
 @pytest.fixture(scope="module")
-def damage():
+def damage(root):
     """The module behind `make fuzz`."""
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "damage.py"
-    spec = importlib.util.spec_from_file_location("damage", path)
+    spec = importlib.util.spec_from_file_location("damage", root / "benchmarks" / "damage.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["damage"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

