@@ -78,7 +78,8 @@ def measured(command: Sequence[str]) -> tuple[float, float, str]:
 def convert(models: Sequence[str], folder: Path) -> None:
     """Convert models to ONNX, and print the processor time."""
     script = Path(__file__).parent.parent / "tests" / "export" / "formats" / "convert_families.py"
-    subprocess.run([sys.executable, str(script), str(folder / "converted"), "onnx", *models], check=True)
+    wanted = [f"{model}=onnx" for model in models]
+    subprocess.run([sys.executable, str(script), str(folder / "converted"), *wanted], check=True)
     for model in models:
         seconds = json.loads((folder / "converted" / model / "seconds.json").read_text())["onnx"]
         print(f"{model} onnx: converted in {seconds:.1f} s of processor time", flush=True)
