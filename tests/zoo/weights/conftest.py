@@ -1,8 +1,8 @@
-"""Let the tests of this folder import its modules `torch_state` and `weights_cases`."""
+"""Let the tests of this folder import its modules `weights_cases`, `hub_session` and `torch_state`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("", "hub", "pytorch")]

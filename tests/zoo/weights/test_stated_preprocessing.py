@@ -8,13 +8,12 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from test_torch_weights import home, resnet18_state, torch_state_of  # noqa: F401 - fixtures
 from weights_cases import FILES, every_file, made, one_line, saved, values_of
 
 import zoo
 from zoo.common.errors import BadOption
 from zoo.layers import saving
-from zoo.specs.preprocessing import CAFFE, IMAGENET, SYMMETRIC
+from zoo.specs.preprocessing import CAFFE, SYMMETRIC
 
 MINE = zoo.PreprocessingConfig((10.0, 20.0, 30.0), (40.0,), "bicubic", 0.8, background=(7.0,))
 
@@ -82,27 +81,6 @@ def test_contradicting_preprocessing_is_refused(tmp_path):
         one_line(error.value)
     resized = dataclasses.replace(SYMMETRIC, interpolation="bicubic", crop=0.5, background=(0.0,))
     assert zoo.preprocessing(zoo.get("resnet_tiny", weights=path, preprocessing=resized)) == resized
-
-
-def test_published_weights_state_their_facts(home):  # noqa: F811
-    """Weights by name have the table's facts; a head of another size has no labels, and one line says so."""
-    entry = zoo.spec("resnet18").weights[0]
-    info = zoo.info(zoo.get("resnet18", input_shape=(32, 32, 3), weights="imagenet"))
-    assert (info.preprocessing, info.license, info.origin) == (entry.preprocessing, entry.license, entry.source)
-    assert (info.labels_origin, info.input_size) == ("imagenet-1k", (288, 288))
-    assert (len(info.labels), info.labels[281]) == (1000, "tabby cat")
-    assert info.preprocessing != zoo.spec("resnet18").preprocessing
-    with pytest.warns(UserWarning, match=r"have 1000 classes; the last layer of resnet18 \(10 classes\) starts"):
-        other = zoo.get("resnet18", input_shape=(32, 32, 3), weights="imagenet", classes=10)
-    assert zoo.info(other) == dataclasses.replace(info, labels=None, labels_origin=None)
-
-
-def test_file_of_torch_states_no_preprocessing(resnet18_state, tmp_path):  # noqa: F811
-    """A state dict says nothing of its pixels: asked for, not guessed."""
-    save_file(resnet18_state, tmp_path / "state.safetensors")
-    options = {"input_shape": (32, 32, 3), "weights": tmp_path / "state.safetensors"}
-    assert zoo.preprocessing(zoo.get("resnet18", **options)) is None
-    assert zoo.preprocessing(zoo.get("resnet18", preprocessing="imagenet", **options)) == IMAGENET
 
 
 def test_tag_that_the_table_does_not_know():

@@ -4,7 +4,7 @@ Needs torch 2.13.0, torchvision 0.28.0 and timm 1.0.31; the tests only read its 
 model is built without trained weights, filled by `torch_state.random_state` and run in eval mode on
 `torch_state.random_images`, so that NumPy alone reproduces its state and its input. Run:
 
-    python tests/zoo/weights/record_torch.py
+    python tests/zoo/weights/pytorch/record_torch.py
 """
 
 from __future__ import annotations

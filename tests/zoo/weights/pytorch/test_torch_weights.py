@@ -1,7 +1,8 @@
-"""Weights of torchvision and timm: the logits are those of PyTorch; published weights and their heads."""
+"""Weights of torchvision and timm: the logits are those of PyTorch; published weights, their heads and their facts."""
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -27,6 +28,7 @@ from weights_cases import (
 
 import zoo
 from zoo.common.errors import BadOption
+from zoo.specs.preprocessing import IMAGENET
 from zoo.specs.registry import models
 from zoo.weights.loading import load_weights
 from zoo.weights.source import WeightsSource
@@ -177,6 +179,19 @@ def test_published_weights_leave_another_head_random(options, heads, home):
     assert_trunk(model, expected, heads)
 
 
+def test_published_weights_state_their_facts(home):
+    """Weights by name have the table's facts; a head of another size has no labels, and one line says so."""
+    entry = zoo.spec("resnet18").weights[0]
+    info = zoo.info(zoo.get("resnet18", input_shape=(32, 32, 3), weights="imagenet"))
+    assert (info.preprocessing, info.license, info.origin) == (entry.preprocessing, entry.license, entry.source)
+    assert (info.labels_origin, info.input_size) == ("imagenet-1k", (288, 288))
+    assert (len(info.labels), info.labels[281]) == (1000, "tabby cat")
+    assert info.preprocessing != zoo.spec("resnet18").preprocessing
+    with pytest.warns(UserWarning, match=r"have 1000 classes; the last layer of resnet18 \(10 classes\) starts"):
+        other = zoo.get("resnet18", input_shape=(32, 32, 3), weights="imagenet", classes=10)
+    assert zoo.info(other) == dataclasses.replace(info, labels=None, labels_origin=None)
+
+
 TORCH_KERNEL = "layer2.0.conv1.weight"  # (128, 64, 3, 3)
 BROKEN_TORCH = {
     "no kernel": (without(TORCH_KERNEL), f"1 missing there: {TORCH_KERNEL}"),
@@ -215,6 +230,14 @@ def test_torch_file_of_another_model_is_refused(resnet18_state, tmp_path):
     assert "missing there" in refusal("mobilenet_v2", path, input_shape=(32, 32, 3))
     assert "have 1000 classes; the model has 10." in refusal("resnet18", path, input_shape=(32, 32, 3), classes=10)
     assert "resnet_tiny cannot load files of timm or torchvision" in refusal("resnet_tiny", path)
+
+
+def test_file_of_torch_states_no_preprocessing(resnet18_state, tmp_path):
+    """A state dict says nothing of its pixels: asked for, not guessed."""
+    save_file(resnet18_state, tmp_path / "state.safetensors")
+    options = {"input_shape": (32, 32, 3), "weights": tmp_path / "state.safetensors"}
+    assert zoo.preprocessing(zoo.get("resnet18", **options)) is None
+    assert zoo.preprocessing(zoo.get("resnet18", preprocessing="imagenet", **options)) == IMAGENET
 
 
 @pytest.mark.parametrize("name", ["googlenet", pytest.param("inception_v3", marks=pytest.mark.slow)])

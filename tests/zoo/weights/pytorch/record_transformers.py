@@ -3,7 +3,7 @@
 Needs torch and transformers 5; the tests only read its output, transformers_references.json.gz. As in record_torch.py,
 NumPy alone reproduces the state and the ids. Run:
 
-    python tests/zoo/weights/record_transformers.py
+    python tests/zoo/weights/pytorch/record_transformers.py
 """
 
 from __future__ import annotations
