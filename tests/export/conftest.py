@@ -1,8 +1,11 @@
-"""Fixtures of the export tests: one trained run, its artifacts, the digits as arrays, and a short training."""
+"""Fixtures of the export tests: one trained run, its artifacts, the digits, a short training, served models."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import types
 
 import pytest
@@ -14,6 +17,15 @@ VARIANTS = (
     "tflite_int8:batch=7,input=uint8,output=uint8", "tflite_int8:input=float32,output=float32",
     "tflite_int16x8:input=int16,output=int16",
 )  # fmt: skip
+# Runs in a process with TensorFlow alone.
+SERVE = """
+import json, sys
+import tensorflow as tf
+path, name, texts = json.loads(sys.argv[1])
+out = tf.saved_model.load(path).signatures[name](text=tf.constant(texts))
+rooms = sorted({m.partition(".")[0] for m in sys.modules} & {"zoo", "training", "export"})
+print(json.dumps([{k: v.numpy().tolist() for k, v in out.items()}, rooms], default=bytes.decode))
+"""
 
 
 @pytest.fixture(scope="session")
@@ -103,3 +115,18 @@ def accuracy(digits):
         return float((model.predict(digits.test_x, verbose=0).argmax(-1) == digits.test_y).mean())
 
     return evaluate
+
+
+@pytest.fixture(scope="session")
+def served():
+    """The outputs of a SavedModel's signature in a process with TensorFlow alone: `served(path, name, texts)`."""
+
+    def run(path, name, texts):
+        given = json.dumps([str(path), name, texts])
+        command = [sys.executable, "-c", SERVE, given]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=path, check=True)
+        found, rooms = json.loads(done.stdout.splitlines()[-1])
+        assert rooms == []
+        return found
+
+    return run

@@ -110,14 +110,9 @@ def test_interface_and_files(exported, run, name):
     )
 
 
-def test_saved_model_generates_strings_without_python(exported, samples, root):
+def test_saved_model_generates_strings_without_python(exported, samples, served):
     """The signature takes and returns strings, in a process with TensorFlow alone."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("text_tests", root / "tests" / "export" / "source" / "test_text.py")
-    text_tests = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(text_tests)
-    out = text_tests.served(exported["saved_model"].path, "generate_text", samples["texts"].tolist())
+    out = served(exported["saved_model"].path, "generate_text", samples["texts"].tolist())
     np.testing.assert_array_equal(out["tokens"], samples["tokens"][:SECOND_PASS])
     assert out["text"] == samples["generated"].tolist()
     right = [text[::-1] for text in samples["texts"].tolist()]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -88,26 +86,7 @@ def test_padding_changes_nothing(exported, samples, name):
     assert np.abs(runtime(seen) - runtime(short)).max() > 1e-2
 
 
-SERVE = """
-import json, sys
-import tensorflow as tf
-path, name, texts = json.loads(sys.argv[1])
-out = tf.saved_model.load(path).signatures[name](text=tf.constant(texts))
-rooms = sorted({m.partition(".")[0] for m in sys.modules} & {"zoo", "training", "export"})
-print(json.dumps([{k: v.numpy().tolist() for k, v in out.items()}, rooms], default=bytes.decode))
-"""
-
-
-def served(path, name, texts):
-    """The outputs of a SavedModel's signature in a process with TensorFlow alone."""
-    given = json.dumps([str(path), name, texts])
-    done = subprocess.run([sys.executable, "-c", SERVE, given], capture_output=True, text=True, cwd=path, check=True)
-    found, rooms = json.loads(done.stdout.splitlines()[-1])
-    assert rooms == []
-    return found
-
-
-def test_saved_model_takes_strings_without_python(exported, samples):
+def test_saved_model_takes_strings_without_python(exported, samples, served):
     """The signature takes strings and returns logits, scores and labels, in a process without the zoo."""
     out = served(exported["saved_model"].path, "serve_text", samples["texts"].tolist())
     assert set(out) == {"logits", "scores", "labels"}
@@ -228,7 +207,7 @@ def test_report_of_a_text_run(exported, run, zoo_command):
 
 
 @pytest.mark.slow
-def test_tags_are_exported_as_every_format(tmp_path):
+def test_tags_are_exported_as_every_format(tmp_path, served):
     """Each word has logits; padding is not compared, and has no tag."""
     run = training.train("word_roles_tagger", {"epochs": 4}, run=tmp_path / "run")
     found = {a.format: a for a in export.convert(run, EVERY)}

@@ -1,4 +1,4 @@
-"""Let the tests of this folder import its modules `weights_cases`, `hub_session` and `torch_state`."""
+"""Let the tests of this folder import its modules `weights_cases`, `keras_cases`, `hub_session` and `torch_state`."""
 
 from __future__ import annotations
 

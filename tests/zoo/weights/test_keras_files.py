@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from test_keras_weights import keras_application
+from keras_cases import keras_application
 from weights_cases import assert_initial, made, one_line, randomize, refusal, relative_error
 
 import zoo

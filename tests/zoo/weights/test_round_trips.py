@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
+from keras_cases import CAFFE, KERAS, keras_application
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from test_keras_weights import CAFFE, KERAS, keras_application
 from weights_cases import FILES, TINY, inputs_for, one_line, randomize, relative_error, saved, slow_unless
 
 import zoo
