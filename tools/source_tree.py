@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("zoo", "training", "export")  # each may import those before it
+AROUND = ("tests", "benchmarks", "tools")  # code that is not installed
 # Folders that the registries search: one new file there is a new family, dataset, recipe, format or compression.
 CONTENT = ("zoo/models", "training/datasets", "training/recipes", "export/formats", "export/compressions")
 # It connects the packages, so that it alone imports all of them.

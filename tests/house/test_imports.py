@@ -16,6 +16,7 @@ from source_tree import (
     CONTENT,
     FUNCTIONS,
     PACKAGES,
+    ROOT,
     called,
     cycles,
     imported,
@@ -44,7 +45,7 @@ HEAVY |= LAYER_MODULES
 PRIVATE_ROOTS = ("tensorflow.python", "keras.src", "tf_keras.src", "google.protobuf.internal", "jax.core")
 # Documented in spite of the underscore.
 DOCUMENTED = {"_replace", "_asdict", "_fields", "_make", "_exit"}
-ENTRIES = 18  # modules and rooms in a room
+ENTRIES = 18  # modules and rooms in a room; files and folders in a folder of tests
 
 
 @functools.cache
@@ -264,11 +265,18 @@ def entries(paths):
     return {folder: count for folder, count in counts.items() if folder not in CONTENT}
 
 
+def files_below(folder):
+    """All files below a folder of the repository, data included, but for what Python compiled."""
+    found = (path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file())
+    return [path.as_posix() for path in found if "__pycache__" not in path.parts]
+
+
 def test_rooms_are_small():
-    """No room has more entries than a reader takes in at once."""
-    found = entries(module.path for module in modules(*PACKAGES))
+    """No room and no folder of tests has more entries than a reader takes in at once."""
+    found = entries([*(module.path for module in modules(*PACKAGES)), *files_below("tests")])
     assert {folder: count for folder, count in found.items() if count > ENTRIES} == {}
     assert found["zoo/layers"] > 3
+    assert found["tests"] > 3
 
 
 def test_large_room_is_found():
@@ -276,6 +284,14 @@ def test_large_room_is_found():
     many = [f"{{}}/a{number}.py" for number in range(ENTRIES + 1)]
     assert entries(path.format("zoo/layers") for path in many)["zoo/layers"] == ENTRIES + 1
     assert entries(path.format("zoo/models") for path in many) == {".": 1}
+    assert entries([*(path.format("tests/zoo") for path in many), "tests/zoo/a.json"])["tests/zoo"] == ENTRIES + 2
+
+
+def test_data_of_tests_counts():
+    """The control: recorded data beside the tests is an entry, what Python compiled is none."""
+    found = files_below("tests")
+    assert "tests/zoo/weights/timm_configs.json" in found
+    assert not [path for path in found if path.endswith(".pyc")]
 
 
 def test_nothing_heavy_is_imported(python):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import style
-from source_tree import ROOT, parse
+from source_tree import PACKAGES, ROOT, modules, parse
 
 HEAD = '"""Doc."""\n\nfrom __future__ import annotations\n\n'
 NINE = "a: int, b: int, c: int, d: int, e: int, f: int, *, g: int, h: int, i: int"
@@ -72,3 +72,14 @@ def test_lengths_are_measured():
     ten, nine = ([parse("a.py", long_function(lines))] for lines in (10, 9))
     assert (len(style.excesses(ten)), style.excesses(nine)) == (1, [])
     assert style.quantiles([parse("a.py", "\n".join(map(long_function, range(2, 12))))]) == (7, 11)
+
+
+def test_tests_benchmarks_and_tools_are_measured():
+    """The limits hold for the packages together, and for each folder around them; a line names what exceeds one."""
+    assert style.GROUPS == (PACKAGES, ("tests",), ("benchmarks",), ("tools",))
+    paths = {module.path for group in style.GROUPS for module in modules(*group)}
+    assert {"zoo/build.py", "tests/house/test_style.py", "benchmarks/run.py", "tools/style.py"} <= paths
+    long = parse("tests/a.py", long_function(9) + "x = 1\n" * 251)
+    assert style.excesses([long]) == ["tests/a.py: 260 of 250 lines of code"]
+    slow = parse("benchmarks/a.py", long_function(10))
+    assert style.excesses([slow]) == ["benchmarks: the median of function lengths is 10, expected less than 10"]
