@@ -132,7 +132,6 @@ def _scratch(exports: Path) -> Iterator[Path]:
     for leftover in exports.glob(f"{TEMPORARY}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     folder = exports / f"{TEMPORARY}{os.getpid()}"
-    folder.mkdir()
 
     def clean_up() -> None:
         remove_folder(folder)
@@ -141,7 +140,7 @@ def _scratch(exports: Path) -> Iterator[Path]:
             exports.rmdir()
 
     try:
-        with cleaned_up(clean_up):
+        with cleaned_up(clean_up, folder.mkdir):
             yield folder
     finally:
         clean_up()

@@ -26,12 +26,26 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 _cleanups: list[Callable[[], Any]] = []
 _received: list[int] = []
 _ends = threading.Event()
+_registering = threading.Lock()
 
 
 @contextlib.contextmanager
-def cleaned_up(action: Callable[[], Any]) -> Iterator[None]:
-    """Call a function if a signal ends the command within the block; the last one first."""
-    _cleanups.append(action)
+def cleaned_up(action: Callable[[], Any], make: Callable[[], Any] | None = None) -> Iterator[None]:
+    """Call a function if a signal ends the command within the block; the last one first.
+
+    Args:
+        action: cleans up.
+        make: makes what is cleaned up; it is called at the start of the block, but not once a signal has ended the
+            command, when nobody would clean up.
+    """
+    with _registering:
+        over = _ends.is_set()
+        if not over:
+            if make:
+                make()
+            _cleanups.append(action)
+    if over:
+        _wait_for_the_end()
     try:
         yield
     finally:
@@ -64,8 +78,8 @@ def ending_cleanly() -> Iterator[None]:
         yield
     finally:
         if _ends.is_set():
-            # What fails now fails because of the cleanup; that thread ends the process.
-            threading.Event().wait()
+            # What fails now fails because of the cleanup.
+            _wait_for_the_end()
         for number in handled:
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(before)
@@ -73,6 +87,11 @@ def ending_cleanly() -> Iterator[None]:
         thread.join()
         mine.close()
         os.close(stderr)
+
+
+def _wait_for_the_end() -> None:
+    """Wait until the thread that cleans up ends the process."""
+    threading.Event().wait()
 
 
 def _receive(number: int, _frame: Any) -> None:
@@ -90,7 +109,9 @@ def _listen(channel: socket.socket, stderr: int) -> None:
 
 def _end(number: int, stderr: int) -> None:
     """Clean up, write a line, and end this process, whatever fails."""
-    _ends.set()
+    # What is being made is registered first; nothing is made afterwards.
+    with _registering:
+        _ends.set()
     try:
         _clean_up(number, stderr)
     finally:

@@ -6,8 +6,8 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,15 +109,11 @@ def whole_folder(path: Path, *, parents: bool = True) -> Iterator[Path]:
     """
     if path.is_symlink():
         raise RunError(f"Expected a folder that can be replaced. Received: {path}, a link. Remove it.")
+    temporary = path.with_name(f".writing-{path.name}-{secrets.token_hex(4)}")
     try:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise _write_error(path, error) from error
-    temporary.chmod(0o755)
-    try:
-        with cleaned_up(lambda: remove_folder(temporary)):
+        with cleaned_up(lambda: remove_folder(temporary), temporary.mkdir):
             yield temporary
             _replace_folder(temporary, path)
     except OSError as error:

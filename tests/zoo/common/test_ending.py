@@ -31,6 +31,17 @@ FIRST = {
     "neither": "",
 }
 CHILD = "import time; from zoo.common import ending; {}; print('ready', flush=True); time.sleep(30)"
+# A command that is stopped while it makes folders.
+MAKING = """
+import pathlib, sys
+from zoo.common.ending import ending_cleanly
+from zoo.common.files import whole_folder
+with ending_cleanly():
+    print("ready", flush=True)
+    while True:
+        with whole_folder(pathlib.Path(sys.argv[1])) as folder:
+            (folder / "file").write_bytes(b"")
+"""
 # A command that is stopped while it holds a file.
 COMMAND = """
 import os, pathlib, signal, sys, time
@@ -103,6 +114,17 @@ def test_stopped_command_cleans_up(number, python, tmp_path):
     out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (128 + number, "", f"zoo: Stopped by {number.name}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_made_once_a_command_ends(python, tmp_path):
+    """Folders that are made one after the other, when the signal comes at any moment between two of them."""
+    for delay in range(16):
+        process = python("-c", MAKING, tmp_path / "whole")
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(delay / 1000)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 143
+        assert [path.name for path in tmp_path.iterdir() if path.name != "whole"] == []
 
 
 def test_a_failing_cleanup_hinders_no_other(python, tmp_path):
