@@ -13,6 +13,7 @@ from export.backends.onnx.convert import files_of as onnx_files
 from export.backends.onnx.options import PACKAGES
 from export.backends.onnx.rules import RULES
 from export.backends.openvino.histograms import tighten
+from export.backends.openvino.negative_scales import split_negative_scales
 from export.backends.openvino.runtime import (
     EXTRA,
     OpenVinoGenerator,
@@ -121,7 +122,7 @@ def _quantize(
     floats = matching([node.get_friendly_name() for node in model.get_ops()], chosen.excluded, chosen.layers)
     with silent(), compat.nncf_quantizes_squeeze_and_excitation():
         nncf.set_log_level(logging.ERROR)
-        return nncf.quantize(
+        quantized = nncf.quantize(
             model,
             nncf.Dataset(examples),
             subset_size=len(examples),
@@ -137,6 +138,8 @@ def _quantize(
                 weights_quantization_params=parameters.QuantizationParameters(per_channel=options.per_channel),
             ),
         )
+    split_negative_scales(quantized)
+    return quantized
 
 
 def _alphas(alpha: float) -> Any:
