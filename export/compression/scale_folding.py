@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from export.compression.batch_norm_folding import can_absorb_scale, scaled_layer
 from export.core.keras_graph import Call, Change, calls, like, readers, rebuild
 from zoo.common.lazy import keras, np
-from zoo.layers.lazy import layers
+from zoo.layers.lazy import layers, tabular
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def fold_scales(model: _keras.Model) -> _keras.Model:
     """Return a model that computes the same in inference, without scales that a neighboring layer can absorb.
 
-    A layer scale is folded into the convolution or dense layer before it; the scale and offset of a layer normalization
-    into the dense layers after it if nothing else reads it.
+    A layer scale is folded into the convolution or dense layer before it; the scale and offset of a layer
+    normalization, and the scale of features, into the dense layers after it if nothing else reads it.
 
     Args:
         model: a functional model; it is not changed.
@@ -33,7 +33,7 @@ def fold_scales(model: _keras.Model) -> _keras.Model:
     scaled = dict(_fold_layer_scales(model, once))
     # One change per layer: a layer may have a scale after it and a normalization before it.
     model = rebuild(model, scaled) if scaled else model
-    shifted = dict(_fold_layer_norms(model, {call.layer.name for call in once}))
+    shifted = dict(_fold_into_next(model, {call.layer.name for call in once}))
     return rebuild(model, shifted) if shifted else model
 
 
@@ -49,18 +49,31 @@ def _fold_layer_scales(model: Any, once: list[Call]) -> Iterator[tuple[str, Chan
             yield call.layer.name, Change()
 
 
-def _fold_layer_norms(model: Any, once: set[str]) -> Iterator[tuple[str, Change]]:
-    """Yield the changes of layer normalizations and of the dense layers after them."""
+def _fold_into_next(model: Any, once: set[str]) -> Iterator[tuple[str, Change]]:
+    """Yield the changes of layer normalizations, of scales of features, and of the dense layers after them."""
     read = readers(model)
     for call in calls(model):
-        norm = call.layer
-        if not isinstance(norm, keras.layers.LayerNormalization) or norm.name not in once:
+        layer = call.layer
+        absorbed = _absorbed(layer) if layer.name in once else None
+        if absorbed is None:
             continue
         following = list(_next_calls(call, read))
         if all(c and isinstance(c.layer, keras.layers.Dense) and c.layer.name in once for c in following):
+            scale, offset, change = absorbed
             for dense in {c.layer.name: c.layer for c in following}.values():
-                yield dense.name, _folded_dense(dense, norm)
-            yield norm.name, Change(like(norm, scale=False, center=False), [])
+                yield dense.name, _folded_dense(dense, scale, offset)
+            yield layer.name, change
+
+
+def _absorbed(layer: Any) -> tuple[Any, Any, Change] | None:
+    """Return (scale, offset, change): what the layers after one absorb of it, and how it is changed then."""
+    if isinstance(layer, keras.layers.LayerNormalization):
+        scale = np.asarray(layer.gamma, "float64") if layer.scale else None
+        offset = np.asarray(layer.beta, "float64") if layer.center else None
+        return scale, offset, Change(like(layer, scale=False, center=False), [])
+    if isinstance(layer, tabular.FeatureScale):
+        return np.asarray(layer.factors, "float64"), None, Change()
+    return None
 
 
 def _next_calls(call: Call, read: dict[int, list[Call]]) -> Iterator[Call | None]:
@@ -72,12 +85,14 @@ def _next_calls(call: Call, read: dict[int, list[Call]]) -> Iterator[Call | None
             yield reader
 
 
-def _folded_dense(dense: Any, norm: Any) -> Change:
-    """Return the change of a dense layer that absorbs the scale and offset of a normalization."""
+def _folded_dense(dense: Any, scale: Any, offset: Any) -> Change:
+    """Return the change of a dense layer that absorbs the scale and offset of its inputs, None without one."""
     kernel = np.asarray(dense.kernel, "float64")
     bias = np.asarray(dense.bias, "float64") if dense.use_bias else np.zeros(kernel.shape[-1])
-    if norm.center:
-        bias = bias + np.asarray(norm.beta, "float64") @ kernel
-    if norm.scale:
-        kernel = kernel * np.asarray(norm.gamma, "float64")[:, None]
-    return Change(like(dense, use_bias=True), [kernel.astype("float32"), bias.astype("float32")])
+    if offset is not None:
+        bias = bias + offset @ kernel
+    if scale is not None:
+        kernel = kernel * scale[:, None]
+    biased = dense.use_bias or offset is not None
+    weights = [kernel, bias] if biased else [kernel]
+    return Change(like(dense, use_bias=biased), [weight.astype("float32") for weight in weights])

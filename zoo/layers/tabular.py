@@ -139,9 +139,14 @@ class FeatureScale(keras.layers.Layer):
         start = keras.initializers.Constant(1.0 / FAST)
         self.scale = self.add_weight((input_shape[-1],), start, name="scale")
 
+    @property
+    def factors(self) -> Any:
+        """Return what each feature is multiplied by (features,)."""
+        return self.gain * FAST * keras.ops.convert_to_tensor(self.scale)
+
     def call(self, inputs: Any) -> Any:
         """Return the scaled features (n, features)."""
-        return inputs * keras.ops.cast(self.gain * FAST * keras.ops.convert_to_tensor(self.scale), inputs.dtype)
+        return inputs * keras.ops.cast(self.factors, inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

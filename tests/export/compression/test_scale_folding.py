@@ -33,6 +33,17 @@ def test_outputs_are_preserved(name):
     assert len(before.weights) > len(after.weights)
 
 
+def test_scales_of_features_are_absorbed():
+    """The dense layer after them has them in its kernel, and no bias that it did not have."""
+    before = shaken(zoo.get("realmlp_tiny", input_shape=(9,), classes=3))
+    after = fold_scales(before)
+    assert check_same(before, after, probe(before), 1e-5) <= 1e-5
+    assert not [layer.name for layer in after.layers if layer.name == "scale"]
+    assert [layer.use_bias for layer in after.layers if isinstance(layer, keras.layers.Dense)] == [
+        layer.use_bias for layer in before.layers if isinstance(layer, keras.layers.Dense)
+    ]
+
+
 def test_scales_with_other_readers_stay():
     """A normalization with another reader keeps its scale; so does a layer scale if its input has two readers."""
     given = keras.Input((8,), name="given")
