@@ -179,7 +179,7 @@ def _check_comparable(source: Any, samples: dict[str, Any]) -> None:
 
 def _compression(content: Mapping[str, Any], scratch: Path) -> Any:
     """Return `compress(model, pipeline)`, or None without compression."""
-    if not content["compression"]:
+    if not content.get("compression"):
         return None
     from export.compression.pipeline import compress, parse_pipeline, save_record
 

@@ -62,7 +62,7 @@ def layer_errors(source: SourceModel) -> list[LayerError]:
     _check_layers(source.inner)
     model = prepared(source, QuantizationOptions(exclude=1)).inner
     examples = source.preprocessed(examples_in_memory(model, EXAMPLES))
-    outputs: dict[str, _np.ndarray] = {}
+    outputs: dict[str, Any] = {}
     expected = _arrays(run_layers(model, examples, _keeping(outputs)))
     quantized = set(quantized_outputs(model))
     found = [
@@ -83,20 +83,19 @@ def _check_layers(model: _keras.Model) -> None:
             )
 
 
-def _keeping(outputs: dict[str, _np.ndarray]) -> Callable[..., Any]:
-    """Return what runs a layer, and keeps its output of real numbers."""
+def _keeping(outputs: dict[str, Any]) -> Callable[..., Any]:
+    """Return what runs a layer, and keeps its outputs, one or a list."""
 
     def run(layer: Any, *inputs: Any, **options: Any) -> Any:
         found = layer(*inputs, **options)
-        if keras.ops.is_tensor(found) and "float" in str(found.dtype):
-            outputs[layer.name] = np.asarray(found)
+        outputs[layer.name] = keras.tree.map_structure(np.asarray, found)
         return found
 
     return run
 
 
-def _error(model: _keras.Model, examples: Any, expected: Any, layer: Any, output: _np.ndarray | None) -> LayerError:
-    """Return the error of one layer; `output` is the one in float32, None if it is not quantized."""
+def _error(model: _keras.Model, examples: Any, expected: Any, layer: Any, seen: Any) -> LayerError:
+    """Return the error of one layer; `seen` are its outputs in float32, None if they are not quantized."""
     weights = _rounded_weights(layer) if is_supported(layer) else None
     changed = layer
     if weights is not None:
@@ -108,11 +107,12 @@ def _error(model: _keras.Model, examples: Any, expected: Any, layer: Any, output
     def run(one: Any, *inputs: Any, **options: Any) -> Any:
         if one is not layer:
             return one(*inputs, **options)
-        exact = np.asarray(one(*inputs, **options))
-        found = exact if changed is one else np.asarray(changed(*inputs, **options))
-        found = found if output is None else _rounded(found, output)
-        own.append(signal_to_noise(found, exact))
-        return keras.ops.convert_to_tensor(found)
+        exact = one(*inputs, **options)
+        found = exact if changed is one else changed(*inputs, **options)
+        if seen is not None:
+            found = keras.tree.map_structure(_rounded, found, seen)
+        own.append(signal_to_noise(_arrays(found), _arrays(exact)))
+        return found
 
     found = _arrays(run_layers(model, examples, run))
     count = 0 if weights is None else int(weights[0].size)
@@ -127,8 +127,16 @@ def _rounded_weights(layer: Any) -> list[_np.ndarray]:
     return [rounded, *layer.get_weights()[1:]]
 
 
-def _rounded(values: _np.ndarray, seen: _np.ndarray) -> _np.ndarray:
-    """Return values in steps between the extremes of those seen and zero."""
+def _rounded(tensor: Any, seen: _np.ndarray) -> Any:
+    """Return a tensor in steps between the extremes of the values seen and zero; integers as they are."""
+    if seen.dtype.kind != "f":
+        return tensor
+    found = keras.ops.convert_to_tensor(_on_grid(np.asarray(tensor), seen))
+    compat.set_mask(found, compat.get_mask(tensor))
+    return found
+
+
+def _on_grid(values: _np.ndarray, seen: _np.ndarray) -> _np.ndarray:
     low, high = min(0.0, float(seen.min())), max(0.0, float(seen.max()))
     step = (high - low) / (LEVELS - 1) or 1.0
     zero = round(-low / step)

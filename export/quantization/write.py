@@ -120,7 +120,9 @@ def signal_to_noise(outputs: Any, expected: Any) -> float:
     """
     if isinstance(expected, dict):
         return min(signal_to_noise(outputs[name], expected[name]) for name in expected)
-    error = outputs - expected
+    # In float64: an error of 0 would overflow in float32.
+    expected = np.asarray(expected, "float64")
+    error = np.asarray(outputs, "float64") - expected
     if expected.shape[-1] > 1:
         error, expected = (x - x.mean(axis=-1, keepdims=True) for x in (error, expected))
     return float(10 * np.log10((np.sum(expected**2) + 1e-30) / (np.sum(error**2) + 1e-30)))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import export
+import zoo
 from export.backends.litert.file import read
 from zoo.common.errors import BadOption, UnsupportedExport
 
@@ -95,6 +96,48 @@ def test_the_command(model, tmp_path, zoo_command):
     assert table[1].split()[:2] == ["block2_conv", "Conv2D"]
     assert "layers with less error are left out" in table[-1]
     assert json.loads(zoo_command(*command, "--json")[1])[0]["layer"] == "block2_conv"
+
+
+def test_the_layers_of_a_run(copied, tmp_path, zoo_command):
+    """A run needs nothing but its path; every layer with a kernel is listed, with finite numbers."""
+    run = copied(tmp_path / "run")
+    code, out, err = zoo_command("debug-quantization", run.path, "--json")
+    found = {error["layer"]: error for error in json.loads(out)}
+    kernels = [layer.name for layer in keras.saving.load_model(run.model_path).layers if hasattr(layer, "kernel")]
+    assert (code, err) == (0, "")
+    assert found.keys() >= set(kernels)
+    assert np.isfinite([[error["model_snr"], error["layer_snr"]] for error in found.values()]).all()
+
+
+QUICK = ("transformer_tiny",)  # layers with several outputs, and without weights
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name in zoo.list_models("*_tiny")
+        if zoo.spec(name).params < 400_000
+    ],
+)
+def test_every_family(name):
+    """The layers of every small model are listed; a finite number for each, and the outputs differ by int8 alone."""
+    found = export.debug_quantization(name, weights="random")
+    assert len(found) > 1
+    assert np.isfinite([[error.model_snr, error.layer_snr] for error in found]).all()
+    assert found[-1].model_snr > 20
+
+
+def test_masks_reach_the_layers_after_one():
+    """The rounded output of a layer keeps its mask: the recurrent layer after it ignores padding."""
+    ids = keras.Input((8,), dtype="int32", name="ids")
+    x = layers.Embedding(20, 6, mask_zero=True, name="table")(ids)
+    x = layers.Dense(6, name="mix")(x)
+    model = keras.Model(ids, layers.Dense(3, name="head")(layers.GRU(5, name="memory")(x)), name="masked")
+    data = np.random.default_rng(0).integers(1, 20, (60, 8)).astype("int32")
+    data[:, 3:] = 0
+    errors = {error.layer: error.model_snr for error in export.debug_quantization(model, calibration=data)}
+    assert errors["mix"] > 25
 
 
 def test_models_without_a_graph_are_refused():
