@@ -66,7 +66,7 @@ def boosted(dataset: Dataset) -> float:
     for split, found in dataset.splits.items():
         rows, targets = map(np.array, zip(*found.examples.as_numpy_iterator(), strict=True))
         cells = [dataset.cells.columns[name].take(rows) for name in dataset.table.names]
-        x = dataset.table.compact(cells)
+        x = dataset.table.compact(cells, len(cells[0]))
         x[:, categories] = np.where(x[:, categories] < 0, np.nan, x[:, categories])
         # It takes at most 255 categories.
         wide = np.array(categories) & (np.nan_to_num(x).max(0) > 254)

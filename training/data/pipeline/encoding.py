@@ -20,6 +20,7 @@ from zoo.specs.tasks import task_of
 from zoo.specs.text import TextConfig
 
 if TYPE_CHECKING:
+    import numpy as _np
     import tensorflow as _tf
 
 # Batches or images prepared at a time.
@@ -166,13 +167,18 @@ class TableEncoder(Encoder):
     def held(self, split: str) -> tuple[Any, Any]:
         """Return the compact rows and the labels of a split."""
         x, y = self._compact(self.dataset.splits[split].examples)
-        return tf.convert_to_tensor(x), tf.convert_to_tensor(y)
+        # A conversion would copy the rows twice; this tensor has the memory of the array, which nothing else keeps.
+        return tf.experimental.dlpack.from_dlpack(x.__dlpack__()), tf.convert_to_tensor(y)
+
+    def rows(self, split: str) -> _np.ndarray:
+        """Return the compact rows of a split, without the copy that a tensor takes."""
+        return self._compact(self.dataset.splits[split].examples)[0]
 
     def _compact(self, examples: _tf.data.Dataset) -> tuple[Any, Any]:
         parts = list(examples.batch(ROWS).as_numpy_iterator())
         rows, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
         table, columns = self.dataset.table, self.dataset.cells.columns
-        return table.compact([columns[name].take(rows) for name in table.names]), targets
+        return table.compact((columns[name].take(rows) for name in table.names), len(rows)), targets
 
     def raw(self, x: _tf.Tensor) -> _tf.Tensor:
         """Return the vectors of compact rows; see `ColumnSchema.expand`."""

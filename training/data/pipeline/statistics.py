@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from training.data.dataset import Dataset, Split, TargetScale
 from training.data.outputs import Output, label_slices
 from training.data.pipeline.encoders import make_encoder
-from training.data.pipeline.encoding import Encoder
+from training.data.pipeline.encoding import Encoder, TableEncoder
 from zoo.common.errors import DataError
 from zoo.common.lazy import np
 from zoo.specs.preprocessing import PreprocessingConfig
@@ -142,11 +142,10 @@ def compute_normalization(
     return dataclasses.replace(preprocessing, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
 
 
-def _robust(encoder: Encoder) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _robust(encoder: TableEncoder) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return median and distance of the quartiles of the numbers of a table, 0 and 1 for its indicators."""
     slots, numbers = encoder.dataset.table.slots, encoder.dataset.table.is_number()
-    rows, _ = encoder.held("train")
-    rows, found = rows.numpy(), []
+    rows, found = encoder.rows("train"), []
     for place, fill, known in zip(slots.places, slots.constants, numbers, strict=True):
         values = rows[:, place].astype("float64") if known else np.zeros(1)
         values = np.where(np.isnan(values), fill, values)
@@ -159,11 +158,11 @@ def _robust(encoder: Encoder) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _batches(encoder: Encoder, size: int) -> Iterator[Any]:
     """Yield raw batches of the training split."""
-    if not encoder.dataset.table:
+    if not isinstance(encoder, TableEncoder):
         batches = encoder.decoded(encoder.dataset.splits["train"].examples).batch(size)
         yield from (x for x, _ in batches.as_numpy_iterator())
         return
-    rows, _ = encoder.held("train")
+    rows = encoder.rows("train")
     for low in range(0, len(rows), size):
         yield encoder.raw(rows[low : low + size]).numpy()
 

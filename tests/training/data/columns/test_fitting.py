@@ -158,6 +158,6 @@ def test_batches_in_tensorflow_are_the_vectors_of_numpy():
     plain = {"a": measured(30), "b": measured(30)}
     for columns in (cells, plain):
         schema = fitted(**columns).schema
-        compact = schema.compact([value_cells(values) for values in columns.values()])
+        compact = schema.compact(map(value_cells, columns.values()), 30)
         encoder = TableEncoder(Dataset("t", (), (), {}, table=schema), (schema.width,), PreprocessingConfig())
         np.testing.assert_array_equal(encoder.raw(compact), schema.expand(compact))
