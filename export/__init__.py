@@ -98,7 +98,8 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
 ) -> list[Artifact]:
     """Export a model to one or more formats through one child process, and verify each artifact.
 
-    A format that fails does not stop the others; the error is raised after the last one.
+    A format that fails does not stop the others; the error is raised after the last one, and has their artifacts as
+    `completed`.
 
     Args:
         source: a finished run or its directory; the name of a registry model, with `weights`; or any built keras.Model,

@@ -22,7 +22,7 @@ from training.data.readers.changes import KNOWN, REFUSE
 from training.learning.tasks import NAMES
 from training.runs.run import Run
 from zoo.common.console import json_option, print_json, print_table
-from zoo.common.errors import BadOption
+from zoo.common.errors import BadOption, ZooError
 from zoo.common.licenses import noncommercial_option
 from zoo.weights.repositories import locate
 
@@ -137,7 +137,13 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
     options |= {"custom": list(others["custom"])} if others["custom"] else {}
     arguments = {key: others[key] for key in PASSED}
     auto = _print_attempt if others["auto"] else False
-    _print_artifacts(api.convert(source, names, **arguments, options=options, auto=auto), others["as_json"])
+    try:
+        artifacts = api.convert(source, names, **arguments, options=options, auto=auto)
+    except ZooError as error:
+        if error.completed:
+            _print_artifacts(error.completed, others["as_json"])
+        raise
+    _print_artifacts(artifacts, others["as_json"])
 
 
 def _print_attempt(line: str) -> None:

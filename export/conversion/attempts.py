@@ -36,9 +36,12 @@ def export_job(
     results = list(dict(export_each(job, requests, compression)).items())
     found = [_with_remedies(job, name, result, report) if report else result for name, result in results]
     failures = [failure for failure in found if isinstance(failure, ZooError)]
+    artifacts = [artifact for artifact in found if isinstance(artifact, Artifact)]
     if failures:
-        raise type(failures[0])("; ".join(map(str, failures)))
-    return [artifact for artifact in found if isinstance(artifact, Artifact)]
+        error = type(failures[0])("; ".join(map(str, failures)))
+        error.completed = tuple(artifacts)
+        raise error
+    return artifacts
 
 
 def _with_remedies(

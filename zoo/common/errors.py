@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 # Similarity from which a name is suggested.
 NEAR = 0.5
@@ -34,9 +35,13 @@ def _shorten(found: re.Match[str]) -> str:
 
 
 class ZooError(Exception):
-    """Root of all errors for users; the command prints the message as one line and exits with `code`."""
+    """Root of all errors for users; the command prints the message as one line and exits with `code`.
+
+    `completed` has the results that were finished before the error, if one of several failed, and is empty otherwise.
+    """
 
     code = 2
+    completed: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
         """Return the message, with long values shortened; KeyError and similar builtins would quote it."""

@@ -62,8 +62,19 @@ def repairable(source, path, options=Repair()):
     finish(content, with_options(source.metadata, options), path)
 
 
-register("their_repairable", file="model.tflite", write=repairable, load=LiteRtRuntime, options=Repair,
-         tolerance=Tolerance(0.5, 0.97, 0.006, snr=10.0), summary="repairable")
+def hopeless(source, path, options=Repair()):
+    """A quantized format whose remedies do not help."""
+    repairable(source, path, dataclasses.replace(options, whole=False))
+    finish(path.read_bytes(), with_options(source.metadata, options), path)
+
+
+class TheirRuntime(LiteRtRuntime):
+    """A runtime without another format."""
+
+
+for name, write, load in (("repairable", repairable, LiteRtRuntime), ("hopeless", hopeless, TheirRuntime)):
+    register(f"their_{name}", file="model.tflite", write=write, load=load, options=Repair,
+             tolerance=Tolerance(0.5, 0.97, 0.006, snr=10.0), summary=name)
 for name, write in {"broken": broken, "dying": dying, "raising": raising, "renamed": renamed}.items():
     register(f"their_{name}", file="model.tflite", write=write, load=LiteRtRuntime,
              tolerance=Tolerance(1e-4, 1.0, 0.0), summary=name)

@@ -18,13 +18,15 @@ from zoo.reading.json_files import read_json
 
 
 def test_wrong_artifacts_are_refused_and_leave_nothing(run, their_formats, zoo_command, visible):
-    """One line and exit code 2 for all of them; the other format is exported all the same.
+    """One line and exit code 2 for all of them; the other format is exported and printed all the same.
 
     One kernel is negated, the labels have another order (wrong predictions with correct metrics), a converter raises.
     """
     wrong = ("their_broken", "their_renamed", "their_raising")
     code, out, err = zoo_command("export", run.path, "--format", *wrong, "onnx")
-    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    header, row = out.splitlines()
+    assert (header.split()[0], row.split()[0]) == ("format", "onnx")
     message = (
         r"their_broken of .* failed verification on 360 examples: max error \S+ \(tolerance 0\.0001\), "
         r"top-1 agreement \S+ % \(minimum 100 %\), accuracy \S+ % \(source \S+ %, largest drop 0 points\)"
@@ -33,6 +35,17 @@ def test_wrong_artifacts_are_refused_and_leave_nothing(run, their_formats, zoo_c
     assert "The metadata in the artifact must equal its source's" in err
     assert "their_raising could not be converted: ValueError: no such operator: Fancy" in err
     assert visible(run) == ["onnx"]
+
+
+def test_the_error_has_the_artifacts_of_other_formats(run, their_formats):
+    """`completed` has those that passed, and is empty where one format alone was asked for."""
+    with pytest.raises(ExportError, match="no such operator") as caught:
+        export.convert(run, ["their_raising", "keras"])
+    assert [artifact.name for artifact in caught.value.completed] == ["keras"]
+    export.verify(caught.value.completed[0].path)
+    with pytest.raises(ExportError, match="no such operator") as caught:
+        export.convert(run, "their_raising")
+    assert caught.value.completed == ()
 
 
 @pytest.mark.slow
@@ -60,6 +73,11 @@ def test_remedies_are_tried_in_order(run, their_formats, zoo_command, visible):
 def test_all_remedies_fail(run, their_formats, visible):
     """The first error, with what was tried; a float format has nothing to try."""
     lines = []
+    tried = r"failed verification.* Tried without success: .*better=true.*; .*better=true,whole=true"
+    with pytest.raises(ParityError, match=tried):
+        export.convert(run, "their_hopeless", auto=lines.append)
+    assert len(lines) >= 3
+    lines.clear()
     with pytest.raises(ParityError, match="failed verification"):
         export.convert(run, "their_broken", auto=lines.append)
     assert lines == []
