@@ -50,9 +50,10 @@ def imagenet2012(config: DataConfig) -> Dataset:
         found = read(root) if root.is_dir() else None
         if found:
             return found
+    reason = "Give it by: --set data.path=FOLDER" if root.is_dir() else f"There is no folder {root.absolute()}."
     raise DataError(
         "Expected train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, shards train-*-of-* and validation-*-of-*, or a TFDS "
-        f"folder (imagenet2012/<version>). Received: data.path={config.path!r}. Give it by: --set data.path=FOLDER"
+        f"folder (imagenet2012/<version>). Received: data.path={config.path!r}. {reason}"
     )
 
 

@@ -92,11 +92,12 @@ def folder_of(found: Folder, splits: Mapping[str, Iterable[Path]], labels: tuple
 def open_root(path: str, holding: str) -> Path:
     """Return an existing folder, or raise DataError with what it should hold."""
     root = Path(path).expanduser()
-    if not path or not root.is_dir():
-        raise DataError(
-            f"Expected a folder with {holding}. Received: data.path={path!r}. Give it by: --set data.path=FOLDER"
-        )
-    return root
+    if path and root.is_dir():
+        return root
+    reason = "Give it by: --set data.path=FOLDER"
+    if path:
+        reason = "It is a file." if root.exists() else f"There is no {root.absolute()}."
+    raise DataError(f"Expected a folder with {holding}. Received: data.path={path!r}. {reason}")
 
 
 def _split_files(

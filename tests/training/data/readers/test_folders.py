@@ -68,9 +68,15 @@ def test_folder_ignores_other_files(tmp_path):
 
 
 def test_folder_is_missing(tmp_path):
-    """A missing folder, or none given, is reported with the option to set."""
-    for path in ("", tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"--set data\.path=") as error:
+    """None given is reported with the option to set, a missing folder with its place, and a file as one."""
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    reasons = {
+        "": r"--set data\.path=FOLDER",
+        tmp_path / "nowhere": f"There is no {tmp_path}/nowhere",
+        tmp_path / "photos.zip": "It is a file",
+    }
+    for path, reason in reasons.items():
+        with pytest.raises(DataError, match=rf"Expected a folder with one sub-folder of images.* {reason}") as error:
             load_folder(path)
         one_line(error)
 

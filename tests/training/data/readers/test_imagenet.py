@@ -150,13 +150,15 @@ def test_each_storage_is_recognized(storage):
         assert {label for _, label in found} == set(range(5))
 
 
+def test_files_of_tfds_are_shuffled_by_the_pipeline(tmp_path):
+    """Its buffer shuffles them; they have no order of their own."""
+    assert load(WAYS["tfds"](tmp_path / "imagenet")).splits["train"].shuffled is None
+
+
+@pytest.mark.parametrize("storage", sorted(WAYS.keys() - {"tfds"}), indirect=True)
 def test_each_storage_is_shuffled_by_a_seed(storage):
     """Each seed gives one order of all examples; a skip drops its first examples."""
     split = load(storage[1]).splits["train"]
-    if split.shuffled is None:
-        # The pipeline's buffer shuffles TFDS' own files.
-        assert storage[0] == "tfds"
-        return
     first, again, other = (rows(split.shuffled(seed, 0)) for seed in (1, 1, 2))
     assert first == again
     assert first != other
@@ -225,8 +227,8 @@ def refused(path, message):
 def test_missing_data_is_reported_with_the_expected_files(tmp_path):
     """A missing folder, or one with other files, is refused with the expected files."""
     (tmp_path / "notes.txt").write_text("tench")
-    for path in (tmp_path, tmp_path / "nowhere"):
-        refused(path, r"train/<wnid>/\*\.JPEG.*--set data\.path=FOLDER")
+    refused(tmp_path, r"train/<wnid>/\*\.JPEG.*--set data\.path=FOLDER")
+    refused(tmp_path / "nowhere", rf"train/<wnid>/\*\.JPEG.* There is no folder {tmp_path}/nowhere\.")
 
 
 def test_missing_parts_are_reported(tmp_path):
