@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,21 +23,25 @@ onnx_float16 = LazyModule("onnxruntime.transformers.float16", "onnxruntime")
 # NNCF: the patterns that it excludes from quantization.
 _ignored_patterns = LazyModule("nncf.openvino.quantization.ignored_patterns", "nncf", "openvino")
 _tf2onnx = LazyModule("tf2onnx")
+# TensorFlow: messages and an exception without public names. Lazy imports are quiet: these may be the first of it.
+_convert_phase = LazyModule("tensorflow.lite.python.convert_phase")
+_saved_model = LazyModule("tensorflow.core.protobuf.saved_model_pb2")
+_object_graph = LazyModule("tensorflow.core.protobuf.trackable_object_graph_pb2")
 
 
 def converter_error() -> type[Exception]:
     """Return the exception of `tf.lite.TFLiteConverter`, which has no public name."""
-    return importlib.import_module("tensorflow.lite.python.convert_phase").ConverterError
+    return _convert_phase.ConverterError
 
 
 def saved_model_message() -> Any:
     """Return an empty SavedModel protobuf message."""
-    return importlib.import_module("tensorflow.core.protobuf.saved_model_pb2").SavedModel()
+    return _saved_model.SavedModel()
 
 
 def object_graph_message() -> Any:
     """Return an empty TrackableObjectGraph protobuf message, which names the variables of a checkpoint."""
-    return importlib.import_module("tensorflow.core.protobuf.trackable_object_graph_pb2").TrackableObjectGraph()
+    return _object_graph.TrackableObjectGraph()
 
 
 def tensorflow_to_onnx(

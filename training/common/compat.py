@@ -11,7 +11,9 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from zoo.common.lazy import keras, np, tf, tfds
+from zoo.common.lazy import LazyModule, keras, np, tf, tfds
+
+_slurm = LazyModule("tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver")
 
 # What get_seed returns where no global seed is set: tensorflow.python.framework.random_seed.DEFAULT_GRAPH_SEED.
 NO_SEED = 87654321
@@ -100,9 +102,7 @@ def slurm_hosts(nodes: str, tasks: str) -> list[tuple[str, int]]:
         nodes: SLURM_STEP_NODELIST, such as "n[1-2]".
         tasks: SLURM_STEP_TASKS_PER_NODE, such as "2(x2)".
     """
-    from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver as slurm
-
-    return list(zip(slurm.expand_hostlist(nodes), slurm.expand_tasks_per_node(tasks), strict=True))
+    return list(zip(_slurm.expand_hostlist(nodes), _slurm.expand_tasks_per_node(tasks), strict=True))
 
 
 def lbfgsb_step(state: dict[str, Any], *, memory: int, tolerances: tuple[float, float], trials: int) -> None:

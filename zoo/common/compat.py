@@ -6,8 +6,18 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from zoo.common.lazy import LazyModule, keras, tf
+
+# Lazy imports are quiet: these may be the first of Keras and TensorFlow.
+_functional = LazyModule("keras.src.models.functional")
+_global_state = LazyModule("keras.src.backend.common.global_state")
+_config = LazyModule("keras.src.backend.config")
+_util_port = LazyModule("tensorflow.python.util._pywrap_util_port")
+_utils = LazyModule("tensorflow.python.util._pywrap_utils")
 
 UNINITIALIZED = "uninitialized_variables"  # the name in Keras' global state of weights that wait for their values
 
@@ -25,9 +35,7 @@ def is_functional(model: Any) -> bool:
 
 def functional_class() -> type:
     """Return the class of functional models, which `keras.Model(inputs, outputs)` returns."""
-    from keras.src.models.functional import Functional
-
-    return Functional
+    return _functional.Functional
 
 
 def after_graph_run(kind: Any, function: Callable[[Any, Any], None]) -> None:
@@ -114,8 +122,6 @@ def before_weights(function: Callable[[Any, tuple[int, ...], Any], None]) -> Ite
 
     Keras has no public hook before the values of a weight are allocated.
     """
-    import keras
-
     make = keras.layers.Layer.add_weight
 
     def add_weight(self: Any, shape: Any = None, initializer: Any = None, dtype: Any = None, **options: Any) -> Any:
@@ -135,15 +141,12 @@ def without_values() -> Iterator[None]:
 
     Keras remembers such weights, and the end of the next scope without state would make them all.
     """
-    import keras
-    from keras.src.backend.common import global_state
-
-    before = list(global_state.get_global_attribute(UNINITIALIZED, []))
+    before = list(_global_state.get_global_attribute(UNINITIALIZED, []))
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield
     finally:
-        global_state.set_global_attribute(UNINITIALIZED, before)
+        _global_state.set_global_attribute(UNINITIALIZED, before)
 
 
 def run_graph(model: Any, inputs: Any, operation_fn: Callable[[Any], Callable[..., Any]]) -> Any:
@@ -172,19 +175,15 @@ def has_training_argument(operation: Any) -> bool:
 
 def onednn_computes(dtype: str) -> bool:
     """Return whether oneDNN is on, and computes a dtype on this CPU."""
-    import tensorflow as tf
-    from tensorflow.python.util import _pywrap_util_port, _pywrap_utils
-
-    supports = _pywrap_utils.IsDataTypeSupportedByOneDNNOnThisCPU
-    return bool(_pywrap_util_port.IsMklEnabled() and supports(tf.as_dtype(dtype).as_datatype_enum))
+    supports = _utils.IsDataTypeSupportedByOneDNNOnThisCPU
+    return bool(_util_port.IsMklEnabled() and supports(tf.as_dtype(dtype).as_datatype_enum))
 
 
 @contextlib.contextmanager
 def keras_home(folder: str | None) -> Iterator[None]:
     """Let Keras download files of its applications below another folder; None keeps its own."""
-    from keras.src.backend import config
-
-    before = config._KERAS_DIR
+    before = _config._KERAS_DIR  # imports Keras
+    config = sys.modules[_config.__name__]
     config._KERAS_DIR = folder or before
     try:
         yield

@@ -21,10 +21,12 @@ class LazyModule(types.ModuleType):
         name: dotted name of the module.
         package: name for `pip install` if the module is missing; the first part of `name` by default.
         extra: the extra of this project that installs the package; "" if the base install has it.
+        before: a module that this one imports at some time on its own; it is imported first, so that it is quiet.
     """
 
-    def __init__(self, name: str, package: str | None = None, extra: str = "") -> None:
+    def __init__(self, name: str, package: str | None = None, extra: str = "", before: str = "") -> None:
         super().__init__(name)
+        self._before = before
         self._package = package or name.partition(".")[0]
         self._extra = extra
 
@@ -39,6 +41,8 @@ class LazyModule(types.ModuleType):
             return sys.modules[self.__name__]
         try:
             with quiet_libraries():
+                if self._before:
+                    importlib.import_module(self._before)
                 return importlib.import_module(self.__name__)
         except ModuleNotFoundError as error:
             # A missing module inside an installed package is that package's fault.
@@ -93,4 +97,4 @@ keras = LazyModule("keras")
 np = LazyModule("numpy")
 tf = LazyModule("tensorflow")
 hub = LazyModule("huggingface_hub")
-tfds = LazyModule("tensorflow_datasets", "tensorflow-datasets")
+tfds = LazyModule("tensorflow_datasets", "tensorflow-datasets", before="tensorflow")

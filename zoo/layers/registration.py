@@ -10,6 +10,8 @@ import importlib
 import sys
 from typing import Any
 
+from zoo.common.lazy import quiet_libraries
+
 FRAMEWORK = "keras"
 MODULES = ("zoo.layers.core", "zoo.layers.sequence", "zoo.layers.tabular")
 # Modules that import Keras themselves.
@@ -69,7 +71,9 @@ class _Loader:
     def exec_module(self, module: Any) -> None:
         """Execute the module with its own loader, then import the layers."""
         module.__loader__ = module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
+        # A module of layers may be the first to import Keras, and with it TensorFlow.
+        with quiet_libraries():
+            self._loader.exec_module(module)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         _import_layers()

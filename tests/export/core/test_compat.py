@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -108,3 +111,13 @@ def test_a_missing_symbol_is_named():
     """The control: a symbol that is gone fails with its name."""
     with pytest.raises(pytest.fail.Exception, match=r"tensorflow\.lite:Gone is gone"):
         symbol("tensorflow.lite:Gone")
+
+
+def test_the_first_import_of_tensorflow_is_quiet():
+    """A message of TensorFlow is needed before anything else of it; its log is not the user's business."""
+    code = "from export.core import compat; compat.saved_model_message()"
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("", "")
