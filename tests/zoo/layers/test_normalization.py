@@ -163,6 +163,8 @@ def test_layer_norm_is_keras_layer_norm(shape, dtype):
         gradients_of(ours, 3 * draw(*shape) + 1), gradients_of(theirs, 3 * draw(*shape) + 1), strict=True
     ):
         close(actual, expected, TOLERANCE[dtype])
+    step = tf.function(lambda x: ours(x)).get_concrete_function(tf.TensorSpec(shape))
+    assert "Neg" not in {operation.type for operation in step.graph.get_operations()}
 
 
 def test_layer_norm_over_other_axes_uses_keras():

@@ -68,12 +68,12 @@ def outputs(model, values):
     return np.asarray(model(values))
 
 
-def smallest(name, channels=None):
+def smallest(name):
     """The smallest input shape that the spec allows."""
     spec = zoo.spec(name)
     if len(spec.input_shape) < 3:
         return spec.input_shape
-    return (spec.min_size, spec.min_size, channels or spec.input_shape[-1])
+    return (spec.min_size, spec.min_size, spec.input_shape[-1])
 
 
 def odd(name):

@@ -13,7 +13,6 @@ from training import AugmentConfig, DataConfig, ModelConfig, Recipe
 from training.data.pipeline.opening import open_pipeline
 from training.data.summary import summarize
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "common"))
 sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks"))
 EACH = 8
 
