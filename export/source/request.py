@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import zoo
 from export.source.sizes import stated_sizes
 from training.common.image_files import suffixes
-from training.data.readers.scan import is_hidden
+from training.data.readers.scan import visible_files
 from zoo.build import check_options
-from zoo.common.budgets import check_option, check_shape
+from zoo.common.budgets import MOST_FILES, check_option, check_shape
 from zoo.common.errors import BadOption, DataError
 from zoo.specs.preprocessing import parse_preprocessing
 from zoo.specs.registry import ModelSpec, models
@@ -128,12 +129,13 @@ class RegistryRequest:
 
 def find_images(root: Path) -> list[Path]:
     """Return the images below a calibration folder; raises DataError if there are none."""
-    known = suffixes()
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in known and not any(map(is_hidden, path.relative_to(root).parts)) and path.is_file()
-    )
+    known, files = suffixes(), list(itertools.islice(visible_files(root), MOST_FILES + 1))
+    if len(files) > MOST_FILES:
+        raise DataError(
+            f"Expected a calibration folder of at most {MOST_FILES:,} files. Received: calibration={str(root)!r} with "
+            "more. Name the folder of the images, or a part of them."
+        )
+    found = sorted(path for path in files if path.suffix.lower() in known and path.is_file())
     if not found:
         raise DataError(
             f"A calibration folder must hold images ({', '.join(known)}). Received: calibration={str(root)!r}"

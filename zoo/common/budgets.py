@@ -21,6 +21,7 @@ UNPACKED, ARCHIVE_SLACK, ARRAYS_SLACK = 20, 1 << 20, 256 << 20
 # The largest number in an option of a model or format, and the largest ones in the options of these names.
 MOST, LARGEST = 10_000_000, {"depth": 1000, "depths": 1000, "batch": 65_536}
 LONGEST = 1000  # values of an option
+MOST_FILES = 500_000  # below a folder of calibration data
 # Cells of a Parquet file for each of its bytes, and those that any file may have.
 CELLS, CELLS_SLACK = 100, 10_000_000
 # Steps of a range test and trials of a study.
