@@ -168,8 +168,13 @@ def write_files(folder: Path) -> None:
         (folder / "artifact" / name).write_text(text)
 
 
-def watch(folder: Path) -> None:
-    """Stop accepted lines, and fail lines that write outside a folder; lasts until the process ends."""
+def watch(folder: Path, line: list[str]) -> None:
+    """Stop accepted lines, and fail lines that write outside a folder; lasts until the process ends.
+
+    Args:
+        folder: the working folder.
+        line: the current line, in place; a file in another folder that the line itself names is stopped.
+    """
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "import" and arguments[0].partition(".")[0] in FRAMEWORKS:
@@ -178,8 +183,12 @@ def watch(folder: Path) -> None:
             raise Accepted(event)
         if event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             path = os.path.realpath(arguments[0])
-            if not path.startswith((str(folder), "/dev/", tempfile.gettempdir())):
-                raise AssertionError(f"writes {path}")
+            if path.startswith((str(folder), "/dev/", tempfile.gettempdir())):
+                return
+            named = [os.path.realpath(part) for part in line if "\0" not in part]
+            if os.path.dirname(path) in {*named, *map(os.path.dirname, named)}:
+                raise Accepted(path)
+            raise AssertionError(f"writes {path}")
 
     sys.addaudithook(hook)
 
@@ -214,8 +223,9 @@ def _raise_hangs(*_: Any) -> None:
 def _outcome(code: Any, text: str) -> str:
     if code == 0:
         return "help"
-    # A line that ends with an ellipsis says what begins.
-    errors = [line for line in text.splitlines() if line.strip() and not line.endswith("…")]
+    # A line that ends with an ellipsis says what begins, but for messages whose value is shortened.
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("zoo:") or not line.endswith("…")]
     if code != 2:
         return f"CODE {code}: {text[:300]}"
     if "Traceback" in text or (len(errors) > 1 and not errors[0].startswith("Usage")):
@@ -238,8 +248,10 @@ def fuzz(count: int, seed: int, report: Callable[[list[str], str], None]) -> col
         write_files(folder)
         generated = lines(seed, folder)
         sample = [next(generated) for _ in range(count)]
-        watch(folder)
+        current: list[str] = []
+        watch(folder, current)
         for line in sample:
+            current[:] = line
             result = run(line)
             kind = result.partition(" ")[0]
             found[kind] += 1

@@ -182,7 +182,7 @@ def verify(paths: tuple[str, ...], changed_data: str, as_json: bool) -> None:
 @click.option("--run", "path", metavar="DIR", help="The new run directory.")
 def demo(recipe: str, overrides: tuple[str, ...], path: str | None) -> None:
     """Train on real data, export to every format, verify, and write a report."""
-    click.echo(f"Training {recipe} …", err=True)
+    click.echo(f"Training {training.get_recipe(recipe).name} …", err=True)
     run = training.train(recipe, dict(map(training.parse_override, overrides)), run=path, progress=True)
     names = _supported(*every_format(run))
     click.echo(f"Exporting to {', '.join(names)} …", err=True)

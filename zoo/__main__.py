@@ -16,7 +16,7 @@ import click
 from zoo.common.budgets import resource_error
 from zoo.common.disk import describe_os_error
 from zoo.common.ending import ending_cleanly
-from zoo.common.errors import ZooError, did_you_mean, shortened
+from zoo.common.errors import BadOption, ZooError, did_you_mean, shortened
 from zoo.usage import describe_usage_error
 
 
@@ -166,9 +166,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_run(arguments))
 
 
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise BadOption for a zero byte, which no path has."""
+    for argument in arguments:
+        if "\0" in argument:
+            raise BadOption(f"Expected arguments without zero bytes. Received: {argument!r}")
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     """Run a command and return its exit code."""
     try:
+        _check_arguments(arguments or ())
         with ending_cleanly():
             code = cli.main(arguments, prog_name="zoo", standalone_mode=False)
     except ZooError as error:

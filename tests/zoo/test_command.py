@@ -22,6 +22,8 @@ HEAVY = ["tensorflow", "keras", "numpy", "onnx", "onnxruntime", "ai_edge_litert"
         (["list", "--family", "resnett"], "Received: family='resnett'. Did you mean 'resnet'?"),
         (["list", "--tag", "smal"], "Expected the tag of a model. Received: tag='smal'. Did you mean 'small'?"),
         (["--nonsense"], "No such option"),
+        (["show", "a\0b"], "Expected arguments without zero bytes. Received: 'a\\x00b'"),
+        (["demo", "--recipe", "a\nb"], "Expected the name of a recipe. Received: name='a\\nb'"),
     ],
 )
 def test_wrong_arguments_are_one_line(zoo_command, arguments, hint):

@@ -30,6 +30,7 @@ def write_atomic(path: Path, write: Callable[[Path], None], *, parents: bool = T
     Raises:
         RunError: the disk is full or not writable, or a folder is missing; the previous file is unchanged.
     """
+    _check_path(path)
     # The suffix stays, because writers such as Keras' depend on it.
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
@@ -45,6 +46,16 @@ def write_atomic(path: Path, write: Callable[[Path], None], *, parents: bool = T
         raise _write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_path(path: Path) -> None:
+    """Raise RunError for a name that no file can have."""
+    try:
+        valid = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        valid = False
+    if not valid:
+        raise RunError(f"Expected a path. Received: {str(path)!r}, which no file can be called.")
 
 
 def _write_error(path: Path, error: OSError) -> RunError:
@@ -107,6 +118,7 @@ def whole_folder(path: Path, *, parents: bool = True) -> Iterator[Path]:
     Raises:
         RunError: the disk is full or not writable, or a folder above is missing; an existing `path` is unchanged.
     """
+    _check_path(path)
     if path.is_symlink():
         raise RunError(f"Expected a folder that can be replaced. Received: {path}, a link. Remove it.")
     temporary = path.with_name(f".writing-{path.name}-{secrets.token_hex(4)}")

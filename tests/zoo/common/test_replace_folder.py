@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from zoo.common import exchange as exchange_module
+from zoo.common.errors import RunError
 from zoo.common.exchange import exchange, renameat2
-from zoo.common.files import REPLACED, restore_all, restore_replaced, whole_folder
+from zoo.common.files import REPLACED, restore_all, restore_replaced, whole_folder, write_bytes
 
 # Replaces PLACE by a folder with "new" in its file; kills itself at the given call of a function that changes names.
 REPLACE = """
@@ -118,3 +119,12 @@ def test_systems_without_the_exchange_take_two_renames(tmp_path, monkeypatch, co
     with contextlib.suppress(ZeroDivisionError), whole_folder(place):
         raise ZeroDivisionError
     assert (place / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_names_that_no_file_can_have(name, tmp_path):
+    """One line before anything is made."""
+    for write in (lambda path: write_bytes(path, b"x"), lambda path: whole_folder(path).__enter__()):
+        with pytest.raises(RunError, match=r"Expected a path\. Received: .*no file can be called"):
+            write(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
