@@ -26,6 +26,7 @@ _tf2onnx = LazyModule("tf2onnx")
 # TensorFlow: messages and an exception without public names. Lazy imports are quiet: these may be the first of it.
 _convert_phase = LazyModule("tensorflow.lite.python.convert_phase")
 _saved_model = LazyModule("tensorflow.core.protobuf.saved_model_pb2")
+_fingerprint = LazyModule("tensorflow.core.protobuf.fingerprint_pb2")
 _object_graph = LazyModule("tensorflow.core.protobuf.trackable_object_graph_pb2")
 
 
@@ -37,6 +38,11 @@ def converter_error() -> type[Exception]:
 def saved_model_message() -> Any:
     """Return an empty SavedModel protobuf message."""
     return _saved_model.SavedModel()
+
+
+def fingerprint_message() -> Any:
+    """Return an empty FingerprintDef protobuf message, of the file fingerprint.pb in a SavedModel."""
+    return _fingerprint.FingerprintDef()
 
 
 def object_graph_message() -> Any:

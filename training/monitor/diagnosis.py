@@ -5,7 +5,9 @@ Every check needs a symptom that a healthy run does not have; an unusual number 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from training.monitor.epoch_checks import (
     check_classes,
@@ -63,10 +65,20 @@ def diagnose_run(run: Run) -> Diagnosis:
     )
 
 
+def whole_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows that all have the same entries, NaN for one that a row lacks, as in a damaged file.
+
+    There is a loss, and for a metric of the validation split one of the training split.
+    """
+    keys = {"loss", *(key for row in rows for key in row)}
+    keys |= {key.removeprefix("val_") for key in keys}
+    return [dict.fromkeys(sorted(keys), math.nan) | row for row in rows]
+
+
 def _read(run: Run) -> Evidence:
     result, rows = run.result() if run.finished else {}, run.diagnostics()
     return Evidence(
-        run.metrics(),
+        whole_rows(run.metrics()),
         [row for row in rows if "gradients" in row],
         [row for row in rows if "failed" in row],
         (result.get("test") or {}).get("confusion"),

@@ -95,7 +95,7 @@ class Evidence:
             reference = self.rows[0]["loss"]
         else:
             return False
-        return min(last["loss"], last["val_loss"]) > GUESSING * reference
+        return min(last["loss"], last.get("val_loss", last["loss"])) > GUESSING * reference
 
     def last_medians(self, key: str) -> dict[str, float]:
         """Return the medians of a measurement by layer over the last three measured steps."""

@@ -12,7 +12,7 @@ from zoo.common.errors import DataError, RunError
 from zoo.reading.data_files import read_graph
 from zoo.reading.files import kind_of
 
-FILE = "saved_model.pb"
+FILE, FINGERPRINT = "saved_model.pb", "fingerprint.pb"
 
 
 def read_message(folder: Path) -> Any:
@@ -26,6 +26,10 @@ def read_message(folder: Path) -> Any:
             raise DataError(f"{path.name} is {kind}")
     content = compat.saved_model_message()
     content.ParseFromString(read_graph(file))
+    # TensorFlow would log a traceback, and go on.
+    fingerprint = folder / FINGERPRINT
+    if fingerprint.is_file():
+        compat.fingerprint_message().ParseFromString(read_graph(fingerprint))
     return content
 
 

@@ -228,6 +228,21 @@ def test_edited_messages_are_refused(tmp_path):
             check_operators(edited(folder, edit))
 
 
+def test_damaged_fingerprints(tmp_path, capfd):
+    """Refused by the parser, so that TensorFlow logs no traceback; without one, as in older files, all is well."""
+    folder = saved(tmp_path / "plain", lambda x: x)
+    file = folder / "fingerprint.pb"
+    whole = file.read_bytes()
+    identifier = type(compat.fingerprint_message()).FromString(whole).uuid.encode()
+    for content in (whole[:-1], whole.replace(identifier, b"\xff" * len(identifier)), b"\n\xff\xff"):
+        file.write_bytes(content)
+        with pytest.raises(Exception, match=r"(?i)pars"):
+            check_operators(folder)
+    file.unlink()
+    check_operators(folder)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_the_list_names_operators_that_exist_and_none_with_effects():
     """The list has TensorFlow's names; names of operators with effects are not on it."""
     import re

@@ -100,8 +100,10 @@ def test_converter_error():
 
 
 def test_protobuf_messages():
-    """tensorflow.core.protobuf.saved_model_pb2 and trackable_object_graph_pb2."""
+    """tensorflow.core.protobuf.saved_model_pb2, fingerprint_pb2 and trackable_object_graph_pb2."""
     symbol("tensorflow.core.protobuf.saved_model_pb2:SavedModel")
+    symbol("tensorflow.core.protobuf.fingerprint_pb2:FingerprintDef")
+    assert hasattr(compat.fingerprint_message(), "uuid")
     symbol("tensorflow.core.protobuf.trackable_object_graph_pb2:TrackableObjectGraph")
     assert hasattr(compat.saved_model_message(), "meta_graphs")
     assert hasattr(compat.object_graph_message(), "nodes")

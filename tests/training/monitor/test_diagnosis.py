@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -205,6 +206,18 @@ def test_numbers_that_are_predicted_worse_are_named(tmp_path, error, loss, fault
 def test_classes_that_are_left_out_are_named(stored, confusion, fault):
     """A class that is never predicted, and a rare one that is missed; without the fault there is no finding."""
     assert faults(stored(confusion=confusion)) == fault
+
+
+def test_rows_that_lack_an_entry(stored):
+    """A damaged file may lack any entry of any row; nothing else changes."""
+    run = stored()
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    for place, key in itertools.product(range(len(lines)), lines[0].keys() - {"epoch"}):
+        rows = [{k: v for k, v in row.items() if (i, k) != (place, key)} for i, row in enumerate(lines)]
+        (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert faults(run) == set()
+    (run.path / "metrics.jsonl").write_text('{"epoch": 1, "val_accuracy": 0.5}\n{"epoch": 2}\n')
+    assert faults(run) == set()
 
 
 @pytest.mark.parametrize(("waits", "fault"), [(0.5, {"starving"}), (0.05, set())])
