@@ -121,10 +121,8 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
     source, more = _split_positional(positional)
     # Checks the names before any expensive import.
     names = [parse_format(name, others["max_drop"]).text for name in (*chosen, *more)]
-    if (others["every"] or others["target"]) and is_keras_file(source):
-        names += list(TARGETS[others["target"]].formats if others["target"] else formats.names())
-    elif others["every"] or others["target"]:
-        model = zoo.spec(locate(source, None)[0]) if is_registry_name(source) else Run.open(source)
+    if others["every"] or others["target"]:
+        model = _described(source)
         names += _supported(*every_format(model)) if others["every"] else []
         names += _supported(*formats_for(model, others["target"])) if others["target"] else []
     if not names:
@@ -144,6 +142,13 @@ def export(positional: tuple[str, ...], chosen: tuple[str, ...], **others: Any) 
             _print_artifacts(error.completed, others["as_json"])
         raise
     _print_artifacts(artifacts, others["as_json"])
+
+
+def _described(source: str) -> Run | zoo.ModelSpec | None:
+    """Return what is known of a source without opening its model; None for a Keras file."""
+    if is_keras_file(source):
+        return None
+    return zoo.spec(locate(source, None)[0]) if is_registry_name(source) else Run.open(source)
 
 
 def _print_attempt(line: str) -> None:

@@ -50,25 +50,29 @@ TARGETS = {
 }
 
 
-def formats_for(run: Run | ModelSpec, target: str) -> tuple[list[str], dict[str, str]]:
-    """Return a target's formats that a run or model supports, and the reason against each of the others."""
+def formats_for(run: Run | ModelSpec | None, target: str) -> tuple[list[str], dict[str, str]]:
+    """Return a target's formats that a run or model supports, and the reason against each of the others.
+
+    None is a model of which nothing is known before it is opened.
+    """
     return _supported(run, TARGETS[target].formats)
 
 
-def every_format(run: Run | ModelSpec) -> tuple[list[str], dict[str, str]]:
-    """Return all formats that a run or model supports here, and the reason against each of the others."""
+def every_format(run: Run | ModelSpec | None) -> tuple[list[str], dict[str, str]]:
+    """Return all formats that a run or model supports here, and the reasons as in `formats_for`."""
     return _supported(run, formats.names())
 
 
-def _supported(run: Run | ModelSpec, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+def _supported(run: Run | ModelSpec | None, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     reasons = {text: reason for text in names if (reason := _reason(run, text))}
     return [text for text in names if text not in reasons], reasons
 
 
-def _reason(run: Run | ModelSpec, text: str) -> str:
+def _reason(run: Run | ModelSpec | None, text: str) -> str:
     """Return why a format is not supported, "" if it is."""
     request = parse_format(text)
-    return _missing_package(request.format.name) or unsupported_reason(run, request)
+    known = "" if run is None else unsupported_reason(run, request)
+    return _missing_package(request.format.name) or known
 
 
 def _missing_package(name: str) -> str:
