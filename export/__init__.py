@@ -111,16 +111,17 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
         calibration: of a registry model: the examples to calibrate int8 formats and to compare artifacts on: a folder
             of images (JPEG, PNG, …; sub-folders too), or a .npy or .csv file. Seeded noise by default, which calibrates
             models of token ids only. Of a Keras model: as for `fit`, an array, a list or dictionary of arrays, a
-            tf.data.Dataset or a generator of batches, each also in a pair with labels, which are integers or one-hot
-            rows and let the loss of accuracy decide; or a folder of images for a model of one image, a .npy file, or a
-            .npz file with an array for each input.
+            tf.data.Dataset or a generator of batches, each also in a pair with labels: numbers of classes, one-hot
+            rows, 0 or 1 for each output, or numbers; the loss of accuracy, or of R², is measured on them then; or a
+            folder of images for a model of one image, a .npy file, or a .npz file with an array for each input.
         labels: of a Keras model: names of its classes, or a text file with a name a line.
         out: of a registry or Keras model: folder for the artifacts, `exports/MODEL` by default.
         max_drop: accuracy in points that a format may lose, instead of its own tolerance; float formats ignore it.
         options: of a registry model: options of `zoo.get`, such as {"classes": 10, "input_shape": (64, 64, 3)}, and
             "preprocessing" for weights whose file does not state it. Of a Keras model: "input_range", the smallest and
             largest value of float inputs, for noise without calibration data; "input_shape", sizes for free ones;
-            "task", "classify" if its output are scores of classes; "custom", addresses "module:Class" of its layers.
+            "task", "classify" if its output are scores of classes, "binary" if each says whether a label applies,
+            "values" if they are numbers; "custom", addresses "module:Class" of its layers.
         auto: try what may help if a quantized artifact is refused, in the order of the message, until one passes: other
             options, compressions of a run, and other formats of the same runtime. A function receives a line for each
             attempt. The manifest has them under "attempts".

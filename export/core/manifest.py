@@ -25,7 +25,9 @@ class Metadata(TypedDict, total=False):
     """What an artifact says of itself."""
 
     model: str
-    task: Literal["classify", "multilabel", "regress", "tag", "generate", "embed", "multitask", "any"]
+    task: Literal[
+        "classify", "multilabel", "regress", "tag", "generate", "embed", "multitask", "any", "binary", "values"
+    ]  # fmt: skip
     labels: list[str] | None
     preprocessing: dict[str, Any] | None
     text: dict[str, Any] | None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # A logit of at most this fraction of the largest one is rounding and decides nothing.
 UNDECIDED = 1e-6
+# What rounding may add to a probability.
+ROUNDED = 0.02
 # Loss of a metric by rounding, where the format allows none and the metric sorts or squares.
 ROUNDING = 1e-4
 # A signal-to-noise ratio in dB that float32 cannot resolve; equal outputs have this one.
@@ -212,6 +214,29 @@ def _r2(values: _np.ndarray, labels: _np.ndarray) -> dict[str, float]:
     return {"accuracy": metrics["r2"], "mae": metrics["mae"]}
 
 
+def _border(source: _np.ndarray) -> float:
+    """Return the output above which a label applies: of a probability, or of a logit."""
+    return 0.5 if source.min() >= -ROUNDED and source.max() <= 1.0 + ROUNDED else 0.0
+
+
+def _same_sides(outputs: _np.ndarray, source: _np.ndarray) -> tuple[_np.ndarray, _np.ndarray]:
+    """Return where outputs (n, labels) are on the source's side of the border, and its distance from there."""
+    border = _border(source)
+    margins = np.abs(source - border).astype("float64")
+    return ((outputs > border) == (source > border)) | (margins <= UNDECIDED * _largest(source)), margins
+
+
+def _binary_accuracy(outputs: _np.ndarray, labels: _np.ndarray) -> dict[str, float]:
+    return {"accuracy": float(((outputs > _border(outputs)) == (labels > 0.5)).mean())}
+
+
+def _binary_drop(outputs: _np.ndarray, source: _np.ndarray, labels: _np.ndarray) -> Drop:
+    if labels.shape[-1] > 1:  # the labels of an example are not independent
+        return _jackknife(_binary_accuracy)(outputs, source, labels)
+    right, before = (((each > _border(each)) == (labels > 0.5))[:, 0] for each in (outputs, source))
+    return paired_drop(right, before)
+
+
 def _paired(logits: _np.ndarray, source: _np.ndarray, labels: _np.ndarray) -> Drop:
     return paired_drop(logits.argmax(-1) == labels, source.argmax(-1) == labels)
 
@@ -233,6 +258,8 @@ def _is_labeled(labels: _np.ndarray) -> _np.ndarray:
 
 
 CLASSIFICATION = Measure("accuracy", _accuracy, _same_top1, _paired, _largest, _logits_snr, labeled=_is_labeled)
+# Values may have any unit.
+VALUES = Measure("r2", _r2, None, _jackknife(_r2), _ranges, _values_snr, slack=ROUNDING, vanishing=1e-30)
 MEASURES = {
     # The positions of a text are not independent.
     "tag": dataclasses.replace(CLASSIFICATION, drop=_jackknife(_accuracy)),
@@ -248,9 +275,11 @@ MEASURES = {
     ),
     # Outputs of unknown meaning, of any shape.
     "any": Measure("accuracy", _accuracy, None, None, _largest, _tensor_snr, slack=ROUNDING),
+    "binary": Measure("accuracy", _binary_accuracy, _same_sides, _binary_drop, _largest, _tensor_snr),
     "embed": Measure("neighbors", _accuracy, _same_neighbor, None, _largest, _vectors_snr, more=_cosine),
-    # Values may have any unit.
-    "regress": Measure("r2", _r2, None, _jackknife(_r2), _ranges, _values_snr, slack=ROUNDING, vanishing=1e-30),
+    "regress": VALUES,
+    # The same of a user's model.
+    "values": VALUES,
 }
 
 

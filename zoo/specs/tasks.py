@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from zoo.common.errors import BadOption, did_you_mean
 
 CLASSIFY, MULTILABEL, REGRESS, MULTITASK = "classify", "multilabel", "regress", "multitask"
-ANY = "any"
+ANY, BINARY, VALUES = "any", "binary", "values"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ class TaskKind:
         tokens: there is a prediction for each token.
         generates: tokens are generated one after the other, by an encoder and a decoder.
         stated: a user may state it of a model that does not show it.
+        compared: a user's labels have the shape of the outputs, and are compared with them.
     """
 
     described: str = ""
@@ -52,6 +53,7 @@ class TaskKind:
     tokens: bool = False
     generates: bool = False
     stated: bool = False
+    compared: bool = False
 
     @property
     def mixes(self) -> bool:
@@ -83,6 +85,9 @@ TASKS = {
     "embed": TaskKind("one vector per input", model="embed", headed=CLASSIFY, output="embedding", vectors=True),
     # Outputs of unknown meaning and any shape, of a user's model.
     ANY: TaskKind(output="output", stated=True),
+    # Probabilities that labels apply, and numbers, of a user's model.
+    BINARY: TaskKind(output="output", stated=True, compared=True),
+    VALUES: TaskKind(output="output", stated=True, compared=True),
 }
 # The task of a target that the data decides.
 INFERRED = TaskKind()

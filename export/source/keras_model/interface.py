@@ -183,6 +183,12 @@ def output_task(tensor: Any) -> str:
     return CLASSIFY if is_softmax and len(tensor.shape) == 2 else ANY
 
 
+def is_sigmoid(tensor: Any) -> bool:
+    """Return whether an output is that of a sigmoid, by a layer or by an operation of its name."""
+    layer = compat.producer(tensor)
+    return getattr(layer, "activation", None) is keras.activations.sigmoid or type(layer).__name__ == "Sigmoid"
+
+
 def _numbers(tensor: Any) -> list[str]:
     return list(map(str, range(tensor.shape[-1]))) if task_of(output_task(tensor)).classes else []
 

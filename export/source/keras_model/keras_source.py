@@ -17,7 +17,7 @@ from export.core.samples import (
 )
 from export.source.copies import in_float32, read_copy, resolve
 from export.source.keras_model.examples import COMPARED, LABELED, by_input, noise, read_examples
-from export.source.keras_model.interface import embedded, layer_name, named_model
+from export.source.keras_model.interface import embedded, is_sigmoid, layer_name, named_model
 from export.source.source import SourceModel, named_inputs
 from zoo.build import dtype_policy
 from zoo.common.errors import BadOption, DataError
@@ -26,7 +26,7 @@ from zoo.common.lazy import keras, np, tf
 from zoo.reading.arrays import read_npz
 from zoo.reading.files import Refusal
 from zoo.reading.keras_models import open_model
-from zoo.specs.tasks import CLASSIFY, task_of
+from zoo.specs.tasks import ANY, BINARY, CLASSIFY, VALUES, task_of
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -47,7 +47,7 @@ class KerasRequest:
         examples: a .npz file that `write_examples` wrote; "" for none.
         calibration: a file or folder that a user named; "" for none.
         labels: names of the classes; numbers if empty.
-        task: "classify" or "any" for the only output; what the model shows if "".
+        task: of the only output, "classify", "binary", "values" or "any"; what the model and its labels show if "".
         input_range: smallest and largest value of float inputs, for noise; None if unknown.
         input_shape: sizes of the only input, or of each by name, for free ones.
     """
@@ -105,7 +105,8 @@ def open_keras_source(
     examples = _examples(request, given, functional)
     require_inference(functional, min(count_examples(examples), examples_per_call(examples)))
     interface |= _task(request, interface, functional, labels)
-    is_labeled = labels is not None and task_of(interface["task"]).classes
+    kind = task_of(interface["task"])
+    is_labeled = labels is not None and (kind.classes or kind.compared)
     calibration, compared = split_examples(examples, LABELED if is_labeled else COMPARED)
     source = SourceModel(
         functional, None, _labels(request, interface, functional), lambda n: take_examples(calibration, n), scratch,
@@ -113,7 +114,8 @@ def open_keras_source(
     )  # fmt: skip
     samples = {"inputs": compared, "logits": _float32(_predictions(functional, compared))}
     if is_labeled:
-        samples["labels"] = _class_numbers(labels, functional)[-count_examples(compared) :]
+        known = _class_numbers(labels, functional) if kind.classes else _rows(labels, functional)
+        samples["labels"] = known[-count_examples(compared) :]
     return source, samples
 
 
@@ -171,12 +173,24 @@ def _examples(request: KerasRequest, given: Any, model: _keras.Model) -> Any:
 
 
 def _task(request: KerasRequest, interface: Mapping[str, Any], model: _keras.Model, labels: Any) -> dict[str, Any]:
-    """Return the task of the only output: as stated, or "classify" where the classes have names or labels."""
+    """Return the task of the only output: as stated, or what its classes' names, its labels and its values show."""
     if "outputs" in interface:
         return {}
-    is_row = len(model.output.shape) == 2 and (model.output.shape[-1] or 0) > 1
-    named = is_row and (bool(request.labels) or (labels is not None and labels.dtype.kind in "iu"))
-    return {"task": request.task or (CLASSIFY if named else interface["task"])}
+    width = (model.output.shape[-1] or 0) if len(model.output.shape) == 2 else 0
+    shown = CLASSIFY if width > 1 and request.labels else interface["task"]
+    if shown == ANY and width and labels is not None and labels.dtype.kind in "iubf":
+        shown = _shown_by_labels(labels, width, is_sigmoid(model.output))
+    return {"task": request.task or shown}
+
+
+def _shown_by_labels(labels: Any, width: int, sigmoid: bool) -> str:
+    """Return the task of outputs (n, width) with labels: of numbers alone, or of rows with one for each output."""
+    rows = labels.reshape(len(labels), -1).astype("float64")
+    if rows.shape[-1] == width and np.isin(rows, (0, 1)).all():
+        return CLASSIFY if width > 1 and not sigmoid and (rows.sum(-1) == 1).all() else BINARY
+    if rows.shape[-1] == 1 and width > 1 and labels.dtype.kind in "iu":
+        return CLASSIFY
+    return VALUES if rows.shape[-1] == width else ANY
 
 
 def _labels(request: KerasRequest, interface: Mapping[str, Any], model: _keras.Model) -> list[str]:
@@ -198,6 +212,16 @@ def _class_numbers(labels: Any, model: _keras.Model) -> Any:
     if numbers.min() < 0 or numbers.max() >= classes:
         raise DataError(f"Labels must be from 0 to {classes - 1}. Received: {numbers.min()} to {numbers.max()}.")
     return numbers.astype("int64")
+
+
+def _rows(labels: Any, model: _keras.Model) -> Any:
+    """Return labels as float32 (n, outputs); raises DataError for others than one for each output."""
+    width = model.output.shape[-1]
+    if labels.dtype.kind not in "iubf" or labels.size != len(labels) * width:
+        raise DataError(
+            f"Labels must be numbers, {width} for each example. Received: shape={labels.shape}, dtype={labels.dtype}."
+        )
+    return labels.reshape(len(labels), width).astype("float32")
 
 
 def _predictions(model: _keras.Model, inputs: Any) -> Any:
