@@ -121,7 +121,7 @@ def convert(  # noqa: PLR0913 - one keyword per argument of the command
             "preprocessing" for weights whose file does not state it. Of a Keras model: "input_range", the smallest and
             largest value of float inputs, for noise without calibration data; "input_shape", sizes for free ones;
             "task", "classify" if its output are scores of classes, "binary" if each says whether a label applies,
-            "values" if they are numbers; "custom", addresses "module:Class" of its layers.
+            "numeric" if they are numbers; "custom", addresses "module:Class" of its layers.
         auto: try what may help if a quantized artifact is refused, in the order of the message, until one passes: other
             options, compressions of a run, and other formats of the same runtime. A function receives a line for each
             attempt. The manifest has them under "attempts".

@@ -26,7 +26,7 @@ class Metadata(TypedDict, total=False):
 
     model: str
     task: Literal[
-        "classify", "multilabel", "regress", "tag", "generate", "embed", "multitask", "any", "binary", "values"
+        "classify", "multilabel", "regress", "tag", "generate", "embed", "multitask", "any", "binary", "numeric"
     ]  # fmt: skip
     labels: list[str] | None
     preprocessing: dict[str, Any] | None

@@ -259,7 +259,7 @@ def _is_labeled(labels: _np.ndarray) -> _np.ndarray:
 
 CLASSIFICATION = Measure("accuracy", _accuracy, _same_top1, _paired, _largest, _logits_snr, labeled=_is_labeled)
 # Values may have any unit.
-VALUES = Measure("r2", _r2, None, _jackknife(_r2), _ranges, _values_snr, slack=ROUNDING, vanishing=1e-30)
+NUMERIC = Measure("r2", _r2, None, _jackknife(_r2), _ranges, _values_snr, slack=ROUNDING, vanishing=1e-30)
 MEASURES = {
     # The positions of a text are not independent.
     "tag": dataclasses.replace(CLASSIFICATION, drop=_jackknife(_accuracy)),
@@ -277,9 +277,9 @@ MEASURES = {
     "any": Measure("accuracy", _accuracy, None, None, _largest, _tensor_snr, slack=ROUNDING),
     "binary": Measure("accuracy", _binary_accuracy, _same_sides, _binary_drop, _largest, _tensor_snr),
     "embed": Measure("neighbors", _accuracy, _same_neighbor, None, _largest, _vectors_snr, more=_cosine),
-    "regress": VALUES,
+    "regress": NUMERIC,
     # The same of a user's model.
-    "values": VALUES,
+    "numeric": NUMERIC,
 }
 
 

@@ -250,8 +250,12 @@ class Run:
             )
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return one row for each epoch, without a truncated last line."""
-        rows = read_json_lines(self.path / "metrics.jsonl", Epoch)
+        """Return one row for each epoch, without a truncated last line; raises RunError for a damaged file."""
+        path = self.path / "metrics.jsonl"
+        rows = read_json_lines(path, Epoch)
+        for key, value in (entry for row in rows for entry in row.items()):
+            if not isinstance(value, (int, float, type(None))):
+                raise RunError(f"Expected a file of numbers. Received: {path} with {key}={value!r}. It was changed.")
         # JSON has no NaN.
         return [{key: math.nan if value is None else value for key, value in row.items()} for row in rows]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from zoo.common.errors import BadOption, did_you_mean
 
 CLASSIFY, MULTILABEL, REGRESS, MULTITASK = "classify", "multilabel", "regress", "multitask"
-ANY, BINARY, VALUES = "any", "binary", "values"
+ANY, BINARY, NUMERIC = "any", "binary", "numeric"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ TASKS = {
     ANY: TaskKind(output="output", stated=True),
     # Probabilities that labels apply, and numbers, of a user's model.
     BINARY: TaskKind(output="output", stated=True, compared=True),
-    VALUES: TaskKind(output="output", stated=True, compared=True),
+    NUMERIC: TaskKind(output="output", stated=True, compared=True),
 }
 # The task of a target that the data decides.
 INFERRED = TaskKind()

@@ -26,7 +26,7 @@ from zoo.common.lazy import keras, np, tf
 from zoo.reading.arrays import read_npz
 from zoo.reading.files import Refusal
 from zoo.reading.keras_models import open_model
-from zoo.specs.tasks import ANY, BINARY, CLASSIFY, VALUES, task_of
+from zoo.specs.tasks import ANY, BINARY, CLASSIFY, NUMERIC, task_of
 
 if TYPE_CHECKING:
     import keras as _keras
@@ -47,7 +47,7 @@ class KerasRequest:
         examples: a .npz file that `write_examples` wrote; "" for none.
         calibration: a file or folder that a user named; "" for none.
         labels: names of the classes; numbers if empty.
-        task: of the only output, "classify", "binary", "values" or "any"; what the model and its labels show if "".
+        task: of the only output, "classify", "binary", "numeric" or "any"; what the model and its labels show if "".
         input_range: smallest and largest value of float inputs, for noise; None if unknown.
         input_shape: sizes of the only input, or of each by name, for free ones.
     """
@@ -177,8 +177,10 @@ def _task(request: KerasRequest, interface: Mapping[str, Any], model: _keras.Mod
     if "outputs" in interface:
         return {}
     width = (model.output.shape[-1] or 0) if len(model.output.shape) == 2 else 0
-    shown = CLASSIFY if width > 1 and request.labels else interface["task"]
-    if shown == ANY and width and labels is not None and labels.dtype.kind in "iubf":
+    shown = interface["task"]
+    if width > 1 and request.labels:
+        shown = CLASSIFY
+    elif not task_of(shown).classes and width and labels is not None and labels.dtype.kind in "iubf":
         shown = _shown_by_labels(labels, width, is_sigmoid(model.output))
     return {"task": request.task or shown}
 
@@ -186,11 +188,16 @@ def _task(request: KerasRequest, interface: Mapping[str, Any], model: _keras.Mod
 def _shown_by_labels(labels: Any, width: int, sigmoid: bool) -> str:
     """Return the task of outputs (n, width) with labels: of numbers alone, or of rows with one for each output."""
     rows = labels.reshape(len(labels), -1).astype("float64")
-    if rows.shape[-1] == width and np.isin(rows, (0, 1)).all():
-        return CLASSIFY if width > 1 and not sigmoid and (rows.sum(-1) == 1).all() else BINARY
-    if rows.shape[-1] == 1 and width > 1 and labels.dtype.kind in "iu":
+    fits = rows.shape[-1] == width
+    one_hot = fits and width > 1 and np.isin(rows, (0, 1)).all() and (rows.sum(-1) == 1).all()
+    numbered = rows.shape[-1] == 1 and width > 1 and labels.dtype.kind in "iu"
+    if numbered or (one_hot and not sigmoid):
         return CLASSIFY
-    return VALUES if rows.shape[-1] == width else ANY
+    if not fits:
+        return ANY
+    if np.isin(rows, (0, 1)).all():
+        return BINARY
+    return NUMERIC
 
 
 def _labels(request: KerasRequest, interface: Mapping[str, Any], model: _keras.Model) -> list[str]:

@@ -218,6 +218,10 @@ def test_rows_that_lack_an_entry(stored):
         assert faults(run) == set()
     (run.path / "metrics.jsonl").write_text('{"epoch": 1, "val_accuracy": 0.5}\n{"epoch": 2}\n')
     assert faults(run) == set()
+    for value in ('"x"', "[1]", "{}"):
+        (run.path / "metrics.jsonl").write_text(f'{{"epoch": 1, "loss": {value}}}\n')
+        with pytest.raises(RunError, match=r"Expected a file of numbers\. Received: .*metrics\.jsonl with loss="):
+            training.diagnose(run)
 
 
 @pytest.mark.parametrize(("waits", "fault"), [(0.5, {"starving"}), (0.05, set())])

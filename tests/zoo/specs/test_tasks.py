@@ -24,7 +24,7 @@ def test_names_are_known():
 def test_schemas_have_all_tasks():
     """Runs have all tasks of data, artifacts all, and models those that are described."""
     of_models = {name for name, kind in TASKS.items() if kind.described}
-    of_files = {"embed", "any", "binary", "values"}
+    of_files = {"embed", "any", "binary", "numeric"}
     assert set(typing.get_args(typing.get_type_hints(Result)["task"])) == TASKS.keys() - of_files
     assert set(typing.get_args(typing.get_type_hints(Metadata)["task"])) == TASKS.keys()
     assert {models[name].spec.task for name in models.names()} == of_models

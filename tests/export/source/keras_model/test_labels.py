@@ -25,7 +25,7 @@ CASES = {
     "logit": (Y, None, LOGITS, "binary", "accuracy", 0.9),
     "several labels": (SEVERAL, "sigmoid", "binary_crossentropy", "binary", "accuracy", 0.9),
     "one-hot": (np.eye(2, dtype="float32")[Y], None, "mse", "classify", "accuracy", 0.9),
-    "numbers": (NUMBERS, None, "mse", "values", "r2", 0.7),
+    "numbers": (NUMBERS, None, "mse", "numeric", "r2", 0.7),
 }
 
 
@@ -81,8 +81,8 @@ def test_a_loss_of_accuracy_is_measured():
     (np.array([[0, 1], [1, 0]]), 2, False, "classify"),
     (np.array([[0, 1], [1, 0]]), 2, True, "binary"),
     (np.array([[1, 1], [1, 0]]), 2, False, "binary"),
-    (np.array([0.5, 2.0]), 1, False, "values"),
-    (np.array([[5, 2], [1, 7]]), 2, False, "values"),
+    (np.array([0.5, 2.0]), 1, False, "numeric"),
+    (np.array([[5, 2], [1, 7]]), 2, False, "numeric"),
     (np.array([0.5, 2.0]), 3, False, "any"),
     (np.zeros((4, 5)), 3, False, "any"),
 ])  # fmt: skip
