@@ -9,7 +9,7 @@ LIGHT := tests/house tests/zoo/specs tests/zoo/test_main.py tests/zoo/test_comma
 	tests/zoo/test_show.py tests/training/recipe
 
 .PHONY: help install demo train export report check test test-all lint format bench invariance chaos kills fuzz scaling \
-	matrix docs-tables constraints clean
+	matrix coverage docs-tables constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -72,6 +72,9 @@ scaling: install  ## write docs/scaling.md: predicted efficiency of many workers
 
 matrix: install  ## write docs/matrix.md: every family in every format and compression
 	$(BIN)/python benchmarks/matrix.py
+
+coverage: install  ## write docs/coverage.md: every kind of Keras model in every format, ours and Keras' own export
+	$(BIN)/python benchmarks/coverage.py
 
 docs-tables: install  ## write the generated tables of docs/ and the counts of the models
 	$(BIN)/python tools/docs_tables.py

@@ -9,6 +9,7 @@ and prints how the memory of the parent grows.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -41,17 +42,24 @@ def images(folder: Path) -> Path:
     return place
 
 
+def process_tree(process: int) -> list[int]:
+    """Return the ids of a process and of all processes below it, itself first."""
+    found, waiting = [], [process]
+    while waiting:
+        found.append(waiting.pop())
+        with contextlib.suppress(OSError):
+            for task in (Path("/proc") / str(found[-1]) / "task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+    return found
+
+
 def resident(process: int) -> int:
     """Return the resident bytes of a process and its children; shared memory counts for each."""
-    total, waiting = 0, [process]
-    while waiting:
-        place = Path("/proc") / str(waiting.pop())
-        try:
-            total += int((place / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            for task in (place / "task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
-        except OSError:
-            continue
+    total = 0
+    for number in process_tree(process):
+        with contextlib.suppress(OSError):
+            pages = (Path("/proc") / str(number) / "statm").read_text().split()[1]
+            total += int(pages) * os.sysconf("SC_PAGE_SIZE")
     return total
 
 
