@@ -6,12 +6,13 @@ value per token, stays float32.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.backends.litert.options import Int16Options, register_litert
 from export.backends.litert.quantize import StaticScheme, recipe, write_static
-from export.backends.litert.rewrite import square_by_product
+from export.backends.litert.rewrite import NEGATIVE, SQUARE, SQUARED, by_products
 from export.core.tolerance import INT16_TOLERANCE
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def write(source: SourceModel, path: Path, options: Int16Options = PLAIN) -> dic
     Raises:
         UnsupportedExport: LiteRT has no int16 kernel for an operator of the model.
     """
+    rewrite = functools.partial(by_products, kinds=(SQUARED, SQUARE, NEGATIVE))
     scheme = StaticScheme(
-        "tflite_int16x8", recipe.static_wi8_ai16(), square_by_product, MARGIN, FLOAT_OPERATORS, output_margin=1.0
+        "tflite_int16x8", recipe.static_wi8_ai16(), rewrite, MARGIN, FLOAT_OPERATORS, output_margin=1.0
     )
     return write_static(source, path, options, scheme)
 

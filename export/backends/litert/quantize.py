@@ -14,6 +14,7 @@ from export.backends.litert.file import CASTS, finish, operators_of, outputs_of,
 from export.backends.litert.histograms import tighten
 from export.backends.litert.io_dtypes import retype
 from export.backends.litert.options import FloatOptions, Int16Options, IntegerOptions, LiteRtOptions
+from export.backends.litert.rewrite import type_unread
 from export.backends.litert.runtime import LiteRtRuntime
 from export.core.layer_names import layer_patterns, matching
 from export.core.metadata import output_names
@@ -110,7 +111,7 @@ def _write_static(
         ranges |= scale_ranges({name: ranges[name] for name in output_tensors(source)}, scheme.output_margin)
         content = limit_masks(float_path.read_bytes(), ranges)
     rules += excluded_rules(operators_of(content), chosen)
-    content = quantize(quantizer.Quantizer(bytearray(content), rules), ranges)
+    content = type_unread(quantize(quantizer.Quantizer(bytearray(content), rules), ranges))
     kinds = (*scheme.float_operators, *(CASTS if chosen.excluded else ()))
     floats = [*excluded, *tensors_of(content, kinds)]
     floats += matching(operators_of(content), chosen.excluded, chosen.layers)

@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Collection
 from typing import Any
 
 from export.backends.litert.file import name_of, operator_name, pack, read
 from export.core.compat import schema
+from zoo.common.lazy import np
 
-SQUARED = "SQUARED_DIFFERENCE"
+SQUARED, SQUARE, NEGATIVE = "SQUARED_DIFFERENCE", "SQUARE", "NEG"
 
 
-def square_by_product(content: bytes) -> bytes:
-    """Return a file with squared differences, as in layer normalization, rewritten as SUB and MUL."""
-    model = read(content)
+def by_products(content: bytes, kinds: Collection[str]) -> bytes:
+    """Return a float32 file with some operators, as in layer normalization, rewritten as products.
+
+    Args:
+        content: of the file.
+        kinds: "SQUARED_DIFFERENCE", which becomes SUB and MUL, "SQUARE", MUL by itself, and "NEG", MUL by -1.
+    """
+    model, changed = read(content), False
     for graph in model.subgraphs:
         operators = []
         for operator in graph.operators:
-            squared = operator_name(model, operator) == SQUARED
-            operators += _as_product(model, graph, operator) if squared else [operator]
+            kind = operator_name(model, operator)
+            replaced = kind in kinds and _is_float(graph, operator)
+            operators += PRODUCTS[kind](model, graph, operator) if replaced else [operator]
+            changed |= replaced
         graph.operators = operators
-    return bytes(pack(model))
+    return bytes(pack(model)) if changed else content
 
 
-def _as_product(model: Any, graph: Any, operator: Any) -> list[Any]:
+def _is_float(graph: Any, operator: Any) -> bool:
+    return graph.tensors[operator.outputs[0]].type == schema.TensorType.FLOAT32
+
+
+def _square(model: Any, graph: Any, operator: Any) -> list[Any]:
+    """Return the operator that replaces a square."""
+    del graph
+    return [_operator(model, "Mul", [operator.inputs[0]] * 2, operator.outputs[0])]
+
+
+def _squared_difference(model: Any, graph: Any, operator: Any) -> list[Any]:
     """Return the operators that replace a squared difference."""
     (out,) = operator.outputs
     difference = copy.deepcopy(graph.tensors[out])
@@ -34,6 +53,44 @@ def _as_product(model: Any, graph: Any, operator: Any) -> list[Any]:
         _operator(model, "Sub", list(operator.inputs), index),
         _operator(model, "Mul", [index, index], out),
     ]
+
+
+def _negative(model: Any, graph: Any, operator: Any) -> list[Any]:
+    """Return the operator that replaces a change of sign."""
+    (out,) = operator.outputs
+    buffer, factor = schema.BufferT(), copy.deepcopy(graph.tensors[out])
+    buffer.data = np.frombuffer(np.float32(-1).tobytes(), "uint8")
+    model.buffers.append(buffer)
+    factor.name, factor.shape, factor.shapeSignature = f"{name_of(factor)}/factor".encode(), [1], None
+    factor.buffer = len(model.buffers) - 1
+    graph.tensors.append(factor)
+    return [_operator(model, "Mul", [operator.inputs[0], len(graph.tensors) - 1], out)]
+
+
+PRODUCTS: dict[str, Callable[[Any, Any, Any], list[Any]]] = {
+    SQUARED: _squared_difference,
+    SQUARE: _square,
+    NEGATIVE: _negative,
+}
+
+
+def type_unread(content: bytes) -> bytes:
+    """Return a quantized file whose SPLIT has one type in all of its outputs.
+
+    LiteRT Quantizer leaves an output in float32 that no operator reads, such as a gate of an unrolled recurrent layer
+    in its first step.
+    """
+    model, changed = read(content), False
+    for graph in model.subgraphs:
+        used = {index for operator in graph.operators for index in operator.inputs} | set(graph.outputs)
+        for operator in graph.operators:
+            if operator_name(model, operator) != "SPLIT":
+                continue
+            source = graph.tensors[operator.inputs[1]]
+            for output in (graph.tensors[index] for index in operator.outputs if index not in used):
+                if output.type != source.type:
+                    output.type, output.quantization, changed = source.type, copy.deepcopy(source.quantization), True
+    return bytes(pack(model)) if changed else content
 
 
 def _operator(model: Any, kind: str, inputs: list[int], output: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 
@@ -247,3 +248,20 @@ def test_int16x8_of_a_transformer(tmp_path):
         source.model.predict(images, verbose=0),
     )
     assert np.abs(logits - wanted).max() <= 0.05 * np.abs(wanted).max()
+
+
+def test_int8_of_operators_that_the_quantizer_leaves_in_float(tmp_path):
+    """A change of sign is a product, and a part of a split that nothing reads has the type of the others."""
+    x = keras.Input((12,), name="x")
+    parts = keras.ops.split(keras.layers.Dense(12)(x), 3, axis=-1)
+    model = keras.Model(x, keras.layers.Dense(3)(keras.ops.concatenate([-parts[0], parts[2]], axis=-1)))
+    rows = np.random.default_rng(0).normal(size=(60, 12)).astype("float32")
+    artifacts = export.convert(model, ["tflite", "tflite_int8"], calibration=rows, out=tmp_path / "out")
+    operators = [export.inspect(artifact.path).operators for artifact in artifacts]
+    # The control: the float file has both.
+    assert [operators[0].get(kind) for kind in ("NEG", "SPLIT", "MUL")] == [1, 1, None]
+    assert [operators[1].get(kind) for kind in ("NEG", "SPLIT", "MUL")] == [None, 1, 1]
+    assert export.inspect(artifacts[1].path).float_fallback == ()
+    expected = model.predict(rows, verbose=0)
+    # Ranges may clip the rarest rows.
+    assert np.sqrt(np.mean((export.load(artifacts[1].path)(rows) - expected) ** 2)) < 0.1 * expected.std()
