@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.backends.litert.options import Int16Options, register_litert
 from export.backends.litert.quantize import StaticScheme, recipe, write_static
-from export.backends.litert.rewrite import NEGATIVE, SQUARE, SQUARED, by_products
+from export.backends.litert.rewrite import NEGATIVE, REVERSE, SQUARE, SQUARED, rewritten
 from export.core.tolerance import INT16_TOLERANCE
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def write(source: SourceModel, path: Path, options: Int16Options = PLAIN) -> dic
     Raises:
         UnsupportedExport: LiteRT has no int16 kernel for an operator of the model.
     """
-    rewrite = functools.partial(by_products, kinds=(SQUARED, SQUARE, NEGATIVE))
+    rewrite = functools.partial(rewritten, kinds=(SQUARED, SQUARE, NEGATIVE, REVERSE))
     scheme = StaticScheme(
         "tflite_int16x8", recipe.static_wi8_ai16(), rewrite, MARGIN, FLOAT_OPERATORS, output_margin=1.0
     )

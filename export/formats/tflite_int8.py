@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.backends.litert.options import IntegerOptions, register_litert
 from export.backends.litert.quantize import StaticScheme, recipe, write_static
-from export.backends.litert.rewrite import NEGATIVE, SQUARE, by_products
+from export.backends.litert.rewrite import NEGATIVE, REVERSE, SQUARE, rewritten
 from export.core.tolerance import INT8_TOLERANCE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def write(source: SourceModel, path: Path, options: IntegerOptions = PLAIN) -> d
     Raises:
         UnsupportedExport: LiteRT has no int8 kernel for an operator of the model.
     """
-    rewrite = functools.partial(by_products, kinds=(SQUARE, NEGATIVE))
+    rewrite = functools.partial(rewritten, kinds=(SQUARE, NEGATIVE, REVERSE))
     return write_static(source, path, options, StaticScheme("tflite_int8", recipe.static_wi8_ai8(), rewrite))
 
 

@@ -10,15 +10,16 @@ from export.backends.litert.file import name_of, operator_name, pack, read
 from export.core.compat import schema
 from zoo.common.lazy import np
 
-SQUARED, SQUARE, NEGATIVE = "SQUARED_DIFFERENCE", "SQUARE", "NEG"
+SQUARED, SQUARE, NEGATIVE, REVERSE = "SQUARED_DIFFERENCE", "SQUARE", "NEG", "REVERSE_V2"
 
 
-def by_products(content: bytes, kinds: Collection[str]) -> bytes:
-    """Return a float32 file with some operators, as in layer normalization, rewritten as products.
+def rewritten(content: bytes, kinds: Collection[str]) -> bytes:
+    """Return a float32 file with some operators, as in normalizations, rewritten as others that compute the same.
 
     Args:
         content: of the file.
-        kinds: "SQUARED_DIFFERENCE", which becomes SUB and MUL, "SQUARE", MUL by itself, and "NEG", MUL by -1.
+        kinds: "SQUARED_DIFFERENCE", which becomes SUB and MUL, "SQUARE", MUL by itself, "NEG", MUL by -1, and
+            "REVERSE_V2" along one axis of fixed size, GATHER.
     """
     model, changed = read(content), False
     for graph in model.subgraphs:
@@ -26,7 +27,7 @@ def by_products(content: bytes, kinds: Collection[str]) -> bytes:
         for operator in graph.operators:
             kind = operator_name(model, operator)
             replaced = kind in kinds and _is_float(graph, operator)
-            operators += PRODUCTS[kind](model, graph, operator) if replaced else [operator]
+            operators += REWRITES[kind](model, graph, operator) if replaced else [operator]
             changed |= replaced
         graph.operators = operators
     return bytes(pack(model)) if changed else content
@@ -58,19 +59,41 @@ def _squared_difference(model: Any, graph: Any, operator: Any) -> list[Any]:
 def _negative(model: Any, graph: Any, operator: Any) -> list[Any]:
     """Return the operator that replaces a change of sign."""
     (out,) = operator.outputs
-    buffer, factor = schema.BufferT(), copy.deepcopy(graph.tensors[out])
-    buffer.data = np.frombuffer(np.float32(-1).tobytes(), "uint8")
+    factor = _constant(model, graph, f"{name_of(graph.tensors[out])}/factor", np.array([-1], "float32"))
+    return [_operator(model, "Mul", [operator.inputs[0], factor], out)]
+
+
+def _reverse(model: Any, graph: Any, operator: Any) -> list[Any]:
+    """Return the operator that replaces the reverse order along one axis, or the same if it cannot be replaced."""
+    (out,), (values, axes) = operator.outputs, operator.inputs
+    data = model.buffers[graph.tensors[axes].buffer].data
+    known = [] if data is None else np.frombuffer(bytes(data), "int32")
+    shape = graph.tensors[values].shape
+    if len(known) != 1 or shape[known[0]] < 1:
+        return [operator]
+    places = np.arange(shape[known[0]], dtype="int32")[::-1]
+    order = _constant(model, graph, f"{name_of(graph.tensors[out])}/order", places)
+    gather = _operator(model, "Gather", [values, order], out)
+    gather.builtinOptions.axis = int(known[0])
+    return [gather]
+
+
+def _constant(model: Any, graph: Any, name: str, values: Any) -> int:
+    """Add a tensor with values of one axis, float32 or int32, to a graph; returns its index."""
+    buffer, tensor = schema.BufferT(), schema.TensorT()
+    buffer.data = np.frombuffer(values.tobytes(), "uint8")
     model.buffers.append(buffer)
-    factor.name, factor.shape, factor.shapeSignature = f"{name_of(factor)}/factor".encode(), [1], None
-    factor.buffer = len(model.buffers) - 1
-    graph.tensors.append(factor)
-    return [_operator(model, "Mul", [operator.inputs[0], len(graph.tensors) - 1], out)]
+    tensor.name, tensor.shape, tensor.buffer = name.encode(), list(values.shape), len(model.buffers) - 1
+    tensor.type = getattr(schema.TensorType, values.dtype.name.upper())
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
 
 
-PRODUCTS: dict[str, Callable[[Any, Any, Any], list[Any]]] = {
+REWRITES: dict[str, Callable[[Any, Any, Any], list[Any]]] = {
     SQUARED: _squared_difference,
     SQUARE: _square,
     NEGATIVE: _negative,
+    REVERSE: _reverse,
 }
 
 
@@ -94,7 +117,7 @@ def type_unread(content: bytes) -> bytes:
 
 
 def _operator(model: Any, kind: str, inputs: list[int], output: int) -> Any:
-    """Return an operator without activation."""
+    """Return an operator with the defaults of its options, such as no activation."""
     operator = schema.OperatorT()
     operator.opcodeIndex, operator.inputs, operator.outputs = opcode(model, kind.upper()), inputs, [output]
     operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{kind}Options")

@@ -251,16 +251,18 @@ def test_int16x8_of_a_transformer(tmp_path):
 
 
 def test_int8_of_operators_that_the_quantizer_leaves_in_float(tmp_path):
-    """A change of sign is a product, and a part of a split that nothing reads has the type of the others."""
+    """A sign is a product, a reverse order a gather, and a part of a split that nothing reads as the others."""
     x = keras.Input((12,), name="x")
     parts = keras.ops.split(keras.layers.Dense(12)(x), 3, axis=-1)
-    model = keras.Model(x, keras.layers.Dense(3)(keras.ops.concatenate([-parts[0], parts[2]], axis=-1)))
+    joined = keras.ops.concatenate([-parts[0], keras.ops.flip(parts[2], axis=1)], axis=-1)
+    model = keras.Model(x, keras.layers.Dense(3)(joined))
     rows = np.random.default_rng(0).normal(size=(60, 12)).astype("float32")
     artifacts = export.convert(model, ["tflite", "tflite_int8"], calibration=rows, out=tmp_path / "out")
     operators = [export.inspect(artifact.path).operators for artifact in artifacts]
-    # The control: the float file has both.
-    assert [operators[0].get(kind) for kind in ("NEG", "SPLIT", "MUL")] == [1, 1, None]
-    assert [operators[1].get(kind) for kind in ("NEG", "SPLIT", "MUL")] == [None, 1, 1]
+    kinds = ("NEG", "REVERSE_V2", "SPLIT", "MUL", "GATHER")
+    # The control: the float file has them.
+    assert [operators[0].get(kind) for kind in kinds] == [1, 1, 1, None, None]
+    assert [operators[1].get(kind) for kind in kinds] == [None, None, 1, 1, 1]
     assert export.inspect(artifacts[1].path).float_fallback == ()
     expected = model.predict(rows, verbose=0)
     # Ranges may clip the rarest rows.
