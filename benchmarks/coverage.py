@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -20,15 +21,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from coverage_cell import EXPORTING, FAIL, MAKERS, RESULT, STAGE, open_source  # noqa: E402
+from coverage_cell import EXPORTING, FAIL, LOG, MAKERS, RESULT, STAGE, open_source  # noqa: E402
 from coverage_page import Source, page  # noqa: E402
 from coverage_runtimes import KERAS_FORMATS, RUNNERS  # noqa: E402
-from exporting import process_tree, resident  # noqa: E402
+from exporting import allocated, process_tree  # noqa: E402
 
 from zoo.common.files import write_bytes, write_json  # noqa: E402
 from zoo.reading.json_files import read_json  # noqa: E402
@@ -58,68 +59,90 @@ def missing(cells: Mapping[str, Mapping[str, Any]], formats: Sequence[str]) -> I
         yield from ((maker, name) for name in formats if name in known and name not in cells.get(maker, {}))
 
 
-def fill(folder: Path, source: str, model: str, formats: Sequence[str], limit: float) -> None:
-    """Measure the cells of a model that are not finished, and save each at once."""
-    cells = finished(folder, source, model)
-    for maker, name in list(missing(cells, formats)):
-        request = {"source": str(source_path(source)), "model": model, "format": name, "maker": maker}
-        found = measured(request, limit)
-        cells.setdefault(maker, {})[name] = found
-        write_json(folder / source_path(source).stem / f"{model}.json", cells)
-        print(f"{model} {name} {maker}: {found['state']} in {found['whole']:.0f} s {found['reason'][:150]}", flush=True)
+class Cells:
+    """A process with Keras and TensorFlow imported, which forks one for each cell; it starts with the first."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self._process = limit, None
+
+    def _ask(self, line: str) -> int:
+        """Send a line, and return the id of the process that was forked."""
+        if self._process is None:
+            command = [sys.executable, str(HERE / "coverage_cell.py")]
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def measured(self, request: Mapping[str, str]) -> dict[str, Any]:
+        """Return the result of a cell in a process of its own.
+
+        Args:
+            request: see `coverage_cell.cell`.
+
+        Returns:
+            The result with "memory", the peak of its export above the idle process in bytes, and "whole", all seconds.
+        """
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            process, start = self._ask(json.dumps([request, place])), time.monotonic()
+            peak = watch(process, folder, start + self.limit, self._process.stdout)
+            found = result_of(int(self._process.stdout.readline()), folder, self.limit)
+            return found | {"memory": max(peak - found.pop("idle", peak), 0), "whole": time.monotonic() - start}
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.stdin.close()
+            self._process.wait()
 
 
-def measured(request: Mapping[str, str], limit: float) -> dict[str, Any]:
-    """Return the result of a cell in a process of its own.
+def watch(process: int, folder: Path, deadline: float, ended: IO[str]) -> int:
+    """Wait until a process has ended, and return the peak of its bytes while it exports; end it at a deadline.
 
     Args:
-        request: see `coverage_cell.cell`.
-        limit: seconds after which it and its children are ended.
-
-    Returns:
-        The result with "memory", the peak of its export above the idle process in bytes, and "whole", all seconds.
+        process: its id.
+        folder: of its files.
+        deadline: of `time.monotonic`.
+        ended: can be read when it has ended.
     """
-    with tempfile.TemporaryDirectory() as place:
-        folder, start = Path(place), time.monotonic()
-        command = [sys.executable, str(HERE / "coverage_cell.py"), json.dumps(request), place]
-        with (folder / "log").open("wb") as log:
-            child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        peak = watch(child, folder, start + limit)
-        found = result_of(child, folder, limit)
-        found |= {"memory": max(peak - found.pop("idle", peak), 0), "whole": time.monotonic() - start}
-        return found
-
-
-def watch(child: subprocess.Popen[bytes], folder: Path, deadline: float) -> int:
-    """Wait for a process and return the peak of its resident bytes while it exports; end it at a deadline."""
     peak = 0
-    try:
-        while child.poll() is None and time.monotonic() < deadline:
-            if (folder / STAGE).is_file() and (folder / STAGE).read_text() == EXPORTING:
-                peak = max(peak, resident(child.pid))
-            time.sleep(PAUSE)
-    finally:
-        if child.poll() is None:
-            end(child)
+    while not select.select([ended], [], [], PAUSE)[0]:
+        if time.monotonic() > deadline:
+            end(process)
+            break
+        if (folder / STAGE).is_file() and (folder / STAGE).read_text() == EXPORTING:
+            peak = max(peak, allocated(process))
     return peak
 
 
-def end(child: subprocess.Popen[bytes]) -> None:
+def end(process: int) -> None:
     """End a process and all below it."""
-    for process in process_tree(child.pid):
+    for number in process_tree(process):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-    child.wait()
+            os.kill(number, signal.SIGKILL)
 
 
-def result_of(child: subprocess.Popen[bytes], folder: Path, limit: float) -> dict[str, Any]:
-    """Return what a process wrote, or why it wrote nothing."""
+def result_of(code: int, folder: Path, limit: float) -> dict[str, Any]:
+    """Return what a process that ended with a code wrote, or why it wrote nothing."""
     if (folder / RESULT).is_file():
         return json.loads((folder / RESULT).read_text())
-    if child.returncode == -signal.SIGKILL:
+    if code == -signal.SIGKILL:
         return {"state": FAIL, "reason": f"Not finished after {limit:.0f} s, or ended by the system"}
-    lines = (folder / "log").read_text(errors="replace").strip().splitlines() or [""]
-    return {"state": FAIL, "reason": f"The process ended with {child.returncode}: {lines[-1][-160:]}"}
+    lines = (folder / LOG).read_text(errors="replace").strip().splitlines() or [""]
+    return {"state": FAIL, "reason": f"The process ended with {code}: {lines[-1][-160:]}"}
+
+
+def fill(folder: Path, source: str, model: str, formats: Sequence[str], cells: Cells) -> None:
+    """Measure the cells of a model that are not finished, and save each at once."""
+    known = finished(folder, source, model)
+    for maker, name in list(missing(known, formats)):
+        request = {"source": str(source_path(source)), "model": model, "format": name, "maker": maker}
+        found = cells.measured(request)
+        known.setdefault(maker, {})[name] = found
+        write_json(folder / source_path(source).stem / f"{model}.json", known)
+        print(f"{model} {name} {maker}: {found['state']} in {found['whole']:.0f} s {found['reason'][:150]}", flush=True)
 
 
 def collected(folder: Path, source: str, formats: Sequence[str]) -> Source:
@@ -142,12 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", action="store_true", help="write the page of what is finished, and measure nothing")
     parser.add_argument("--out", type=Path, default=Path("docs/coverage.md"))
     given = parser.parse_args(arguments)
-    found = {}
+    found, cells = {}, Cells(given.limit)
     for source in given.sources:
         names = () if given.page else open_source(str(source_path(source))).MODELS
         for model in [name for name in names if name in (given.models or names)]:
-            fill(given.folder, source, model, given.formats, given.limit)
+            fill(given.folder, source, model, given.formats, cells)
         found[source_path(source).stem] = collected(given.folder, source, given.formats)
+    cells.close()
     write_bytes(given.out, page(found, given.formats, given.limit).encode())
 
 

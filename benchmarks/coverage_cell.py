@@ -1,4 +1,7 @@
-"""One cell of `benchmarks/coverage.py`, in a process of its own: build, export, run in the real runtime, compare."""
+"""Cells of `benchmarks/coverage.py`, each in a process of its own: build, export, run in the real runtime, compare.
+
+These processes are forked from one that has imported Keras and TensorFlow and has run nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,11 +22,9 @@ PASS, REFUSED, FAIL = "pass", "refused", "fail"
 SEED = 1
 # Examples that files are compared on, and others that our export calibrates and compares on.
 COMPARED, CALIBRATED = (2, 0), (32, 1)  # rows, seed
-STAGE, RESULT = "stage", "result.json"
+STAGE, RESULT, LOG = "stage", "result.json", "log"
 EXPORTING = "exporting"
-# In errors of a converter that already ran; a refusal comes before conversion.
-LATE = "could not be converted"
-REASON = 240  # characters
+REASON = 400  # characters
 IMAGE = (32, 32, 3)  # of a model that does not say what it takes
 
 
@@ -82,11 +83,10 @@ MAKERS: dict[str, Callable[..., Path]] = {"ours": ours, "keras": keras_own}
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether an error says in one line, before conversion, that a model cannot be exported."""
+    """Return whether an error of ours says in one line why a format does not take a model."""
     from zoo.common.errors import BadOption, UnsupportedExport
 
-    text = str(error)
-    return isinstance(error, (UnsupportedExport, BadOption)) and LATE not in text and "\n" not in text
+    return isinstance(error, (UnsupportedExport, BadOption)) and "\n" not in str(error)
 
 
 def one_line(error: BaseException) -> str:
@@ -106,10 +106,9 @@ def cell(request: dict[str, str], folder: Path) -> dict[str, Any]:
         largest difference as a fraction of the largest output.
     """
     import keras
-    import tensorflow  # noqa: F401 - part of the idle process
-    from exporting import resident  # which imports our package too
+    from exporting import allocated
 
-    found: dict[str, Any] = {"state": FAIL, "reason": "", "idle": resident(os.getpid())}
+    found: dict[str, Any] = {"state": FAIL, "reason": "", "idle": allocated(os.getpid())}
     module = open_source(request["source"])
     try:
         keras.utils.set_random_seed(SEED)
@@ -140,12 +139,38 @@ def exported(request: dict[str, str], folder: Path, model: Any, data: tuple[Any,
     return found
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write the result of the request in the first argument, JSON, to a file in the folder of the second."""
-    folder = Path(arguments[1])
-    result = cell(json.loads(arguments[0]), folder)
+def run(request: dict[str, str], folder: Path) -> None:
+    """Write the result of a cell to a file, and what is printed to another."""
+    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT)
+    for handle in (1, 2):
+        os.dup2(log, handle)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    result = cell(request, folder)
     (folder / RESULT).write_text(json.dumps(result))
 
 
+def serve() -> None:
+    """Import Keras and TensorFlow once, and fork a process for each line of standard input.
+
+    A line is JSON: a request and a folder. The process id is printed, and when it has ended, its exit code.
+    """
+    import keras  # noqa: F401
+    import tensorflow  # noqa: F401
+    from exporting import allocated  # noqa: F401 - which imports our package too
+
+    for line in sys.stdin:
+        request, folder = json.loads(line)
+        process = os.fork()
+        if not process:
+            code = 1
+            try:
+                run(request, Path(folder))
+                code = 0
+            finally:
+                os._exit(code)
+        print(process, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    serve()

@@ -23,21 +23,21 @@ HEAD = """# Keras models in every format
 
 Written by `make coverage` on {date}, {processor}, {cores} cores, which other programs used too. Versions: {versions}.
 
-Does a Keras model get a file that computes the same? Each cell is one export in a process of its own, ended after
-{limit:.0f} s: ours, `export.convert(model, format)`, and Keras' own, `model.export(path, format=…)`. The file is then
-opened in its runtime and compared with `model.predict` on 2 examples (seed 0): TensorFlow for `saved_model`, LiteRT's
-plain interpreter without TensorFlow's operators for `tflite`, ONNX Runtime after ONNX's own check, and OpenVINO in
-float32. The limit is the same for both: 1e-4 of the largest value of an output, or 1e-2 where a layer of the model
-computes in half precision. Keras has no int8; ours is held to the checks of `export.convert` on 32 other examples
-(seed 1), and the file then to a root mean square error of 0.32 of the outputs. Keras' generator is seeded with 1 before
-a model is built.
+Does a Keras model get a file that computes the same? Each cell is one export in a process of its own, forked from one
+that has imported Keras and TensorFlow, and ended after {limit:.0f} s: ours, `export.convert(model, format)`, and Keras'
+own, `model.export(path, format=…)`. The file is then opened in its runtime and compared with `model.predict` on 2
+examples (seed 0): TensorFlow for `saved_model`, LiteRT's plain interpreter without TensorFlow's operators for `tflite`,
+ONNX Runtime after ONNX's own check, and OpenVINO in float32. The limit is the same for both: 1e-4 of the largest value
+of an output, or 1e-2 where a layer of the model computes in half precision. Keras has no int8; ours is held to the
+checks of `export.convert` on 32 other examples (seed 1), and the file then to a root mean square error of 0.32 of the
+outputs. Keras' generator is seeded with 1 before a model is built.
 
-- "refused" is an error of ours, in one line and before anything is converted, that says why a format does not take a
+- "refused" is an error of ours (`UnsupportedExport` or `BadOption`) that says in one line why a format does not take a
   model. All other errors are "fail", and so is a file that does not open, or computes something else.
-- Seconds are those of the export alone. Ours contain the start of a second process with TensorFlow, which
-  converts, and the comparison in the runtime; Keras compares nothing.
-- Memory is the peak of the process and its children while they export, less that of the process after the import of
-  Keras and TensorFlow; shared pages count for each process.
+- Seconds are those of the export alone. Ours contain the comparison in the runtime, which Keras has not, and the start
+  of a second process with TensorFlow, which converts every model whose classes it can import.
+- Memory is what the process and its children have allocated at the peak of the export, less what the process had
+  after the import of Keras and TensorFlow. Pages of files, such as libraries, do not count.
 """
 SUMMARY = """## Summary
 
@@ -150,7 +150,7 @@ def noted(cell: Mapping[str, Any], model: str, maker: str) -> str:
     parts = [cell["reason"]] if cell["reason"] else []
     if cell.get("foreign"):
         parts.append(f"Operators that plain LiteRT or ONNX lacks: {', '.join(cell['foreign'])}")
-    text = re.sub(r"/\S+/", "", ". ".join(parts).replace("|", "\\|"))
+    text = re.sub(r"(?<![\w.])/\S+/", "", ". ".join(parts).replace("|", "\\|"))
     # Addresses and numbers of layers differ between models of one reason.
     text = re.sub(r"0x[0-9a-f]+", "0x…", re.sub(rf"\b{re.escape(model)}\b", "the model", text))
     return f"{MODEL}, {TITLES[maker]}: {text}" if text else ""

@@ -146,8 +146,6 @@ def run_onnx(path: Path, names: Sequence[str], arrays: Sequence[Any]) -> list[An
     onnx.checker.check_model(str(path), full_check=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    # Without it, 8-bit products saturate on x86 without VNNI.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     ports = [Port(port.name, tuple(port.shape), _numpy_name(port.type)) for port in session.get_inputs()]
 

@@ -63,6 +63,16 @@ def resident(process: int) -> int:
     return total
 
 
+def allocated(process: int) -> int:
+    """Return the resident bytes that a process and its children allocated, without pages of files such as libraries."""
+    total = 0
+    for number in process_tree(process):
+        with contextlib.suppress(OSError):
+            status = (Path("/proc") / str(number) / "status").read_text()
+            total += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
+    return total
+
+
 def measured(command: Sequence[str]) -> tuple[float, float, str]:
     """Run a command; returns its seconds, its peak memory in megabytes, and its output."""
     start, peak, ended = time.monotonic(), 0, threading.Event()
