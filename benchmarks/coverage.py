@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names = () if given.page else open_source(str(source_path(source))).MODELS
         for model in [name for name in names if name in (given.models or names)]:
             fill(given.folder, source, model, given.formats, cells)
-        found[source_path(source).stem] = collected(given.folder, source, given.formats)
+        found[source if source in KNOWN_SOURCES else Path(source).stem] = collected(given.folder, source, given.formats)
     cells.close()
     write_bytes(given.out, page(found, given.formats, given.limit).encode())
 

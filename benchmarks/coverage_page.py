@@ -41,8 +41,8 @@ outputs. Keras' generator is seeded with 1 before a model is built.
 """
 SUMMARY = """## Summary
 
-{models} models. The last three columns are medians of ours divided by Keras', over the models where both pass: above 1,
-Keras takes less.
+{models} models; the backbones of keras-hub were not run. The last three columns are medians of ours divided by Keras',
+over the models where both pass: above 1, Keras takes less.
 
 | format | ours: pass | refused | fail | Keras': pass | fail | both pass | seconds | memory | bytes |
 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
@@ -147,10 +147,10 @@ def _mark(model: str, cell: Mapping[str, Any] | None, maker: str, reasons: dict[
 
 def noted(cell: Mapping[str, Any], model: str, maker: str) -> str:
     """Return the reason of a cell without paths, a mark for the names of models in front; "" if there is none."""
-    parts = [cell["reason"]] if cell["reason"] else []
+    parts = [cell["reason"].rstrip(". ")] if cell["reason"] else []
     if cell.get("foreign"):
         parts.append(f"Operators that plain LiteRT or ONNX lacks: {', '.join(cell['foreign'])}")
-    text = re.sub(r"(?<![\w.])/\S+/", "", ". ".join(parts).replace("|", "\\|"))
+    text = re.sub(r"(?<![\w.:/])/\S+/", "", ". ".join(parts).replace("|", "\\|"))
     # Addresses and numbers of layers differ between models of one reason.
     text = re.sub(r"0x[0-9a-f]+", "0x…", re.sub(rf"\b{re.escape(model)}\b", "the model", text))
     return f"{MODEL}, {TITLES[maker]}: {text}" if text else ""

@@ -232,7 +232,7 @@ def difference(expected: Sequence[Any], got: Sequence[Any], measure: Callable[[A
 
     left, errors = [np.asarray(value, "float32") for value in got], []
     if len(left) != len(expected):
-        raise ValueError(f"{len(left)} outputs for {len(expected)}")
+        raise ValueError(f"The file has {len(left)} outputs, the model {len(expected)}")
     if not all(np.isfinite(value).all() for value in left):
         raise ValueError("An output is not finite")
     for value in expected:

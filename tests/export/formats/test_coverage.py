@@ -74,7 +74,10 @@ def test_page(coverage):
     rows = {
         "a": {"ours": {"onnx": passed(4.0), "onnx_int8": passed()}, "keras": {"onnx": passed(2.0)}},
         "b": {
-            "ours": {"onnx": stopped("refused", "UnsupportedExport: no strings"), "onnx_int8": passed()},
+            "ours": {
+                "onnx": stopped("refused", "UnsupportedExport: see https://keras.io/api."),
+                "onnx_int8": passed(),
+            },
             "keras": {"onnx": stopped("fail", reason)},
         },
         "c": {
@@ -89,7 +92,7 @@ def test_page(coverage):
     assert "| a | 4.0 s / 2.0 s | 1.0 s / – |" in lines
     assert "| b | refused (1) / **fail** (2) | 1.0 s / – |" in lines
     assert "| c | 3.0 s (3) / **fail** (2) | **fail** (4) / – |" in lines
-    assert "1. b, ours: UnsupportedExport: no strings" in lines
+    assert "1. b, ours: UnsupportedExport: see https://keras.io/api" in lines
     assert "2. b, c, Keras': ValueError: no a in file.py" in lines
     assert "3. c, ours: Operators that plain LiteRT or ONNX lacks: com.microsoft.Gelu" in lines
     assert "Not run: d, e." in lines
