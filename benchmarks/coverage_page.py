@@ -21,7 +21,8 @@ TITLES = {OURS: "ours", KERAS: "Keras'"}
 MODEL = "\0model\0"
 HEAD = """# Keras models in every format
 
-Written by `make coverage` on {date}, {processor}, {cores} cores, which other programs used too. Versions: {versions}.
+Written by `make coverage` on {date}, {processor}, {cores} cores, which other programs used too:
+seconds are rough. Versions: {versions}.
 
 Does a Keras model get a file that computes the same? Each cell is one export in a process of its own, forked from one
 that has imported Keras and TensorFlow, and ended after {limit:.0f} s: ours, `export.convert(model, format)`, and Keras'
