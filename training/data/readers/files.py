@@ -68,7 +68,8 @@ def file_split(
 
 def name_in(root: Path, path: Path) -> str:
     """Return the path of a file below a folder, with slashes; its whole path elsewhere."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    name, above = path.as_posix(), f"{root.as_posix().rstrip('/')}/"
+    return name.removeprefix(above)
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
