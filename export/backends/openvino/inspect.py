@@ -49,6 +49,9 @@ def _ordered(graph: Any) -> dict[str, Any]:
     """Return the layers of a graph by their numbers, in topological order."""
     layers = graph.findall("./layers/layer")
     check_unique((layer.get("id") for layer in layers), "layers with the number")
+    for layer in layers:
+        if not layer.get("type"):
+            raise DataError(f"the layer {layer.get('name') or layer.get('id')} has no type")
     places = {layer.get("id"): place for place, layer in enumerate(layers)}
     before: list[dict[int, None]] = [{} for _ in layers]
     for edge in graph.findall("./edges/edge"):

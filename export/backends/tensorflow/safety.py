@@ -12,6 +12,7 @@ from zoo.common.errors import DataError, RunError
 from zoo.reading.data_files import read_graph
 from zoo.reading.files import kind_of
 
+CONSTANT = "Const"
 FILE, FINGERPRINT = "saved_model.pb", "fingerprint.pb"
 
 
@@ -44,7 +45,8 @@ def check_operators(folder: Path) -> None:
     Raises:
         RunError: an operator is not on the allow-list of `export.backends.tensorflow.operators`, a lookup table reads
             another file than an asset, or the model is not one of TensorFlow 2.
-        DataError: it has no message; the parser raises its own errors for a damaged one.
+        DataError: it has no message, or a constant whose value has another type; the parser raises its own errors for a
+            damaged one.
     """
     content = read_message(folder)
     if len(content.meta_graphs) != 1 or not content.meta_graphs[0].object_graph_def.nodes:
@@ -72,6 +74,9 @@ def _check(where: str, nodes: Iterable[Any], allowed: Iterable[str], folder: Pat
     for node in nodes:
         if node.op not in allowed:
             raise _refusal(folder, f"the operator {node.op[:100]} in {where[:200]}")
+        if node.op == CONSTANT and node.attr["dtype"].type != node.attr["value"].tensor.dtype:
+            # TensorFlow reads the value before it compares, and aborts the process.
+            raise DataError(f"the constant {node.name[:100]!r} in {where[:200]} has a value of another type")
 
 
 def _refusal(folder: Path, found: str) -> RunError:

@@ -228,6 +228,21 @@ def test_edited_messages_are_refused(tmp_path):
             check_operators(edited(folder, edit))
 
 
+def test_constants_of_another_type(tmp_path):
+    """Refused before TensorFlow reads them, which would abort the process; in the main graph and in functions."""
+    folder = saved(tmp_path / "plain", lambda x: x[1:3] * 2.0)
+    check_operators(folder)
+
+    def change(content):
+        for function in content.meta_graphs[0].graph_def.library.function:
+            for node in function.node_def:
+                if node.op == "Const" and node.attr["dtype"].type == 3:
+                    node.attr["value"].tensor.dtype = 19
+
+    with pytest.raises(ZooError, match=r"the constant '.*' in .* has a value of another type"):
+        check_operators(edited(folder, change))
+
+
 def test_damaged_fingerprints(tmp_path, capfd):
     """Refused by the parser, so that TensorFlow logs no traceback; without one, as in older files, all is well."""
     folder = saved(tmp_path / "plain", lambda x: x)

@@ -16,7 +16,7 @@ from export.backends.openvino.runtime import PLAIN, OpenVinoOptions, OpenVinoRun
 from export.formats.openvino_int8 import Int8Options
 from export.inspection.inspect import read_artifact
 from export.inspection.stored_weights import stored_weights
-from zoo.common.errors import BadOption, MissingDependency, RunError
+from zoo.common.errors import BadOption, DataError, MissingDependency, RunError
 
 NAMES = ("openvino", "openvino_int8")
 
@@ -123,6 +123,18 @@ def test_damaged_models_are_one_line(artifacts, tmp_path, content):
     with pytest.raises(RunError, match="OpenVINO") as refused:
         OpenVinoRuntime(tmp_path / "copy")
     assert "\n" not in str(refused.value)
+
+
+def test_layers_without_a_type_are_one_line(artifacts, tmp_path):
+    """Of any kind: the file is refused by the name of the layer."""
+    shutil.copytree(artifacts["openvino"].path, tmp_path / "copy")
+    file = tmp_path / "copy" / "model.xml"
+    whole = file.read_text(encoding="utf-8")
+    for kind in ("Parameter", "Convolution", "Const", "Result"):
+        file.write_text(whole.replace(f' type="{kind}"', f' tyqe="{kind}"', 1), encoding="utf-8")
+        with pytest.raises(DataError, match=r"the layer .* has no type") as refused:
+            export.inspect(tmp_path / "copy")
+        assert "\n" not in str(refused.value)
 
 
 def test_nothing_is_reported_to_the_makers():
