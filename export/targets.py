@@ -71,8 +71,9 @@ def _supported(run: Run | ModelSpec | None, names: Iterable[str]) -> tuple[list[
 def _reason(run: Run | ModelSpec | None, text: str) -> str:
     """Return why a format is not supported, "" if it is."""
     request = parse_format(text)
-    known = "" if run is None else unsupported_reason(run, request)
-    return _missing_package(request.format.name) or known
+    missing = _missing_package(request.format.name)
+    # Without its package a format cannot check a run.
+    return missing if missing or run is None else unsupported_reason(run, request)
 
 
 def _missing_package(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 
 import pytest
 
@@ -25,6 +26,18 @@ def test_formats_without_their_package_are_left_out(without_onnx, model):
     assert found == [name for name in TARGETS["browser"].formats if name != "onnx"]
     assert reasons == {"onnx": "it needs the package 'no_such_package', which is not installed"}
     assert every_format(spec)[1] == reasons
+
+
+def test_a_package_that_is_not_installed(monkeypatch):
+    """OpenVINO itself, whose formats check for it: both are left out, and the others stay."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "openvino" else find(name, *more)
+    )
+    for spec in (None, zoo.spec("resnet_tiny")):
+        found, reasons = formats_for(spec, "intel")
+        assert found == ["onnx", "onnx_int8"]
+        assert reasons.keys() == {"openvino", "openvino_int8"}
 
 
 def test_a_file_is_asked_for_every_format():

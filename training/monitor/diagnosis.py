@@ -65,7 +65,7 @@ def diagnose_run(run: Run) -> Diagnosis:
     )
 
 
-def whole_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _whole_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows that all have the same entries, NaN for one that a row lacks, as in a damaged file.
 
     There is a loss, and for a metric of the validation split one of the training split.
@@ -78,7 +78,7 @@ def whole_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _read(run: Run) -> Evidence:
     result, rows = run.result() if run.finished else {}, run.diagnostics()
     return Evidence(
-        whole_rows(run.metrics()),
+        _whole_rows(run.metrics()),
         [row for row in rows if "gradients" in row],
         [row for row in rows if "failed" in row],
         (result.get("test") or {}).get("confusion"),

@@ -189,15 +189,14 @@ def _shown_by_labels(labels: Any, width: int, sigmoid: bool) -> str:
     """Return the task of outputs (n, width) with labels: of numbers alone, or of rows with one for each output."""
     rows = labels.reshape(len(labels), -1).astype("float64")
     fits = rows.shape[-1] == width
-    one_hot = fits and width > 1 and np.isin(rows, (0, 1)).all() and (rows.sum(-1) == 1).all()
+    marks = fits and np.isin(rows, (0, 1)).all()
+    one_hot = marks and width > 1 and (rows.sum(-1) == 1).all()
     numbered = rows.shape[-1] == 1 and width > 1 and labels.dtype.kind in "iu"
     if numbered or (one_hot and not sigmoid):
         return CLASSIFY
-    if not fits:
-        return ANY
-    if np.isin(rows, (0, 1)).all():
+    if marks:
         return BINARY
-    return NUMERIC
+    return NUMERIC if fits else ANY
 
 
 def _labels(request: KerasRequest, interface: Mapping[str, Any], model: _keras.Model) -> list[str]:
