@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from prepared_imagenet import prepare
 
 import training.data.pipeline.pipeline as pipeline_module
 import zoo
@@ -58,34 +59,11 @@ def write_records(root):
 
 def write_tfds(root):
     """Prepare an ImageNet of TFDS."""
-    import tensorflow_datasets as tfds
 
-    with tfds.core.registered.skip_registration():
+    def example(i):
+        return {"image": io.BytesIO(jpeg(i)), "label": i % 7}
 
-        class Imagenet2012(tfds.core.GeneratorBasedBuilder):
-            """Few images."""
-
-            name = "imagenet2012"
-            VERSION = tfds.core.Version("5.1.0")
-            pkg_dir_path = None
-
-            def _info(self):
-                features = {
-                    "image": tfds.features.Image(encoding_format="jpeg"),
-                    "label": tfds.features.ClassLabel(num_classes=7),
-                }
-                return tfds.core.DatasetInfo(
-                    builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
-                )
-
-            def _split_generators(self, _):
-                return {"train": self._generate_examples(36), "validation": self._generate_examples(4)}
-
-            def _generate_examples(self, count):
-                for i in range(count):
-                    yield i, {"image": io.BytesIO(jpeg(i)), "label": i % 7}
-
-    Imagenet2012(data_dir=root).download_and_prepare()
+    prepare(root, {"train": 36, "validation": 4}, example, {"num_classes": 7})
 
 
 WRITERS = {"folder": write_folder, "records": write_records, "tfds": write_tfds}

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from prepared_imagenet import prepare
 
 import training
 from training import DataConfig
@@ -80,33 +81,10 @@ def as_tfds(root):
     """Prepare a TFDS dataset named imagenet2012 with its real files, of few images."""
     import tensorflow_datasets as tfds
 
-    with tfds.core.registered.skip_registration():
+    def example(i):
+        return {"image": io.BytesIO(jpeg(i % 5)), "label": i % 5, "file_name": f"{i}.JPEG"}
 
-        class Imagenet2012(tfds.core.GeneratorBasedBuilder):
-            """Few images."""
-
-            name = "imagenet2012"
-            VERSION = tfds.core.Version("5.1.0")
-            pkg_dir_path = None
-
-            def _info(self):
-                features = {
-                    "image": tfds.features.Image(encoding_format="jpeg"),
-                    "label": tfds.features.ClassLabel(names=list(WNIDS)),
-                    "file_name": tfds.features.Text(),
-                }
-                return tfds.core.DatasetInfo(
-                    builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
-                )
-
-            def _split_generators(self, _):
-                return {name: self._generate_examples(count) for name, count in (("train", 20), ("validation", 10))}
-
-            def _generate_examples(self, count):
-                for i in range(count):
-                    yield i, {"image": io.BytesIO(jpeg(i % 5)), "label": i % 5, "file_name": f"{i}.JPEG"}
-
-    Imagenet2012(data_dir=root).download_and_prepare()
+    prepare(root, {"train": 20, "validation": 10}, example, {"names": list(WNIDS)}, file_name=tfds.features.Text())
     return root
 
 
